@@ -1,0 +1,59 @@
+"""Farms independent tasks out to slaves: on this machine, on lab machines, on a cluster.
+
+import parallel
+
+with parallel.Manager() as m:
+    m.add_slave(parallel.LocalSlave())
+    c = m.get_context(setup)                  # setup: a callable that runs once on each slave, or None
+    for x in inputs:
+        c.add_task(Task(x))                   # any picklable callable
+    for result in c.get_results_unordered():  # in order of completion
+        ...
+
+user -> context.py pickles a task -> core/lease_table.py queues it
+     -> a slave's runner fetches a lease of tasks (service/queues.py, by proxy through service/server.py)
+     -> slave/runner.py runs setup once and then the tasks, and posts each outcome to the result queue
+     -> the lease table settles the task -> the user's generator wakes, unpickles, yields
+
+errors.py   every exception            launch/   how slaves get started
+core/       decisions only             service/  everything that waits
+"""
+
+from .context import Context
+from .errors import (
+    Error,
+    InputError,
+    InputTypeError,
+    ManagerClosed,
+    NetworkError,
+    NoMoreSlavesError,
+    RemoteError,
+    ResultError,
+    TaskGivenUp,
+    UnpicklableError,
+)
+from .launch.base import Slave, SlaveArray
+from .launch.job import Job
+from .launch.local import LocalSlave
+from .manager import Manager, SlaveInfo
+
+__all__ = [
+    "Context",
+    "Error",
+    "InputError",
+    "InputTypeError",
+    "Job",
+    "LocalSlave",
+    "Manager",
+    "ManagerClosed",
+    "NetworkError",
+    "NoMoreSlavesError",
+    "RemoteError",
+    "ResultError",
+    "Slave",
+    "SlaveArray",
+    "SlaveInfo",
+    "TaskGivenUp",
+    "UnpicklableError",
+]
+__version__ = "0.1.0"

@@ -1,0 +1,122 @@
+"""Context: the user's tasks in, the user's results out."""
+
+from __future__ import annotations
+
+import pickle
+import weakref
+from collections import deque
+from typing import TYPE_CHECKING, Any, Callable, Deque, Generic, Iterator, Optional, TypeVar
+
+from slave.home import main_can_travel
+from slave.outcome import FAILURE, unpack_failure
+from slave.pickling import explain
+
+from .errors import InputTypeError, RemoteError, ResultError, TaskGivenUp, UnpicklableError
+from .service.books import GIVEN_UP, Settled
+from .service.tray import Tray
+
+if TYPE_CHECKING:
+    from .manager import Manager
+
+Result = TypeVar("Result")
+
+
+class Context(Generic[Result]):
+    """Tasks that share a setup.  Made by `Manager.get_context`.
+
+    Setup runs once on each slave that gets a task of this context; what it returned becomes the arguments of every task
+    there: a tuple is unpacked, None gives no argument, anything else is one argument.
+    """
+
+    def __init__(self, manager: "Manager", setup: Optional[Callable[[], object]]) -> None:
+        self._manager = manager
+        payload = None if setup is None else dump(setup, "the setup", manager.surroundings)
+        self._tray = Tray(manager.books, payload)
+        self._taken: Deque[Settled] = (
+            deque()
+        )  # taken from the tray, not yet given to the user; shared by all generators
+        finalizer = weakref.finalize(self, Tray.abandon, self._tray)
+        finalizer.atexit = False  # then the manager ends, and everything with it
+
+    def __repr__(self) -> str:
+        return f"<Context {self._tray.id} of {self._manager!r}>"
+
+    def add_task(self, task: Callable[..., Result]) -> None:
+        """Add a task: any picklable callable, which will be called with what setup returned.
+
+        It is pickled now: later changes to it do not matter.  Raises `InputTypeError` if it is not callable, `UnpicklableError`
+        if it cannot be pickled (naming the attribute to blame), `ManagerClosed`; the context is unharmed by each.
+        """
+        if not callable(task):
+            raise InputTypeError(f"a task must be callable, and {task!r} is not; to pass data, use functools.partial")
+        try:
+            payload = pickle.dumps(task, 5)
+        except Exception:
+            payload = dump(task, "the task", self._manager.surroundings)  # fails again, and tells why
+        if self._manager.main_stays and b"__main__" in payload:
+            check_main(self._manager.surroundings, "the task")
+        self._tray.add(payload)
+
+    def get_results_unordered(self) -> Iterator[Result]:
+        """A generator of the tasks' results, in the order of their completion; starts the slaves if need be.
+
+        Tasks may be added while it runs.  Left early and called again it goes on where it was; when no task is left it is empty.
+
+        The generator raises `RemoteError` for a task that raised (that task is done with, call again for the rest),
+        `NoMoreSlavesError` when no slave is left, `ManagerClosed` after a shutdown.
+        """
+        self._manager.begin()
+        return self._results()
+
+    def _results(self) -> Iterator[Result]:
+        while True:
+            try:
+                settled = self._taken.popleft()
+            except IndexError:
+                more = self._tray.take()
+                if more is None:
+                    return
+                self._taken.extend(more)
+                continue
+            if settled.kind:
+                raise _error_of(settled)
+            yield _value_of(settled)
+
+
+def _value_of(settled: Settled) -> Any:
+    _, slave, data, buffers = settled
+    try:
+        return pickle.loads(data, buffers=buffers)
+    except Exception as error:
+        import traceback
+
+        what = "a task's result cannot be rebuilt in this process"
+        raise ResultError(what, type(error).__name__, str(error), traceback.format_exc(), str(slave), error) from None
+
+
+def _error_of(settled: Settled) -> RemoteError:
+    kind, slave, data, _ = settled
+    if kind == GIVEN_UP:
+        return TaskGivenUp("a task", str(slave), data)
+    assert kind == FAILURE, f"an outcome of the unknown kind {kind}"
+    failure = unpack_failure(data)
+    return RemoteError("a task", failure.type_name, failure.message, failure.traceback, str(slave), failure.exception())
+
+
+def dump(value: object, name: str, surroundings: Any) -> bytes:
+    """The pickle of a task or setup.  Raises `UnpicklableError` naming what is to blame."""
+    try:
+        payload = pickle.dumps(value, 5)
+    except Exception as error:
+        raise UnpicklableError(f"{name} cannot be sent to a slave: {explain(value, name, error)}") from error
+    if b"__main__" in payload and not main_can_travel(surroundings):
+        check_main(surroundings, name)
+    return payload
+
+
+def check_main(surroundings: Any, name: str) -> None:
+    """Raise `UnpicklableError`: it refers to a program that slaves cannot import."""
+    raise UnpicklableError(
+        f"{name} refers to something defined in this session, which has no file that a slave could import; "
+        f"put its functions and classes into a module (a .py file beside you) and import them from there"
+    )

@@ -1,0 +1,125 @@
+"""Roster: the agents and slaves we know, when each was last heard, what each may run.
+
+A slave is a number with an output file, its *slot*; the process behind it may die and be replaced.
+
+    EXPECTED  it was launched, or its agent has enlisted, and it has not joined yet
+    READY     it has joined and is heard
+    LOST      nothing was heard of it for a lease; it may come back
+    ENDED     its agent is gone or will not start it again
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Any, Dict, Iterator, List, Optional, Set, Tuple
+
+Order = Tuple[Any, ...]
+
+
+class SlaveState(enum.Enum):
+    """See the module's text."""
+
+    EXPECTED = "expected"
+    READY = "ready"
+    LOST = "lost"
+    ENDED = "ended"
+
+
+class SlaveRecord:
+    """What the master knows of one slave."""
+
+    def __init__(self, number: int, name: str, agent: str, output: Optional[str] = None) -> None:
+        self.number, self.name, self.agent, self.output = number, name, agent, output
+        self.state = SlaveState.EXPECTED
+        self.host, self.pid = "", 0
+        self.heard = 0.0  # when the last sign of life came
+        self.running = 0  # the task that its last heartbeat named
+        self.done = 0  # tasks settled by it
+        self.barred: Set[int] = set()  # contexts whose setup failed on it
+        self.knows: Set[int] = set()  # contexts that its process may have set up
+        self.to_forget: List[int] = []  # contexts that are gone and that it has not been told of
+        self.end = ""  # how it ended, or how its last process did
+
+    def __str__(self) -> str:
+        where = f" on {self.host}, pid {self.pid}" if self.host else ""
+        return f"slave {self.number} ({self.name}{where})"
+
+    @property
+    def alive(self) -> bool:
+        """Whether it works or may be about to."""
+        return self.state in (SlaveState.EXPECTED, SlaveState.READY)
+
+
+class AgentRecord:
+    """What the master knows of one agent."""
+
+    def __init__(self, id: str) -> None:
+        self.id = id
+        self.host, self.pid, self.version = "", 0, ""
+        self.heard = 0.0
+        self.enlisted = False
+        self.gone = False
+        self.orders: List[Order] = []  # given and not yet fetched
+
+
+class Roster:
+    """All agents by id and all slaves by number."""
+
+    def __init__(self) -> None:
+        self.agents: Dict[str, AgentRecord] = {}
+        self.slaves: Dict[int, SlaveRecord] = {}
+        self._next_number = 0
+
+    def new_number(self) -> int:
+        """A number that no slave had before."""
+        self._next_number += 1
+        return self._next_number - 1
+
+    def expect(self, number: int, name: str, agent: str, output: Optional[str] = None) -> SlaveRecord:
+        """A slave that was launched, or whose agent has enlisted."""
+        self.agents.setdefault(agent, AgentRecord(agent))
+        slave = self.slaves[number] = SlaveRecord(number, name, agent, output)
+        return slave
+
+    def of_agent(self, agent: str) -> List[SlaveRecord]:
+        """The slaves of one agent."""
+        return [slave for slave in self.slaves.values() if slave.agent == agent]
+
+    def alive(self) -> Iterator[SlaveRecord]:
+        """The slaves that work or may be about to."""
+        return (slave for slave in self.slaves.values() if slave.alive)
+
+    def ready(self) -> List[SlaveRecord]:
+        """The slaves that have joined and are heard."""
+        return [slave for slave in self.slaves.values() if slave.state is SlaveState.READY]
+
+    def heard(self, slave: SlaveRecord, now: float) -> bool:
+        """A sign of life from a slave; True if it had been lost."""
+        slave.heard = now
+        if slave.state is not SlaveState.LOST:
+            return False
+        slave.state = SlaveState.READY
+        return True
+
+    def silent(self, now: float, term: float) -> List[SlaveRecord]:
+        """The slaves of which nothing was heard for ``term`` seconds, and that are not known to be lost yet."""
+        return [slave for slave in self.ready() if slave.heard + term <= now]
+
+    def shift(self, seconds: float) -> None:
+        """The master was stopped for so long and could hear nobody."""
+        for slave in self.slaves.values():
+            slave.heard += seconds
+
+    def hopeful(self, context: int) -> bool:
+        """Whether some slave runs, may come or may come back that could run the context's tasks."""
+        return any(context not in slave.barred for slave in self.slaves.values() if slave.state is not SlaveState.ENDED)
+
+    def forget_context(self, context: int) -> List[SlaveRecord]:
+        """A context is gone: the slaves that must be told so."""
+        told = [slave for slave in self.slaves.values() if context in slave.knows]
+        for slave in told:
+            slave.knows.discard(context)
+            slave.to_forget.append(context)
+        for slave in self.slaves.values():
+            slave.barred.discard(context)
+        return told

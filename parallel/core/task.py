@@ -1,0 +1,75 @@
+"""The states of a task and the one table of its moves.
+
+WAITING   stands in its context's queue of the lease table
+LEASED    is held by one slave: stands in that slave's lease
+SETTLED   has its one outcome; the lease table has forgotten it
+
+             +-- return, lose --+
+             v                  |
+add --> WAITING -- grant --> LEASED -- settle --> SETTLED
+             |                  |                    ^
+             +----- settle: an earlier attempt's outcome came late
+             +-- drop --> DROPPED <-- drop --+       (its context was abandoned)
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import List, Optional
+
+
+class State(enum.IntEnum):
+    """Where a task is."""
+
+    WAITING = 0
+    LEASED = 1
+    SETTLED = 2
+    DROPPED = 3
+
+
+class Move(enum.IntEnum):
+    """What can happen to a task after it was added."""
+
+    GRANT = 0  # a slave gets it
+    RETURN = 1  # the slave had not started it, or was lost without being to blame
+    LOSE = 2  # the slave died while it ran the task, or was lost with it
+    SETTLE = 3  # an outcome came
+    DROP = 4  # nobody can ask for its outcome any more
+
+
+MOVES = {
+    (State.WAITING, Move.GRANT): State.LEASED,
+    (State.WAITING, Move.SETTLE): State.SETTLED,
+    (State.WAITING, Move.DROP): State.DROPPED,
+    (State.LEASED, Move.RETURN): State.WAITING,
+    (State.LEASED, Move.LOSE): State.WAITING,
+    (State.LEASED, Move.SETTLE): State.SETTLED,
+    (State.LEASED, Move.DROP): State.DROPPED,
+}
+
+
+class IllegalMove(Exception):
+    """The lease table tried what the table of moves does not have: a bug of ours, and nothing was changed."""
+
+
+class Task:
+    """One task: what the master knows about it."""
+
+    __slots__ = ("id", "context", "payload", "state", "attempt", "holder", "ends")
+
+    def __init__(self, id: int, context: int, payload: bytes) -> None:
+        self.id, self.context, self.payload = id, context, payload
+        self.state = State.WAITING
+        self.attempt = 0  # counts grants; the fence that tells attempts apart
+        self.holder = -1  # the slave that holds it while it is LEASED
+        self.ends: Optional[List[str]] = None  # how each attempt that is blamed on this task ended
+
+    def __repr__(self) -> str:
+        return f"<Task {self.id} of context {self.context}: {self.state.name}, attempt {self.attempt}>"
+
+    def move(self, what: Move) -> None:
+        """Make a move.  Raises `IllegalMove` and changes nothing if the table does not have it."""
+        try:
+            self.state = MOVES[self.state, what]
+        except KeyError:
+            raise IllegalMove(f"{what.name} of {self!r}") from None

@@ -1,0 +1,102 @@
+"""Every exception, grouped by whose fault it is.
+
+Error
+  InputError       the call that raised it: its arguments cannot be (also a ValueError)
+    InputTypeError   ... are of the wrong type (also a TypeError)
+    UnpicklableError ... cannot be sent to another process (also a TypeError)
+  ManagerClosed    the manager was shut down before the call
+  RemoteError      a task or a setup: it raised, or it ended its slaves
+    TaskGivenUp      ... the task ended its slave `max_attempts` times
+    ResultError      ... its result cannot be rebuilt in this process
+  NetworkError     the network: a port in use, an unknown host
+  NoMoreSlavesError  the slaves: all have ended, and none is to come
+"""
+
+from __future__ import annotations
+
+from typing import Any, Optional, Sequence, Tuple
+
+
+class Error(Exception):
+    """Base of all errors of this package.  What a task raised is never raised as itself: see `RemoteError`."""
+
+
+class InputError(Error, ValueError):
+    """An argument cannot be right; the message says which and what to do.  Manager and context are unharmed."""
+
+
+class InputTypeError(InputError, TypeError):
+    """An argument is of the wrong type, a task that is not callable for instance."""
+
+
+class UnpicklableError(InputTypeError):
+    """A task or setup cannot be pickled; the message names the attribute to blame.
+
+    Not raised for a result that cannot be pickled: that happens in the slave, and is a `RemoteError`.
+    """
+
+
+class ManagerClosed(Error, RuntimeError):
+    """The manager was shut down (also by leaving its ``with`` block), or belongs to the process this one was forked from."""
+
+
+class NetworkError(Error, OSError):
+    """The master cannot listen or be found as asked: the port is in use, the host is unknown.
+
+    Not raised for a slave that cannot reach the master: that one says so itself, in its output file.
+    """
+
+    def __str__(self) -> str:
+        return str(self.args[0]) if self.args else ""
+
+
+class RemoteError(Error):
+    """A task or a setup raised.  The task is done with; the slave lives on.
+
+    ``exc``: the exception itself, or None where it cannot be rebuilt in this process.  ``type_name``, ``message``: its type
+    and text.  ``traceback``: the remote traceback (text).  ``slave``: which slave it was, as text.
+    """
+
+    def __init__(
+        self, what: str, type_name: str, message: str, traceback: str, slave: str, exc: Optional[BaseException] = None
+    ) -> None:
+        super().__init__(what, type_name, message, traceback, slave, exc)
+        self.what, self.type_name, self.message = what, type_name, message
+        self.traceback, self.slave, self.exc = traceback, slave, exc
+
+    def __str__(self) -> str:
+        text = f"{self.type_name}: {self.message}" if self.message else self.type_name
+        return f"{self.what} raised {text}\n  on {self.slave}; its traceback there:\n\n{self.traceback}".rstrip()
+
+    def __reduce__(self) -> Tuple[Any, ...]:
+        return type(self), self.args
+
+
+class TaskGivenUp(RemoteError):
+    """A task ended its slave again and again and is not tried any more.  ``ends``: how each attempt ended (text)."""
+
+    def __init__(self, what: str, slave: str, ends: Sequence[str]) -> None:
+        Error.__init__(self, what, slave, list(ends))
+        self.what, self.slave, self.ends = what, slave, list(ends)
+        self.type_name, self.message, self.traceback, self.exc = "TaskGivenUp", "", "", None
+
+    def __str__(self) -> str:
+        lines = "".join(f"\n  attempt {number}: {end}" for number, end in enumerate(self.ends, 1))
+        return f"{self.what} ended its slave {len(self.ends)} times and is given up:{lines}"
+
+
+class ResultError(RemoteError):
+    """A task ran, and its result cannot be rebuilt here: a class that this process cannot import, or not enough memory."""
+
+    def __str__(self) -> str:
+        return (
+            f"{self.what}: {self.type_name}: {self.message}\n  it came from {self.slave}\n\n{self.traceback}".rstrip()
+        )
+
+
+class NoMoreSlavesError(Error):
+    """All slaves have ended, none is to come, and tasks are left; the message says how each slave ended.
+
+    The tasks stay in their context: add a slave and ask for results again.  Not raised while a slave may still come, by
+    hand for instance (``port`` given): then the master waits and says so.
+    """

@@ -1,0 +1,58 @@
+"""What a launcher is asked to run: the slave program's command line, and what it reads on stdin.  Pure functions.
+
+The key travels on stdin (or in a file that only the user can read), never on the command line, which every user of
+a machine can see.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from typing import List, NamedTuple, Optional, Sequence, Tuple
+
+# "python -c" puts '' at the front of sys.path; a file named socket.py in the working directory must not break the slave
+_BOOTSTRAP = "import sys; sys.path = [{root!r}] + [p for p in sys.path if p]; from slave.__main__ import run; run()"
+
+
+class Job(NamedTuple):
+    """One slave program to run: ``command`` (an argument vector), fed ``stdin``, with its output in ``output``.
+
+    ``numbers`` are the slaves that it brings.
+    """
+
+    command: Tuple[str, ...]
+    stdin: bytes
+    numbers: Tuple[int, ...]
+    output: Optional[str]
+
+
+def slave_command(python: Optional[str], root: str) -> Tuple[str, ...]:
+    """The argument vector that starts the slave program from the folder ``root``.
+
+    ``python`` is a shell fragment ('nice python3', 'module load py; python3'); None means this interpreter.
+    """
+    bootstrap = _BOOTSTRAP.format(root=root)
+    if python is None:
+        return (sys.executable, "-c", bootstrap, "--launched")
+    return ("/bin/sh", "-c", f"{python} -c {shlex.quote(bootstrap)} --launched")
+
+
+def slave_orders(
+    agent: str,
+    addresses: Sequence[Tuple[str, int]],
+    key: bytes,
+    slots: Sequence[Tuple[int, Optional[str]]],
+    wait: float,
+) -> bytes:
+    """One line for the slave program's stdin: who it is, where the master is, the key."""
+    orders = {"agent": agent, "addresses": list(addresses), "key": key.hex(), "slots": list(slots), "wait": wait}
+    return json.dumps(orders).encode() + b"\n"
+
+
+def join_command(python: Optional[str], root: str, importable: bool, addresses: Sequence[str]) -> str:
+    """What to type on another machine to start a slave by hand."""
+    words: List[str] = [] if importable else [f"PYTHONPATH={shlex.quote(root)}"]
+    words.append(python or shlex.quote(sys.executable))
+    words += ["-m", "slave", *addresses]
+    return " ".join(words)

@@ -1,0 +1,56 @@
+"""LocalSlave: a slave on this machine.  All of one manager share one agent process."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import threading
+from typing import Callable, Optional
+
+from ..service.ends import describe_exit
+from .base import Slave
+from .job import Job
+
+
+class LocalSlave(Slave):
+    """One runner on this machine: add as many as there are CPUs to use."""
+
+
+class LocalAgent:
+    """The agent process of a manager's local slaves.  ``on_end`` is called, in another thread, when it has ended."""
+
+    def __init__(self, on_end: Callable[[str], None]) -> None:
+        self._on_end = on_end
+        self._process: Optional[subprocess.Popen[bytes]] = None
+
+    def start(self, job: Job) -> None:
+        """Start the agent.  Raises OSError if there is no such program."""
+        with open(job.output or os.devnull, "ab") as output:
+            # a session of its own: Ctrl-C in the terminal is for the master, which then ends its slaves in good order
+            self._process = subprocess.Popen(
+                job.command, stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+            )
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(job.stdin)
+            self._process.stdin.close()
+        except BrokenPipeError:
+            pass  # it has ended already, and the thread below tells how
+        threading.Thread(target=self._watch, args=(self._process,), daemon=True, name="parallel local agent").start()
+
+    def _watch(self, process: "subprocess.Popen[bytes]") -> None:
+        self._on_end(describe_exit(process.wait()))
+
+    def stop(self, grace: float) -> None:
+        """Wait up to ``grace`` seconds for it to end, then kill it; its runners end with it."""
+        process = self._process
+        if process is None:
+            return
+        try:
+            process.wait(grace)
+        except subprocess.TimeoutExpired:
+            if hasattr(os, "killpg"):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.kill()
+            process.wait()

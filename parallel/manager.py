@@ -1,0 +1,346 @@
+"""Manager: opens the server, launches slaves, makes contexts."""
+
+from __future__ import annotations
+
+import atexit
+import errno
+import os
+import site
+import socket
+import sysconfig
+import threading
+import time
+import weakref
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple, Type, TypeVar, Union
+
+import slave as slave_package
+from slave import home
+from slave.dial import Address, format_address
+from slave.errors import KeyTrouble
+from slave.keys import find_key
+
+from .context import Context
+from .errors import Error, InputError, InputTypeError, ManagerClosed, NetworkError, NoMoreSlavesError
+from .launch.base import Slave, SlaveArray
+from .launch.job import join_command
+from .launch.yard import Plan, Yard
+from .service import status
+from .service.addresses import local_addresses
+from .service.books import Books, log
+from .service.desk import AgentDesk
+from .service.expiry import ExpiryTimer
+from .service.queues import ResultQueue, TaskQueue
+from .service.server import QueueManager, QueueServer
+
+_LEASE = 30.0
+_LOOPBACK = "127.0.0.1"
+_STOP_SECONDS = 3.0  # for slaves to end by themselves at shutdown
+
+SomeManager = TypeVar("SomeManager", bound="Manager")
+
+
+class SlaveInfo(NamedTuple):
+    """A slave as it was when `Manager.slaves` was read."""
+
+    number: int
+    name: str
+    host: str
+    pid: int
+    state: str  # 'expected', 'idle', 'busy', 'lost' or 'ended'
+    tasks_done: int
+    output: Optional[str]
+
+
+class Manager:
+    """Farms tasks out to slaves.
+
+    ``python``: shell fragment that starts Python on the slaves ('nice python3'); default: this interpreter.
+    ``host``: the name by which slaves reach this machine; default: every address of it, tried by the slave.
+    ``output``: pattern for the name of each launched slave's output file, given the slave's number; None: no file.
+    ``port``: given, slaves started by hand may join there (0: any free port).  Not given, and only local slaves: the
+    server listens on the loopback alone.  ``authkey``: the key, bytes; default see slave/keys.py.
+    ``lease``: seconds without a sign of life after which a slave's tasks go elsewhere.
+    ``max_attempts``: how often a task may end its slave before it is given up.
+
+    Raises `InputError` and `NetworkError` for what cannot be.  Use it as a context manager, or call `shutdown`; a manager
+    that is garbage-collected or still open when the interpreter exits is shut down too.
+    """
+
+    heartbeat_timeout: float = _LEASE
+    connect_timeout: float = 7200.0
+
+    def __init__(
+        self,
+        python: Optional[str] = None,
+        host: Optional[str] = None,
+        output: Optional[str] = "slave%d.output",
+        *,
+        port: Optional[int] = None,
+        authkey: Optional[bytes] = None,
+        lease: float = _LEASE,
+        max_attempts: int = 3,
+    ) -> None:
+        _refuse_inside_slave()
+        if lease != _LEASE:
+            self.heartbeat_timeout = lease
+        _check_arguments(host, output, port, self.heartbeat_timeout, max_attempts)
+        try:
+            self._key = find_key(authkey, create=True)
+        except KeyTrouble as error:
+            raise InputError(str(error)) from None
+        self._python, self._host, self._port, self._pid = python, host, port, os.getpid()
+        self.surroundings = home.describe()
+        self.main_stays = not home.main_can_travel(self.surroundings)
+        self.books = Books(self.heartbeat_timeout, max_attempts, self.surroundings, open_to_joiners=port is not None)
+        self._desk = AgentDesk(self.books)
+        self._root = str(Path(slave_package.__file__).resolve().parent.parent)
+        plan = Plan(python, self._root, self._key, output)
+        plan.addresses = self._addresses
+        self._yard = Yard(self.books, self._desk, plan)
+        self._begin_lock = threading.Lock()  # guards _server, _begun and _closed
+        self._server: Optional[QueueServer] = None
+        self._lan_port = 0
+        self._begun = self._closed = False
+        self._timer = ExpiryTimer(self.books)
+        self._closer = _Closer(self.books, self._yard, self._timer)
+        weakref.finalize(self, self._closer.close_elsewhere).atexit = False
+        atexit.register(_close_weakly, weakref.ref(self._closer))
+        if port is not None:
+            self._open()
+            log.warning("parallel: slaves may join; on another machine run: %s", self.join_command)
+
+    def __repr__(self) -> str:
+        where = "not listening yet" if self._server is None else f"at {format_address(self.address)}"
+        return f"<{type(self).__name__} {where}>"
+
+    def __enter__(self: SomeManager) -> SomeManager:
+        return self
+
+    def __exit__(
+        self, kind: Optional[Type[BaseException]], error: Optional[BaseException], trace: Optional[TracebackType]
+    ) -> None:
+        self.shutdown()
+
+    # -- where it is
+
+    @property
+    def address(self) -> Address:
+        """``(host, port)`` where slaves reach this manager: the first address that they are told."""
+        self._open()
+        return self._addresses(local=False)[0]
+
+    @property
+    def join_command(self) -> str:
+        """The command that starts a slave by hand on another machine.  Raises `InputError` if no port was given."""
+        if self._port is None:
+            raise InputError("slaves may not join this manager by hand: give it a port, Manager(port=5757)")
+        self._open()
+        addresses = [format_address(address) for address in self._addresses(local=False)]
+        return join_command(self._python, self._root, _importable(self._root), addresses)
+
+    # -- slaves
+
+    def add_slave(self, slave: Union[Slave, SlaveArray]) -> None:
+        """Add a slave or an array of them; it starts when results are first asked for, or at once if a run is on."""
+        self._check_open()
+        self._yard.add(slave)
+        if self._begun:
+            self.begin()
+
+    @property
+    def slaves(self) -> List[SlaveInfo]:
+        """All slaves, as they are now."""
+        with self.books.lock:
+            leases = self.books.table.leases
+            return [
+                SlaveInfo(
+                    record.number,
+                    record.name,
+                    record.host,
+                    record.pid,
+                    record.state.value
+                    if record.state.value != "ready"
+                    else "busy"
+                    if record.number in leases
+                    else "idle",
+                    record.done,
+                    record.output,
+                )
+                for record in self.books.roster.slaves.values()
+            ]
+
+    def wait_for_slaves(self, n: int, timeout: Optional[float] = None) -> None:
+        """Start the slaves and wait until ``n`` are connected.
+
+        Raises TimeoutError after ``timeout`` seconds, `NoMoreSlavesError` if there can never be so many.
+        """
+        self.begin()
+        books = self.books
+        deadline = None if timeout is None else time.monotonic() + timeout
+        with books.lock:
+            while len(books.roster.ready()) < n:
+                if books.closing:
+                    raise ManagerClosed("the manager was shut down while slaves were waited for")
+                if not books.open_to_joiners and sum(1 for _ in books.roster.alive()) < n:
+                    raise NoMoreSlavesError(f"{n} slaves cannot come: {status.how_all_ended(books)}")
+                patience = None if deadline is None else deadline - time.monotonic()
+                if patience is not None and patience <= 0:
+                    raise TimeoutError(f"{len(books.roster.ready())} of {n} slaves are connected after {timeout:g} s")
+                books.joined.wait(patience)
+
+    # -- contexts
+
+    def get_context(self, setup: Optional[Callable[[], object]] = None) -> "Context[Any]":
+        """A context: tasks with a common ``setup``, a callable without arguments or None.
+
+        Raises `InputTypeError` if it is not callable, `UnpicklableError` if it cannot be pickled.
+        """
+        self._check_open()
+        if setup is not None and not callable(setup):
+            raise InputTypeError(f"setup must be a callable without arguments, or None; {setup!r} is neither")
+        return Context(self, setup)
+
+    # -- begin and end
+
+    def begin(self) -> None:
+        """Open the server and start the slaves that were added; done by the first call for results."""
+        self._check_open()
+        self._open()
+        with self._begin_lock:
+            if not self._begun:
+                self._begun = True
+                self.books.table.term = self.heartbeat_timeout
+            if self._yard.leaves_this_machine and self._port is None and not self._lan_port:
+                self._lan_port = self._listen("", 0)
+        self._yard.start(self.connect_timeout)
+
+    def shutdown(self) -> None:
+        """End slaves and jobs, and give up what is unfinished.  May be called again, and from any thread."""
+        self._closer.close()
+
+    def _check_open(self) -> None:
+        if os.getpid() != self._pid:
+            raise ManagerClosed(f"this manager belongs to process {self._pid}, of which this one is a fork")
+        if self.books.closing:
+            raise ManagerClosed("the manager was shut down")
+
+    def _open(self) -> None:
+        """Listen, if that has not begun."""
+        with self._begin_lock:
+            if self._server is not None:
+                return
+            self._check_open()
+            lan = self._port is not None or self._yard.leaves_this_machine
+            try:
+                server = QueueManager(("" if lan else _LOOPBACK, self._port or 0), self._key).get_server()
+            except OSError as error:
+                raise _cannot_listen(self._port, error) from None
+            server.patience = self.heartbeat_timeout
+            server.on_disconnect = self._desk.disconnected
+            server.serve([TaskQueue(self.books), ResultQueue(self.books), self._desk])
+            self._server = self._closer.server = server
+            self._lan_port = server.address[1] if lan else 0
+            self._timer.start()
+
+    def _listen(self, host: str, port: int) -> int:
+        assert self._server is not None
+        try:
+            return self._server.listen(host, port)
+        except OSError as error:
+            raise _cannot_listen(port, error) from None
+
+    def _addresses(self, local: bool) -> Sequence[Address]:
+        """Where slaves find the server: ``local`` ones on the loopback."""
+        assert self._server is not None
+        if local or not self._lan_port:
+            return [(_LOOPBACK, self._server.address[1])]
+        hosts = [self._host] if self._host else local_addresses()
+        return [(host, self._lan_port) for host in hosts]
+
+
+class _Closer:
+    """Shuts a manager down, once.  Knows its parts but not the manager itself, so that this can be garbage-collected."""
+
+    def __init__(self, books: Books, yard: Yard, timer: ExpiryTimer) -> None:
+        self._books, self._yard, self._timer = books, yard, timer
+        self.server: Optional[QueueServer] = None
+        self._lock = threading.Lock()  # guards _done
+        self._done = False
+        self._pid = os.getpid()
+
+    def close(self) -> None:
+        if os.getpid() != self._pid:
+            return
+        with self._lock:
+            if self._done:
+                return
+            self._done = True
+        self._books.close()
+        self._yard.stop(_STOP_SECONDS)
+        if self.server is not None:
+            self.server.stop(grace=1.0)
+        self._timer.stop()
+
+    def close_elsewhere(self) -> None:
+        """Close in a thread of its own: the garbage collector may call this in a thread that holds the books' lock."""
+        if os.getpid() == self._pid and not self._done:
+            threading.Thread(target=self.close, daemon=True, name="parallel shutdown").start()
+
+
+def _close_weakly(closer: "weakref.ref[_Closer]") -> None:
+    found = closer()
+    if found is not None:
+        found.close()
+
+
+def _refuse_inside_slave() -> None:
+    doing = home.inside_runner()
+    if doing is None:
+        return
+    if doing.startswith("importing"):
+        raise Error(
+            f"Manager() was called while a slave was {doing}. A slave imports the script to find the tasks in it; what "
+            f"must run on the master only belongs under: if __name__ == '__main__':"
+        )
+    raise Error("Manager() was called inside a task. A slave runs tasks for its master and cannot be a master itself")
+
+
+def _check_arguments(
+    host: Optional[str], output: Optional[str], port: Optional[int], lease: float, attempts: int
+) -> None:
+    if host is not None:
+        try:
+            socket.getaddrinfo(host, None)
+        except OSError as error:
+            raise NetworkError(
+                f"host={host!r} is unknown here: {error.strerror}; leave it out, or name an address"
+            ) from None
+    if output is not None:
+        folder = os.path.dirname(os.path.abspath(output))
+        if not os.path.isdir(folder):
+            raise InputError(f"output={output!r}: there is no folder {folder}; make it, or name another")
+    if port is not None and not (isinstance(port, int) and 0 <= port < 65536):
+        raise InputError(f"port={port!r} is not a port number: 0 to 65535, where 0 means any free one")
+    if not (isinstance(lease, (int, float)) and 0 < lease < float("inf")):
+        raise InputError(f"lease={lease!r} is not a positive number of seconds")
+    if not (isinstance(attempts, int) and attempts >= 1):
+        raise InputError(f"max_attempts={attempts!r} is not a whole number from 1 on")
+
+
+def _cannot_listen(port: Optional[int], error: OSError) -> NetworkError:
+    reason = error.strerror or str(error)
+    if error.errno == errno.EADDRINUSE:
+        reason = "the port is in use by another program; name another one, or 0 for any free port"
+    elif error.errno == errno.EACCES:
+        reason = "not permitted; ports below 1024 are for the administrator, name a higher one"
+    return NetworkError(f"cannot listen on port {port}: {reason}")
+
+
+def _importable(root: str) -> bool:
+    """Whether any Python of this installation finds the slave package without being told where."""
+    places = [sysconfig.get_paths()["purelib"], sysconfig.get_paths()["platlib"]]
+    if site.ENABLE_USER_SITE:
+        places.append(site.getusersitepackages())
+    return root in [os.path.realpath(place) for place in places]

@@ -1,0 +1,203 @@
+"""Books: everything the master knows, and the one lock of the master that guards it.
+
+    who writes and reads                    what
+    the user's threads (tray.py)            table (add), trays (take)
+    runners' server threads (queues.py)     table (grant, settle), trays (put)
+    agents' server threads (desk.py)        roster, orders, table (renew, lose)
+    the timer thread (expiry.py)            table and roster (expire)
+
+Whoever waits does so on a condition over the one lock: a fetching slave on its own (`idle`), an agent's long poll on
+its own (`order_news`), a reader on its tray's, and whoever waits for slaves to come on `joined`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import math
+import secrets
+import threading
+import time
+from collections import deque
+from typing import Any, Deque, Dict, List, NamedTuple, Optional, Sequence
+
+from slave.wire import Buffer
+
+from ..core.lease_table import GivenUp, Lease, LeaseTable
+from ..core.pacing import LEASE_SECONDS, Pacing
+from ..core.roster import Order, Roster, SlaveRecord, SlaveState
+
+log = logging.getLogger("parallel")
+
+RECALL_AGE = 2 * LEASE_SECONDS  # seconds after which a lease should be done, and is called back if others idle
+GIVEN_UP = 2  # a kind of outcome beside slave.outcome's VALUE and FAILURE, made by the master
+
+
+class Settled(NamedTuple):
+    """An outcome on its way to the user; ``data`` is a pickle, or the text of how each attempt ended for GIVEN_UP."""
+
+    kind: int
+    slave: SlaveRecord
+    data: Any
+    buffers: Sequence[Buffer]
+
+
+class TrayState:
+    """What the books hold of one context."""
+
+    def __init__(self, id: int, setup: Optional[bytes], lock: threading.Lock) -> None:
+        self.id, self.setup = id, setup
+        self.ready: Deque[Settled] = deque()
+        self.unsettled = 0
+        self.readers = 0  # how many wait for news
+        self.news = threading.Condition(lock)
+        self.failures: Dict[
+            int, Any
+        ] = {}  # by slave: the pickled failure of setup there, or text if it killed the slave
+
+
+class Books:
+    """See the module's text.  Methods here need the lock to be held, but for those that say that they take it."""
+
+    def __init__(self, term: float, max_attempts: int, surroundings: Dict[str, Any], open_to_joiners: bool) -> None:
+        self.lock = threading.Lock()
+        self.run = secrets.token_hex(8)  # tells this master from the one that had the same port before
+        self.surroundings, self.open_to_joiners = surroundings, open_to_joiners
+        self.closing = False
+        self.table = LeaseTable(term, max_attempts)
+        self.roster = Roster()
+        self.pace = Pacing()
+        self.trays: Dict[int, TrayState] = {}
+        self.idle: Dict[int, threading.Condition] = {}  # slaves that wait for a lease, the longest waiting first
+        self.order_news: Dict[str, threading.Condition] = {}
+        self.joined = threading.Condition(self.lock)
+        self.progress = 0  # counts settled tasks; a waiting reader sees whether anything happens at all
+        self.task_ids = itertools.count(1)
+        self.tray_ids = itertools.count(1)
+        self.abandoned: Deque[int] = deque()  # contexts to drop; a finalizer may append at any moment, without the lock
+
+    # -- slaves
+
+    def heard(self, slave: SlaveRecord) -> None:
+        """A sign of life from a slave."""
+        now = time.monotonic()
+        if self.roster.heard(slave, now):
+            log.warning("parallel: %s is back", slave)
+        self.table.renew(slave.number, now)
+
+    def lose(self, slave: SlaveRecord, running: int, end: str) -> None:
+        """The slave's process is gone or out of reach: its tasks go elsewhere; the running one is blamed with ``end``."""
+        lease = self.table.leases.get(slave.number)
+        back = len(lease.tasks) if lease is not None else 0
+        given_up = self.table.lose(slave.number, running, end)
+        slave.running = 0
+        if back:
+            log.warning("parallel: %s: %s; its %s", slave, end.splitlines()[0], _fate(back, given_up))
+        else:
+            log.info("parallel: %s: %s", slave, end.splitlines()[0])
+        if given_up is not None:
+            self.deliver(given_up.task.context, Settled(GIVEN_UP, slave, given_up.ends, ()))
+        self.wake_idle(back)
+
+    def end(self, slave: SlaveRecord, why: str) -> None:
+        """The slave will not work again."""
+        if slave.state is not SlaveState.ENDED:
+            slave.state, slave.end = SlaveState.ENDED, why
+            log.info("parallel: %s has ended: %s", slave, why)
+            self.wake_readers()
+            if slave.number in self.idle:
+                self.idle.pop(slave.number).notify()
+
+    def order(self, agent: str, order: Order) -> None:
+        """Give an order to an agent, which may not have come yet."""
+        self.roster.agents[agent].orders.append(order)
+        news = self.order_news.get(agent)
+        if news is not None:
+            news.notify_all()
+
+    # -- tasks
+
+    def grant(self, slave: SlaveRecord) -> Optional[Lease]:
+        """A lease for the slave if there is anything to do for it."""
+        if not self.table.waiting:
+            return None
+        share = math.ceil(self.table.waiting / max(1, len(self.roster.ready())))
+        barred = slave.barred
+        lease = self.table.grant(
+            slave.number, time.monotonic(), lambda context: context not in barred, share, self.pace
+        )
+        if lease is not None:
+            slave.knows.update({task.context for task in lease.tasks.values()})
+        return lease
+
+    def deliver(self, context: int, settled: Settled) -> None:
+        """An outcome for the context's reader; the task has left the table."""
+        tray = self.trays.get(context)
+        if tray is None:
+            return
+        self.progress += 1
+        tray.unsettled -= 1
+        tray.ready.append(settled)
+        if tray.readers:
+            tray.news.notify()
+
+    def recall_overdue(self) -> None:
+        """A slave idles: leases that take far longer than planned give back what they have not started."""
+        for lease in self.table.overdue(time.monotonic(), RECALL_AGE):
+            slave = self.roster.slaves[lease.slave]
+            if slave.state is SlaveState.READY:
+                lease.recalled = True
+                self.order(slave.agent, ("recall", lease.slave, lease.id))
+
+    def drop_abandoned(self) -> None:
+        """Forget the contexts whose user is gone, and have the slaves forget what their setups returned."""
+        while self.abandoned:
+            context = self.abandoned.popleft()
+            self.table.drop(context)
+            self.trays.pop(context, None)
+            self.pace.forget(context)
+            for slave in self.roster.forget_context(context):
+                if slave.number in self.idle:
+                    self.idle.pop(slave.number).notify()
+
+    # -- waking
+
+    def wake_idle(self, tasks: int) -> None:
+        """As many idle slaves as there are new tasks look again; all, if a task may not be for everybody."""
+        if tasks and any(slave.barred for slave in self.roster.slaves.values()):
+            tasks = len(self.idle)
+        for _ in range(min(tasks, len(self.idle))):
+            self.idle.pop(next(iter(self.idle))).notify()
+
+    def wake_readers(self) -> None:
+        """The state of the slaves has changed: whoever waits looks again."""
+        for tray in self.trays.values():
+            tray.news.notify_all()
+        self.joined.notify_all()
+
+    def close(self) -> None:
+        """Takes the lock.  Nobody waits any more: slaves and agents are told to end, readers that it is over."""
+        with self.lock:
+            self.closing = True
+            for number in list(self.idle):
+                self.idle.pop(number).notify()
+            for news in self.order_news.values():
+                news.notify_all()
+            self.wake_readers()
+
+
+def _fate(back: int, given_up: Optional[GivenUp]) -> str:
+    tasks = "task goes" if back == 1 else f"{back} tasks go"
+    if given_up is None:
+        return f"{tasks} to other slaves"
+    if back == 1:
+        return "task is given up: it ended its slave too often"
+    return f"{tasks} to other slaves, but for one that is given up: it ended its slave too often"
+
+
+def names(slaves: Sequence[SlaveRecord], most: int = 4) -> List[str]:
+    """The slaves as text, not too many."""
+    texts = [str(slave) for slave in slaves[:most]]
+    if len(slaves) > most:
+        texts.append(f"{len(slaves) - most} more")
+    return texts

@@ -1,0 +1,140 @@
+"""AgentDesk: what agents reach by proxy; and what the master's own launchers report of them."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any, Dict, List, Optional, Sequence, Tuple
+
+from ..core.roster import AgentRecord, Order, SlaveRecord, SlaveState
+from .books import Books, log
+from .ends import describe_exit, tail
+from .queues import POLL_SECONDS
+
+RECONNECT_SECONDS = 1.0  # for an agent whose connection has ended to come back before its slaves' tasks go elsewhere
+BY_HAND = "started by hand"
+
+
+class AgentDesk:
+    """Agents enlist here, renew their runners' leases, report deaths, and get their orders."""
+
+    ident = "agents"
+    exposed = ("enlist", "orders", "beat", "runner_ended", "slot_closed", "recalled", "leave")
+    one_way = ("beat", "runner_ended", "slot_closed", "recalled")
+
+    def __init__(self, books: Books) -> None:
+        self._books = books
+
+    def enlist(self, card: Dict[str, Any]) -> Dict[str, Any]:
+        """An agent comes, or comes back after its connection broke (then ``card['run']`` names this master)."""
+        books = self._books
+        welcome = {"run": books.run, "lease": books.table.term, "surroundings": books.surroundings, "numbers": []}
+        if card["run"] not in ("", books.run):
+            return welcome  # it looks for another master, and will see that this is not the one
+        with books.lock:
+            agent = books.roster.agents.setdefault(card["agent"], AgentRecord(card["agent"]))
+            agent.host, agent.pid, agent.version = card["host"], card["pid"], card["version"]
+            if not agent.enlisted:
+                log.info("parallel: agent on %s (pid %d, Python %s) has come", agent.host, agent.pid, agent.version)
+            agent.enlisted = True
+            for number in card["slots"]:
+                welcome["numbers"].append(self._slot(agent, number))
+            pids = dict(card["runners"])
+            for slave in books.roster.of_agent(agent.id):
+                if slave.pid and slave.number in pids and pids[slave.number] != slave.pid:
+                    books.lose(slave, 0, "its process ended while its agent was out of reach")
+        return welcome
+
+    def orders(self, agent: str) -> List[Order]:
+        """The orders for an agent; waits for `POLL_SECONDS` at most.  [('end',)] when the master is done."""
+        books = self._books
+        with books.lock:
+            record = books.roster.agents[agent]
+            news = books.order_news.setdefault(agent, threading.Condition(books.lock))
+            if not record.orders and not books.closing:
+                news.wait(POLL_SECONDS)
+            if books.closing:
+                return [("end",)]
+            orders, record.orders = record.orders, []
+            return orders
+
+    def beat(self, agent: str, alive: Sequence[Tuple[int, int, int]]) -> None:
+        """These runners (number, pid, running task) are alive."""
+        books = self._books
+        with books.lock:
+            for number, pid, running in alive:
+                slave = books.roster.slaves[number]
+                if slave.pid == pid and slave.state is not SlaveState.ENDED:
+                    slave.running = running
+                    books.heard(slave)
+
+    def runner_ended(self, agent: str, number: int, pid: int, exitcode: Optional[int], task: int, setup: int) -> None:
+        """A runner's process ended while its agent lives; a new one is on its way."""
+        books = self._books
+        with books.lock:
+            slave = books.roster.slaves[number]
+            if books.closing or slave.pid not in (pid, 0):
+                return
+            end = f"{describe_exit(exitcode)} on {books.roster.agents[agent].host}"
+            if setup:
+                end += " while it ran the context's setup"
+                slave.barred.add(setup)
+                if setup in books.trays:
+                    books.trays[setup].failures[number] = end + tail(slave.output)
+            slave.end = end + tail(slave.output)
+            books.lose(slave, 0 if setup else task, slave.end)
+            slave.state, slave.pid = SlaveState.EXPECTED, 0
+            books.wake_readers()
+
+    def slot_closed(self, agent: str, number: int, why: str) -> None:
+        """The agent gives a slave up."""
+        with self._books.lock:
+            slave = self._books.roster.slaves[number]
+            self._books.end(slave, why + tail(slave.output))
+
+    def recalled(self, agent: str, number: int, lease: int, running: int) -> None:
+        """The slave will start no task of the lease after the one that runs."""
+        with self._books.lock:
+            self._books.wake_idle(self._books.table.hand_back_after(number, lease, running))
+
+    def leave(self, agent: str, why: str) -> None:
+        """The agent ends, and its runners with it; that is nobody's fault."""
+        books = self._books
+        with books.lock:
+            for slave in books.roster.of_agent(agent):
+                books.lose(slave, 0, why)
+                books.end(slave, why)
+
+    # -- not for slaves
+
+    def agent_ended(self, agent: str, why: str) -> None:
+        """A launcher saw the slave program end: its slaves are no more."""
+        books = self._books
+        with books.lock:
+            if books.closing:
+                return
+            for slave in books.roster.of_agent(agent):
+                if slave.state is not SlaveState.ENDED:
+                    books.lose(slave, slave.running, f"its agent ended: {why}")
+                    books.end(slave, why + tail(slave.output))
+
+    def disconnected(self, role: Sequence[Any]) -> None:
+        """A connection ended: if it was an agent's and it does not come back soon, its slaves are lost."""
+        if role[:1] != ("agent",) or role[2:] != ("reports",):
+            return
+        books = self._books
+        with books.lock:
+            now = time.monotonic()
+            for slave in books.roster.of_agent(role[1]):
+                books.table.shorten(slave.number, now + RECONNECT_SECONDS)
+                slave.heard = min(slave.heard, now + RECONNECT_SECONDS - books.table.term)
+
+    def _slot(self, agent: AgentRecord, number: Optional[int]) -> int:
+        books = self._books
+        if number is None:
+            number = books.roster.new_number()
+        slave: Optional[SlaveRecord] = books.roster.slaves.get(number)
+        if slave is None:
+            slave = books.roster.expect(number, BY_HAND, agent.id)
+        slave.host = agent.host
+        return number

@@ -1,0 +1,49 @@
+"""How processes ended, in words."""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import Optional
+
+_MEANING = {
+    "SIGKILL": "perhaps out of memory",
+    "SIGSEGV": "a crash in compiled code",
+    "SIGBUS": "a crash in compiled code, or a full disk under mapped memory",
+    "SIGFPE": "an arithmetic fault in compiled code",
+    "SIGILL": "code compiled for another processor",
+    "SIGABRT": "compiled code gave up",
+    "SIGTERM": "somebody asked it to end",
+    "SIGXCPU": "its CPU time limit",
+}
+
+
+def describe_exit(code: Optional[int]) -> str:
+    """``code`` as multiprocessing and subprocess give it: negative for a signal, None for unknown."""
+    if code is None:
+        return "it ended in an unknown way"
+    if code >= 0:
+        return f"it exited with code {code}"
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        return f"it was killed by signal {-code}"
+    meaning = _MEANING.get(name)
+    return f"it was killed by {name}" + (f", {meaning}" if meaning else "")
+
+
+def tail(path: Optional[str], lines: int = 10, most: int = 4096) -> str:
+    """The last lines of an output file, indented, or '' if there is nothing to show."""
+    if not path:
+        return ""
+    try:
+        with open(path, "rb") as file:
+            file.seek(0, os.SEEK_END)
+            file.seek(max(0, file.tell() - most))
+            text = file.read().decode(errors="replace")
+    except OSError:
+        return ""
+    last = text.rstrip().splitlines()[-lines:]
+    if not last:
+        return ""
+    return f"; the end of {path}:\n" + "\n".join(f"    | {line}" for line in last)

@@ -1,0 +1,64 @@
+"""ExpiryTimer: the one timer thread.  It re-enqueues the tasks of slaves that are not heard any more."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+from ..core.roster import SlaveState
+from .books import Books, log
+
+_TICKS_PER_LEASE = 8
+_LONGEST_TICK = 1.0
+_LATE = 0.5  # seconds by which a tick may be late without meaning that this process was stopped or kept busy
+
+
+class ExpiryTimer(threading.Thread):
+    """Ticks until stopped."""
+
+    def __init__(self, books: Books) -> None:
+        super().__init__(name="parallel expiry timer", daemon=True)
+        self._books = books
+        self._stop_event = threading.Event()
+
+    def stop(self) -> None:
+        """End the thread soon."""
+        self._stop_event.set()
+
+    def run(self) -> None:
+        while True:
+            interval = min(_LONGEST_TICK, self._books.table.term / _TICKS_PER_LEASE)
+            planned = time.monotonic() + interval
+            if self._stop_event.wait(interval):
+                return
+            now = time.monotonic()
+            with self._books.lock:
+                tick(self._books, now, now - planned)
+
+
+def tick(books: Books, now: float, late: float) -> None:
+    """Expire what is over.  Needs the lock.
+
+    ``late``: seconds by which this tick comes too late.  A master that was stopped, or whose program held the interpreter
+    for so long, could not hear its slaves either: they get that time back, since the silence was not theirs.
+    """
+    if late > _LATE:
+        log.info(
+            "parallel: this process was stopped or busy for %.1f s; no slave is taken for dead because of that", late
+        )
+        books.table.shift(late)
+        books.roster.shift(late)
+    books.drop_abandoned()
+    for number in books.table.expired(now):
+        slave = books.roster.slaves[number]
+        books.lose(slave, slave.running, _silence(now - slave.heard))
+        if slave.state is SlaveState.READY:
+            slave.state = SlaveState.LOST
+    for slave in books.roster.silent(now, books.table.term):
+        slave.state = SlaveState.LOST
+        log.warning("parallel: %s: %s", slave, _silence(now - slave.heard))
+        books.wake_readers()
+
+
+def _silence(seconds: float) -> str:
+    return f"nothing was heard of it for {seconds:.1f} s (is the machine off, or the network cut?)"

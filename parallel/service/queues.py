@@ -1,0 +1,164 @@
+"""TaskQueue and ResultQueue: what runners reach by proxy (slave/link.py has the other ends).
+
+A lease is written into the table before its tasks leave the master: if the answer is lost on its way, the slave's next
+word ("I hold no lease"), its agent's report or the lease's expiry brings the tasks back.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import List, Optional, Sequence, Tuple
+
+from slave.link import Lease
+from slave.outcome import pack_failure, unpack_failure
+from slave.wire import Buffer, Unfit, opaque
+
+from ..core.roster import SlaveRecord, SlaveState
+from .books import RECALL_AGE, Books, Settled, log
+
+POLL_SECONDS = 5.0  # for which a call may wait in the master
+
+
+class UnknownSlave(Exception):
+    """A call in the name of a slave that this master does not have, or whose process has been replaced."""
+
+
+class TaskQueue:
+    """Hands out leases."""
+
+    ident = "tasks"
+    exposed = ("join", "fetch", "setup_of")
+    one_way: Tuple[str, ...] = ()
+
+    def __init__(self, books: Books) -> None:
+        self._books = books
+
+    def join(self, number: int, pid: int, run: str, lease: int) -> bool:
+        """Process ``pid`` is slave ``number`` and holds ``lease`` (0: none); False if it means another master."""
+        books = self._books
+        with books.lock:
+            slave = books.roster.slaves.get(number)
+            if run != books.run or slave is None or slave.state is SlaveState.ENDED:
+                return False
+            held = books.table.leases.get(number)
+            if held is not None and (slave.pid != pid or held.id != lease):
+                books.wake_idle(books.table.hand_back(number))
+            if slave.pid != pid:
+                slave.knows.clear()
+                slave.to_forget.clear()
+            slave.pid, slave.state = pid, SlaveState.READY
+            books.heard(slave)
+            log.info("parallel: %s has joined", slave)
+            books.joined.notify_all()
+        return True
+
+    def fetch(self, number: int, pid: int, ran: Sequence[Tuple[int, int, float]]) -> Optional[Tuple[Lease, List[int]]]:
+        """A lease and the contexts to forget; None when the master is done.  Waits for `POLL_SECONDS` at most."""
+        books = self._books
+        with books.lock:
+            slave = _slave(books, number, pid)
+            books.heard(slave)
+            for context, tasks, seconds in ran:
+                if context in books.trays:
+                    books.pace.learn(context, tasks, seconds)
+            books.drop_abandoned()
+            books.wake_idle(books.table.hand_back(number))
+            deadline = time.monotonic() + POLL_SECONDS
+            while not books.closing and slave.pid == pid and slave.state is SlaveState.READY:
+                lease = books.grant(slave)
+                patience = deadline - time.monotonic()
+                if lease is None and not slave.to_forget and patience > 0:
+                    self._idle(slave, patience)
+                    continue
+                forgotten, slave.to_forget = slave.to_forget, []
+                if lease is None:
+                    return (0, []), forgotten
+                tasks_ = lease.tasks.values()
+                return (lease.id, [(t.id, t.attempt, t.context, opaque(t.payload)) for t in tasks_]), forgotten
+        return None
+
+    def setup_of(self, number: int, context: int) -> Optional[Buffer]:
+        """The context's pickled setup; None if it has none."""
+        with self._books.lock:
+            tray = self._books.trays.get(context)
+            return opaque(tray.setup) if tray is not None and tray.setup is not None else None
+
+    def _idle(self, slave: SlaveRecord, patience: float) -> None:
+        """Wait until something may have changed for the slave; meanwhile overdue leases are called back."""
+        books = self._books
+        books.recall_overdue()
+        if any(len(lease.tasks) > 1 and not lease.recalled for lease in books.table.leases.values()):
+            patience = min(patience, RECALL_AGE)
+        news = books.idle[slave.number] = threading.Condition(books.lock)
+        news.wait(patience)
+        books.idle.pop(slave.number, None)
+
+
+class ResultQueue:
+    """Takes outcomes in."""
+
+    ident = "results"
+    exposed = ("post", "post_and_wait", "setup_failed", "hand_back")
+    one_way = ("post", "setup_failed", "hand_back")
+
+    def __init__(self, books: Books) -> None:
+        self._books = books
+
+    def post(self, number: int, task: int, attempt: int, kind: int, data: Buffer, buffers: Sequence[Buffer]) -> None:
+        """What came of a task: the first outcome settles it, any later one is dropped."""
+        if type(data) is not bytes:
+            kind, data, buffers = _fit(kind, data, buffers)
+        books = self._books
+        with books.lock:
+            settled = books.table.settle(task)
+            if settled is not None:
+                slave = books.roster.slaves[number]
+                slave.done += 1
+                books.deliver(settled.context, Settled(kind, slave, data, buffers))
+
+    def post_and_wait(
+        self, number: int, task: int, attempt: int, kind: int, data: Buffer, buffers: Sequence[Buffer]
+    ) -> None:
+        """The same; the answer tells the slave that it need not keep the outcome."""
+        self.post(number, task, attempt, *_fit(kind, data, buffers))
+
+    def setup_failed(self, number: int, context: int, data: Buffer, unstarted: Sequence[int]) -> None:
+        """Setup raised on this slave: it is out for that context, and the tasks go to others."""
+        books = self._books
+        with books.lock:
+            slave = books.roster.slaves[number]
+            slave.barred.add(context)
+            back = books.table.hand_back(number, unstarted)
+            tray = books.trays.get(context)
+            if tray is not None:
+                tray.failures[number] = data
+                failure = unpack_failure(data)
+                log.warning(
+                    "parallel: setup raised %s on %s, which is out for this context: %s",
+                    failure.type_name,
+                    slave,
+                    failure.message.splitlines()[0] if failure.message else "",
+                )
+            books.wake_idle(back)
+            books.wake_readers()
+
+    def hand_back(self, number: int, unstarted: Sequence[int]) -> None:
+        """The slave has not started these tasks and will not."""
+        with self._books.lock:
+            self._books.wake_idle(self._books.table.hand_back(number, unstarted))
+
+
+def _slave(books: Books, number: int, pid: int) -> SlaveRecord:
+    slave = books.roster.slaves.get(number)
+    if slave is None or slave.pid != pid:
+        raise UnknownSlave(f"slave {number} with process {pid} is not known here")
+    return slave
+
+
+def _fit(kind: int, data: Buffer, buffers: Sequence[Buffer]) -> Tuple[int, Buffer, Sequence[Buffer]]:
+    """The outcome, or a failure in its place if the master had no memory for a part of it."""
+    missing = sum(part.size for part in (data, *buffers) if isinstance(part, Unfit))
+    if not missing:
+        return kind, data, buffers
+    return pack_failure(MemoryError(f"the master has no memory for this task's result of {missing} bytes or more"))

@@ -1,0 +1,161 @@
+"""The BaseManager whose server the slaves' proxies call, and that server, made robust.
+
+What differs from multiprocessing.managers.Server: strangers are met at the door (door.py) before they get a thread; the
+three served objects stand under fixed ids and nothing can be created, counted, inspected or shut down from outside; a
+method that is not on an object's own list is refused; one-way calls get no answer; the server runs in threads of the
+user's process and leaves its stdout, its signals and its exit alone.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+import traceback
+import weakref
+from multiprocessing import managers
+from typing import Any, Callable, Dict, Optional, Protocol, Sequence, Tuple
+
+from slave.errors import ProtocolError
+from slave.wire import SERIALIZER, Connection, Listener, tune
+
+from .books import log
+from .door import Door
+
+Role = Tuple[Any, ...]
+
+
+class Served(Protocol):
+    """An object that slaves reach by proxy."""
+
+    ident: str
+    exposed: Sequence[str]
+    one_way: Sequence[str]
+
+
+class QueueServer(managers.Server):
+    """Serves a few fixed objects to whoever holds the key; one thread for each connection."""
+
+    public = ["accept_connection"]
+
+    def __init__(self, registry: Dict[str, Any], address: Tuple[str, int], authkey: bytes, serializer: str) -> None:
+        super().__init__(registry, address, authkey, serializer)  # type: ignore[arg-type]  # it wraps any bytes
+        self.stop_event = threading.Event()
+        self.objects: Dict[str, Served] = {}
+        self.patience = 30.0  # seconds after which the kernel gives a silent peer's machine up
+        self.on_disconnect: Callable[[Role], None] = lambda role: None
+        self._connections: Dict[Connection, Optional[Role]] = {}  # guarded by the GIL: single dict operations only
+        self._door = Door(self.listener.sockets, bytes(authkey), self._admit)
+        _servers.add(self)
+
+    def serve(self, objects: Sequence[Served]) -> None:
+        """Start to serve ``objects``; returns at once."""
+        self.objects = {one.ident: one for one in objects}
+        self._door.start()
+
+    def listen(self, host: str, port: int) -> int:
+        """Listen on one more address; returns the port."""
+        added = Listener((host, port))
+        self.listener.sockets.extend(added.sockets)
+        self._door.add(added.sockets)
+        return added.address[1]
+
+    def stop(self, grace: float) -> None:
+        """Accept nobody any more, wait up to ``grace`` seconds for peers to hang up, then cut the rest off."""
+        self.stop_event.set()
+        if self._door.ident is not None:
+            self._door.close()
+        self.listener.close()
+        deadline = time.monotonic() + grace
+        while self._connections and time.monotonic() < deadline:
+            time.sleep(0.005)
+        for connection in list(self._connections):
+            connection.shut()
+
+    def forsake(self) -> None:
+        """In a forked process: close its copies, so that a slave sees the end of the real master's connections."""
+        for sock in [*self.listener.sockets, *self._door.sockets(), *self._connections]:
+            try:
+                os.close(sock.fileno())
+            except OSError:
+                pass
+
+    def _admit(self, sock: socket.socket, peer: str) -> None:
+        connection = Connection(sock)
+        self._connections[connection] = None
+        try:
+            tune(sock, self.patience)
+            threading.Thread(
+                target=self.handle_request, args=(connection,), daemon=True, name=f"parallel {peer}"
+            ).start()
+        except (OSError, RuntimeError) as error:  # RuntimeError: can't start new thread
+            log.warning("parallel: the connection from %s cannot be served: %s", peer, error)
+            self._hang_up(connection)
+
+    def handle_request(self, conn: Connection) -> None:
+        """The life of one connection: introduce itself, then call."""
+        role: Role = ()
+        try:
+            _, function, args, _ = conn.recv()
+            if function not in self.public:
+                conn.send(("#TRACEBACK", f"{function!r} is not for slaves"))
+                return
+            role = tuple(args[0])
+            conn.send(("#RETURN", None))
+            self.serve_client(conn)
+        except (EOFError, OSError):
+            pass  # it hung up, or its machine is gone; on_disconnect draws the conclusions
+        except ProtocolError as error:
+            log.warning("parallel: a connection is cut, since it made no sense: %s", error)
+        except Exception:
+            log.warning("parallel: a connection is cut, since it made no sense:\n%s", traceback.format_exc())
+        finally:
+            self._hang_up(conn)
+            self.on_disconnect(role)
+
+    def serve_client(self, conn: Connection) -> None:
+        """Answer calls until the peer hangs up."""
+        while True:
+            ident, name, args, _ = conn.recv()
+            target = self.objects.get(ident)
+            if target is None or name not in target.exposed:
+                conn.send(("#TRACEBACK", f"there is no {name!r} of {ident!r} for slaves"))
+                continue
+            if name in target.one_way:
+                getattr(target, name)(*args)
+                continue
+            try:
+                answer = ("#RETURN", getattr(target, name)(*args))
+            except Exception as error:
+                log.info("parallel: a call of %r failed:\n%s", name, traceback.format_exc())
+                answer = ("#ERROR", f"{type(error).__name__}: {error}")  # type: ignore[assignment]
+            conn.send(answer)
+
+    def _hang_up(self, connection: Connection) -> None:
+        self._connections.pop(connection, None)
+        connection.close()
+
+
+class QueueManager(managers.BaseManager):
+    """The manager of the queues: its server runs in this process's threads."""
+
+    def __init__(self, address: Tuple[str, int], authkey: bytes) -> None:
+        super().__init__(address, authkey, serializer=SERIALIZER)
+
+    def get_server(self) -> QueueServer:
+        """The server, listening.  Raises OSError if the address cannot be had."""
+        state: Any = self
+        return QueueServer(state._registry, state._address, state._authkey, state._serializer)
+
+
+_servers: "weakref.WeakSet[QueueServer]" = weakref.WeakSet()
+
+
+def _forsake_all() -> None:
+    for server in list(_servers):
+        server.forsake()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forsake_all)

@@ -1,0 +1,50 @@
+"""What a waiting user is told: one line on what is going on, and one paragraph when nothing can go on."""
+
+from __future__ import annotations
+
+import time
+from typing import List
+
+from ..core.roster import SlaveRecord, SlaveState
+from .books import Books, TrayState, names
+
+FIRST_WORD = (
+    5.0  # seconds without progress after which the waiting user is told why; each next word takes twice as long
+)
+SELDOM = 600.0  # seconds between two words at the most
+
+
+def why_waiting(books: Books, tray: TrayState) -> str:
+    """One line: how many tasks are left, and what each slave is doing.  Needs the lock."""
+    ready = books.roster.ready()
+    expected = [slave for slave in books.roster.slaves.values() if slave.state is SlaveState.EXPECTED]
+    lost = [slave for slave in books.roster.slaves.values() if slave.state is SlaveState.LOST]
+    left = f"{tray.unsettled} task{'' if tray.unsettled == 1 else 's'} left"
+    parts: List[str] = []
+    if ready:
+        leases = [books.table.leases[slave.number] for slave in ready if slave.number in books.table.leases]
+        oldest = max((time.monotonic() - lease.granted for lease in leases), default=0.0)
+        busy = f"{len(leases)} busy" + (f", the longest for {oldest:.0f} s" if leases else "")
+        parts.append(f"{len(ready)} slave{'' if len(ready) == 1 else 's'} connected, {busy}")
+    if expected:
+        parts.append("not connected yet: " + ", ".join(names(expected)))
+    if lost:
+        parts.append("not heard of: " + ", ".join(names(lost)))
+    if not ready and books.open_to_joiners:
+        parts.append("no slave is connected; slaves may join by hand")
+    return f"{left}; " + "; ".join(parts or ["no slave"])
+
+
+def how_all_ended(books: Books) -> str:
+    """For `NoMoreSlavesError`: how each slave ended.  Needs the lock."""
+    slaves = list(books.roster.slaves.values())
+    if not slaves:
+        return "no slave was added: call add_slave, or give Manager a port and start slaves by hand"
+    lines = [
+        f"all {len(slaves)} slaves have ended, and none is to come:" if len(slaves) > 1 else "the only slave has ended:"
+    ]
+    return "\n  ".join([*lines, *(_obituary(slave) for slave in slaves)])
+
+
+def _obituary(slave: SlaveRecord) -> str:
+    return f"{slave}: {slave.end or 'it is ' + slave.state.value}"

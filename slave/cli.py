@@ -1,0 +1,152 @@
+"""The command line of the slave program."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import signal
+import sys
+import uuid
+from typing import List, NoReturn, Optional
+
+from .agent import Agent, Post, Quit, look_for_master
+from .dial import format_address, parse_address
+from .errors import MasterGone, SlaveError, Unreachable
+from .keys import find_key
+
+log = logging.getLogger("slave")
+
+_EXIT_CODES = """exit codes: 0 the master is done; 2 wrong command line; 3 wrong key; 4 cannot reach the master; 5 the master is gone;
+6 protocol or Python version that cannot work together; 7 no usable key; 130, 143 ended by Ctrl-C, SIGTERM"""
+
+
+def usable_cpus() -> int:
+    """The CPUs this process may use: fewer than the machine has under taskset, cpusets and most batch systems."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def main(arguments: Optional[List[str]] = None) -> int:
+    """Run the slave program; returns its exit code."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    level = [logging.WARNING, logging.INFO, logging.DEBUG][min(2, 1 + options.verbose - options.quiet)]
+    logging.basicConfig(level=level, stream=sys.stderr, format="slave: %(message)s")
+    try:
+        if options.launched:
+            return _serve_launched()
+        if not options.address:
+            parser.error("the address of the master is missing: HOST:PORT")
+        return _serve_by_hand(options)
+    except Quit as quit_:
+        log.info("ended by %s", quit_)
+        return 128 + quit_.signum
+    except KeyboardInterrupt:
+        log.info("ended by Ctrl-C")
+        return 128 + signal.SIGINT
+    except SlaveError as error:
+        log.error("%s", error)
+        return error.exit_code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python3 -m slave",
+        description="Run tasks of a master on this machine until the master is done.",
+        epilog=_EXIT_CODES,
+    )
+    add = parser.add_argument
+    add(
+        "address",
+        nargs="*",
+        metavar="HOST:PORT",
+        type=_address,
+        help="where the master is; several are tried side by side",
+    )
+    add(
+        "-n",
+        "--runners",
+        type=_positive,
+        default=usable_cpus(),
+        help="tasks to run at a time (default: usable CPUs, %(default)s)",
+    )
+    add("--key-file", metavar="FILE", help="the key (default: $PARALLEL_AUTHKEY, else ~/.config/parallel/authkey)")
+    add(
+        "--wait",
+        type=_seconds,
+        default=60.0,
+        metavar="SECONDS",
+        help="how long to look for a master (default: %(default)g)",
+    )
+    add("--keep", action="store_true", help="when the master is done or gone, wait for the next one, without end")
+    add("-v", "--verbose", action="count", default=0, help="say more")
+    add("-q", "--quiet", action="count", default=0, help="say only what is wrong")
+    add("--launched", action="store_true", help=argparse.SUPPRESS)  # a master started us: all else comes on stdin
+    return parser
+
+
+def _serve_by_hand(options: argparse.Namespace) -> int:
+    key = find_key(key_file=options.key_file)
+    names = ", ".join(format_address(address) for address in options.address)
+    wait = options.wait
+    while True:
+        post = Post(uuid.uuid4().hex, options.address, key, [(None, None)] * options.runners)
+        try:
+            _serve(look_for_master(post, wait), f"{options.runners} runners for the master at {names}")
+        except MasterGone as error:
+            if not options.keep:
+                raise
+            log.warning("%s", error)
+        except Unreachable:
+            if not options.keep:
+                raise
+        if not options.keep:
+            return 0
+        wait = 3600.0
+
+
+def _serve_launched() -> int:
+    """Read who we are from stdin, where no other user can see the key, and serve."""
+    order = json.loads(sys.stdin.readline())
+    addresses = [(str(host), int(port)) for host, port in order["addresses"]]
+    slots = [(number, output) for number, output in order["slots"]]
+    post = Post(order["agent"], addresses, bytes.fromhex(order["key"]), slots)
+    _serve(look_for_master(post, order["wait"]), f"{len(slots)} runners")
+    return 0
+
+
+def _serve(agent: Agent, what: str) -> None:
+    log.info("connected: %s", what)
+    agent.serve()
+    log.info("the master is done")
+
+
+def _address(text: str) -> object:
+    try:
+        return parse_address(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _positive(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 on")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds < 1e9:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds from 0 on")
+    return seconds
+
+
+def run() -> NoReturn:
+    """The entry point of the command ``parallel-slave``."""
+    sys.exit(main())

@@ -1,0 +1,57 @@
+"""What the contexts' setups returned on this slave, cached by context id."""
+
+from __future__ import annotations
+
+from typing import Callable, Dict, Iterable, Optional, Tuple, Union
+
+from .home import Home
+from .outcome import Packed, pack_failure
+from .wire import Buffer, Unfit
+
+
+class SetupFailed(Exception):
+    """A context's setup raised on this slave; ``outcome`` is the packed failure."""
+
+    def __init__(self, context: int, outcome: Packed) -> None:
+        super().__init__(context, outcome)
+        self.context, self.outcome = context, outcome
+
+
+class Contexts:
+    """The arguments for the tasks of each context: setup runs at most once per process and context, also if it fails."""
+
+    def __init__(self, home: Home, payload_of: Callable[[int], Optional[Buffer]]) -> None:
+        self._home = home
+        self._payload_of = payload_of
+        self._cached: Dict[int, Union[Tuple[object, ...], SetupFailed]] = {}
+
+    def __contains__(self, context: int) -> bool:
+        return context in self._cached
+
+    def arguments(self, context: int) -> Tuple[object, ...]:
+        """Setup's result as arguments: a tuple unpacked, None as none, anything else as one.  Raises `SetupFailed`."""
+        known = self._cached.get(context)
+        if known is None:
+            known = self._cached[context] = self._run(context)
+        if isinstance(known, SetupFailed):
+            raise known
+        return known
+
+    def forget(self, contexts: Iterable[int]) -> None:
+        """Drop what the master has no more tasks for."""
+        for context in contexts:
+            self._cached.pop(context, None)
+
+    def _run(self, context: int) -> Union[Tuple[object, ...], SetupFailed]:
+        payload = self._payload_of(context)  # a broken connection is not setup's failure
+        if payload is None:
+            return ()
+        try:
+            if isinstance(payload, Unfit):
+                raise MemoryError(f"no memory here for the context's setup of {payload.size} bytes")
+            value = self._home.loads(payload)()
+        except BaseException as error:  # whatever setup does, sys.exit included, it costs the context, not the slave
+            return SetupFailed(context, pack_failure(error))
+        if value is None:
+            return ()
+        return value if isinstance(value, tuple) else (value,)

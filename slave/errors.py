@@ -1,0 +1,49 @@
+"""Every way the slave program can fail, each with its own exit code.
+
+The exit codes are part of the command line's contract: 0 the master is done, 2 the command line is wrong (argparse),
+130 and 143 ended by Ctrl-C and SIGTERM as usual in a shell, and those below.
+"""
+
+from __future__ import annotations
+
+
+class SlaveError(Exception):
+    """The slave cannot go on; ``str()`` is one line that says what failed and what to do."""
+
+    exit_code = 1
+
+
+class WrongKey(SlaveError):
+    """Master and slave hold different keys.  Not raised for a missing key: that is `KeyTrouble`."""
+
+    exit_code = 3
+
+
+class Unreachable(SlaveError):
+    """No address of the master answered; the message lists every address tried with its error."""
+
+    exit_code = 4
+
+
+class MasterGone(SlaveError):
+    """The master was there and vanished without saying goodbye.  A master that ends says so: then the exit code is 0."""
+
+    exit_code = 5
+
+
+class Incompatible(SlaveError):
+    """Master and slave speak different versions of the protocol, or this Python is too old."""
+
+    exit_code = 6
+
+
+class KeyTrouble(SlaveError):
+    """There is no usable key: none found, too short, or in a file that others may read."""
+
+    exit_code = 7
+
+
+class ProtocolError(SlaveError):
+    """The peer holds the key but sent what nobody who speaks this protocol sends (a frame too large, say)."""
+
+    exit_code = 8

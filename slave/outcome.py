@@ -1,0 +1,140 @@
+"""A value or a failure, as data.
+
+On the wire an outcome is ``(kind, data, buffers)``: kind VALUE with the pickled value and its out-of-band buffers, or
+kind FAILURE with a pickled tuple of strings and bytes, so that a failure can be read where none of the classes in it
+exist.  The exception itself travels inside as bytes, to be rebuilt where that is possible.
+"""
+
+from __future__ import annotations
+
+import copyreg
+import pickle
+import platform
+import socket
+import sys
+import traceback
+from types import TracebackType
+from typing import Any, List, NamedTuple, Optional, Sequence, Tuple
+
+from .pickling import explain
+from .wire import OUT_OF_BAND, Buffer
+
+VALUE, FAILURE = 0, 1
+
+Packed = Tuple[int, Buffer, Sequence[Buffer]]
+
+
+class Failure(NamedTuple):
+    """An exception, as far as it can be told without its class."""
+
+    type_name: str
+    message: str
+    traceback: str
+    pickled: Optional[bytes]
+
+    def exception(self) -> Optional[BaseException]:
+        """The exception itself, or None where it cannot be rebuilt."""
+        if self.pickled is None:
+            return None
+        try:
+            found = pickle.loads(self.pickled)
+        except Exception:
+            return None  # its class is not importable here, or its constructor refuses; type_name and message remain
+        return found if isinstance(found, BaseException) else None
+
+
+def pack_value(value: object) -> Packed:
+    """The outcome of a task that returned ``value``; a failure if that cannot be pickled."""
+    if value is None:
+        return _NONE
+    buffers: List[Buffer] = []
+
+    def keep(buffer: pickle.PickleBuffer) -> bool:
+        """Take a large contiguous buffer out of band; tell pickle to keep any other in band."""
+        try:
+            large = buffer.raw().nbytes >= OUT_OF_BAND
+        except BufferError:
+            return True
+        if large:
+            buffers.append(buffer)
+        return not large
+
+    try:
+        return VALUE, pickle.dumps(value, 5, buffer_callback=keep), buffers
+    except Exception as error:
+        reason = explain(value, "the result", error)
+        return pack_failure(pickle.PicklingError(f"the task's result cannot be sent: {reason}"))
+
+
+_NONE: Packed = (VALUE, pickle.dumps(None, 5), ())
+
+
+def pack_failure(error: BaseException) -> Packed:
+    """The outcome of a task or setup that raised ``error``."""
+    kind = type(error)
+    name = (
+        kind.__qualname__
+        if kind.__module__ in ("builtins", "__mp_main__")
+        else f"{kind.__module__}.{kind.__qualname__}"
+    )
+    failure = Failure(name, _message(error), _traceback(error) + _remedy(error), _pickled(error))
+    return FAILURE, pickle.dumps(tuple(failure), 5), ()
+
+
+def unpack_failure(data: Buffer) -> Failure:
+    """The inverse of `pack_failure`."""
+    return Failure(*pickle.loads(data))
+
+
+def _message(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception as trouble:
+        return f"<str() of the exception failed: {type(trouble).__name__}>"
+
+
+def _traceback(error: BaseException) -> str:
+    """The text of the traceback from the user's first frame on."""
+    inner: Optional[TracebackType] = error.__traceback__
+    while inner is not None and inner.tb_frame.f_globals.get("__package__") == __package__:
+        inner = inner.tb_next
+    try:
+        return "".join(traceback.format_exception(type(error), error, inner or error.__traceback__))
+    except Exception as trouble:
+        return f"{type(error).__qualname__}: <no traceback: formatting it raised {type(trouble).__name__}>\n"
+
+
+def _remedy(error: BaseException) -> str:
+    """What helps against a missing module, which is the commonest failure on another machine."""
+    if not isinstance(error, ImportError) or error.name is None:
+        return ""
+    return (
+        f"No module {error.name!r} for {sys.executable} (Python {platform.python_version()}) on "
+        f"{socket.gethostname()}, which looked in {sys.path}. Install it there, or name the Python that has it: "
+        f"Manager(python='...')\n"
+    )
+
+
+def _pickled(error: BaseException) -> Optional[bytes]:
+    """The exception's own pickle if it survives the round trip, else its class, args and attributes, else None."""
+    try:
+        data = pickle.dumps(error, 5)
+        if type(pickle.loads(data)) is type(error):
+            return data
+    except Exception:
+        pass  # "an exception with a constructor of its own": its pickle calls cls(*args) with other arguments
+    try:
+        return pickle.dumps(_Bare(error), 5)
+    except Exception:
+        return None
+
+
+class _Bare:
+    """Pickles an exception so that its constructor is not called again."""
+
+    def __init__(self, error: BaseException) -> None:
+        self._error = error
+
+    def __reduce__(self) -> Tuple[Any, ...]:
+        kind = type(self._error)
+        return copyreg.__newobj__, (kind, *self._error.args), dict(vars(self._error)) or None  # type: ignore[attr-defined]

@@ -1,0 +1,231 @@
+"""A runner: fetches a lease, runs its tasks one at a time, posts each outcome before it starts the next task.
+
+    fetch -> for each task: mark it, set its context up (once), run it, pack the outcome, post it -> fetch ...
+
+Posting is one-way, so a short task does not pay for a round trip, and yet its outcome has left this process before the
+next task begins: nothing that the next task does can hold it back.  What was posted since the last answer of the master
+is kept and posted again when the connection had to be made anew; the master drops what it has already.
+"""
+
+from __future__ import annotations
+
+import functools
+import multiprocessing
+import os
+import random
+import signal
+import sys
+import threading
+import time
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Protocol, Sequence, Tuple, TypeVar
+
+from . import outcome, wire
+from .contexts import Contexts, SetupFailed
+from .dial import Address
+from .errors import SlaveError
+from .home import Home
+from .link import CallFailed, Entry, Lease, Link, ResultQueueProxy, TaskQueueProxy
+from .mark import RECALL, SETUP, TASK, Mark
+
+_KEEP_UNASKED = 256 * 1024  # bytes of an outcome from which it is not kept for a second try but posted with an answer
+_DIAL_AGAIN = 0.05, 2.0  # seconds between two tries to connect: at first, at most
+_BROKEN = (OSError, EOFError, SlaveError)
+
+_PR_SET_PDEATHSIG = 1  # prctl(2)
+
+T = TypeVar("T")
+
+
+class Assignment(NamedTuple):
+    """What an agent tells a new runner: who it is and where the master is."""
+
+    number: int
+    run: str
+    addresses: Sequence[Address]
+    key: bytes
+    patience: float
+    surroundings: Dict[str, Any]
+    output: Optional[str]
+
+
+class Closable(Protocol):
+    """What can be closed."""
+
+    def close(self) -> object: ...
+
+
+class AnotherMaster(Exception):
+    """The address answers, but it is not the master this runner works for."""
+
+
+class Runner:
+    """The loop of one runner process."""
+
+    def __init__(self, assignment: Assignment, mark: Mark) -> None:
+        self._number, self._run, self._pid = assignment.number, assignment.run, os.getpid()
+        role = ("runner", self._number, self._pid)
+        self._link = Link(assignment.addresses, assignment.key, role, assignment.patience)
+        self._tasks = self._link.proxy(TaskQueueProxy)
+        self._results = self._link.proxy(ResultQueueProxy)
+        self._home = Home(assignment.surroundings)
+        self._contexts = Contexts(self._home, self._setup_of)
+        self._mark = mark
+        self._lease = 0  # the one we hold; 0 while we ask for one
+        self._unanswered: List[Tuple[int, int, outcome.Packed]] = []
+
+    def work(self) -> None:
+        """Run tasks until the master is done.  Raises `AnotherMaster` if this run is over and another began there."""
+        self._home.move_in()
+        ran: List[Tuple[int, int, float]] = []
+        while True:
+            self._lease, found = 0, self._insist(functools.partial(self._fetch, ran))
+            self._unanswered.clear()
+            if found is None:
+                return
+            lease, forgotten = found
+            self._contexts.forget(forgotten)
+            ran = self._run_lease(lease)
+
+    def _fetch(self, ran: Sequence[Tuple[int, int, float]]) -> Optional[Tuple[Lease, List[int]]]:
+        return self._tasks.fetch(self._number, self._pid, ran)
+
+    def _run_lease(self, lease: Lease) -> List[Tuple[int, int, float]]:
+        """Run the tasks of a lease; returns context, number of tasks and seconds for each stretch of one context."""
+        number, entries = lease
+        self._lease, mark = number, self._mark
+        ran: List[Tuple[int, int, float]] = []
+        current, count, began = 0, 0, time.perf_counter()
+        for index, (task, attempt, context, payload) in enumerate(entries):
+            mark[TASK] = task
+            if mark[RECALL] == number:
+                self._give_back(entries[index:])
+                break
+            if context != current:
+                ran.append((current, count, time.perf_counter() - began))
+                if context not in self._contexts and not self._set_up(context, entries[index:]):
+                    entries = [entry for entry in entries[index:] if entry[2] != context]
+                    return ran[1:] + self._run_lease((number, entries))
+                current, count, began = context, 0, time.perf_counter()
+            self._post(task, attempt, self._outcome_of(context, payload))
+            count += 1
+        mark[TASK] = 0
+        ran.append((current, count, time.perf_counter() - began))
+        return ran[1:]
+
+    def _outcome_of(self, context: int, payload: wire.Buffer) -> outcome.Packed:
+        try:
+            if isinstance(payload, wire.Unfit):
+                raise MemoryError(f"no memory here for the task of {payload.size} bytes")
+            return outcome.pack_value(self._home.loads(payload)(*self._contexts.arguments(context)))
+        except BaseException as error:  # sys.exit and KeyboardInterrupt too: a task's own affair costs no slave
+            return outcome.pack_failure(error)
+
+    def _set_up(self, context: int, entries: Sequence[Entry]) -> bool:
+        """Run the context's setup; False if it raised, and then the master has been told so."""
+        self._mark[SETUP] = context
+        try:
+            self._contexts.arguments(context)
+            return True
+        except SetupFailed as failed:
+            unstarted = [entry[0] for entry in entries if entry[2] == context]
+            data = failed.outcome[1]
+            self._insist(lambda: self._results.setup_failed(self._number, context, data, unstarted))
+            return False
+        finally:
+            self._mark[SETUP] = 0
+
+    def _setup_of(self, context: int) -> Optional[wire.Buffer]:
+        payload = self._insist(lambda: self._tasks.setup_of(self._number, context))
+        self._unanswered.clear()
+        return payload
+
+    def _post(self, task: int, attempt: int, packed: outcome.Packed) -> None:
+        _, data, buffers = packed
+        if not buffers and len(data) < _KEEP_UNASKED:  # type: ignore[arg-type]  # no buffers: data is bytes
+            self._unanswered.append((task, attempt, packed))
+            try:
+                self._results.post(self._number, task, attempt, packed)
+            except _BROKEN:
+                self._link.drop()
+                self._ensure_connected()  # and that posts it again
+        else:
+            self._insist(lambda: self._results.post_and_wait(self._number, task, attempt, packed))
+            self._unanswered.clear()
+
+    def _give_back(self, entries: Sequence[Entry]) -> None:
+        unstarted = [entry[0] for entry in entries]
+        self._insist(lambda: self._results.hand_back(self._number, unstarted))
+
+    def _insist(self, call: Callable[[], T]) -> T:
+        """Make a call, on a new connection if the old one is broken or breaks."""
+        while True:
+            try:
+                self._ensure_connected()
+                return call()
+            except _BROKEN:
+                self._link.drop()
+
+    def _ensure_connected(self) -> None:
+        """Connect if need be, however long it takes: the agent decides when to give the master up, and ends us then."""
+        pause, longest = _DIAL_AGAIN
+        jitter = random.Random(os.getpid())  # an instance of its own: the global one belongs to the tasks
+        while not self._link.connected:
+            try:
+                self._link.connect()
+                if not self._tasks.join(self._number, self._pid, self._run, self._lease):
+                    raise AnotherMaster("another master answers at this address")
+                for task, attempt, packed in self._unanswered:
+                    self._results.post(self._number, task, attempt, packed)
+            except _BROKEN:
+                self._link.drop()
+                time.sleep(pause * jitter.uniform(0.7, 1.3))
+                pause = min(longest, 2 * pause)
+
+
+def main(assignment: Assignment, mark: Mark, agent: int, inherited: Sequence[Closable] = ()) -> None:
+    """The body of a runner process.  ``inherited``: the agent's connections, of which a fork has copies to close."""
+    for connection in inherited:
+        connection.close()
+    _reset_signals()
+    _end_with(agent)
+    _redirect(assignment.output)
+    try:
+        Runner(assignment, mark).work()
+    except (AnotherMaster, CallFailed) as error:
+        print(f"slave: runner {assignment.number} ends: {error}", file=sys.stderr)
+
+
+def _reset_signals() -> None:
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    if hasattr(os, "setsid"):  # Ctrl-C in the agent's terminal is the agent's affair, and the children can be found
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        os.setsid()
+
+
+def _end_with(agent: int) -> None:
+    """See to it that this process does not outlive its agent, whatever a task is doing by then."""
+    if sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != agent:
+            os._exit(1)  # it died before the call above
+        return
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        watch = threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True, name="watch the agent")
+        watch.start()
+
+
+def _redirect(output: Optional[str]) -> None:
+    if output is not None:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        handle = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+        os.dup2(handle, 1)
+        os.dup2(handle, 2)
+        os.close(handle)
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # what a task printed survives its death
