@@ -26,6 +26,7 @@ from slave.wire import Buffer
 from ..core.lease_table import GivenUp, Lease, LeaseTable
 from ..core.pacing import LEASE_SECONDS, Pacing
 from ..core.roster import Order, Roster, SlaveRecord, SlaveState
+from ..core.task import Task
 
 log = logging.getLogger("parallel")
 
@@ -72,6 +73,7 @@ class Books:
         self.order_news: Dict[str, threading.Condition] = {}
         self.joined = threading.Condition(self.lock)
         self.progress = 0  # counts settled tasks; a waiting reader sees whether anything happens at all
+        self.incoming: Deque[Task] = deque()  # added by users, without the lock; see take_in
         self.task_ids = itertools.count(1)
         self.tray_ids = itertools.count(1)
         self.abandoned: Deque[int] = deque()  # contexts to drop; a finalizer may append at any moment, without the lock
@@ -119,6 +121,7 @@ class Books:
 
     def grant(self, slave: SlaveRecord) -> Optional[Lease]:
         """A lease for the slave if there is anything to do for it."""
+        self.take_in()
         if not self.table.waiting:
             return None
         share = math.ceil(self.table.waiting / max(1, len(self.roster.ready())))
@@ -129,6 +132,16 @@ class Books:
         if lease is not None:
             slave.knows.update({task.context for task in lease.tasks.values()})
         return lease
+
+    def take_in(self) -> None:
+        """Enter the tasks that users have added since the last time."""
+        incoming, trays = self.incoming, self.trays
+        while incoming:
+            task = incoming.popleft()
+            tray = trays.get(task.context)
+            if tray is not None:
+                tray.unsettled += 1
+                self.table.add(task)
 
     def deliver(self, context: int, settled: Settled) -> None:
         """An outcome for the context's reader; the task has left the table."""

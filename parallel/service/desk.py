@@ -21,6 +21,7 @@ class AgentDesk:
     ident = "agents"
     exposed = ("enlist", "orders", "beat", "runner_ended", "slot_closed", "recalled", "leave")
     one_way = ("beat", "runner_ended", "slot_closed", "recalled")
+    gathered = ()
 
     def __init__(self, books: Books) -> None:
         self._books = books

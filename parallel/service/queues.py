@@ -17,6 +17,8 @@ from slave.wire import Buffer, Unfit, opaque
 from ..core.roster import SlaveRecord, SlaveState
 from .books import RECALL_AGE, Books, Settled, log
 
+Post = Tuple[int, int, int, int, Buffer, Sequence[Buffer]]  # slave, task, attempt, kind, data, buffers
+
 POLL_SECONDS = 5.0  # for which a call may wait in the master
 
 
@@ -30,6 +32,7 @@ class TaskQueue:
     ident = "tasks"
     exposed = ("join", "fetch", "setup_of")
     one_way: Tuple[str, ...] = ()
+    gathered: Tuple[str, ...] = ()
 
     def __init__(self, books: Books) -> None:
         self._books = books
@@ -91,7 +94,8 @@ class TaskQueue:
         if any(len(lease.tasks) > 1 and not lease.recalled for lease in books.table.leases.values()):
             patience = min(patience, RECALL_AGE)
         news = books.idle[slave.number] = threading.Condition(books.lock)
-        news.wait(patience)
+        if not books.incoming:
+            news.wait(patience)
         books.idle.pop(slave.number, None)
 
 
@@ -101,27 +105,28 @@ class ResultQueue:
     ident = "results"
     exposed = ("post", "post_and_wait", "setup_failed", "hand_back")
     one_way = ("post", "setup_failed", "hand_back")
+    gathered = ("post",)
 
     def __init__(self, books: Books) -> None:
         self._books = books
 
-    def post(self, number: int, task: int, attempt: int, kind: int, data: Buffer, buffers: Sequence[Buffer]) -> None:
-        """What came of a task: the first outcome settles it, any later one is dropped."""
-        if type(data) is not bytes:
-            kind, data, buffers = _fit(kind, data, buffers)
+    def post(self, posts: Sequence[Post]) -> None:
+        """What came of some tasks: the first outcome of a task settles it, any later one is dropped."""
         books = self._books
         with books.lock:
-            settled = books.table.settle(task)
-            if settled is not None:
-                slave = books.roster.slaves[number]
-                slave.done += 1
-                books.deliver(settled.context, Settled(kind, slave, data, buffers))
+            settle, slaves, deliver = books.table.settle, books.roster.slaves, books.deliver
+            for number, task_id, _, kind, data, buffers in posts:
+                task = settle(task_id)
+                if task is not None:
+                    slave = slaves[number]
+                    slave.done += 1
+                    deliver(task.context, Settled(kind, slave, data, buffers))
 
     def post_and_wait(
         self, number: int, task: int, attempt: int, kind: int, data: Buffer, buffers: Sequence[Buffer]
     ) -> None:
-        """The same; the answer tells the slave that it need not keep the outcome."""
-        self.post(number, task, attempt, *_fit(kind, data, buffers))
+        """The same for one task; the answer tells the slave that it need not keep the outcome."""
+        self.post([(number, task, attempt, *_fit(kind, data, buffers))])
 
     def setup_failed(self, number: int, context: int, data: Buffer, unstarted: Sequence[int]) -> None:
         """Setup raised on this slave: it is out for that context, and the tasks go to others."""

@@ -15,7 +15,7 @@ import time
 import traceback
 import weakref
 from multiprocessing import managers
-from typing import Any, Callable, Dict, Optional, Protocol, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Optional, Protocol, Sequence, Tuple
 
 from slave.errors import ProtocolError
 from slave.wire import SERIALIZER, Connection, Listener, tune
@@ -24,6 +24,9 @@ from .books import log
 from .door import Door
 
 Role = Tuple[Any, ...]
+Request = Tuple[str, str, Tuple[Any, ...], Dict[str, Any]]  # ident, method, arguments, {}
+
+_MOST_GATHERED = 1000
 
 
 class Served(Protocol):
@@ -31,7 +34,8 @@ class Served(Protocol):
 
     ident: str
     exposed: Sequence[str]
-    one_way: Sequence[str]
+    one_way: Sequence[str]  # calls that get no answer
+    gathered: Sequence[str]  # one-way calls of which those that came together are made as one, with a list
 
 
 class QueueServer(managers.Server):
@@ -116,21 +120,22 @@ class QueueServer(managers.Server):
 
     def serve_client(self, conn: Connection) -> None:
         """Answer calls until the peer hangs up."""
+        request = conn.recv()
         while True:
-            ident, name, args, _ = conn.recv()
+            ident, name, args, _ = request
             target = self.objects.get(ident)
             if target is None or name not in target.exposed:
                 conn.send(("#TRACEBACK", f"there is no {name!r} of {ident!r} for slaves"))
-                continue
-            if name in target.one_way:
+            elif name in target.gathered:
+                batch, request = _gather(conn, request)
+                getattr(target, name)(batch)
+                if request is not None:
+                    continue
+            elif name in target.one_way:
                 getattr(target, name)(*args)
-                continue
-            try:
-                answer = ("#RETURN", getattr(target, name)(*args))
-            except Exception as error:
-                log.info("parallel: a call of %r failed:\n%s", name, traceback.format_exc())
-                answer = ("#ERROR", f"{type(error).__name__}: {error}")  # type: ignore[assignment]
-            conn.send(answer)
+            else:
+                conn.send(_answer(getattr(target, name), args))
+            request = conn.recv()
 
     def _hang_up(self, connection: Connection) -> None:
         self._connections.pop(connection, None)
@@ -147,6 +152,26 @@ class QueueManager(managers.BaseManager):
         """The server, listening.  Raises OSError if the address cannot be had."""
         state: Any = self
         return QueueServer(state._registry, state._address, state._authkey, state._serializer)
+
+
+def _gather(conn: Connection, request: Request) -> Tuple[List[Tuple[Any, ...]], Optional[Request]]:
+    """The arguments of ``request`` and of the calls like it that were received with it, and the other call after them."""
+    ident, name, args, _ = request
+    batch = [args]
+    while len(batch) < _MOST_GATHERED and conn.pending():
+        after: Request = conn.recv()
+        if after[1] != name or after[0] != ident:
+            return batch, after
+        batch.append(after[2])
+    return batch, None
+
+
+def _answer(method: Callable[..., Any], args: Tuple[Any, ...]) -> Tuple[str, Any]:
+    try:
+        return "#RETURN", method(*args)
+    except Exception as error:
+        log.info("parallel: a call of %s failed:\n%s", method.__name__, traceback.format_exc())
+        return "#ERROR", f"{type(error).__name__}: {error}"
 
 
 _servers: "weakref.WeakSet[QueueServer]" = weakref.WeakSet()

@@ -15,7 +15,7 @@ from .books import Books, Settled, TrayState, log
 
 
 class Tray:
-    """See the module's text.  All methods take the lock."""
+    """See the module's text.  Safe to use from several threads."""
 
     def __init__(self, books: Books, setup: Optional[bytes]) -> None:
         self._books = books
@@ -25,15 +25,17 @@ class Tray:
             books.trays[self.id] = self._state
 
     def add(self, payload: bytes) -> None:
-        """One more task.  Raises `ManagerClosed`."""
+        """One more task.  Raises `ManagerClosed`.
+
+        Takes the lock only to wake a slave: the task is left where the next who holds the lock enters it into the table.
+        Nobody sleeps over it: a slave first stands in `idle` and then looks for tasks, here a task comes first and then the look.
+        """
         books = self._books
-        task = Task(next(books.task_ids), self.id, payload)
-        with books.lock:
-            if books.closing:
-                raise ManagerClosed("the manager was shut down: no tasks can be added")
-            books.table.add(task)
-            self._state.unsettled += 1
-            if books.idle:
+        if books.closing:
+            raise ManagerClosed("the manager was shut down: no tasks can be added")
+        books.incoming.append(Task(next(books.task_ids), self.id, payload))
+        if books.idle:
+            with books.lock:
                 books.wake_idle(1)
 
     def take(self) -> Optional[Deque[Settled]]:
@@ -47,6 +49,7 @@ class Tray:
         with books.lock:
             next_word = time.monotonic() + word
             while True:
+                books.take_in()
                 if state.ready:
                     ready, state.ready = state.ready, deque()
                     return ready
