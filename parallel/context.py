@@ -5,7 +5,8 @@ from __future__ import annotations
 import pickle
 import weakref
 from collections import deque
-from typing import TYPE_CHECKING, Any, Callable, Deque, Generic, Iterator, Optional, TypeVar
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Callable, Generic, TypeVar
 
 from slave.home import main_can_travel
 from slave.outcome import FAILURE, unpack_failure
@@ -28,11 +29,11 @@ class Context(Generic[Result]):
     there: a tuple is unpacked, None gives no argument, anything else is one argument.
     """
 
-    def __init__(self, manager: "Manager", setup: Optional[Callable[[], object]]) -> None:
+    def __init__(self, manager: Manager, setup: Callable[[], object] | None) -> None:
         self._manager = manager
         payload = None if setup is None else dump(setup, "the setup", manager.surroundings)
         self._tray = Tray(manager.books, payload)
-        self._taken: Deque[Settled] = (
+        self._taken: deque[Settled] = (
             deque()
         )  # taken from the tray, not yet given to the user; shared by all generators
         finalizer = weakref.finalize(self, Tray.abandon, self._tray)
@@ -44,8 +45,9 @@ class Context(Generic[Result]):
     def add_task(self, task: Callable[..., Result]) -> None:
         """Add a task: any picklable callable, which will be called with what setup returned.
 
-        It is pickled now: later changes to it do not matter.  Raises `InputTypeError` if it is not callable, `UnpicklableError`
-        if it cannot be pickled (naming the attribute to blame), `ManagerClosed`; the context is unharmed by each.
+        It is pickled now: later changes to it do not matter.  Raises `InputTypeError` if it is not callable,
+        `UnpicklableError` if it cannot be pickled (naming the attribute to blame), `ManagerClosed`; the context is
+        unharmed by each.
         """
         if not callable(task):
             raise InputTypeError(f"a task must be callable, and {task!r} is not; to pass data, use functools.partial")
@@ -60,7 +62,8 @@ class Context(Generic[Result]):
     def get_results_unordered(self) -> Iterator[Result]:
         """A generator of the tasks' results, in the order of their completion; starts the slaves if need be.
 
-        Tasks may be added while it runs.  Left early and called again it goes on where it was; when no task is left it is empty.
+        Tasks may be added while it runs.  Left early and called again it goes on where it was; when no task is left it
+        is empty.
 
         The generator raises `RemoteError` for a task that raised (that task is done with, call again for the rest),
         `NoMoreSlavesError` when no slave is left, `ManagerClosed` after a shutdown.

@@ -14,7 +14,8 @@ Error
 
 from __future__ import annotations
 
-from typing import Any, Optional, Sequence, Tuple
+from collections.abc import Sequence
+from typing import Any
 
 
 class Error(Exception):
@@ -37,7 +38,7 @@ class UnpicklableError(InputTypeError):
 
 
 class ManagerClosed(Error, RuntimeError):
-    """The manager was shut down (also by leaving its ``with`` block), or belongs to the process this one was forked from."""
+    """The manager was shut down (also by leaving its ``with`` block), or belongs to this process's parent."""
 
 
 class NetworkError(Error, OSError):
@@ -53,12 +54,12 @@ class NetworkError(Error, OSError):
 class RemoteError(Error):
     """A task or a setup raised.  The task is done with; the slave lives on.
 
-    ``exc``: the exception itself, or None where it cannot be rebuilt in this process.  ``type_name``, ``message``: its type
-    and text.  ``traceback``: the remote traceback (text).  ``slave``: which slave it was, as text.
+    ``exc``: the exception itself, or None where it cannot be rebuilt in this process.  ``type_name``, ``message``: its
+    type and text.  ``traceback``: the remote traceback (text).  ``slave``: which slave it was, as text.
     """
 
     def __init__(
-        self, what: str, type_name: str, message: str, traceback: str, slave: str, exc: Optional[BaseException] = None
+        self, what: str, type_name: str, message: str, traceback: str, slave: str, exc: BaseException | None = None
     ) -> None:
         super().__init__(what, type_name, message, traceback, slave, exc)
         self.what, self.type_name, self.message = what, type_name, message
@@ -68,7 +69,7 @@ class RemoteError(Error):
         text = f"{self.type_name}: {self.message}" if self.message else self.type_name
         return f"{self.what} raised {text}\n  on {self.slave}; its traceback there:\n\n{self.traceback}".rstrip()
 
-    def __reduce__(self) -> Tuple[Any, ...]:
+    def __reduce__(self) -> tuple[Any, ...]:
         return type(self), self.args
 
 
@@ -86,7 +87,7 @@ class TaskGivenUp(RemoteError):
 
 
 class ResultError(RemoteError):
-    """A task ran, and its result cannot be rebuilt here: a class that this process cannot import, or not enough memory."""
+    """A task ran, and its result cannot be rebuilt here: a class that this process cannot import, or no memory."""
 
     def __str__(self) -> str:
         return (

@@ -11,9 +11,10 @@ import sysconfig
 import threading
 import time
 import weakref
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple, Type, TypeVar, Union
+from typing import Any, Callable, NamedTuple, TypeVar
 
 import slave as slave_package
 from slave import home
@@ -50,7 +51,7 @@ class SlaveInfo(NamedTuple):
     pid: int
     state: str  # 'expected', 'idle', 'busy', 'lost' or 'ended'
     tasks_done: int
-    output: Optional[str]
+    output: str | None
 
 
 class Manager:
@@ -64,8 +65,8 @@ class Manager:
     ``lease``: seconds without a sign of life after which a slave's tasks go elsewhere.
     ``max_attempts``: how often a task may end its slave before it is given up.
 
-    Raises `InputError` and `NetworkError` for what cannot be.  Use it as a context manager, or call `shutdown`; a manager
-    that is garbage-collected or still open when the interpreter exits is shut down too.
+    Raises `InputError` and `NetworkError` for what cannot be.  Use it as a context manager, or call `shutdown`; a
+    manager that is garbage-collected or still open when the interpreter exits is shut down too.
     """
 
     heartbeat_timeout: float = _LEASE
@@ -73,12 +74,12 @@ class Manager:
 
     def __init__(
         self,
-        python: Optional[str] = None,
-        host: Optional[str] = None,
-        output: Optional[str] = "slave%d.output",
+        python: str | None = None,
+        host: str | None = None,
+        output: str | None = "slave%d.output",
         *,
-        port: Optional[int] = None,
-        authkey: Optional[bytes] = None,
+        port: int | None = None,
+        authkey: bytes | None = None,
         lease: float = _LEASE,
         max_attempts: int = 3,
     ) -> None:
@@ -100,7 +101,7 @@ class Manager:
         plan.addresses = self._addresses
         self._yard = Yard(self.books, self._desk, plan)
         self._begin_lock = threading.Lock()  # guards _server, _begun and _closed
-        self._server: Optional[QueueServer] = None
+        self._server: QueueServer | None = None
         self._lan_port = 0
         self._begun = self._closed = False
         self._timer = ExpiryTimer(self.books)
@@ -119,7 +120,7 @@ class Manager:
         return self
 
     def __exit__(
-        self, kind: Optional[Type[BaseException]], error: Optional[BaseException], trace: Optional[TracebackType]
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.shutdown()
 
@@ -142,7 +143,7 @@ class Manager:
 
     # -- slaves
 
-    def add_slave(self, slave: Union[Slave, SlaveArray]) -> None:
+    def add_slave(self, slave: Slave | SlaveArray) -> None:
         """Add a slave or an array of them; it starts when results are first asked for, or at once if a run is on."""
         self._check_open()
         self._yard.add(slave)
@@ -150,7 +151,7 @@ class Manager:
             self.begin()
 
     @property
-    def slaves(self) -> List[SlaveInfo]:
+    def slaves(self) -> list[SlaveInfo]:
         """All slaves, as they are now."""
         with self.books.lock:
             leases = self.books.table.leases
@@ -171,7 +172,7 @@ class Manager:
                 for record in self.books.roster.slaves.values()
             ]
 
-    def wait_for_slaves(self, n: int, timeout: Optional[float] = None) -> None:
+    def wait_for_slaves(self, n: int, timeout: float | None = None) -> None:
         """Start the slaves and wait until ``n`` are connected.
 
         Raises TimeoutError after ``timeout`` seconds, `NoMoreSlavesError` if there can never be so many.
@@ -192,7 +193,7 @@ class Manager:
 
     # -- contexts
 
-    def get_context(self, setup: Optional[Callable[[], object]] = None) -> "Context[Any]":
+    def get_context(self, setup: Callable[[], object] | None = None) -> Context[Any]:
         """A context: tasks with a common ``setup``, a callable without arguments or None.
 
         Raises `InputTypeError` if it is not callable, `UnpicklableError` if it cannot be pickled.
@@ -241,7 +242,7 @@ class Manager:
             server.on_disconnect = self._desk.disconnected
             server.serve([TaskQueue(self.books), ResultQueue(self.books), self._desk])
             self._server = self._closer.server = server
-            self._lan_port = server.address[1] if lan else 0
+            self._lan_port = server.port if lan else 0
             self._timer.start()
 
     def _listen(self, host: str, port: int) -> int:
@@ -255,17 +256,20 @@ class Manager:
         """Where slaves find the server: ``local`` ones on the loopback."""
         assert self._server is not None
         if local or not self._lan_port:
-            return [(_LOOPBACK, self._server.address[1])]
+            return [(_LOOPBACK, self._server.port)]
         hosts = [self._host] if self._host else local_addresses()
         return [(host, self._lan_port) for host in hosts]
 
 
 class _Closer:
-    """Shuts a manager down, once.  Knows its parts but not the manager itself, so that this can be garbage-collected."""
+    """Shuts a manager down, once.
+
+    Knows its parts but not the manager itself, so that this can be garbage-collected.
+    """
 
     def __init__(self, books: Books, yard: Yard, timer: ExpiryTimer) -> None:
         self._books, self._yard, self._timer = books, yard, timer
-        self.server: Optional[QueueServer] = None
+        self.server: QueueServer | None = None
         self._lock = threading.Lock()  # guards _done
         self._done = False
         self._pid = os.getpid()
@@ -289,7 +293,7 @@ class _Closer:
             threading.Thread(target=self.close, daemon=True, name="parallel shutdown").start()
 
 
-def _close_weakly(closer: "weakref.ref[_Closer]") -> None:
+def _close_weakly(closer: weakref.ref[_Closer]) -> None:
     found = closer()
     if found is not None:
         found.close()
@@ -307,9 +311,7 @@ def _refuse_inside_slave() -> None:
     raise Error("Manager() was called inside a task. A slave runs tasks for its master and cannot be a master itself")
 
 
-def _check_arguments(
-    host: Optional[str], output: Optional[str], port: Optional[int], lease: float, attempts: int
-) -> None:
+def _check_arguments(host: str | None, output: str | None, port: int | None, lease: float, attempts: int) -> None:
     if host is not None:
         try:
             socket.getaddrinfo(host, None)
@@ -329,7 +331,7 @@ def _check_arguments(
         raise InputError(f"max_attempts={attempts!r} is not a whole number from 1 on")
 
 
-def _cannot_listen(port: Optional[int], error: OSError) -> NetworkError:
+def _cannot_listen(port: int | None, error: OSError) -> NetworkError:
     reason = error.strerror or str(error)
     if error.errno == errno.EADDRINUSE:
         reason = "the port is in use by another program; name another one, or 0 for any free port"

@@ -8,6 +8,7 @@ The loop waits for orders, for the death of a runner (SIGCHLD), for signals, and
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import platform
@@ -16,7 +17,8 @@ import signal
 import socket
 import sys
 import time
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
+from collections.abc import Sequence
+from typing import Any, Callable, NamedTuple
 
 from .crew import Crew, Slot
 from .dial import Address, format_address, only_refused
@@ -39,7 +41,7 @@ class Post(NamedTuple):
     agent: str
     addresses: Sequence[Address]
     key: bytes
-    slots: Sequence[Tuple[Optional[int], Optional[str]]]  # number (None: the master gives one), output file
+    slots: Sequence[tuple[int | None, str | None]]  # number (None: the master gives one), output file
 
 
 class Quit(Exception):
@@ -53,21 +55,24 @@ class Quit(Exception):
 class Agent:
     """Serves one master until that is done, gone, or a signal comes."""
 
-    def __init__(self, post: Post, start_method: Optional[str] = None) -> None:
+    def __init__(self, post: Post, start_method: str | None = None) -> None:
         self._post = post
         self._reports = Link(post.addresses, post.key, ("agent", post.agent, "reports"))
         self._orders = Link(post.addresses, post.key, ("agent", post.agent, "orders"))
         self._desk = self._reports.proxy(AgentDeskProxy)
         self._order_desk = self._orders.proxy(AgentDeskProxy)
         self._crew = Crew(self._assign, self._inherited, start_method)
-        self._welcome: Dict[str, Any] = {}
+        self._welcome: dict[str, Any] = {}
         self._wake, self._wake_end = socket.socketpair()
-        self._signalled: Optional[int] = None
+        self._signalled: int | None = None
         self._next_beat = 0.0
-        self._lost_at: Optional[float] = None
+        self._lost_at: float | None = None
 
     def enlist(self) -> None:
-        """Connect and report for duty.  Raises `SlaveError` (Unreachable, WrongKey, Incompatible), OSError or EOFError."""
+        """Connect and report for duty.
+
+        Raises `SlaveError` (Unreachable, WrongKey, Incompatible), OSError or EOFError.
+        """
         self._reports.connect()
         card = {
             "agent": self._post.agent,
@@ -102,7 +107,7 @@ class Agent:
             while self._step():
                 pass
         except Quit as quit_:
-            self._say(lambda: self._desk.leave(self._post.agent, f"it was ended by {quit_}"))
+            self._say(functools.partial(self._desk.leave, self._post.agent, f"it was ended by {quit_}"))
             raise
         finally:
             self._crew.end()
@@ -145,9 +150,9 @@ class Agent:
             self._lose(error)
         return True
 
-    def _wait(self) -> List[object]:
+    def _wait(self) -> list[object]:
         """What is readable, after at most the time to the next heartbeat or try."""
-        sources: List[Any] = [self._wake]
+        sources: list[Any] = [self._wake]
         patience = _AGAIN
         if self._lost_at is None:
             sources += [self._orders.connection, self._reports.connection]
@@ -162,12 +167,12 @@ class Agent:
     def _reap(self) -> None:
         for ended in list(self._crew.reap()):
             log.info("runner %d (pid %d) ended with exit code %s", ended.number, ended.pid, ended.exitcode)
-            self._say(lambda: self._desk.runner_ended(self._post.agent, *ended))
+            self._say(functools.partial(self._desk.runner_ended, self._post.agent, *ended))
             if self._crew.hopeless(ended.number):
                 del self._crew.slots[ended.number]
                 why = f"its process ends right after the start, last with exit code {ended.exitcode}"
                 log.warning("slave %d is not started again: %s", ended.number, why)
-                self._say(lambda: self._desk.slot_closed(self._post.agent, ended.number, why))
+                self._say(functools.partial(self._desk.slot_closed, self._post.agent, ended.number, why))
             else:
                 self._crew.start(ended.number)
 
@@ -228,7 +233,7 @@ class Agent:
             output=slot.output,
         )
 
-    def _inherited(self) -> List[Closable]:
+    def _inherited(self) -> list[Closable]:
         links = [link.connection for link in (self._reports, self._orders) if link.connected]
         return [*links, self._wake, self._wake_end]
 

@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import uuid
-from typing import List, NoReturn, Optional
+from typing import NoReturn
 
 from .agent import Agent, Post, Quit, look_for_master
 from .dial import format_address, parse_address
@@ -18,7 +18,8 @@ from .keys import find_key
 
 log = logging.getLogger("slave")
 
-_EXIT_CODES = """exit codes: 0 the master is done; 2 wrong command line; 3 wrong key; 4 cannot reach the master; 5 the master is gone;
+_EXIT_CODES = """exit codes: 0 the master is done; 2 wrong command line; 3 wrong key; 4 cannot reach the master; 5 the
+master is gone;
 6 protocol or Python version that cannot work together; 7 no usable key; 130, 143 ended by Ctrl-C, SIGTERM"""
 
 
@@ -29,7 +30,7 @@ def usable_cpus() -> int:
     return os.cpu_count() or 1
 
 
-def main(arguments: Optional[List[str]] = None) -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Run the slave program; returns its exit code."""
     parser = _parser()
     options = parser.parse_args(arguments)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Callable, Dict, Iterable, Optional, Tuple, Union
+from collections.abc import Iterable
+from typing import Callable
 
 from .home import Home
 from .outcome import Packed, pack_failure
@@ -18,17 +19,17 @@ class SetupFailed(Exception):
 
 
 class Contexts:
-    """The arguments for the tasks of each context: setup runs at most once per process and context, also if it fails."""
+    """The arguments for each context's tasks: setup runs at most once per process and context, also if it fails."""
 
-    def __init__(self, home: Home, payload_of: Callable[[int], Optional[Buffer]]) -> None:
+    def __init__(self, home: Home, payload_of: Callable[[int], Buffer | None]) -> None:
         self._home = home
         self._payload_of = payload_of
-        self._cached: Dict[int, Union[Tuple[object, ...], SetupFailed]] = {}
+        self._cached: dict[int, tuple[object, ...] | SetupFailed] = {}
 
     def __contains__(self, context: int) -> bool:
         return context in self._cached
 
-    def arguments(self, context: int) -> Tuple[object, ...]:
+    def arguments(self, context: int) -> tuple[object, ...]:
         """Setup's result as arguments: a tuple unpacked, None as none, anything else as one.  Raises `SetupFailed`."""
         known = self._cached.get(context)
         if known is None:
@@ -42,7 +43,7 @@ class Contexts:
         for context in contexts:
             self._cached.pop(context, None)
 
-    def _run(self, context: int) -> Union[Tuple[object, ...], SetupFailed]:
+    def _run(self, context: int) -> tuple[object, ...] | SetupFailed:
         payload = self._payload_of(context)  # a broken connection is not setup's failure
         if payload is None:
             return ()

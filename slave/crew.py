@@ -7,7 +7,8 @@ import os
 import signal
 import sys
 import time
-from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from collections.abc import Iterator, Sequence
+from typing import Callable, NamedTuple
 
 from .mark import RECALL, SETUP, TASK, Mark, new_mark
 from .runner import Assignment, Closable
@@ -23,7 +24,7 @@ class Ended(NamedTuple):
 
     number: int
     pid: int
-    exitcode: Optional[int]
+    exitcode: int | None
     task: int
     setup: int
 
@@ -31,9 +32,9 @@ class Ended(NamedTuple):
 class Slot:
     """The place of one slave: its number and output file stay, its process may change."""
 
-    def __init__(self, number: int, output: Optional[str]) -> None:
+    def __init__(self, number: int, output: str | None) -> None:
         self.number, self.output = number, output
-        self.process: Optional[multiprocessing.process.BaseProcess] = None
+        self.process: multiprocessing.process.BaseProcess | None = None
         self.mark: Mark = None
         self.deaths_at_once = 0
         self.started = 0.0
@@ -45,21 +46,24 @@ class Slot:
 
 
 class Crew:
-    """All slots of one agent.  ``assign`` makes the assignment for a slot, ``inherited`` lists what a fork must close."""
+    """All slots of one agent.
+
+    ``assign`` makes the assignment for a slot, ``inherited`` lists what a fork must close.
+    """
 
     def __init__(
         self,
         assign: Callable[[Slot], Assignment],
         inherited: Callable[[], Sequence[Closable]],
-        start_method: Optional[str] = None,
+        start_method: str | None = None,
     ) -> None:
-        self.slots: Dict[int, Slot] = {}
+        self.slots: dict[int, Slot] = {}
         self._assign, self._inherited = assign, inherited
         # fork is quick, and safe in an agent, which has one thread; on macOS system libraries break in forked processes
         self._method = start_method or ("fork" if hasattr(os, "fork") and sys.platform != "darwin" else "spawn")
         self._context = multiprocessing.get_context(self._method)
 
-    def add(self, number: int, output: Optional[str]) -> None:
+    def add(self, number: int, output: str | None) -> None:
         """Make a slot and start its runner."""
         self.slots[number] = Slot(number, output)
         self.start(number)
@@ -74,7 +78,7 @@ class Crew:
         process.start()
         slot.process, slot.started = process, time.monotonic()
 
-    def alive(self) -> List[Tuple[int, int, int]]:
+    def alive(self) -> list[tuple[int, int, int]]:
         """Number, pid and running task of each runner whose process has not been found dead."""
         return [(slot.number, slot.pid, slot.mark[TASK]) for slot in self.slots.values() if slot.process is not None]
 
@@ -95,7 +99,7 @@ class Crew:
         """Whether the slot's runners died at once so often that another try is no use."""
         return self.slots[number].deaths_at_once >= _TRIES
 
-    def recall(self, number: int, lease: int) -> Optional[int]:
+    def recall(self, number: int, lease: int) -> int | None:
         """Call a lease back: the task its runner has marked, after which it starts none; None if there is no runner."""
         slot = self.slots.get(number)
         if slot is None or slot.process is None:

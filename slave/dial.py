@@ -7,12 +7,13 @@ import os
 import selectors
 import socket
 import time
-from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from . import wire
 from .errors import Incompatible, ProtocolError, SlaveError, Unreachable, WrongKey
 
-Address = Tuple[str, int]
+Address = tuple[str, int]
 
 _STAGGER = 0.25  # seconds between two starts: RFC 8305 ("happy eyeballs"), section 5
 _PER_ADDRESS = 5.0  # seconds for one address to answer a SYN
@@ -37,17 +38,18 @@ class Candidate(NamedTuple):
     """One way to connect, and how a message names it."""
 
     family: int
-    target: Tuple[object, ...]
+    target: tuple[object, ...]
     label: str
 
 
 def dial(addresses: Sequence[Address], key: bytes, patience: float) -> wire.Connection:
     """An authenticated connection to the first of ``addresses`` that can be reached.
 
-    Raises `WrongKey` or `Incompatible` if a master was reached and refused, else `Unreachable` with a line for each address.
+    Raises `WrongKey` or `Incompatible` if a master was reached and refused, else `Unreachable` with a line for each
+    address.
     """
-    errors: Dict[str, str] = {}
-    refusal: Optional[SlaveError] = None
+    errors: dict[str, str] = {}
+    refusal: SlaveError | None = None
     candidates = _resolve(addresses, errors)
     attempts = _Attempts(candidates, errors)
     try:
@@ -77,8 +79,8 @@ def only_refused(error: Unreachable) -> bool:
     return all("refused" in reason for reason in reasons)
 
 
-def _resolve(addresses: Sequence[Address], errors: Dict[str, str]) -> List[Candidate]:
-    found: Dict[Tuple[object, ...], Candidate] = {}
+def _resolve(addresses: Sequence[Address], errors: dict[str, str]) -> list[Candidate]:
+    found: dict[tuple[object, ...], Candidate] = {}
     for host, port in addresses:
         try:
             answers = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
@@ -94,18 +96,18 @@ def _resolve(addresses: Sequence[Address], errors: Dict[str, str]) -> List[Candi
 class _Attempts:
     """Connects under way; `next_connected` waits for one of them."""
 
-    def __init__(self, candidates: Sequence[Candidate], errors: Dict[str, str]) -> None:
+    def __init__(self, candidates: Sequence[Candidate], errors: dict[str, str]) -> None:
         self._waiting = list(candidates)
         self._errors = errors
         self._selector = selectors.DefaultSelector()
-        self._deadlines: Dict[socket.socket, float] = {}
+        self._deadlines: dict[socket.socket, float] = {}
 
     def close(self) -> None:
         for sock in self._deadlines:
             sock.close()
         self._selector.close()
 
-    def next_connected(self) -> Optional[Tuple[Candidate, socket.socket]]:
+    def next_connected(self) -> tuple[Candidate, socket.socket] | None:
         """The next socket whose connect succeeded, blocking again; None when all have failed."""
         while self._waiting or self._deadlines:
             if self._waiting:
@@ -126,7 +128,7 @@ class _Attempts:
     def _start(self, candidate: Candidate) -> None:
         sock = socket.socket(candidate.family, socket.SOCK_STREAM)
         sock.setblocking(False)
-        code = sock.connect_ex(candidate.target)  # type: ignore[arg-type]  # typeshed has no type for any family
+        code = sock.connect_ex(candidate.target)
         if code not in (0, errno.EINPROGRESS, errno.EWOULDBLOCK):
             self._fail(sock, candidate, OSError(code, os.strerror(code)))
             return

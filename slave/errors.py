@@ -26,7 +26,10 @@ class Unreachable(SlaveError):
 
 
 class MasterGone(SlaveError):
-    """The master was there and vanished without saying goodbye.  A master that ends says so: then the exit code is 0."""
+    """The master was there and vanished without saying goodbye.
+
+    A master that ends says so: then the exit code is 0.
+    """
 
     exit_code = 5
 

@@ -16,7 +16,6 @@ import hashlib
 import hmac
 import os
 import struct
-from typing import Tuple
 
 from .errors import Incompatible, ProtocolError, WrongKey
 
@@ -37,7 +36,10 @@ def greeting() -> bytes:
 
 
 def answer(key: bytes, greeted: bytes) -> bytes:
-    """The slave's proof.  Raises `ProtocolError` if ``greeted`` is not from a master, `Incompatible` if from another version."""
+    """The slave's proof.
+
+    Raises `ProtocolError` if ``greeted`` is not from a master, `Incompatible` if from another version.
+    """
     magic, version, _ = _OPENING.unpack(greeted)
     if magic != _MAGIC:
         raise ProtocolError(f"what listens there is not a master: it said {bytes(greeted[:8])!r}")
@@ -47,7 +49,7 @@ def answer(key: bytes, greeted: bytes) -> bytes:
     return opening + _proof(key, b"slave", greeted, opening)
 
 
-def judge(key: bytes, greeted: bytes, answered: bytes) -> Tuple[bytes, str]:
+def judge(key: bytes, greeted: bytes, answered: bytes) -> tuple[bytes, str]:
     """The master's verdict to send, and why the peer is refused ('' if it is welcome)."""
     opening, proof = answered[:GREETING_SIZE], answered[GREETING_SIZE:]
     magic, version, _ = _OPENING.unpack(opening)
@@ -62,7 +64,10 @@ def judge(key: bytes, greeted: bytes, answered: bytes) -> Tuple[bytes, str]:
 
 
 def accept(key: bytes, greeted: bytes, answered: bytes, verdict: bytes) -> None:
-    """The slave's check of the verdict.  Raises `WrongKey` or `Incompatible` if it was refused or the master is false."""
+    """The slave's check of the verdict.
+
+    Raises `WrongKey` or `Incompatible` if it was refused or the master is false.
+    """
     code, proof = verdict[:1], verdict[1:]
     if code == _WRONG_VERSION:
         raise Incompatible("the master speaks another protocol than this slave: use the same release on both")

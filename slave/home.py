@@ -1,8 +1,8 @@
 """The master's surroundings, as far as a slave can have them: sys.path, working directory, arguments, script.
 
-A function is pickled as the name of its module and its own; the slave must be able to import that module.  So the master
-says where it imports from (`describe`), and a runner moves in before its first task (`Home`).  The master's script is
-imported under the name ``__mp_main__``, as multiprocessing does, and only when a task or setup refers to it.
+A function is pickled as the name of its module and its own; the slave must be able to import that module.  So the
+master says where it imports from (`describe`), and a runner moves in before its first task (`Home`).  The master's
+script is imported under the name ``__mp_main__``, as multiprocessing does, and only when a task or setup refers to it.
 """
 
 from __future__ import annotations
@@ -16,17 +16,18 @@ import socket
 import sys
 import sysconfig
 import types
-from typing import Any, Dict, List, Optional, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 from .wire import Buffer
 
 _MENTIONS_MAIN = re.compile(rb"__main__")
 
-_runner_of: Optional[str] = None
+_runner_of: str | None = None
 
 
-def inside_runner() -> Optional[str]:
-    """Where this process is a runner: what it is doing ('running a task', 'importing /home/me/script.py'); else None."""
+def inside_runner() -> str | None:
+    """In a runner: what it is doing ('running a task', 'importing /home/me/script.py'); elsewhere None."""
     return _runner_of
 
 
@@ -34,7 +35,7 @@ class MainUnavailable(ImportError):
     """The master's script, where a task or setup lives, cannot be imported by this slave."""
 
 
-def describe() -> Dict[str, Any]:
+def describe() -> dict[str, Any]:
     """This process's surroundings, for slaves: plain strings and lists."""
     main = sys.modules.get("__main__")
     spec = getattr(main, "__spec__", None)
@@ -54,7 +55,7 @@ def describe() -> Dict[str, Any]:
     }
 
 
-def main_can_travel(surroundings: Dict[str, Any]) -> bool:
+def main_can_travel(surroundings: dict[str, Any]) -> bool:
     """Whether slaves could import the script at all: False for an interactive session, ``python -c`` and a pipe."""
     return bool(surroundings["main_name"] or surroundings["main_path"])
 
@@ -70,14 +71,14 @@ def _belongs_to_python(entry: str) -> bool:
     return entry.endswith(archive) or any(entry == one or entry.startswith(one + os.sep) for one in own)
 
 
-def search_path(surroundings: Dict[str, Any], own: Sequence[str], version: Sequence[int], platform: str) -> List[str]:
+def search_path(surroundings: dict[str, Any], own: Sequence[str], version: Sequence[int], platform: str) -> list[str]:
     """sys.path for a runner: the master's own entries, then this interpreter's, then the master's installed packages.
 
     The last only from the same Python version and platform: a library built for another one would break the import.
     """
     pythons = set(surroundings["python_path"])
     first = [entry for entry in surroundings["path"] if entry not in pythons]
-    last: List[str] = []
+    last: list[str] = []
     if list(version) == list(surroundings["version"]) and platform == surroundings["platform"]:
         last = list(surroundings["python_path"])
     return list(dict.fromkeys([*first, *own, *last]))
@@ -86,10 +87,10 @@ def search_path(surroundings: Dict[str, Any], own: Sequence[str], version: Seque
 class Home:
     """The surroundings of one master, in a runner."""
 
-    def __init__(self, surroundings: Dict[str, Any]) -> None:
+    def __init__(self, surroundings: dict[str, Any]) -> None:
         self._surroundings = surroundings
         self._main_ready = False
-        self._main_trouble: Optional[str] = None
+        self._main_trouble: str | None = None
 
     def move_in(self) -> None:
         """Take over folder, arguments and import path.  What does not exist here is left as it is."""
@@ -111,7 +112,10 @@ class Home:
         return pickle.loads(payload)
 
     def _import_main(self) -> None:
-        """Import the master's script once.  A failure is remembered: importing it for each task would cost and print."""
+        """Import the master's script once.
+
+        A failure is remembered: importing it for each task would cost and print.
+        """
         global _runner_of
         name, path = self._surroundings["main_name"], self._surroundings["main_path"]
         if self._main_trouble is None:
@@ -127,7 +131,7 @@ class Home:
                 _runner_of = "running a task"
         raise MainUnavailable(self._main_trouble)
 
-    def _become_main(self, name: Optional[str], path: Optional[str]) -> None:
+    def _become_main(self, name: str | None, path: str | None) -> None:
         module = types.ModuleType("__mp_main__")
         if name is not None and name != "__main__":  # python -m package.module
             content = runpy.run_module(name, run_name="__mp_main__")
@@ -138,7 +142,7 @@ class Home:
         module.__dict__.update(content)
         sys.modules["__main__"] = sys.modules["__mp_main__"] = module
 
-    def _explain(self, error: BaseException, name: Optional[str], path: Optional[str]) -> str:
+    def _explain(self, error: BaseException, name: str | None, path: str | None) -> str:
         here, there = socket.gethostname(), self._surroundings["host"]
         what = f"the master's script {path or name}"
         if path is not None and not os.path.exists(path):

@@ -11,7 +11,6 @@ import os
 import secrets
 import stat
 from pathlib import Path
-from typing import Optional, Union
 
 from .errors import KeyTrouble
 
@@ -24,9 +23,7 @@ def default_file() -> Path:
     return Path.home() / ".config" / "parallel" / "authkey"
 
 
-def find_key(
-    authkey: Optional[bytes] = None, key_file: Union[str, Path, None] = None, *, create: bool = False
-) -> bytes:
+def find_key(authkey: bytes | None = None, key_file: str | Path | None = None, *, create: bool = False) -> bytes:
     """The key by the order of search; with ``create`` (the master) the default file is made if it is missing.
 
     Raises `KeyTrouble` where there is none, where it is shorter than 16 bytes, or where others may read its file.

@@ -1,15 +1,16 @@
 """One connection to the master, and the proxies that call the master's queues over it.
 
-The proxies are `multiprocessing.managers.BaseProxy` objects, built by hand on the fixed ids of the queues: no connection
-is spent on creating them or on counting references.  Differences from the stock proxy: it uses the connection of its
-`Link`, not one per thread; a call that fails half way drops the connection, so that no later call can read its answer;
-and some calls are one-way, since the caller has better things to do than to wait.
+The proxies are `multiprocessing.managers.BaseProxy` objects, built by hand on the fixed ids of the queues: no
+connection is spent on creating them or on counting references.  Differences from the stock proxy: it uses the
+connection of its `Link`, not one per thread; a call that fails half way drops the connection, so that no later call
+can read its answer; and some calls are one-way, since the caller has better things to do than to wait.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from multiprocessing.managers import BaseProxy, Token
-from typing import Any, Dict, List, Optional, Sequence, Tuple, Type, TypeVar
+from typing import Any, TypeVar
 
 from . import wire
 from .dial import Address, dial
@@ -17,8 +18,8 @@ from .outcome import Packed
 
 ProxyType = TypeVar("ProxyType", bound="QueueProxy")
 
-Entry = Tuple[int, int, int, wire.Buffer]  # task id, attempt, context id, payload
-Lease = Tuple[int, List[Entry]]  # lease id, tasks in the order in which to run them
+Entry = tuple[int, int, int, wire.Buffer]  # task id, attempt, context id, payload
+Lease = tuple[int, list[Entry]]  # lease id, tasks in the order in which to run them
 
 
 class CallFailed(Exception):
@@ -29,10 +30,10 @@ class Link:
     """A connection that can be made anew.  ``role`` tells the master whose it is: ('runner', number, pid), ..."""
 
     def __init__(
-        self, addresses: Sequence[Address], key: bytes, role: Tuple[object, ...], patience: float = 30.0
+        self, addresses: Sequence[Address], key: bytes, role: tuple[object, ...], patience: float = 30.0
     ) -> None:
         self._addresses, self._key, self._role, self._patience = list(addresses), key, role, patience
-        self._connection: Optional[wire.Connection] = None
+        self._connection: wire.Connection | None = None
 
     @property
     def connection(self) -> wire.Connection:
@@ -43,6 +44,7 @@ class Link:
 
     @property
     def connected(self) -> bool:
+        """Whether there is a connection, as far as is known."""
         return self._connection is not None
 
     def connect(self) -> None:
@@ -63,7 +65,7 @@ class Link:
             self._connection.close()
             self._connection = None
 
-    def proxy(self, kind: Type[ProxyType]) -> ProxyType:
+    def proxy(self, kind: type[ProxyType]) -> ProxyType:
         """A proxy of the given kind over this link."""
         return kind(self, self._addresses[0], self._key)
 
@@ -111,20 +113,21 @@ class TaskQueueProxy(QueueProxy):
     ident = "tasks"
 
     def join(self, number: int, pid: int, run: str, lease: int) -> bool:
-        """Say that process ``pid`` is slave ``number`` and holds ``lease`` (0: none); False if this is another master."""
+        """Say that ``pid`` is slave ``number`` and holds ``lease`` (0: none); False if this is another master."""
         return bool(self._callmethod("join", (number, pid, run, lease)))
 
-    def fetch(self, number: int, pid: int, ran: Sequence[Tuple[int, int, float]]) -> Optional[Tuple[Lease, List[int]]]:
+    def fetch(self, number: int, pid: int, ran: Sequence[tuple[int, int, float]]) -> tuple[Lease, list[int]] | None:
         """A lease and the contexts to forget; None when the master is done.
 
-        Waits for some seconds if there is nothing; the lease may be empty.  ``ran``: context, tasks, seconds of the last one.
+        Waits for some seconds if there is nothing; the lease may be empty.  ``ran``: context, tasks, seconds of the
+        last one.
         """
-        found: Optional[Tuple[Lease, List[int]]] = self._callmethod("fetch", (number, pid, list(ran)))
+        found: tuple[Lease, list[int]] | None = self._callmethod("fetch", (number, pid, list(ran)))
         return found
 
-    def setup_of(self, number: int, context: int) -> Optional[wire.Buffer]:
+    def setup_of(self, number: int, context: int) -> wire.Buffer | None:
         """The context's pickled setup; None if it has none."""
-        payload: Optional[wire.Buffer] = self._callmethod("setup_of", (number, context))
+        payload: wire.Buffer | None = self._callmethod("setup_of", (number, context))
         return payload
 
 
@@ -156,25 +159,25 @@ class AgentDeskProxy(QueueProxy):
 
     ident = "agents"
 
-    def enlist(self, card: Dict[str, Any]) -> Dict[str, Any]:
+    def enlist(self, card: dict[str, Any]) -> dict[str, Any]:
         """Say who this agent is and which runners it has; the answer holds its id, their numbers and the lease."""
-        reply: Dict[str, Any] = self._callmethod("enlist", (card,))
+        reply: dict[str, Any] = self._callmethod("enlist", (card,))
         return reply
 
     def ask_orders(self, agent: str) -> None:
         """Begin to wait for orders; `orders` reads the answer when the connection is readable."""
         self._tell("orders", agent)
 
-    def orders(self) -> List[Tuple[Any, ...]]:
+    def orders(self) -> list[tuple[Any, ...]]:
         """The orders that `ask_orders` asked for."""
-        found: List[Tuple[Any, ...]] = self._hear()
+        found: list[tuple[Any, ...]] = self._hear()
         return found
 
-    def beat(self, agent: str, alive: Sequence[Tuple[int, int, int]]) -> None:
+    def beat(self, agent: str, alive: Sequence[tuple[int, int, int]]) -> None:
         """These runners (number, pid, running task) are alive.  One way."""
         self._tell("beat", agent, list(alive))
 
-    def runner_ended(self, agent: str, number: int, pid: int, exitcode: Optional[int], task: int, setup: int) -> None:
+    def runner_ended(self, agent: str, number: int, pid: int, exitcode: int | None, task: int, setup: int) -> None:
         """A runner died; ``task`` and ``setup`` are its mark.  One way."""
         self._tell("runner_ended", agent, number, pid, exitcode, task, setup)
 

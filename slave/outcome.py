@@ -7,21 +7,21 @@ exist.  The exception itself travels inside as bytes, to be rebuilt where that i
 
 from __future__ import annotations
 
-import copyreg
 import pickle
 import platform
 import socket
 import sys
 import traceback
+from collections.abc import Sequence
 from types import TracebackType
-from typing import Any, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, NamedTuple
 
 from .pickling import explain
 from .wire import OUT_OF_BAND, Buffer
 
 VALUE, FAILURE = 0, 1
 
-Packed = Tuple[int, Buffer, Sequence[Buffer]]
+Packed = tuple[int, Buffer, Sequence[Buffer]]
 
 
 class Failure(NamedTuple):
@@ -30,9 +30,9 @@ class Failure(NamedTuple):
     type_name: str
     message: str
     traceback: str
-    pickled: Optional[bytes]
+    pickled: bytes | None
 
-    def exception(self) -> Optional[BaseException]:
+    def exception(self) -> BaseException | None:
         """The exception itself, or None where it cannot be rebuilt."""
         if self.pickled is None:
             return None
@@ -47,7 +47,7 @@ def pack_value(value: object) -> Packed:
     """The outcome of a task that returned ``value``; a failure if that cannot be pickled."""
     if value is None:
         return _NONE
-    buffers: List[Buffer] = []
+    buffers: list[Buffer] = []
 
     def keep(buffer: pickle.PickleBuffer) -> bool:
         """Take a large contiguous buffer out of band; tell pickle to keep any other in band."""
@@ -95,7 +95,7 @@ def _message(error: BaseException) -> str:
 
 def _traceback(error: BaseException) -> str:
     """The text of the traceback from the user's first frame on."""
-    inner: Optional[TracebackType] = error.__traceback__
+    inner: TracebackType | None = error.__traceback__
     while inner is not None and inner.tb_frame.f_globals.get("__package__") == __package__:
         inner = inner.tb_next
     try:
@@ -115,7 +115,7 @@ def _remedy(error: BaseException) -> str:
     )
 
 
-def _pickled(error: BaseException) -> Optional[bytes]:
+def _pickled(error: BaseException) -> bytes | None:
     """The exception's own pickle if it survives the round trip, else its class, args and attributes, else None."""
     try:
         data = pickle.dumps(error, 5)
@@ -135,6 +135,15 @@ class _Bare:
     def __init__(self, error: BaseException) -> None:
         self._error = error
 
-    def __reduce__(self) -> Tuple[Any, ...]:
-        kind = type(self._error)
-        return copyreg.__newobj__, (kind, *self._error.args), dict(vars(self._error)) or None  # type: ignore[attr-defined]
+    def __reduce__(self) -> tuple[Any, ...]:
+        return rebuild_exception, (type(self._error), self._error.args, dict(vars(self._error)))
+
+
+def rebuild_exception(
+    kind: type[BaseException], args: tuple[object, ...], attributes: dict[str, object]
+) -> BaseException:
+    """An exception as it was when it was raised, made without its ``__init__``."""
+    error = kind.__new__(kind, *args)
+    error.args = args
+    error.__dict__.update(attributes)
+    return error

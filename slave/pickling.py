@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from typing import Iterator, Set, Tuple
+from collections.abc import Iterator
 
 _DEEPEST = 6  # levels below which nobody reads a path any more
 
@@ -20,7 +20,7 @@ def explain(value: object, name: str, error: Exception) -> str:
     return f"{path}: {reason}"
 
 
-def _culprit(value: object, path: str, error: Exception, seen: Set[int], depth: int) -> Tuple[str, Exception]:
+def _culprit(value: object, path: str, error: Exception, seen: set[int], depth: int) -> tuple[str, Exception]:
     seen.add(id(value))
     if depth < _DEEPEST:
         for step, part in _parts(value):
@@ -33,7 +33,7 @@ def _culprit(value: object, path: str, error: Exception, seen: Set[int], depth: 
     return path, error
 
 
-def _parts(value: object) -> Iterator[Tuple[str, object]]:
+def _parts(value: object) -> Iterator[tuple[str, object]]:
     """What ``value`` is made of, each with how a Python programmer would reach it."""
     if isinstance(value, dict):
         for key, item in value.items():

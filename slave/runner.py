@@ -17,7 +17,8 @@ import signal
 import sys
 import threading
 import time
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Protocol, Sequence, Tuple, TypeVar
+from collections.abc import Sequence
+from typing import Any, Callable, NamedTuple, Protocol, TypeVar
 
 from . import outcome, wire
 from .contexts import Contexts, SetupFailed
@@ -44,14 +45,15 @@ class Assignment(NamedTuple):
     addresses: Sequence[Address]
     key: bytes
     patience: float
-    surroundings: Dict[str, Any]
-    output: Optional[str]
+    surroundings: dict[str, Any]
+    output: str | None
 
 
 class Closable(Protocol):
     """What can be closed."""
 
-    def close(self) -> object: ...
+    def close(self) -> object:
+        """Close it."""
 
 
 class AnotherMaster(Exception):
@@ -71,12 +73,12 @@ class Runner:
         self._contexts = Contexts(self._home, self._setup_of)
         self._mark = mark
         self._lease = 0  # the one we hold; 0 while we ask for one
-        self._unanswered: List[Tuple[int, int, outcome.Packed]] = []
+        self._unanswered: list[tuple[int, int, outcome.Packed]] = []
 
     def work(self) -> None:
         """Run tasks until the master is done.  Raises `AnotherMaster` if this run is over and another began there."""
         self._home.move_in()
-        ran: List[Tuple[int, int, float]] = []
+        ran: list[tuple[int, int, float]] = []
         while True:
             self._lease, found = 0, self._insist(functools.partial(self._fetch, ran))
             self._unanswered.clear()
@@ -86,14 +88,14 @@ class Runner:
             self._contexts.forget(forgotten)
             ran = self._run_lease(lease)
 
-    def _fetch(self, ran: Sequence[Tuple[int, int, float]]) -> Optional[Tuple[Lease, List[int]]]:
+    def _fetch(self, ran: Sequence[tuple[int, int, float]]) -> tuple[Lease, list[int]] | None:
         return self._tasks.fetch(self._number, self._pid, ran)
 
-    def _run_lease(self, lease: Lease) -> List[Tuple[int, int, float]]:
+    def _run_lease(self, lease: Lease) -> list[tuple[int, int, float]]:
         """Run the tasks of a lease; returns context, number of tasks and seconds for each stretch of one context."""
         number, entries = lease
         self._lease, mark = number, self._mark
-        ran: List[Tuple[int, int, float]] = []
+        ran: list[tuple[int, int, float]] = []
         current, count, began = 0, 0, time.perf_counter()
         for index, (task, attempt, context, payload) in enumerate(entries):
             mark[TASK] = task
@@ -134,7 +136,7 @@ class Runner:
         finally:
             self._mark[SETUP] = 0
 
-    def _setup_of(self, context: int) -> Optional[wire.Buffer]:
+    def _setup_of(self, context: int) -> wire.Buffer | None:
         payload = self._insist(lambda: self._tasks.setup_of(self._number, context))
         self._unanswered.clear()
         return payload
@@ -219,7 +221,7 @@ def _end_with(agent: int) -> None:
         watch.start()
 
 
-def _redirect(output: Optional[str]) -> None:
+def _redirect(output: str | None) -> None:
     if output is not None:
         sys.stdout.flush()
         sys.stderr.flush()

@@ -4,8 +4,8 @@ A message is a tuple of builtins, pickled with protocol 5.  A frame carries one 
 
     number of buffers (4 bytes) | size of body (8) | size of each buffer (8 each) | body | buffers
 
-All numbers are big-endian.  The buffers are the message's out-of-band parts (PEP 574): arrays and large payloads go from
-their own memory to the socket and from the socket to fresh memory without a copy in between.  What users pickled
+All numbers are big-endian.  The buffers are the message's out-of-band parts (PEP 574): arrays and large payloads go
+from their own memory to the socket and from the socket to fresh memory without a copy in between.  What users pickled
 travels inside messages as opaque bytes, so that no class of theirs is ever rebuilt in the master's server threads.
 
 `Listener` and `Client` are the pair that multiprocessing.managers knows as the serializer ``SERIALIZER``.
@@ -17,8 +17,9 @@ import errno
 import pickle
 import socket
 import struct
+from collections.abc import Iterable
 from multiprocessing import managers
-from typing import Any, Iterable, List, Optional, Tuple, Union
+from typing import Any, Union
 
 from . import handshake
 from .errors import ProtocolError
@@ -45,6 +46,7 @@ class Unfit(bytes):
 
     @classmethod
     def of(cls, size: int) -> Unfit:
+        """In the place of ``size`` bytes."""
         self = cls()
         self.size = size
         return self
@@ -60,9 +62,9 @@ def opaque(payload: Buffer) -> Buffer:
 def tune(sock: socket.socket, patience: float) -> None:
     """Set the options that every connection needs.
 
-    TCP_NODELAY, since a frame may be two writes (40 ms each otherwise).  The kernel, not the program, finds out that the
-    other machine is gone, within ``patience`` seconds: it keeps answering for a process that is stopped or busy, so that
-    only a dead machine or a cut cable counts as silence.
+    TCP_NODELAY, since a frame may be two writes (40 ms each otherwise).  The kernel, not the program, finds out that
+    the other machine is gone, within ``patience`` seconds: it keeps answering for a process that is stopped or busy, so
+    that only a dead machine or a cut cable counts as silence.
     """
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -91,9 +93,11 @@ class Connection:
         return f"<Connection fd={self._sock.fileno()}>"
 
     def fileno(self) -> int:
+        """The socket's descriptor, for select."""
         return self._sock.fileno()
 
     def close(self) -> None:
+        """Close the socket."""
         self._sock.close()
 
     def shut(self) -> None:
@@ -105,7 +109,7 @@ class Connection:
 
     def send(self, message: object) -> None:
         """Send one message; blocks while the peer is slow.  Raises OSError when the connection is broken."""
-        buffers: List[pickle.PickleBuffer] = []
+        buffers: list[pickle.PickleBuffer] = []
         body = pickle.dumps(message, 5, buffer_callback=buffers.append)
         if not buffers and len(body) < _WINDOW:
             self._sock.sendall(_HEAD.pack(0, len(body)) + body)
@@ -115,7 +119,10 @@ class Connection:
         self._send_vectors([memoryview(_HEAD.pack(len(views), len(body)) + sizes), memoryview(body), *views])
 
     def recv(self) -> Any:
-        """The next message.  Raises EOFError at the end of the stream, OSError when broken, `ProtocolError` on nonsense."""
+        """The next message.
+
+        Raises EOFError at the end of the stream, OSError when broken, `ProtocolError` on nonsense.
+        """
         while True:
             have = self._end - self._start
             if have >= _HEAD.size:
@@ -134,7 +141,7 @@ class Connection:
         if have < _HEAD.size:
             return False
         count, size = _HEAD.unpack_from(self._window, self._start)
-        return count == 0 and have >= _HEAD.size + size
+        return bool(count == 0 and have >= _HEAD.size + size)
 
     def _fill(self) -> None:
         """Read what there is into the window, after moving the half frame in it to the front."""
@@ -157,7 +164,7 @@ class Connection:
         body = self._exactly(size)
         return pickle.loads(body, buffers=[self._buffer(one) for one in sizes])
 
-    def _buffer(self, size: int) -> Union[bytearray, Unfit]:
+    def _buffer(self, size: int) -> bytearray | Unfit:
         try:
             return self._exactly(size)
         except MemoryError:
@@ -181,7 +188,7 @@ class Connection:
                 raise EOFError("the connection was closed in the middle of a message")
             have += got
 
-    def _send_vectors(self, views: List[memoryview]) -> None:
+    def _send_vectors(self, views: list[memoryview]) -> None:
         if not hasattr(self._sock, "sendmsg"):  # Windows
             for view in views:
                 self._sock.sendall(view)
@@ -210,7 +217,8 @@ def read_exactly(sock: socket.socket, size: int) -> bytes:
 def introduce(sock: socket.socket, key: bytes, patience: float) -> Connection:
     """The slave's half of the handshake on a connected socket, then the connection.
 
-    Raises what `handshake.answer` and `handshake.accept` raise, EOFError, and OSError (a timeout if the peer is silent).
+    Raises what `handshake.answer` and `handshake.accept` raise, EOFError, and OSError (a timeout if the peer is
+    silent).
     """
     sock.settimeout(HANDSHAKE_SECONDS)
     greeted = read_exactly(sock, handshake.GREETING_SIZE)
@@ -222,7 +230,7 @@ def introduce(sock: socket.socket, key: bytes, patience: float) -> Connection:
     return Connection(sock)
 
 
-def Client(address: Tuple[str, int], authkey: Optional[bytes] = None) -> Connection:  # noqa: N802 - the name managers calls
+def Client(address: tuple[str, int], authkey: bytes | None = None) -> Connection:  # noqa: N802 - the name managers calls
     """What multiprocessing.managers calls to dial a server."""
     if authkey is None:
         raise ValueError("a connection needs the key: pass authkey=")
@@ -237,16 +245,17 @@ def Client(address: Tuple[str, int], authkey: Optional[bytes] = None) -> Connect
 class Listener:
     """The sockets on which a master can be reached.
 
-    ``address`` is ``(host, port)``: host '' means every interface, by IPv4 and IPv6.  Accepting and the handshake are the
-    server's affair (parallel/service/door.py), where one thread does it for all strangers at once.
+    ``address`` is ``(host, port)``: host '' means every interface, by IPv4 and IPv6.  Accepting and the handshake are
+    the server's affair (parallel/service/door.py), where one thread does it for all strangers at once.
     """
 
-    def __init__(self, address: Tuple[str, int], backlog: int = 128) -> None:
+    def __init__(self, address: tuple[str, int], backlog: int = 128) -> None:
         host, port = address
         self.sockets = [_bind(host, port)]
-        self.address: Tuple[str, int] = (host, self.sockets[0].getsockname()[1])
+        self.address: tuple[str, int] = (host, self.sockets[0].getsockname()[1])
 
     def close(self) -> None:
+        """Listen no more."""
         for sock in self.sockets:
             sock.close()
 

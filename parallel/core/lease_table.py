@@ -2,14 +2,16 @@
 
 A task is in exactly one place: the queue of its context (WAITING) or one slave's lease (LEASED).  A slave holds at most
 one lease.  Tasks are granted in the order in which they were added, over all contexts; one that comes back goes to
-the front.  The first outcome of a task settles it, whichever attempt it is of; a later one finds no task and is nothing.
+the front.  The first outcome of a task settles it, whichever attempt it is of; a later one finds no task and is
+nothing.
 """
 
 from __future__ import annotations
 
 import math
 from collections import deque
-from typing import Callable, Deque, Dict, Iterable, List, NamedTuple, Optional, Tuple
+from collections.abc import Iterable
+from typing import Callable, NamedTuple
 
 from .pacing import LEASE_BYTES, LEASE_SECONDS, Pacing
 from .task import Move, State, Task
@@ -18,11 +20,11 @@ from .task import Move, State, Task
 class Lease:
     """The tasks that one slave holds, in the order in which it runs them."""
 
-    __slots__ = ("id", "slave", "granted", "deadline", "tasks", "recalled")
+    __slots__ = ("deadline", "granted", "id", "recalled", "slave", "tasks")
 
     def __init__(self, id: int, slave: int, now: float, deadline: float) -> None:
         self.id, self.slave, self.granted, self.deadline = id, slave, now, deadline
-        self.tasks: Dict[int, Task] = {}
+        self.tasks: dict[int, Task] = {}
         self.recalled = False  # the slave was asked to hand back what it has not started
 
 
@@ -30,7 +32,7 @@ class GivenUp(NamedTuple):
     """A task that ended its slave too often; ``ends`` says how each attempt ended."""
 
     task: Task
-    ends: List[str]
+    ends: list[str]
 
 
 class LeaseTable:
@@ -38,10 +40,10 @@ class LeaseTable:
 
     def __init__(self, term: float, max_attempts: int) -> None:
         self.term, self.max_attempts = term, max_attempts
-        self.tasks: Dict[int, Task] = {}  # every unsettled task by id
-        self.leases: Dict[int, Lease] = {}  # by slave; a lease without tasks is not kept
+        self.tasks: dict[int, Task] = {}  # every unsettled task by id
+        self.leases: dict[int, Lease] = {}  # by slave; a lease without tasks is not kept
         self.waiting = 0  # how many tasks are WAITING
-        self._queues: Dict[int, Deque[Task]] = {}  # by context; may hold tasks that were settled or dropped since
+        self._queues: dict[int, deque[Task]] = {}  # by context; may hold tasks that were settled or dropped since
         self._last_lease = 0
 
     # -- tasks come and go
@@ -55,7 +57,7 @@ class LeaseTable:
         queue.append(task)
         self.waiting += 1
 
-    def settle(self, id: int) -> Optional[Task]:
+    def settle(self, id: int) -> Task | None:
         """An outcome of the task came: the task if this is the first one, else None."""
         task = self.tasks.pop(id, None)
         if task is None:
@@ -74,9 +76,7 @@ class LeaseTable:
 
     # -- leases
 
-    def grant(
-        self, slave: int, now: float, may_run: Callable[[int], bool], share: int, pace: Pacing
-    ) -> Optional[Lease]:
+    def grant(self, slave: int, now: float, may_run: Callable[[int], bool], share: int, pace: Pacing) -> Lease | None:
         """A lease for a slave that holds none, of at most ``share`` tasks; None if nothing waits that it may run.
 
         ``may_run`` tells whether the slave may run a context's tasks.
@@ -120,19 +120,19 @@ class LeaseTable:
             lease.deadline += seconds
             lease.granted += seconds
 
-    def expired(self, now: float) -> List[int]:
+    def expired(self, now: float) -> list[int]:
         """The slaves whose lease is over."""
         return [slave for slave, lease in self.leases.items() if lease.deadline <= now]
 
-    def overdue(self, now: float, age: float) -> List[Lease]:
-        """Leases granted ``age`` seconds ago or more that still hold tasks behind the one that runs; not yet recalled."""
+    def overdue(self, now: float, age: float) -> list[Lease]:
+        """Leases not recalled yet, granted ``age`` seconds ago or more, that hold tasks behind the one that runs."""
         return [
             lease
             for lease in self.leases.values()
             if len(lease.tasks) > 1 and not lease.recalled and lease.granted + age <= now
         ]
 
-    def hand_back(self, slave: int, ids: Optional[Iterable[int]] = None) -> int:
+    def hand_back(self, slave: int, ids: Iterable[int] | None = None) -> int:
         """The slave holds these tasks (default: any) no more and has not started them; returns how many came back."""
         lease = self.leases.get(slave)
         if lease is None:
@@ -150,7 +150,7 @@ class LeaseTable:
             behind = behind[behind.index(running) + 1 :]
         return self.hand_back(slave, behind)
 
-    def lose(self, slave: int, running: int, end: str) -> Optional[GivenUp]:
+    def lose(self, slave: int, running: int, end: str) -> GivenUp | None:
         """The slave is lost.  All its tasks come back; the blame, told by ``end``, falls on the one that was running.
 
         ``running`` is 0 if none was.  Returns that task if it has now ended its slaves ``max_attempts`` times.
@@ -159,7 +159,7 @@ class LeaseTable:
         if lease is None:
             return None
         blamed = lease.tasks.get(running)
-        given_up: Optional[GivenUp] = None
+        given_up: GivenUp | None = None
         if blamed is not None:
             blamed.ends = [*(blamed.ends or ()), end]
             if len(blamed.ends) >= self.max_attempts:
@@ -173,9 +173,9 @@ class LeaseTable:
 
     # -- within
 
-    def _oldest(self, may_run: Callable[[int], bool]) -> Tuple[Deque[Task], float]:
-        """Of the queues that may be run the one with the oldest task, and the age (id) at which another one's turn comes."""
-        best: Deque[Task] = deque()
+    def _oldest(self, may_run: Callable[[int], bool]) -> tuple[deque[Task], float]:
+        """Of the queues that may be run the one with the oldest task, and the id from which on another one has its turn."""
+        best: deque[Task] = deque()
         bound = math.inf
         for context, queue in self._queues.items():
             while queue and queue[0].state is not State.WAITING:
@@ -189,7 +189,7 @@ class LeaseTable:
                 bound = min(bound, queue[0].id)
         return best, bound
 
-    def _take(self, queue: Deque[Task], lease: Lease, room: int, bound: float, size: int) -> int:
+    def _take(self, queue: deque[Task], lease: Lease, room: int, bound: float, size: int) -> int:
         """Move up to ``room`` tasks from the queue into the lease; returns how much of ``size`` bytes is left."""
         while room > 0 and size > 0 and queue and queue[0].id < bound:
             task = queue.popleft()
@@ -219,7 +219,7 @@ class LeaseTable:
             del self.leases[task.holder]
         task.holder = -1
 
-    def _to_front(self, tasks: List[Task], move: Move) -> int:
+    def _to_front(self, tasks: list[Task], move: Move) -> int:
         """Leased tasks go back to the front of their queues, in their order."""
         for task in reversed(tasks):
             self._release(task)

@@ -7,7 +7,6 @@ nobody waits long for somebody else's last lease.
 from __future__ import annotations
 
 import math
-from typing import Dict, Optional
 
 LEASE_SECONDS = 0.1
 LEASE_BYTES = 4 << 20  # payload bytes after which a lease takes no further task
@@ -20,7 +19,7 @@ class Pacing:
     """The measured seconds per task of each context."""
 
     def __init__(self) -> None:
-        self._seconds: Dict[int, float] = {}
+        self._seconds: dict[int, float] = {}
 
     def learn(self, context: int, tasks: int, seconds: float) -> None:
         """A slave ran ``tasks`` tasks of the context, one after the other, in ``seconds`` altogether."""
@@ -30,7 +29,7 @@ class Pacing:
         known = self._seconds.get(context)
         self._seconds[context] = measured if known is None else known + _WEIGHT * (measured - known)
 
-    def seconds_per_task(self, context: int) -> Optional[float]:
+    def seconds_per_task(self, context: int) -> float | None:
         """The current estimate; None before the first measurement."""
         return self._seconds.get(context)
 

@@ -11,9 +11,10 @@ A slave is a number with an output file, its *slot*; the process behind it may d
 from __future__ import annotations
 
 import enum
-from typing import Any, Dict, Iterator, List, Optional, Set, Tuple
+from collections.abc import Iterator
+from typing import Any
 
-Order = Tuple[Any, ...]
+Order = tuple[Any, ...]
 
 
 class SlaveState(enum.Enum):
@@ -28,16 +29,16 @@ class SlaveState(enum.Enum):
 class SlaveRecord:
     """What the master knows of one slave."""
 
-    def __init__(self, number: int, name: str, agent: str, output: Optional[str] = None) -> None:
+    def __init__(self, number: int, name: str, agent: str, output: str | None = None) -> None:
         self.number, self.name, self.agent, self.output = number, name, agent, output
         self.state = SlaveState.EXPECTED
         self.host, self.pid = "", 0
         self.heard = 0.0  # when the last sign of life came
         self.running = 0  # the task that its last heartbeat named
         self.done = 0  # tasks settled by it
-        self.barred: Set[int] = set()  # contexts whose setup failed on it
-        self.knows: Set[int] = set()  # contexts that its process may have set up
-        self.to_forget: List[int] = []  # contexts that are gone and that it has not been told of
+        self.barred: set[int] = set()  # contexts whose setup failed on it
+        self.knows: set[int] = set()  # contexts that its process may have set up
+        self.to_forget: list[int] = []  # contexts that are gone and that it has not been told of
         self.end = ""  # how it ended, or how its last process did
 
     def __str__(self) -> str:
@@ -59,15 +60,15 @@ class AgentRecord:
         self.heard = 0.0
         self.enlisted = False
         self.gone = False
-        self.orders: List[Order] = []  # given and not yet fetched
+        self.orders: list[Order] = []  # given and not yet fetched
 
 
 class Roster:
     """All agents by id and all slaves by number."""
 
     def __init__(self) -> None:
-        self.agents: Dict[str, AgentRecord] = {}
-        self.slaves: Dict[int, SlaveRecord] = {}
+        self.agents: dict[str, AgentRecord] = {}
+        self.slaves: dict[int, SlaveRecord] = {}
         self._next_number = 0
 
     def new_number(self) -> int:
@@ -75,13 +76,13 @@ class Roster:
         self._next_number += 1
         return self._next_number - 1
 
-    def expect(self, number: int, name: str, agent: str, output: Optional[str] = None) -> SlaveRecord:
+    def expect(self, number: int, name: str, agent: str, output: str | None = None) -> SlaveRecord:
         """A slave that was launched, or whose agent has enlisted."""
         self.agents.setdefault(agent, AgentRecord(agent))
         slave = self.slaves[number] = SlaveRecord(number, name, agent, output)
         return slave
 
-    def of_agent(self, agent: str) -> List[SlaveRecord]:
+    def of_agent(self, agent: str) -> list[SlaveRecord]:
         """The slaves of one agent."""
         return [slave for slave in self.slaves.values() if slave.agent == agent]
 
@@ -89,7 +90,7 @@ class Roster:
         """The slaves that work or may be about to."""
         return (slave for slave in self.slaves.values() if slave.alive)
 
-    def ready(self) -> List[SlaveRecord]:
+    def ready(self) -> list[SlaveRecord]:
         """The slaves that have joined and are heard."""
         return [slave for slave in self.slaves.values() if slave.state is SlaveState.READY]
 
@@ -101,7 +102,7 @@ class Roster:
         slave.state = SlaveState.READY
         return True
 
-    def silent(self, now: float, term: float) -> List[SlaveRecord]:
+    def silent(self, now: float, term: float) -> list[SlaveRecord]:
         """The slaves of which nothing was heard for ``term`` seconds, and that are not known to be lost yet."""
         return [slave for slave in self.ready() if slave.heard + term <= now]
 
@@ -114,7 +115,7 @@ class Roster:
         """Whether some slave runs, may come or may come back that could run the context's tasks."""
         return any(context not in slave.barred for slave in self.slaves.values() if slave.state is not SlaveState.ENDED)
 
-    def forget_context(self, context: int) -> List[SlaveRecord]:
+    def forget_context(self, context: int) -> list[SlaveRecord]:
         """A context is gone: the slaves that must be told so."""
         told = [slave for slave in self.slaves.values() if context in slave.knows]
         for slave in told:

@@ -15,7 +15,6 @@ add --> WAITING -- grant --> LEASED -- settle --> SETTLED
 from __future__ import annotations
 
 import enum
-from typing import List, Optional
 
 
 class State(enum.IntEnum):
@@ -55,14 +54,14 @@ class IllegalMove(Exception):
 class Task:
     """One task: what the master knows about it."""
 
-    __slots__ = ("id", "context", "payload", "state", "attempt", "holder", "ends")
+    __slots__ = ("attempt", "context", "ends", "holder", "id", "payload", "state")
 
     def __init__(self, id: int, context: int, payload: bytes) -> None:
         self.id, self.context, self.payload = id, context, payload
         self.state = State.WAITING
         self.attempt = 0  # counts grants; the fence that tells attempts apart
         self.holder = -1  # the slave that holds it while it is LEASED
-        self.ends: Optional[List[str]] = None  # how each attempt that is blamed on this task ended
+        self.ends: list[str] | None = None  # how each attempt that is blamed on this task ended
 
     def __repr__(self) -> str:
         return f"<Task {self.id} of context {self.context}: {self.state.name}, attempt {self.attempt}>"

@@ -5,7 +5,7 @@ A way to start slaves is three verbs.  All three are called by one thread at a t
 
 from __future__ import annotations
 
-from typing import Optional, Sequence
+from collections.abc import Sequence
 
 from .job import Job
 
@@ -20,7 +20,7 @@ class Slave:
         """
         raise TypeError(f"{type(self).__name__} must define start(job): see parallel.Slave")
 
-    def poll(self) -> Optional[str]:
+    def poll(self) -> str | None:
         """None while it waits or runs; how it ended, in words, when it has."""
         raise TypeError(f"{type(self).__name__} must define poll(): see parallel.Slave")
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from typing import List, NamedTuple, Optional, Sequence, Tuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 # "python -c" puts '' at the front of sys.path; a file named socket.py in the working directory must not break the slave
 _BOOTSTRAP = "import sys; sys.path = [{root!r}] + [p for p in sys.path if p]; from slave.__main__ import run; run()"
@@ -21,13 +22,13 @@ class Job(NamedTuple):
     ``numbers`` are the slaves that it brings.
     """
 
-    command: Tuple[str, ...]
+    command: tuple[str, ...]
     stdin: bytes
-    numbers: Tuple[int, ...]
-    output: Optional[str]
+    numbers: tuple[int, ...]
+    output: str | None
 
 
-def slave_command(python: Optional[str], root: str) -> Tuple[str, ...]:
+def slave_command(python: str | None, root: str) -> tuple[str, ...]:
     """The argument vector that starts the slave program from the folder ``root``.
 
     ``python`` is a shell fragment ('nice python3', 'module load py; python3'); None means this interpreter.
@@ -40,9 +41,9 @@ def slave_command(python: Optional[str], root: str) -> Tuple[str, ...]:
 
 def slave_orders(
     agent: str,
-    addresses: Sequence[Tuple[str, int]],
+    addresses: Sequence[tuple[str, int]],
     key: bytes,
-    slots: Sequence[Tuple[int, Optional[str]]],
+    slots: Sequence[tuple[int, str | None]],
     wait: float,
 ) -> bytes:
     """One line for the slave program's stdin: who it is, where the master is, the key."""
@@ -50,9 +51,9 @@ def slave_orders(
     return json.dumps(orders).encode() + b"\n"
 
 
-def join_command(python: Optional[str], root: str, importable: bool, addresses: Sequence[str]) -> str:
+def join_command(python: str | None, root: str, importable: bool, addresses: Sequence[str]) -> str:
     """What to type on another machine to start a slave by hand."""
-    words: List[str] = [] if importable else [f"PYTHONPATH={shlex.quote(root)}"]
+    words: list[str] = [] if importable else [f"PYTHONPATH={shlex.quote(root)}"]
     words.append(python or shlex.quote(sys.executable))
     words += ["-m", "slave", *addresses]
     return " ".join(words)

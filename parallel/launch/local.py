@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import threading
-from typing import Callable, Optional
+from typing import Callable
 
 from ..service.ends import describe_exit
 from .base import Slave
@@ -22,7 +22,7 @@ class LocalAgent:
 
     def __init__(self, on_end: Callable[[str], None]) -> None:
         self._on_end = on_end
-        self._process: Optional[subprocess.Popen[bytes]] = None
+        self._process: subprocess.Popen[bytes] | None = None
 
     def start(self, job: Job) -> None:
         """Start the agent.  Raises OSError if there is no such program."""
@@ -39,7 +39,7 @@ class LocalAgent:
             pass  # it has ended already, and the thread below tells how
         threading.Thread(target=self._watch, args=(self._process,), daemon=True, name="parallel local agent").start()
 
-    def _watch(self, process: "subprocess.Popen[bytes]") -> None:
+    def _watch(self, process: subprocess.Popen[bytes]) -> None:
         self._on_end(describe_exit(process.wait()))
 
     def stop(self, grace: float) -> None:

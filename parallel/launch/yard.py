@@ -6,7 +6,8 @@ import os
 import threading
 import time
 import uuid
-from typing import Callable, Dict, List, Optional, Sequence, Tuple, Union
+from collections.abc import Sequence
+from typing import Callable
 
 from slave.dial import Address
 
@@ -25,11 +26,11 @@ _LOOPBACK = "127.0.0.1"
 class Plan:
     """How one manager launches: what all its jobs have in common."""
 
-    def __init__(self, python: Optional[str], root: str, key: bytes, output: Optional[str]) -> None:
+    def __init__(self, python: str | None, root: str, key: bytes, output: str | None) -> None:
         self.python, self.root, self.key, self.output = python, root, key, output
         self.addresses: Callable[[bool], Sequence[Address]] = lambda local: ()
 
-    def output_of(self, number: int) -> Optional[str]:
+    def output_of(self, number: int) -> str | None:
         """The path of a slave's output file."""
         if self.output is None:
             return None
@@ -46,20 +47,23 @@ class Plan:
 
 
 class Yard:
-    """See the module's text.  ``_lock`` guards what was added and started; it is never held together with the books'."""
+    """See the module's text.
+
+    ``_lock`` guards what was added and started; it is never held together with the books'.
+    """
 
     def __init__(self, books: Books, desk: AgentDesk, plan: Plan) -> None:
         self._books, self._desk, self._plan = books, desk, plan
         self._lock = threading.Lock()
-        self._known: List[Union[Slave, SlaveArray]] = []
-        self._to_start: List[Tuple[int, Slave, str]] = []  # number, slave, agent id
-        self._watched: Dict[int, Tuple[Slave, str, float]] = {}  # number: slave, agent id, when it was started
-        self._local: Optional[LocalAgent] = None
+        self._known: list[Slave | SlaveArray] = []
+        self._to_start: list[tuple[int, Slave, str]] = []  # number, slave, agent id
+        self._watched: dict[int, tuple[Slave, str, float]] = {}  # number: slave, agent id, when it was started
+        self._local: LocalAgent | None = None
         self._local_id = uuid.uuid4().hex
         self._stop_event = threading.Event()
-        self._watcher: Optional[threading.Thread] = None
+        self._watcher: threading.Thread | None = None
 
-    def add(self, slave: Union[Slave, SlaveArray]) -> None:
+    def add(self, slave: Slave | SlaveArray) -> None:
         """Give each slave its number.  Raises `InputTypeError`, and `InputError` for the same object twice."""
         if not isinstance(slave, (Slave, SlaveArray)):
             raise InputTypeError(f"add_slave takes a Slave or a SlaveArray such as LocalSlave(), not {slave!r}")
@@ -115,7 +119,7 @@ class Yard:
                 except Exception as error:
                     log.warning("parallel: slave %d (%r) could not be stopped: %s", number, slave, error)
 
-    def _start_local(self, slaves: Sequence[Tuple[int, str]]) -> None:
+    def _start_local(self, slaves: Sequence[tuple[int, str]]) -> None:
         if self._local is not None:
             for number, agent in slaves:
                 path = self._plan.output_of(number)
@@ -153,7 +157,7 @@ class Yard:
             return bool(self._books.roster.slaves[number].host)
 
 
-def _how(slave: Slave) -> Optional[str]:
+def _how(slave: Slave) -> str | None:
     try:
         return slave.poll()
     except Exception as error:

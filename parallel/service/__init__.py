@@ -1,1 +1,1 @@
-"""Everything of the master that waits: the books and their lock, the queues slaves reach by proxy, sockets, the timer."""
+"""Everything of the master that waits: books and lock, the queues slaves reach by proxy, sockets, the timer."""

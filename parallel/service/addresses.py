@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import socket
 import struct
-from typing import Iterator, List
+from collections.abc import Iterator
 
 _SIOCGIFADDR = 0x8915  # netdevice(7): the IPv4 address of an interface
 _PROBES = ((socket.AF_INET, "198.51.100.1"), (socket.AF_INET6, "2001:db8::1"))  # RFC 5737 and 3849: never sent to
 
 
-def local_addresses() -> List[str]:
+def local_addresses() -> list[str]:
     """This machine's addresses as text, the one of the default route first, loopback only if there is no other.
 
     Link-local addresses are left out: they mean nothing without an interface.

@@ -19,7 +19,8 @@ import secrets
 import threading
 import time
 from collections import deque
-from typing import Any, Deque, Dict, List, NamedTuple, Optional, Sequence
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 from slave.wire import Buffer
 
@@ -46,13 +47,13 @@ class Settled(NamedTuple):
 class TrayState:
     """What the books hold of one context."""
 
-    def __init__(self, id: int, setup: Optional[bytes], lock: threading.Lock) -> None:
+    def __init__(self, id: int, setup: bytes | None, lock: threading.Lock) -> None:
         self.id, self.setup = id, setup
-        self.ready: Deque[Settled] = deque()
+        self.ready: deque[Settled] = deque()
         self.unsettled = 0
         self.readers = 0  # how many wait for news
         self.news = threading.Condition(lock)
-        self.failures: Dict[
+        self.failures: dict[
             int, Any
         ] = {}  # by slave: the pickled failure of setup there, or text if it killed the slave
 
@@ -60,7 +61,7 @@ class TrayState:
 class Books:
     """See the module's text.  Methods here need the lock to be held, but for those that say that they take it."""
 
-    def __init__(self, term: float, max_attempts: int, surroundings: Dict[str, Any], open_to_joiners: bool) -> None:
+    def __init__(self, term: float, max_attempts: int, surroundings: dict[str, Any], open_to_joiners: bool) -> None:
         self.lock = threading.Lock()
         self.run = secrets.token_hex(8)  # tells this master from the one that had the same port before
         self.surroundings, self.open_to_joiners = surroundings, open_to_joiners
@@ -68,15 +69,15 @@ class Books:
         self.table = LeaseTable(term, max_attempts)
         self.roster = Roster()
         self.pace = Pacing()
-        self.trays: Dict[int, TrayState] = {}
-        self.idle: Dict[int, threading.Condition] = {}  # slaves that wait for a lease, the longest waiting first
-        self.order_news: Dict[str, threading.Condition] = {}
+        self.trays: dict[int, TrayState] = {}
+        self.idle: dict[int, threading.Condition] = {}  # slaves that wait for a lease, the longest waiting first
+        self.order_news: dict[str, threading.Condition] = {}
         self.joined = threading.Condition(self.lock)
         self.progress = 0  # counts settled tasks; a waiting reader sees whether anything happens at all
-        self.incoming: Deque[Task] = deque()  # added by users, without the lock; see take_in
+        self.incoming: deque[Task] = deque()  # added by users, without the lock; see take_in
         self.task_ids = itertools.count(1)
         self.tray_ids = itertools.count(1)
-        self.abandoned: Deque[int] = deque()  # contexts to drop; a finalizer may append at any moment, without the lock
+        self.abandoned: deque[int] = deque()  # contexts to drop; a finalizer may append at any moment, without the lock
 
     # -- slaves
 
@@ -88,7 +89,7 @@ class Books:
         self.table.renew(slave.number, now)
 
     def lose(self, slave: SlaveRecord, running: int, end: str) -> None:
-        """The slave's process is gone or out of reach: its tasks go elsewhere; the running one is blamed with ``end``."""
+        """The slave is gone or out of reach: its tasks go elsewhere; the running one is blamed with ``end``."""
         lease = self.table.leases.get(slave.number)
         back = len(lease.tasks) if lease is not None else 0
         given_up = self.table.lose(slave.number, running, end)
@@ -119,7 +120,7 @@ class Books:
 
     # -- tasks
 
-    def grant(self, slave: SlaveRecord) -> Optional[Lease]:
+    def grant(self, slave: SlaveRecord) -> Lease | None:
         """A lease for the slave if there is anything to do for it."""
         self.take_in()
         if not self.table.waiting:
@@ -199,7 +200,7 @@ class Books:
             self.wake_readers()
 
 
-def _fate(back: int, given_up: Optional[GivenUp]) -> str:
+def _fate(back: int, given_up: GivenUp | None) -> str:
     tasks = "task goes" if back == 1 else f"{back} tasks go"
     if given_up is None:
         return f"{tasks} to other slaves"
@@ -208,7 +209,7 @@ def _fate(back: int, given_up: Optional[GivenUp]) -> str:
     return f"{tasks} to other slaves, but for one that is given up: it ended its slave too often"
 
 
-def names(slaves: Sequence[SlaveRecord], most: int = 4) -> List[str]:
+def names(slaves: Sequence[SlaveRecord], most: int = 4) -> list[str]:
     """The slaves as text, not too many."""
     texts = [str(slave) for slave in slaves[:most]]
     if len(slaves) > most:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from collections.abc import Sequence
+from typing import Any
 
 from ..core.roster import AgentRecord, Order, SlaveRecord, SlaveState
 from .books import Books, log
@@ -26,10 +27,15 @@ class AgentDesk:
     def __init__(self, books: Books) -> None:
         self._books = books
 
-    def enlist(self, card: Dict[str, Any]) -> Dict[str, Any]:
+    def enlist(self, card: dict[str, Any]) -> dict[str, Any]:
         """An agent comes, or comes back after its connection broke (then ``card['run']`` names this master)."""
         books = self._books
-        welcome = {"run": books.run, "lease": books.table.term, "surroundings": books.surroundings, "numbers": []}
+        welcome: dict[str, Any] = {
+            "run": books.run,
+            "lease": books.table.term,
+            "surroundings": books.surroundings,
+            "numbers": [],
+        }
         if card["run"] not in ("", books.run):
             return welcome  # it looks for another master, and will see that this is not the one
         with books.lock:
@@ -46,7 +52,7 @@ class AgentDesk:
                     books.lose(slave, 0, "its process ended while its agent was out of reach")
         return welcome
 
-    def orders(self, agent: str) -> List[Order]:
+    def orders(self, agent: str) -> list[Order]:
         """The orders for an agent; waits for `POLL_SECONDS` at most.  [('end',)] when the master is done."""
         books = self._books
         with books.lock:
@@ -59,7 +65,7 @@ class AgentDesk:
             orders, record.orders = record.orders, []
             return orders
 
-    def beat(self, agent: str, alive: Sequence[Tuple[int, int, int]]) -> None:
+    def beat(self, agent: str, alive: Sequence[tuple[int, int, int]]) -> None:
         """These runners (number, pid, running task) are alive."""
         books = self._books
         with books.lock:
@@ -69,7 +75,7 @@ class AgentDesk:
                     slave.running = running
                     books.heard(slave)
 
-    def runner_ended(self, agent: str, number: int, pid: int, exitcode: Optional[int], task: int, setup: int) -> None:
+    def runner_ended(self, agent: str, number: int, pid: int, exitcode: int | None, task: int, setup: int) -> None:
         """A runner's process ended while its agent lives; a new one is on its way."""
         books = self._books
         with books.lock:
@@ -130,11 +136,11 @@ class AgentDesk:
                 books.table.shorten(slave.number, now + RECONNECT_SECONDS)
                 slave.heard = min(slave.heard, now + RECONNECT_SECONDS - books.table.term)
 
-    def _slot(self, agent: AgentRecord, number: Optional[int]) -> int:
+    def _slot(self, agent: AgentRecord, number: int | None) -> int:
         books = self._books
         if number is None:
             number = books.roster.new_number()
-        slave: Optional[SlaveRecord] = books.roster.slaves.get(number)
+        slave: SlaveRecord | None = books.roster.slaves.get(number)
         if slave is None:
             slave = books.roster.expect(number, BY_HAND, agent.id)
         slave.host = agent.host

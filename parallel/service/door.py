@@ -1,8 +1,8 @@
 """The door: one thread that accepts connections and carries out every stranger's handshake.
 
-A stranger gets no thread, at most 74 bytes read and one HMAC computed, and a limited time.  So silent, slow, garbled and
-numerous ones cost next to nothing and nobody else has to wait for them.  Who proved that it holds the key is let in:
-`admit` gets the socket, blocking again.
+A stranger gets no thread, at most 74 bytes read and one HMAC computed, and a limited time.  So silent, slow, garbled
+and numerous ones cost next to nothing and nobody else has to wait for them.  Who proved that it holds the key is let
+in: `admit` gets the socket, blocking again.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ import socket
 import threading
 import time
 from collections import deque
-from typing import Callable, Deque, Dict, List, Sequence
+from collections.abc import Sequence
+from typing import Callable
 
 from slave import handshake
 from slave.wire import HANDSHAKE_SECONDS
@@ -43,9 +44,9 @@ class Door(threading.Thread):
         super().__init__(name="parallel door", daemon=True)
         self._key, self._admit = key, admit
         self._selector = selectors.DefaultSelector()
-        self._strangers: Dict[socket.socket, _Stranger] = {}  # oldest first
-        self._listeners: List[socket.socket] = []
-        self._added: Deque[socket.socket] = deque()  # listeners that the thread has not seen yet
+        self._strangers: dict[socket.socket, _Stranger] = {}  # oldest first
+        self._listeners: list[socket.socket] = []
+        self._added: deque[socket.socket] = deque()  # listeners that the thread has not seen yet
         self._breather_ends = 0.0
         self._bell, self._bell_push = socket.socketpair()
         self._selector.register(self._bell, selectors.EVENT_READ)
@@ -68,6 +69,7 @@ class Door(threading.Thread):
         return [*self._strangers, self._bell, self._bell_push]
 
     def run(self) -> None:
+        """The thread's body."""
         while not self._closing:
             for key, _ in self._selector.select(self._patience()):
                 assert isinstance(key.fileobj, socket.socket)

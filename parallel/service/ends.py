@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-from typing import Optional
 
 _MEANING = {
     "SIGKILL": "perhaps out of memory",
@@ -18,7 +17,7 @@ _MEANING = {
 }
 
 
-def describe_exit(code: Optional[int]) -> str:
+def describe_exit(code: int | None) -> str:
     """``code`` as multiprocessing and subprocess give it: negative for a signal, None for unknown."""
     if code is None:
         return "it ended in an unknown way"
@@ -32,7 +31,7 @@ def describe_exit(code: Optional[int]) -> str:
     return f"it was killed by {name}" + (f", {meaning}" if meaning else "")
 
 
-def tail(path: Optional[str], lines: int = 10, most: int = 4096) -> str:
+def tail(path: str | None, lines: int = 10, most: int = 4096) -> str:
     """The last lines of an output file, indented, or '' if there is nothing to show."""
     if not path:
         return ""

@@ -26,6 +26,7 @@ class ExpiryTimer(threading.Thread):
         self._stop_event.set()
 
     def run(self) -> None:
+        """The thread's body."""
         while True:
             interval = min(_LONGEST_TICK, self._books.table.term / _TICKS_PER_LEASE)
             planned = time.monotonic() + interval
@@ -39,8 +40,9 @@ class ExpiryTimer(threading.Thread):
 def tick(books: Books, now: float, late: float) -> None:
     """Expire what is over.  Needs the lock.
 
-    ``late``: seconds by which this tick comes too late.  A master that was stopped, or whose program held the interpreter
-    for so long, could not hear its slaves either: they get that time back, since the silence was not theirs.
+    ``late``: seconds by which this tick comes too late.  A master that was stopped, or whose program held the
+    interpreter for so long, could not hear its slaves either: they get that time back, since the silence was not
+    theirs.
     """
     if late > _LATE:
         log.info(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import List, Optional, Sequence, Tuple
+from collections.abc import Sequence
 
 from slave.link import Lease
 from slave.outcome import pack_failure, unpack_failure
@@ -17,7 +17,7 @@ from slave.wire import Buffer, Unfit, opaque
 from ..core.roster import SlaveRecord, SlaveState
 from .books import RECALL_AGE, Books, Settled, log
 
-Post = Tuple[int, int, int, int, Buffer, Sequence[Buffer]]  # slave, task, attempt, kind, data, buffers
+Post = tuple[int, int, int, int, Buffer, Sequence[Buffer]]  # slave, task, attempt, kind, data, buffers
 
 POLL_SECONDS = 5.0  # for which a call may wait in the master
 
@@ -31,8 +31,8 @@ class TaskQueue:
 
     ident = "tasks"
     exposed = ("join", "fetch", "setup_of")
-    one_way: Tuple[str, ...] = ()
-    gathered: Tuple[str, ...] = ()
+    one_way: tuple[str, ...] = ()
+    gathered: tuple[str, ...] = ()
 
     def __init__(self, books: Books) -> None:
         self._books = books
@@ -56,7 +56,7 @@ class TaskQueue:
             books.joined.notify_all()
         return True
 
-    def fetch(self, number: int, pid: int, ran: Sequence[Tuple[int, int, float]]) -> Optional[Tuple[Lease, List[int]]]:
+    def fetch(self, number: int, pid: int, ran: Sequence[tuple[int, int, float]]) -> tuple[Lease, list[int]] | None:
         """A lease and the contexts to forget; None when the master is done.  Waits for `POLL_SECONDS` at most."""
         books = self._books
         with books.lock:
@@ -81,7 +81,7 @@ class TaskQueue:
                 return (lease.id, [(t.id, t.attempt, t.context, opaque(t.payload)) for t in tasks_]), forgotten
         return None
 
-    def setup_of(self, number: int, context: int) -> Optional[Buffer]:
+    def setup_of(self, number: int, context: int) -> Buffer | None:
         """The context's pickled setup; None if it has none."""
         with self._books.lock:
             tray = self._books.trays.get(context)
@@ -161,7 +161,7 @@ def _slave(books: Books, number: int, pid: int) -> SlaveRecord:
     return slave
 
 
-def _fit(kind: int, data: Buffer, buffers: Sequence[Buffer]) -> Tuple[int, Buffer, Sequence[Buffer]]:
+def _fit(kind: int, data: Buffer, buffers: Sequence[Buffer]) -> tuple[int, Buffer, Sequence[Buffer]]:
     """The outcome, or a failure in its place if the master had no memory for a part of it."""
     missing = sum(part.size for part in (data, *buffers) if isinstance(part, Unfit))
     if not missing:

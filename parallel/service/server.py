@@ -8,14 +8,16 @@ user's process and leaves its stdout, its signals and its exit alone.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import threading
 import time
 import traceback
 import weakref
+from collections.abc import Sequence
 from multiprocessing import managers
-from typing import Any, Callable, Dict, List, Optional, Protocol, Sequence, Tuple
+from typing import Any, Callable, Protocol
 
 from slave.errors import ProtocolError
 from slave.wire import SERIALIZER, Connection, Listener, tune
@@ -23,8 +25,8 @@ from slave.wire import SERIALIZER, Connection, Listener, tune
 from .books import log
 from .door import Door
 
-Role = Tuple[Any, ...]
-Request = Tuple[str, str, Tuple[Any, ...], Dict[str, Any]]  # ident, method, arguments, {}
+Role = tuple[Any, ...]
+Request = tuple[str, str, tuple[Any, ...], dict[str, Any]]  # ident, method, arguments, {}
 
 _MOST_GATHERED = 1000
 
@@ -32,26 +34,43 @@ _MOST_GATHERED = 1000
 class Served(Protocol):
     """An object that slaves reach by proxy."""
 
-    ident: str
-    exposed: Sequence[str]
-    one_way: Sequence[str]  # calls that get no answer
-    gathered: Sequence[str]  # one-way calls of which those that came together are made as one, with a list
+    @property
+    def ident(self) -> str:
+        """Its fixed id."""
+
+    @property
+    def exposed(self) -> Sequence[str]:
+        """The methods that slaves may call."""
+
+    @property
+    def one_way(self) -> Sequence[str]:
+        """Those that get no answer."""
+
+    @property
+    def gathered(self) -> Sequence[str]:
+        """One-way methods of which the calls that came together are made as one, with a list."""
 
 
 class QueueServer(managers.Server):
     """Serves a few fixed objects to whoever holds the key; one thread for each connection."""
 
-    public = ["accept_connection"]
+    public = ["accept_connection"]  # noqa: RUF012 - as the base class has it
 
-    def __init__(self, registry: Dict[str, Any], address: Tuple[str, int], authkey: bytes, serializer: str) -> None:
-        super().__init__(registry, address, authkey, serializer)  # type: ignore[arg-type]  # it wraps any bytes
+    def __init__(self, registry: dict[str, Any], address: tuple[str, int], authkey: bytes, serializer: str) -> None:
+        super().__init__(registry, address, authkey, serializer)
+        self.listener: Listener  # made by the line above, from the serializer
         self.stop_event = threading.Event()
-        self.objects: Dict[str, Served] = {}
+        self.objects: dict[str, Served] = {}
         self.patience = 30.0  # seconds after which the kernel gives a silent peer's machine up
         self.on_disconnect: Callable[[Role], None] = lambda role: None
-        self._connections: Dict[Connection, Optional[Role]] = {}  # guarded by the GIL: single dict operations only
+        self._connections: dict[Connection, Role | None] = {}  # guarded by the GIL: single dict operations only
         self._door = Door(self.listener.sockets, bytes(authkey), self._admit)
         _servers.add(self)
+
+    @property
+    def port(self) -> int:
+        """Where it listened first."""
+        return self.listener.address[1]
 
     def serve(self, objects: Sequence[Served]) -> None:
         """Start to serve ``objects``; returns at once."""
@@ -80,10 +99,8 @@ class QueueServer(managers.Server):
     def forsake(self) -> None:
         """In a forked process: close its copies, so that a slave sees the end of the real master's connections."""
         for sock in [*self.listener.sockets, *self._door.sockets(), *self._connections]:
-            try:
+            with contextlib.suppress(OSError):
                 os.close(sock.fileno())
-            except OSError:
-                pass
 
     def _admit(self, sock: socket.socket, peer: str) -> None:
         connection = Connection(sock)
@@ -97,7 +114,7 @@ class QueueServer(managers.Server):
             log.warning("parallel: the connection from %s cannot be served: %s", peer, error)
             self._hang_up(connection)
 
-    def handle_request(self, conn: Connection) -> None:
+    def handle_request(self, conn: Any) -> None:
         """The life of one connection: introduce itself, then call."""
         role: Role = ()
         try:
@@ -118,7 +135,7 @@ class QueueServer(managers.Server):
             self._hang_up(conn)
             self.on_disconnect(role)
 
-    def serve_client(self, conn: Connection) -> None:
+    def serve_client(self, conn: Any) -> None:
         """Answer calls until the peer hangs up."""
         request = conn.recv()
         while True:
@@ -145,7 +162,7 @@ class QueueServer(managers.Server):
 class QueueManager(managers.BaseManager):
     """The manager of the queues: its server runs in this process's threads."""
 
-    def __init__(self, address: Tuple[str, int], authkey: bytes) -> None:
+    def __init__(self, address: tuple[str, int], authkey: bytes) -> None:
         super().__init__(address, authkey, serializer=SERIALIZER)
 
     def get_server(self) -> QueueServer:
@@ -154,8 +171,8 @@ class QueueManager(managers.BaseManager):
         return QueueServer(state._registry, state._address, state._authkey, state._serializer)
 
 
-def _gather(conn: Connection, request: Request) -> Tuple[List[Tuple[Any, ...]], Optional[Request]]:
-    """The arguments of ``request`` and of the calls like it that were received with it, and the other call after them."""
+def _gather(conn: Connection, request: Request) -> tuple[list[tuple[Any, ...]], Request | None]:
+    """The arguments of ``request`` and of the calls like it that came with it, and the other call after them."""
     ident, name, args, _ = request
     batch = [args]
     while len(batch) < _MOST_GATHERED and conn.pending():
@@ -166,7 +183,7 @@ def _gather(conn: Connection, request: Request) -> Tuple[List[Tuple[Any, ...]], 
     return batch, None
 
 
-def _answer(method: Callable[..., Any], args: Tuple[Any, ...]) -> Tuple[str, Any]:
+def _answer(method: Callable[..., Any], args: tuple[Any, ...]) -> tuple[str, Any]:
     try:
         return "#RETURN", method(*args)
     except Exception as error:
@@ -174,7 +191,7 @@ def _answer(method: Callable[..., Any], args: Tuple[Any, ...]) -> Tuple[str, Any
         return "#ERROR", f"{type(error).__name__}: {error}"
 
 
-_servers: "weakref.WeakSet[QueueServer]" = weakref.WeakSet()
+_servers: weakref.WeakSet[QueueServer] = weakref.WeakSet()
 
 
 def _forsake_all() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from typing import List
 
 from ..core.roster import SlaveRecord, SlaveState
 from .books import Books, TrayState, names
@@ -20,7 +19,7 @@ def why_waiting(books: Books, tray: TrayState) -> str:
     expected = [slave for slave in books.roster.slaves.values() if slave.state is SlaveState.EXPECTED]
     lost = [slave for slave in books.roster.slaves.values() if slave.state is SlaveState.LOST]
     left = f"{tray.unsettled} task{'' if tray.unsettled == 1 else 's'} left"
-    parts: List[str] = []
+    parts: list[str] = []
     if ready:
         leases = [books.table.leases[slave.number] for slave in ready if slave.number in books.table.leases]
         oldest = max((time.monotonic() - lease.granted for lease in leases), default=0.0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from typing import Deque, Optional, Tuple
+from typing import Any
 
 from slave.outcome import unpack_failure
 
@@ -17,7 +17,7 @@ from .books import Books, Settled, TrayState, log
 class Tray:
     """See the module's text.  Safe to use from several threads."""
 
-    def __init__(self, books: Books, setup: Optional[bytes]) -> None:
+    def __init__(self, books: Books, setup: bytes | None) -> None:
         self._books = books
         self.id = next(books.tray_ids)
         self._state = TrayState(self.id, setup, books.lock)
@@ -27,8 +27,9 @@ class Tray:
     def add(self, payload: bytes) -> None:
         """One more task.  Raises `ManagerClosed`.
 
-        Takes the lock only to wake a slave: the task is left where the next who holds the lock enters it into the table.
-        Nobody sleeps over it: a slave first stands in `idle` and then looks for tasks, here a task comes first and then the look.
+        Takes the lock only to wake a slave: the task is left where the next who holds the lock enters it into the
+        table. Nobody sleeps over it: a slave first stands in `idle` and then looks for tasks, here a task comes first
+        and then the look.
         """
         books = self._books
         if books.closing:
@@ -38,7 +39,7 @@ class Tray:
             with books.lock:
                 books.wake_idle(1)
 
-    def take(self) -> Optional[Deque[Settled]]:
+    def take(self) -> deque[Settled] | None:
         """All outcomes that are ready, in the order of completion; None when no task is left.  Waits.
 
         Raises `NoMoreSlavesError` or `RemoteError` when nothing is ready and no slave can go on with the context,
@@ -91,7 +92,7 @@ class Tray:
         if not books.open_to_joiners:
             raise NoMoreSlavesError(f"{state.unsettled} tasks are left and {status.how_all_ended(books)}")
 
-    def _setup_failure(self) -> Optional[Tuple[str, object]]:
+    def _setup_failure(self) -> tuple[str, Any] | None:
         for number, data in self._state.failures.items():
             return str(self._books.roster.slaves[number]), data
         return None

@@ -1,0 +1,1 @@
+"""The tests: core/ is pure, the others use real processes and sockets; support/ is what they share."""

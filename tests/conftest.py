@@ -1,0 +1,88 @@
+"""What every test gets: a folder and a home of its own, and a check that nothing is left behind."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Callable
+
+import pytest
+
+import parallel
+from tests.support.waiting import eventually
+
+Make = Callable[..., parallel.Manager]
+
+
+@pytest.fixture(autouse=True)
+def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Work in an empty folder, with an empty home: no key and no output of anybody else."""
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.delenv("PARALLEL_AUTHKEY", raising=False)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def children() -> list[str]:
+    """Command lines of this process's children."""
+    found = []
+    for task in Path("/proc/self/task").iterdir():
+        for pid in (task / "children").read_text().split():
+            try:
+                found.append(f"{pid}: " + Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " "))
+            except OSError:
+                continue  # it has just ended
+    return found
+
+
+def ours() -> list[str]:
+    """Names of this library's threads."""
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("parallel")]
+
+
+def descriptors() -> list[str]:
+    """This process's open descriptors."""
+    found = []
+    for fd in os.listdir("/proc/self/fd"):
+        try:
+            found.append(f"{fd}: " + os.readlink(f"/proc/self/fd/{fd}"))
+        except OSError:
+            continue  # the descriptor of the listing itself
+    return found
+
+
+@pytest.fixture(autouse=True)
+def nothing_left(own_folder: Path) -> Iterator[None]:
+    """Threads, processes and descriptors of a test are gone when it is over."""
+    if not Path("/proc/self/fd").exists():
+        yield
+        return
+    before_children, before = children(), len(descriptors())
+    yield
+    eventually(lambda: not ours(), 5, f"the end of threads {ours()}")
+    new = eventually(lambda: [[one for one in children() if one not in before_children]], 0)
+    eventually(lambda: not [one for one in children() if one not in before_children], 5, f"the end of processes {new}")
+    eventually(lambda: len(descriptors()) <= before, 5, f"{before} descriptors as before, not {descriptors()}")
+
+
+@pytest.fixture
+def make(own_folder: Path) -> Iterator[Make]:
+    """Makes managers with local slaves; ends them after the test and checks their lease tables."""
+    made: list[parallel.Manager] = []
+
+    def build(slaves: int = 1, **options: object) -> parallel.Manager:
+        manager = parallel.Manager(**options)  # type: ignore[arg-type]  # each test knows its options
+        made.append(manager)
+        for _ in range(slaves):
+            manager.add_slave(parallel.LocalSlave())
+        return manager
+
+    yield build
+    for manager in made:
+        with manager.books.lock:
+            manager.books.table.check()
+        manager.shutdown()

@@ -1,0 +1,261 @@
+"""Tasks and setups that the tests send to slaves."""
+
+from __future__ import annotations
+
+import collections
+import gc
+import os
+import random
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Callable, NamedTuple, NoReturn
+
+
+def give(*values: object) -> Any:
+    """What it was given: nothing as None, one as itself, more as a tuple."""
+    return values[0] if len(values) == 1 else values or None
+
+
+def square(x: float) -> float:
+    return x * x
+
+
+def arguments_are(*args: object) -> tuple[object, ...]:
+    """The arguments as the slave saw them."""
+    return args
+
+
+class Slotted:
+    """A task with __slots__ and no __dict__."""
+
+    __slots__ = ("x",)
+
+    def __init__(self, x: int) -> None:
+        self.x = x
+
+    def __call__(self, *args: object) -> int:
+        return self.x
+
+
+class Falsy(Slotted):
+    """A task that is false."""
+
+    def __bool__(self) -> bool:
+        return False
+
+    def __len__(self) -> int:
+        return 0
+
+
+class Counter:
+    """Has a bound method to be a task."""
+
+    def __init__(self, start: int) -> None:
+        self.start = start
+
+    def plus_one(self) -> int:
+        return self.start + 1
+
+
+def raise_value_error(message: str = "no good") -> NoReturn:
+    raise ValueError(message)
+
+
+class Particular(Exception):
+    """Its constructor takes other arguments than its args, so that its own pickle cannot be loaded."""
+
+    def __init__(self, code: int, *, where: str) -> None:
+        super().__init__(f"code {code} at {where}")
+        self.code, self.where = code, where
+
+
+def raise_particular() -> NoReturn:
+    raise Particular(7, where="the door")
+
+
+class Stubborn(Exception):
+    """Cannot be pickled."""
+
+    def __init__(self) -> None:
+        super().__init__("stubborn")
+        self.lock = threading.Lock()
+
+
+def raise_stubborn() -> NoReturn:
+    raise Stubborn
+
+
+class MuteError(Exception):
+    """Its str() fails."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("mute")
+
+
+def raise_mute() -> NoReturn:
+    raise MuteError
+
+
+def unpicklable() -> object:
+    return {"model": [threading.Lock()]}
+
+
+def leave(code: int | None = 3) -> NoReturn:
+    sys.exit(code)
+
+
+def interrupt() -> NoReturn:
+    raise KeyboardInterrupt("by the task itself")
+
+
+def recurse() -> int:
+    return 1 + recurse()
+
+
+def stranger() -> object:
+    """An instance of a class that exists in the slave only."""
+    module = type(sys)("only_here")
+    exec("class Thing: pass", module.__dict__)
+    sys.modules["only_here"] = module
+    return module.Thing()
+
+
+def setup_log(path: str, value: object) -> object:
+    """Say in a file that this setup ran in this process, and return ``value``."""
+    with Path(path).open("a") as log:
+        log.write(f"{os.getpid()}\n")
+    return value
+
+
+def failing_setup() -> NoReturn:
+    raise LookupError("no such data set")
+
+
+def failing_setup_on(number: int) -> str:
+    """Fails on the slave whose output file has this number."""
+    if f"slave{number}." in os.readlink("/proc/self/fd/1"):
+        raise LookupError("not on this one")
+    return "fine"
+
+
+def dying_setup() -> NoReturn:
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError("still alive")
+
+
+class Held:
+    """What a setup returned; can be counted in the slave's memory."""
+
+
+def hold() -> Held:
+    return Held()
+
+
+def count_held(*_: object) -> int:
+    gc.collect()
+    return sum(isinstance(thing, Held) for thing in gc.get_objects())
+
+
+def who() -> tuple[str, int]:
+    return socket.gethostname(), os.getpid()
+
+
+def pid_of(*_: object) -> int:
+    return os.getpid()
+
+
+def say(text: str) -> None:
+    print(text)
+
+
+def die(signum: int = signal.SIGKILL) -> NoReturn:
+    os.kill(os.getpid(), signum)
+    raise AssertionError("still alive")
+
+
+def die_once(path: str) -> str:
+    """Kill this process the first time."""
+    mark = Path(path)
+    if not mark.exists():
+        mark.write_text(str(os.getpid()))
+        die()
+    return "survived"
+
+
+def wait_for(path: str, *_: object) -> int:
+    """Tell by ``path.started`` that it runs, and run until ``path`` exists."""
+    with Path(path + ".started").open("a") as log:
+        log.write(f"{os.getpid()}\n")
+    pause = threading.Event()
+    while not Path(path).exists():
+        pause.wait(0.01)
+    return os.getpid()
+
+
+def spin(seconds: float, *_: object) -> float:
+    """Keep the processor busy."""
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        pass
+    return seconds
+
+
+def blob(size: int, *_: object) -> bytes:
+    return bytes(size)
+
+
+class Weighed(NamedTuple):
+    """A large value, checked without sending it."""
+
+    size: int
+    total: int
+
+
+def random_number(*_: object) -> float:
+    return random.random()
+
+
+def surroundings() -> tuple[str, list[str], list[str]]:
+    return str(Path.cwd()), sys.path, sys.argv
+
+
+def call(function: Callable[..., object], *args: object) -> object:
+    return function(*args)
+
+
+def history() -> Iterator[int]:
+    yield from collections.deque([1, 2])
+
+
+def make_manager() -> object:
+    """What a task must not do."""
+    import parallel
+
+    return parallel.Manager()
+
+
+def version(*_: object) -> tuple[int, int]:
+    return sys.version_info[:2]
+
+
+def leave_child() -> int:
+    """Start a child that outlives the task."""
+    child = os.fork()
+    if not child:
+        threading.Event().wait(600)
+        os._exit(0)
+    return child
+
+
+def setup_is_lock(lock: object) -> bool:
+    return hasattr(lock, "acquire")
+
+
+def speak_and_die() -> NoReturn:
+    print("I ran out of ink")
+    os._exit(9)
