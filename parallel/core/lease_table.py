@@ -174,7 +174,7 @@ class LeaseTable:
     # -- within
 
     def _oldest(self, may_run: Callable[[int], bool]) -> tuple[deque[Task], float]:
-        """Of the queues that may be run the one with the oldest task, and the id from which on another one has its turn."""
+        """Of the queues that may be run the one with the oldest task, and the id from which another's turn is."""
         best: deque[Task] = deque()
         bound = math.inf
         for context, queue in self._queues.items():

@@ -98,7 +98,9 @@ class QueueServer(managers.Server):
 
     def forsake(self) -> None:
         """In a forked process: close its copies, so that a slave sees the end of the real master's connections."""
-        for sock in [*self.listener.sockets, *self._door.sockets(), *self._connections]:
+        open_ones: list[socket.socket | Connection] = [*self.listener.sockets, *self._door.sockets()]
+        open_ones += list(self._connections)
+        for sock in open_ones:
             with contextlib.suppress(OSError):
                 os.close(sock.fileno())
 

@@ -1,0 +1,344 @@
+"""The lease table against a model that does its own counting, and every counter-example as a test with a name."""
+
+from __future__ import annotations
+
+import os
+from typing import Optional
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from parallel.core.lease_table import Lease, LeaseTable
+from parallel.core.pacing import LEASE_BYTES, LEASE_SECONDS, MOST_TASKS, Pacing
+from parallel.core.task import MOVES, IllegalMove, Move, State, Task
+
+TERM = 8.0
+STEPS = [0.0, 1.0, TERM / 2, TERM, 2.5 * TERM]
+SLAVES = st.integers(0, 2)
+CONTEXTS = st.integers(1, 3)
+
+
+class TableMachine(RuleBasedStateMachine):
+    """Drives a table at random.
+
+    The model: for each task where it is, counted here and not read from the table; for each lease its order and the time
+    until which it lasts.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 100.0
+        self.max_attempts = 2
+        self.table = LeaseTable(TERM, self.max_attempts)
+        self.pace = Pacing()
+        self.next_id = 1
+        self.context_of: dict[int, int] = {}
+        self.waiting: list[int] = []  # what waits, in the order in which it must be granted
+        self.held: dict[int, list[int]] = {}  # by slave, in the order of the lease
+        self.until: dict[int, float] = {}  # by slave
+        self.blame: dict[int, int] = {}
+        self.attempts: dict[int, int] = {}
+        self.finished: set[int] = set()
+
+    @initialize(seconds=st.sampled_from([0.0, 0.04, 1.0]))
+    def measure(self, seconds: float) -> None:
+        self.pace.learn(1, 1, seconds)
+        self.pace.learn(2, 1, 0.03)
+
+    @rule(context=CONTEXTS, size=st.sampled_from([1, LEASE_BYTES // 2, LEASE_BYTES]))
+    def add(self, context: int, size: int) -> None:
+        self.table.add(Task(self.next_id, context, b"x" * size if size == 1 else _Sized(size)))
+        self.context_of[self.next_id] = context
+        self.waiting.append(self.next_id)
+        self.next_id += 1
+
+    @rule(slave=SLAVES, barred=st.sets(CONTEXTS), share=st.integers(1, 5))
+    def grant(self, slave: int, barred: set[int], share: int) -> None:
+        if slave in self.held:
+            return
+        lease = self.table.grant(slave, self.now, lambda context: context not in barred, share, self.pace)
+        may = [id for id in self._turn() if self.context_of[id] not in barred]
+        if lease is None:
+            assert not may
+            return
+        got = list(lease.tasks)
+        assert got == may[: len(got)], "not the oldest ones, in order"
+        assert 1 <= len(got) <= share
+        if all(self.pace.seconds_per_task(self.context_of[id]) is None for id in got):
+            assert len(got) == 1, "several tasks of which nothing is known"
+        known = sum(self.pace.seconds_per_task(self.context_of[id]) or 0.0 for id in got)
+        assert len(got) == 1 or known <= LEASE_SECONDS * 1.001
+        for id in got:
+            self.waiting.remove(id)
+            self.attempts[id] = self.attempts.get(id, 0) + 1
+            assert lease.tasks[id].attempt == self.attempts[id]
+        self.held[slave] = got
+        self.until[slave] = self.now + TERM
+
+    def _turn(self) -> list[int]:
+        """Waiting tasks in the order of their turn: within a context as they stand, between contexts the older head."""
+        queues: dict[int, list[int]] = {}
+        for id in self.waiting:
+            queues.setdefault(self.context_of[id], []).append(id)
+        order = []
+        while any(queues.values()):
+            head = min((queue for queue in queues.values() if queue), key=lambda queue: queue[0])
+            order.append(head.pop(0))
+        return order
+
+    @rule(data=st.data())
+    @precondition(lambda self: self.next_id > 1)
+    def settle(self, data: st.DataObject) -> None:
+        id = data.draw(st.integers(1, self.next_id - 1))
+        task = self.table.settle(id)
+        assert (task is not None) == (id not in self.finished), "an outcome was lost or given twice"
+        self._finish(id)
+
+    def _finish(self, id: int) -> None:
+        self.finished.add(id)
+        if id in self.waiting:
+            self.waiting.remove(id)
+        for slave in list(self.held):
+            self._unhold(slave, [id])
+
+    def _unhold(self, slave: int, ids: list[int]) -> list[int]:
+        out = [id for id in self.held.get(slave, []) if id in ids]
+        if slave in self.held:
+            self.held[slave] = [id for id in self.held[slave] if id not in ids]
+            if not self.held[slave]:
+                del self.held[slave], self.until[slave]
+        return out
+
+    @rule(slave=SLAVES, data=st.data())
+    def hand_back(self, slave: int, data: st.DataObject) -> None:
+        held = self.held.get(slave, [])
+        ids = data.draw(st.none() | st.lists(st.sampled_from([*held, 999_999]), unique=True))
+        back = self._unhold(slave, held if ids is None else ids)
+        if ids is not None:
+            back.sort(key=ids.index)
+        assert self.table.hand_back(slave, ids) == len(back)
+        self.waiting[:0] = back
+
+    @rule(slave=SLAVES, data=st.data(), current=st.booleans())
+    def recall(self, slave: int, data: st.DataObject, current: bool) -> None:
+        held = self.held.get(slave, [])
+        running = data.draw(st.sampled_from([0, 999_999, *held]))
+        lease = self.table.leases.get(slave)
+        id = lease.id if lease is not None and current else 999_999
+        behind: list[int] = []
+        if current and running:
+            behind = held[held.index(running) + 1 :] if running in held else list(held)
+        assert self.table.hand_back_after(slave, id, running) == len(behind)
+        self.waiting[:0] = self._unhold(slave, behind)
+
+    @rule(slave=SLAVES, data=st.data())
+    def lose(self, slave: int, data: st.DataObject) -> None:
+        running = data.draw(st.sampled_from([0, 999_999, *self.held.get(slave, [])]))
+        self._lose(slave, running)
+
+    def _lose(self, slave: int, running: int) -> None:
+        back = self._unhold(slave, list(self.held.get(slave, [])))
+        given_up = self.table.lose(slave, running, "it was killed")
+        assert slave not in self.table.leases
+        if running in back:
+            self.blame[running] = self.blame.get(running, 0) + 1
+            back.remove(running)
+            if self.blame[running] == self.max_attempts:
+                assert given_up is not None and given_up.task.id == running
+                assert given_up.ends == ["it was killed"] * self.max_attempts
+                self._finish(running)
+            else:
+                assert given_up is None
+                back.insert(0, running)
+        else:
+            assert given_up is None
+        self.waiting[:0] = back
+
+    @rule(slave=SLAVES)
+    def renew(self, slave: int) -> None:
+        self.table.renew(slave, self.now)
+        if slave in self.until:
+            self.until[slave] = self.now + TERM
+
+    @rule(slave=SLAVES, step=st.sampled_from(STEPS))
+    def shorten(self, slave: int, step: float) -> None:
+        self.table.shorten(slave, self.now + step)
+        if slave in self.until:
+            self.until[slave] = min(self.until[slave], self.now + step)
+
+    @rule(step=st.sampled_from(STEPS))
+    def pass_time(self, step: float) -> None:
+        self.now += step
+
+    @rule(step=st.sampled_from(STEPS))
+    def stand_still(self, step: float) -> None:
+        """The master was stopped: time passes for nobody's lease."""
+        self.now += step
+        self.table.shift(step)
+        for slave in self.until:
+            self.until[slave] += step
+
+    @rule()
+    def expire(self) -> None:
+        expired = self.table.expired(self.now)
+        assert sorted(expired) == sorted(slave for slave, until in self.until.items() if until <= self.now)
+        for slave in expired:
+            self._lose(slave, self.held[slave][0])
+
+    @rule(context=CONTEXTS)
+    def drop(self, context: int) -> None:
+        gone = [id for id, of in self.context_of.items() if of == context and id not in self.finished]
+        assert self.table.drop(context) == len(gone)
+        for id in gone:
+            self._finish(id)
+
+    @invariant()
+    def table_is_sound(self) -> None:
+        self.table.check()
+        assert self.table.waiting == len(self.waiting)
+        assert {slave: list(lease.tasks) for slave, lease in self.table.leases.items()} == self.held
+        assert set(self.table.tasks) == set(self.context_of) - self.finished
+
+
+class _Sized(bytes):
+    """Claims to be as long as it says, to save memory."""
+
+    def __new__(cls, size: int) -> _Sized:
+        self = super().__new__(cls)
+        self.size = size
+        return self
+
+    size: int
+
+    def __len__(self) -> int:
+        return self.size
+
+
+TestTable = TableMachine.TestCase
+TestTable.settings = settings(
+    max_examples=int(os.environ.get("PARALLEL_TEST_EXAMPLES", "200")),
+    stateful_step_count=40,
+    deadline=None,
+    print_blob=True,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+
+
+def table_with(tasks: int, seconds: Optional[float] = 0.001, max_attempts: int = 3) -> tuple[LeaseTable, Pacing]:
+    table, pace = LeaseTable(TERM, max_attempts), Pacing()
+    if seconds is not None:
+        pace.learn(1, 1, seconds)
+    for id in range(1, tasks + 1):
+        table.add(Task(id, 1, b"x"))
+    return table, pace
+
+
+def grant(table: LeaseTable, pace: Pacing, slave: int = 0, now: float = 0.0, share: int = MOST_TASKS) -> Lease:
+    lease = table.grant(slave, now, lambda context: True, share, pace)
+    assert lease is not None
+    return lease
+
+
+def test_a_first_lease_holds_one_task() -> None:
+    assert list(grant(*table_with(10, seconds=None)).tasks) == [1]
+
+
+@pytest.mark.parametrize(("seconds", "tasks"), [(0.001, 100), (0.05, 2), (0.1, 1), (60.0, 1), (0.0, 500)])
+def test_a_lease_holds_a_tenth_of_a_second_of_work(seconds: float, tasks: int) -> None:
+    table, pace = table_with(500, seconds)
+    assert len(grant(table, pace).tasks) == tasks
+
+
+def test_a_lease_holds_no_more_than_the_share() -> None:
+    table, pace = table_with(100)
+    assert len(grant(table, pace, share=7).tasks) == 7
+
+
+def test_a_lease_of_large_tasks_is_limited_in_bytes() -> None:
+    table, pace = table_with(0, 0.0001)
+    for id in range(1, 10):
+        table.add(Task(id, 1, bytes(LEASE_BYTES // 2)))
+    assert len(grant(table, pace).tasks) == 2
+
+
+def test_contexts_are_mixed_in_the_order_of_adding() -> None:
+    table, pace = table_with(0)
+    for context in (1, 2):
+        pace.learn(context, 1, 0.001)
+    for id, context in enumerate([1, 1, 2, 1, 2], 1):
+        table.add(Task(id, context, b""))
+    assert list(grant(table, pace).tasks) == [1, 2, 3, 4, 5]
+
+
+def test_a_task_that_comes_back_goes_to_the_front_and_keeps_count() -> None:
+    table, pace = table_with(3)
+    first = grant(table, pace, share=2)
+    table.hand_back(0)
+    again = grant(table, pace, slave=1)
+    assert list(again.tasks) == [1, 2, 3]
+    assert [task.attempt for task in again.tasks.values()] == [2, 2, 1]
+    assert first.tasks == {}
+
+
+def test_the_blame_falls_on_the_running_task_alone() -> None:
+    table, pace = table_with(3, max_attempts=1)
+    grant(table, pace)
+    given_up = table.lose(0, 2, "it was killed")
+    assert given_up is not None and given_up.task.id == 2
+    assert sorted(table.tasks) == [1, 3]
+
+
+def test_a_late_outcome_settles_a_task_that_waits_again() -> None:
+    table, pace = table_with(1)
+    grant(table, pace)
+    table.lose(0, 1, "it was silent")
+    assert table.settle(1) is not None
+    assert table.settle(1) is None
+    assert table.grant(1, 0.0, lambda context: True, 1, pace) is None
+    table.check()
+
+
+def test_a_late_outcome_settles_a_task_that_runs_elsewhere() -> None:
+    table, pace = table_with(1)
+    grant(table, pace)
+    table.lose(0, 1, "it was silent")
+    grant(table, pace, slave=1)
+    assert table.settle(1) is not None
+    assert table.leases == {}
+    assert table.lose(1, 1, "it was killed") is None
+
+
+def test_leases_expire_at_their_term_and_not_before() -> None:
+    table, pace = table_with(2)
+    grant(table, pace, now=10.0)
+    assert table.expired(10.0 + TERM - 0.001) == []
+    assert table.expired(10.0 + TERM) == [0]
+    table.renew(0, 12.0)
+    assert table.expired(10.0 + TERM) == []
+
+
+def test_only_old_leases_with_tasks_behind_are_overdue() -> None:
+    table, pace = table_with(5)
+    lease = grant(table, pace, share=2)
+    assert table.overdue(0.1, 0.2) == []
+    assert table.overdue(0.2, 0.2) == [lease]
+    lease.recalled = True
+    assert table.overdue(0.2, 0.2) == []
+    grant(table, pace, slave=1, share=1)
+    assert table.overdue(9.0, 0.2) == []
+
+
+@pytest.mark.parametrize("state", State)
+@pytest.mark.parametrize("move", Move)
+def test_an_illegal_move_raises_and_changes_nothing(state: State, move: Move) -> None:
+    task = Task(1, 1, b"")
+    task.state = state
+    if (state, move) in MOVES:
+        task.move(move)
+        assert task.state is MOVES[state, move]
+    else:
+        with pytest.raises(IllegalMove, match=move.name):
+            task.move(move)
+        assert task.state is state

@@ -1,0 +1,211 @@
+"""The server's port, as strangers and as key holders find it."""
+
+from __future__ import annotations
+
+import functools
+import os
+import pickle
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import parallel
+from parallel.service import door as door_module
+from slave import handshake, wire
+from slave.dial import dial
+from tests.conftest import Make, ours
+from tests.support import tasks
+from tests.support.waiting import eventually
+
+KEY = b"the key of these tests"
+
+
+def address(manager: parallel.Manager) -> tuple[str, int]:
+    return "127.0.0.1", manager.address[1]
+
+
+def works(manager: parallel.Manager) -> bool:
+    context = manager.get_context()
+    context.add_task(functools.partial(tasks.give, "works"))
+    return list(context.get_results_unordered()) == ["works"]
+
+
+def knock(manager: parallel.Manager) -> socket.socket:
+    sock = socket.create_connection(address(manager), 5)
+    wire.read_exactly(sock, handshake.GREETING_SIZE)
+    return sock
+
+
+def hung_up(sock: socket.socket) -> bool:
+    """Whether the server closes the connection without another word but a verdict."""
+    sock.settimeout(5)
+    try:
+        rest = sock.recv(1000)
+        return rest == b"" or (len(rest) <= handshake.VERDICT_SIZE and sock.recv(1000) == b"")
+    except ConnectionResetError:
+        return True
+    finally:
+        sock.close()
+
+
+@pytest.fixture
+def manager(make: Make) -> parallel.Manager:
+    made = make(1, authkey=KEY)
+    made.wait_for_slaves(1, 10)
+    return made
+
+
+class Bomb:
+    """Unpickling it leaves a trace."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, ("exploded",)
+
+
+@pytest.mark.parametrize(
+    "first_words",
+    [
+        b"GET / HTTP/1.1\r\nHost: there\r\n\r\n".ljust(handshake.ANSWER_SIZE),
+        os.urandom(handshake.ANSWER_SIZE),
+        pickle.dumps(Bomb(), 5).ljust(handshake.ANSWER_SIZE),
+        b"\x00" * handshake.ANSWER_SIZE,
+        (1 << 63).to_bytes(8, "big") * 10,
+    ],
+)
+def test_noise_is_hung_up_on_and_not_unpickled(manager: parallel.Manager, first_words: bytes) -> None:
+    sock = knock(manager)
+    sock.sendall(first_words)
+    assert hung_up(sock)
+    assert works(manager)
+    assert not Path("exploded").exists()
+
+
+def test_a_wrong_key_and_a_replayed_handshake_are_refused(manager: parallel.Manager) -> None:
+    sock = knock(manager)
+    sock.sendall(handshake.answer(b"another key altogether", bytes(handshake.greeting())))
+    assert hung_up(sock)
+    with socket.create_connection(address(manager)) as good:
+        greeted = wire.read_exactly(good, handshake.GREETING_SIZE)
+        recorded = handshake.answer(KEY, greeted)
+        good.sendall(recorded)
+        verdict = wire.read_exactly(good, handshake.VERDICT_SIZE)
+        handshake.accept(KEY, greeted, recorded, verdict)
+    replayed = knock(manager)
+    replayed.sendall(recorded)
+    assert hung_up(replayed)
+
+
+def test_silent_and_halting_strangers_are_hung_up_on_in_time(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(door_module, "HANDSHAKE_SECONDS", 0.3)
+    manager = make(1, authkey=KEY)
+    assert works(manager)
+    silent, halting = knock(manager), knock(manager)
+    halting.sendall(b"half an answer")
+    assert works(manager)
+    assert hung_up(silent) and hung_up(halting)
+
+
+def test_a_thousand_strangers_do_not_keep_a_slave_out(make: Make) -> None:
+    manager = make(0, port=0, authkey=KEY)
+    strangers = [socket.create_connection(address(manager)) for _ in range(1000)]
+    try:
+        threads = len(ours())
+        manager.add_slave(parallel.LocalSlave())
+        assert works(manager)
+        assert len(ours()) < threads + 10
+    finally:
+        for stranger in strangers:
+            stranger.close()
+
+
+def call(manager: parallel.Manager, *message: object) -> Any:
+    connection = dial([address(manager)], KEY, 5.0)
+    try:
+        connection.send((None, "accept_connection", (("test",),), {}))
+        assert connection.recv() == ("#RETURN", None)
+        connection.send(message)
+        return connection.recv()
+    finally:
+        connection.close()
+
+
+@pytest.mark.parametrize("ident", ["tasks", "results", "agents", "0", "nothing", None])
+@pytest.mark.parametrize("method", ["__class__", "_books", "agent_ended", "shutdown", "ident", "__init__", "create"])
+def test_key_holders_reach_only_what_is_exposed(manager: parallel.Manager, ident: object, method: str) -> None:
+    kind, text = call(manager, ident, method, (), {})
+    assert kind == "#TRACEBACK" and "for slaves" in text
+    assert works(manager)
+
+
+@pytest.mark.parametrize("function", ["shutdown", "create", "debug_info", "number_of_objects", "incref", "serve"])
+def test_key_holders_cannot_use_the_stock_servers_functions(manager: parallel.Manager, function: str) -> None:
+    connection = dial([address(manager)], KEY, 5.0)
+    connection.send((None, function, (), {}))
+    assert connection.recv() == ("#TRACEBACK", f"{function!r} is not for slaves")
+    with pytest.raises((EOFError, OSError)):
+        connection.recv()
+    connection.close()
+    assert works(manager)
+
+
+def test_a_call_that_fails_is_answered_with_its_reason(manager: parallel.Manager) -> None:
+    assert call(manager, "tasks", "fetch", (99, 1, []), {}) == (
+        "#ERROR",
+        "UnknownSlave: slave 99 with process 1 is not known here",
+    )
+    kind, text = call(manager, "tasks", "fetch", (), {})
+    assert kind == "#ERROR" and "TypeError" in text
+
+
+@pytest.mark.parametrize("message", ["nonsense", (1, 2), ("tasks", "fetch", 7, {}), (b"x" * 300_000,)])
+def test_key_holders_that_make_no_sense_are_cut_off(
+    manager: parallel.Manager, message: object, caplog: pytest.LogCaptureFixture
+) -> None:
+    connection = dial([address(manager)], KEY, 5.0)
+    connection.send((None, "accept_connection", (("test",),), {}))
+    connection.recv()
+    connection.send(message)
+    try:
+        kind, _ = connection.recv()
+        assert kind == "#ERROR"
+    except (EOFError, OSError):
+        eventually(lambda: "made no sense" in caplog.text, 5)
+    connection.close()
+    assert works(manager)
+
+
+def test_one_way_calls_that_make_no_sense_cost_only_their_connection(manager: parallel.Manager) -> None:
+    connection = dial([address(manager)], KEY, 5.0)
+    connection.send((None, "accept_connection", (("test",),), {}))
+    connection.recv()
+    connection.send(("results", "post", ("no", "such", "post"), {}))
+    with pytest.raises((EOFError, OSError)):
+        connection.recv()
+    connection.close()
+    assert works(manager)
+
+
+def test_only_the_loopback_listens_unless_slaves_may_come_from_elsewhere(make: Make) -> None:
+    manager = make(1)
+    assert works(manager)
+    assert listening(manager.address[1]) == {"127.0.0.1"}
+    open_manager = make(0, port=0)
+    assert listening(open_manager.address[1]) <= {"::", "0.0.0.0"}
+
+
+def listening(port: int) -> set[str]:
+    """Local addresses with a listening TCP socket on that port."""
+    found = set()
+    for table, family in (("tcp", socket.AF_INET), ("tcp6", socket.AF_INET6)):
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            local, _, state = line.split()[1:4]
+            host, _, hex_port = local.partition(":")
+            if state == "0A" and int(hex_port, 16) == port:
+                raw = bytes.fromhex(host)
+                words = [raw[at : at + 4][::-1] for at in range(0, len(raw), 4)]
+                found.add(socket.inet_ntop(family, b"".join(words)))
+    return found

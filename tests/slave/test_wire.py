@@ -1,0 +1,146 @@
+"""Frames on a real socket pair."""
+
+from __future__ import annotations
+
+import pickle
+import socket
+import struct
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from slave import wire
+from slave.errors import ProtocolError
+
+
+class Pair:
+    """Two connected ends; what one sends is read by the other in the meantime, as large frames need."""
+
+    def __init__(self) -> None:
+        self.a_sock, self.b_sock = socket.socketpair()
+        self.a, self.b = wire.Connection(self.a_sock), wire.Connection(self.b_sock)
+
+    def through(self, *messages: object) -> list[Any]:
+        sender = threading.Thread(target=lambda: [self.a.send(message) for message in messages])
+        sender.start()
+        received = [self.b.recv() for _ in messages]
+        sender.join()
+        return received
+
+    def close(self) -> None:
+        self.a.close()
+        self.b.close()
+
+
+@pytest.fixture
+def pair() -> Iterator[Pair]:
+    made = Pair()
+    yield made
+    made.close()
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.text(),
+            st.integers(),
+            st.sampled_from([0, 1, 100, 32_767, 32_768, 262_131, 262_132, 262_133, 262_144, 700_000]),
+        ),
+        max_size=8,
+    )
+)
+def test_messages_arrive_whole_and_in_order(parts: list[tuple[str, int, int]]) -> None:
+    pair = Pair()
+    try:
+        messages = [(text, number, wire.opaque(b"z" * size), b"q" * (size // 3)) for text, number, size in parts]
+        for (text, number, size), got in zip(parts, pair.through(*messages)):
+            assert got[:2] == (text, number)
+            assert bytes(got[2]) == b"z" * size and got[3] == b"q" * (size // 3)
+    finally:
+        pair.close()
+
+
+def test_small_payloads_stay_bytes_and_large_ones_are_buffers() -> None:
+    assert wire.opaque(b"small") == b"small"
+    assert isinstance(wire.opaque(bytes(wire.OUT_OF_BAND)), pickle.PickleBuffer)
+
+
+def test_many_buffers_in_one_message(pair: Pair) -> None:
+    buffers = [bytearray(b"%d" % number) for number in range(2000)]
+    (got,) = pair.through([pickle.PickleBuffer(buffer) for buffer in buffers])
+    assert got == buffers
+
+
+def test_the_end_of_a_stream_is_told(pair: Pair) -> None:
+    pair.a.close()
+    with pytest.raises(EOFError, match="closed"):
+        pair.b.recv()
+
+
+def test_an_end_in_the_middle_of_a_frame_is_told(pair: Pair) -> None:
+    pair.a_sock.sendall(struct.pack("!IQ", 0, 1 << 20) + b"some")
+    pair.a.close()
+    with pytest.raises(EOFError, match="in the middle of a message"):
+        pair.b.recv()
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        struct.pack("!IQ", 0, 1 << 63),
+        struct.pack("!IQ", 1 << 31, 10),
+        struct.pack("!IQQ", 1, 10, 1 << 63),
+        b"GET / HTTP/1.1\r\n\r\n",
+    ],
+)
+def test_a_frame_that_announces_too_much_is_refused(pair: Pair, head: bytes) -> None:
+    pair.a_sock.sendall(head)
+    with pytest.raises(ProtocolError, match="that is no message"):
+        pair.b.recv()
+
+
+def test_a_buffer_that_finds_no_memory_is_skipped(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = wire.Connection._exactly
+
+    def poor(self: wire.Connection, size: int) -> bytearray:
+        if size == 3_000_000:
+            raise MemoryError
+        return real(self, size)
+
+    monkeypatch.setattr(wire.Connection, "_exactly", poor)
+    got, after = pair.through(("big", wire.opaque(bytes(3_000_000))), "after")
+    assert got[0] == "big" and after == "after"
+    assert isinstance(got[1], memoryview) or got[1].size == 3_000_000
+    assert isinstance(got[1], wire.Unfit)
+
+
+def test_pending_tells_whether_a_message_is_here_already(pair: Pair) -> None:
+    assert not pair.b.pending()
+    pair.a.send("one")
+    pair.a.send("two")
+    assert pair.b.recv() == "one"
+    assert pair.b.pending()
+    assert pair.b.recv() == "two"
+    assert not pair.b.pending()
+
+
+def test_a_silent_peer_does_not_hold_the_slave_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wire, "HANDSHAKE_SECONDS", 0.05)
+    a, b = socket.socketpair()
+    with a, b, pytest.raises(socket.timeout):
+        wire.introduce(a, b"k" * 32, patience=1.0)
+
+
+def test_the_options_that_every_connection_needs() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as sock:
+        wire.tune(sock, patience=8.0)
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):
+            assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 8000
+        server.accept()[0].close()
