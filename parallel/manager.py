@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import errno
 import os
 import site
 import socket
@@ -11,7 +10,6 @@ import sysconfig
 import threading
 import time
 import weakref
-from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Callable, NamedTuple, TypeVar
@@ -28,15 +26,14 @@ from .launch.base import Slave, SlaveArray
 from .launch.job import join_command
 from .launch.yard import Plan, Yard
 from .service import status
-from .service.addresses import local_addresses
 from .service.books import Books, log
 from .service.desk import AgentDesk
 from .service.expiry import ExpiryTimer
 from .service.queues import ResultQueue, TaskQueue
-from .service.server import QueueManager, QueueServer
+from .service.reach import Reach
+from .service.server import Served
 
 _LEASE = 30.0
-_LOOPBACK = "127.0.0.1"
 _STOP_SECONDS = 3.0  # for slaves to end by themselves at shutdown
 
 SomeManager = TypeVar("SomeManager", bound="Manager")
@@ -88,24 +85,23 @@ class Manager:
             self.heartbeat_timeout = lease
         _check_arguments(host, output, port, self.heartbeat_timeout, max_attempts)
         try:
-            self._key = find_key(authkey, create=True)
+            key = find_key(authkey, create=True)
         except KeyTrouble as error:
             raise InputError(str(error)) from None
-        self._python, self._host, self._port, self._pid = python, host, port, os.getpid()
+        self._python, self._port, self._pid = python, port, os.getpid()
         self.surroundings = home.describe()
         self.main_stays = not home.main_can_travel(self.surroundings)
         self.books = Books(self.heartbeat_timeout, max_attempts, self.surroundings, open_to_joiners=port is not None)
         self._desk = AgentDesk(self.books)
+        objects: list[Served] = [TaskQueue(self.books), ResultQueue(self.books), self._desk]
+        self._reach = Reach(key, host, port, objects)
         self._root = str(Path(slave_package.__file__).resolve().parent.parent)
-        plan = Plan(python, self._root, self._key, output)
-        plan.addresses = self._addresses
+        plan = Plan(python, self._root, key, output, self._reach.addresses)
         self._yard = Yard(self.books, self._desk, plan)
-        self._begin_lock = threading.Lock()  # guards _server, _begun and _closed
-        self._server: QueueServer | None = None
-        self._lan_port = 0
-        self._begun = self._closed = False
-        self._timer = ExpiryTimer(self.books)
-        self._closer = _Closer(self.books, self._yard, self._timer)
+        self._begun = False
+        timer = ExpiryTimer(self.books)
+        timer.start()
+        self._closer = _Closer(self.books, self._yard, self._reach, timer)
         weakref.finalize(self, self._closer.close_elsewhere).atexit = False
         atexit.register(_close_weakly, weakref.ref(self._closer))
         if port is not None:
@@ -113,7 +109,7 @@ class Manager:
             log.warning("parallel: slaves may join; on another machine run: %s", self.join_command)
 
     def __repr__(self) -> str:
-        where = "not listening yet" if self._server is None else f"at {format_address(self.address)}"
+        where = f"at {format_address(self.address)}" if self._reach.open else "not listening yet"
         return f"<{type(self).__name__} {where}>"
 
     def __enter__(self: SomeManager) -> SomeManager:
@@ -130,7 +126,7 @@ class Manager:
     def address(self) -> Address:
         """``(host, port)`` where slaves reach this manager: the first address that they are told."""
         self._open()
-        return self._addresses(local=False)[0]
+        return self._reach.addresses(local=False)[0]
 
     @property
     def join_command(self) -> str:
@@ -138,7 +134,7 @@ class Manager:
         if self._port is None:
             raise InputError("slaves may not join this manager by hand: give it a port, Manager(port=5757)")
         self._open()
-        addresses = [format_address(address) for address in self._addresses(local=False)]
+        addresses = [format_address(address) for address in self._reach.addresses(local=False)]
         return join_command(self._python, self._root, _importable(self._root), addresses)
 
     # -- slaves
@@ -207,14 +203,11 @@ class Manager:
 
     def begin(self) -> None:
         """Open the server and start the slaves that were added; done by the first call for results."""
-        self._check_open()
         self._open()
-        with self._begin_lock:
-            if not self._begun:
-                self._begun = True
+        if not self._begun:
+            self._begun = True
+            with self.books.lock:
                 self.books.table.term = self.heartbeat_timeout
-            if self._yard.leaves_this_machine and self._port is None and not self._lan_port:
-                self._lan_port = self._listen("", 0)
         self._yard.start(self.connect_timeout)
 
     def shutdown(self) -> None:
@@ -228,37 +221,10 @@ class Manager:
             raise ManagerClosed("the manager was shut down")
 
     def _open(self) -> None:
-        """Listen, if that has not begun."""
-        with self._begin_lock:
-            if self._server is not None:
-                return
-            self._check_open()
-            lan = self._port is not None or self._yard.leaves_this_machine
-            try:
-                server = QueueManager(("" if lan else _LOOPBACK, self._port or 0), self._key).get_server()
-            except OSError as error:
-                raise _cannot_listen(self._port, error) from None
-            server.patience = self.heartbeat_timeout
-            server.on_disconnect = self._desk.disconnected
-            server.serve([TaskQueue(self.books), ResultQueue(self.books), self._desk])
-            self._server = self._closer.server = server
-            self._lan_port = server.port if lan else 0
-            self._timer.start()
-
-    def _listen(self, host: str, port: int) -> int:
-        assert self._server is not None
-        try:
-            return self._server.listen(host, port)
-        except OSError as error:
-            raise _cannot_listen(port, error) from None
-
-    def _addresses(self, local: bool) -> Sequence[Address]:
-        """Where slaves find the server: ``local`` ones on the loopback."""
-        assert self._server is not None
-        if local or not self._lan_port:
-            return [(_LOOPBACK, self._server.port)]
-        hosts = [self._host] if self._host else local_addresses()
-        return [(host, self._lan_port) for host in hosts]
+        """Listen, if that has not begun, where the slaves added so far can reach it."""
+        self._check_open()
+        lan = self._port is not None or self._yard.leaves_this_machine
+        self._reach.listen(lan, self.heartbeat_timeout, self._desk.disconnected)
 
 
 class _Closer:
@@ -267,9 +233,8 @@ class _Closer:
     Knows its parts but not the manager itself, so that this can be garbage-collected.
     """
 
-    def __init__(self, books: Books, yard: Yard, timer: ExpiryTimer) -> None:
-        self._books, self._yard, self._timer = books, yard, timer
-        self.server: QueueServer | None = None
+    def __init__(self, books: Books, yard: Yard, reach: Reach, timer: ExpiryTimer) -> None:
+        self._books, self._yard, self._reach, self._timer = books, yard, reach, timer
         self._lock = threading.Lock()  # guards _done
         self._done = False
         self._pid = os.getpid()
@@ -283,8 +248,7 @@ class _Closer:
             self._done = True
         self._books.close()
         self._yard.stop(_STOP_SECONDS)
-        if self.server is not None:
-            self.server.stop(grace=1.0)
+        self._reach.stop(grace=1.0)
         self._timer.stop()
 
     def close_elsewhere(self) -> None:
@@ -329,15 +293,6 @@ def _check_arguments(host: str | None, output: str | None, port: int | None, lea
         raise InputError(f"lease={lease!r} is not a positive number of seconds")
     if not (isinstance(attempts, int) and attempts >= 1):
         raise InputError(f"max_attempts={attempts!r} is not a whole number from 1 on")
-
-
-def _cannot_listen(port: int | None, error: OSError) -> NetworkError:
-    reason = error.strerror or str(error)
-    if error.errno == errno.EADDRINUSE:
-        reason = "the port is in use by another program; name another one, or 0 for any free port"
-    elif error.errno == errno.EACCES:
-        reason = "not permitted; ports below 1024 are for the administrator, name a higher one"
-    return NetworkError(f"cannot listen on port {port}: {reason}")
 
 
 def _importable(root: str) -> bool:

@@ -26,9 +26,15 @@ _LOOPBACK = "127.0.0.1"
 class Plan:
     """How one manager launches: what all its jobs have in common."""
 
-    def __init__(self, python: str | None, root: str, key: bytes, output: str | None) -> None:
-        self.python, self.root, self.key, self.output = python, root, key, output
-        self.addresses: Callable[[bool], Sequence[Address]] = lambda local: ()
+    def __init__(
+        self,
+        python: str | None,
+        root: str,
+        key: bytes,
+        output: str | None,
+        addresses: Callable[[bool], Sequence[Address]],  # of the master, given whether the slave is local
+    ) -> None:
+        self.python, self.root, self.key, self.output, self.addresses = python, root, key, output, addresses
 
     def output_of(self, number: int) -> str | None:
         """The path of a slave's output file."""

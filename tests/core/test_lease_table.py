@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from typing import Optional
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -23,8 +22,8 @@ CONTEXTS = st.integers(1, 3)
 class TableMachine(RuleBasedStateMachine):
     """Drives a table at random.
 
-    The model: for each task where it is, counted here and not read from the table; for each lease its order and the time
-    until which it lasts.
+    The model: for each task where it is, counted here and not read from the table; for each lease its order and how
+    long it lasts.
     """
 
     def __init__(self) -> None:
@@ -226,7 +225,7 @@ TestTable.settings = settings(
 )
 
 
-def table_with(tasks: int, seconds: Optional[float] = 0.001, max_attempts: int = 3) -> tuple[LeaseTable, Pacing]:
+def table_with(tasks: int, seconds: float | None = 0.001, max_attempts: int = 3) -> tuple[LeaseTable, Pacing]:
     table, pace = LeaseTable(TERM, max_attempts), Pacing()
     if seconds is not None:
         pace.learn(1, 1, seconds)

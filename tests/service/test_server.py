@@ -97,9 +97,7 @@ def test_a_wrong_key_and_a_replayed_handshake_are_refused(manager: parallel.Mana
     assert hung_up(replayed)
 
 
-def test_silent_and_halting_strangers_are_hung_up_on_in_time(
-    make: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_silent_and_halting_strangers_are_hung_up_on_in_time(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(door_module, "HANDSHAKE_SECONDS", 0.3)
     manager = make(1, authkey=KEY)
     assert works(manager)

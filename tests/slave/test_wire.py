@@ -25,7 +25,11 @@ class Pair:
         self.a, self.b = wire.Connection(self.a_sock), wire.Connection(self.b_sock)
 
     def through(self, *messages: object) -> list[Any]:
-        sender = threading.Thread(target=lambda: [self.a.send(message) for message in messages])
+        def send() -> None:
+            for message in messages:
+                self.a.send(message)
+
+        sender = threading.Thread(target=send)
         sender.start()
         received = [self.b.recv() for _ in messages]
         sender.join()

@@ -259,3 +259,16 @@ def setup_is_lock(lock: object) -> bool:
 def speak_and_die() -> NoReturn:
     print("I ran out of ink")
     os._exit(9)
+
+
+def version_slowly(*_: object) -> tuple[int, ...]:
+    spin(0.05)
+    return tuple(sys.version_info[:2])
+
+
+def blob_with(size: int, *_: object) -> bytes:
+    return bytes(size)
+
+
+def raise_particular_with(*_: object) -> NoReturn:
+    raise_particular()

@@ -1,0 +1,120 @@
+"""Real programs: slaves started by hand, scripts, other Pythons."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+
+from tests.support.waiting import eventually
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+VERSIONS = ("3.9", "3.10", "3.11", "3.12", "3.13")
+
+
+def environment(**more: str) -> dict[str, str]:
+    """This process's environment, with the checkout importable."""
+    return {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error", **more}
+
+
+class Program:
+    """A running program, whose output is collected in the background."""
+
+    def __init__(self, *command: str, cwd: Path | None = None, variables: Mapping[str, str] | None = None) -> None:
+        self.process = subprocess.Popen(
+            command,
+            cwd=cwd,
+            env=environment(**(variables or {})),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        self.out, self.err = "", ""
+        self._readers = [threading.Thread(target=self._read, args=(name,)) for name in ("out", "err")]
+        for reader in self._readers:
+            reader.start()
+
+    def _read(self, name: str) -> None:
+        stream = self.process.stdout if name == "out" else self.process.stderr
+        assert stream is not None
+        with stream:
+            for line in stream:
+                setattr(self, name, getattr(self, name) + line)
+
+    def says(self, pattern: str, seconds: float = 15.0) -> re.Match[str]:
+        """Wait until its output matches; returns the match."""
+
+        def look() -> re.Match[str] | None:
+            return re.search(pattern, self.err + self.out)
+
+        try:
+            found = eventually(look, seconds, f"output that matches {pattern!r}")
+        except AssertionError as error:
+            raise AssertionError(f"{error}; stdout:\n{self.out}\nstderr:\n{self.err}") from None
+        assert found is not None
+        return found
+
+    def ends(self, seconds: float = 20.0) -> int:
+        """Wait for its end; returns its exit code."""
+        try:
+            code = self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise AssertionError(
+                f"still running after {seconds:g} s; stdout:\n{self.out}\nstderr:\n{self.err}"
+            ) from None
+        for reader in self._readers:
+            reader.join()
+        return code
+
+    def kill(self) -> None:
+        """End it now."""
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        for reader in self._readers:
+            reader.join()
+
+
+def slave(*arguments: str, python: str = sys.executable, **variables: str) -> Program:
+    """``python -m slave ...``"""
+    return Program(python, "-m", "slave", *arguments, variables=variables)
+
+
+def script(path: Path, text: str, *arguments: str, python: str = sys.executable, **variables: str) -> Program:
+    """Write a script and run it where it is."""
+    path.write_text(text)
+    return Program(python, path.name, *arguments, cwd=path.parent, variables=variables)
+
+
+def pythons() -> list[tuple[str, str]]:
+    """The supported Python versions found on this machine: version and path."""
+    found = []
+    for version in VERSIONS:
+        for candidate in [*pyenv(version), shutil.which(f"python{version}")]:
+            if candidate and _runs(candidate, version):
+                found.append((version, candidate))
+                break
+    return found
+
+
+def pyenv(version: str) -> list[str]:
+    """Interpreters of a version that pyenv has installed."""
+    root = Path(os.environ.get("PYENV_ROOT", "/nonexistent"))
+    return [str(path / "bin" / "python") for path in sorted((root / "versions").glob(f"{version}.*"))]
+
+
+def _runs(candidate: str, version: str) -> bool:
+    code = "import sys; print('%d.%d' % sys.version_info[:2])"
+    try:
+        done = subprocess.run([candidate, "-c", code], capture_output=True, text=True, timeout=20, check=False)
+    except OSError:
+        return False
+    return done.stdout.strip() == version

@@ -1,0 +1,227 @@
+"""Bad input gets a clear error at the call that brought it, and leaves manager and context usable."""
+
+from __future__ import annotations
+
+import functools
+import socket
+import threading
+from pathlib import Path
+from typing import Any, Callable
+
+import pytest
+
+import parallel
+from slave.keys import default_file
+from tests.conftest import Make
+from tests.support import tasks
+
+
+def works(context: parallel.Context[Any]) -> bool:
+    context.add_task(functools.partial(tasks.give, "works"))
+    return list(context.get_results_unordered()) == ["works"]
+
+
+@pytest.mark.parametrize("task", [None, 5, "text", [], tasks.Counter(1)])
+def test_a_task_that_is_not_callable(make: Make, task: Any) -> None:
+    context = make().get_context()
+    with pytest.raises(parallel.InputTypeError, match="a task must be callable, and .* is not; .*functools.partial"):
+        context.add_task(task)
+    assert works(context)
+
+
+def test_a_task_that_cannot_be_pickled(make: Make) -> None:
+    context = make().get_context()
+    counter = tasks.Counter(threading.Lock())  # type: ignore[arg-type]
+    with pytest.raises(parallel.UnpicklableError, match="the task.__self__.start: cannot pickle '_thread.lock' object"):
+        context.add_task(counter.plus_one)
+    with pytest.raises(parallel.UnpicklableError, match="a lambda or a function inside a function has no name"):
+        context.add_task(lambda: 1)
+    assert works(context)
+
+
+def test_a_setup_that_is_not_callable_or_cannot_be_pickled(make: Make) -> None:
+    manager = make()
+    with pytest.raises(parallel.InputTypeError, match="setup must be a callable .*, or None; 5 is neither"):
+        manager.get_context(5)  # type: ignore[arg-type]
+    with pytest.raises(parallel.UnpicklableError, match="the setup cannot be sent to a slave"):
+        manager.get_context(lambda: 1)
+    assert works(manager.get_context())
+
+
+@pytest.mark.parametrize("slave", [None, parallel.LocalSlave, "LocalSlave"])
+def test_what_is_no_slave(make: Make, slave: Any) -> None:
+    manager = make()
+    with pytest.raises(parallel.InputTypeError, match="add_slave takes a Slave or a SlaveArray"):
+        manager.add_slave(slave)
+    assert works(manager.get_context())
+
+
+def test_the_same_slave_twice(make: Make) -> None:
+    manager = make()
+    slave = parallel.LocalSlave()
+    manager.add_slave(slave)
+    with pytest.raises(ValueError, match=r"LocalSlave\(\) was added before; make a new one for each slave"):
+        manager.add_slave(slave)
+    assert works(manager.get_context())
+
+
+def test_one_output_file_for_several_slaves(make: Make) -> None:
+    manager = make(1, output="the.output")
+    with pytest.raises(parallel.InputError, match="names one file for several slaves; put %d in it"):
+        manager.add_slave(parallel.LocalSlave())
+    assert works(manager.get_context())
+    assert Path("the.output").exists()
+
+
+def test_an_output_folder_that_does_not_exist(own_folder: Path) -> None:
+    with pytest.raises(parallel.InputError, match=f"there is no folder {own_folder}/missing; make it, or name another"):
+        parallel.Manager(output="missing/slave%d.output")
+
+
+def test_an_output_file_that_cannot_be_written(make: Make) -> None:
+    Path("slave0.output").mkdir()
+    context = make(1).get_context()
+    with pytest.raises(parallel.InputError, match="slave0.output cannot be written: Is a directory; name"):
+        works(context)
+
+
+def test_no_output_file_at_all(make: Make, own_folder: Path) -> None:
+    assert works(make(2, output=None).get_context())
+    assert not list(own_folder.glob("*.output"))
+
+
+def test_a_port_in_use() -> None:
+    with socket.create_server(("", 0)) as other:
+        port = other.getsockname()[1]
+        with pytest.raises(parallel.NetworkError, match=f"cannot listen on port {port}: the port is in use by another"):
+            parallel.Manager(port=port)
+
+
+@pytest.mark.parametrize("port", [-1, 65536, "5757", 1.5])
+def test_what_is_no_port(port: Any) -> None:
+    with pytest.raises(parallel.InputError, match="is not a port number"):
+        parallel.Manager(port=port)
+
+
+def test_an_unknown_host() -> None:
+    with pytest.raises(parallel.NetworkError, match="host='no.such.host.invalid' is unknown here: .*; leave it out"):
+        parallel.Manager(host="no.such.host.invalid")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"lease": 0}, "lease=0 is not a positive number of seconds"),
+        ({"lease": "x"}, "lease='x' is not a positive"),
+        ({"max_attempts": 0}, "max_attempts=0 is not a whole number from 1 on"),
+        ({"authkey": b"short"}, "the authkey argument holds a key of 5 bytes"),
+        ({"authkey": "text"}, "must be bytes, not str"),
+    ],
+)
+def test_other_arguments_that_cannot_be(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(parallel.InputError, match=message):
+        parallel.Manager(**options)
+
+
+def test_a_key_file_that_others_can_read() -> None:
+    parallel.Manager().shutdown()
+    default_file().chmod(0o644)
+    with pytest.raises(parallel.InputError, match=f"others; make it yours alone: chmod 600 {default_file()}"):
+        parallel.Manager()
+    default_file().chmod(0o600)
+    parallel.Manager().shutdown()
+
+
+def test_a_join_command_without_a_port(make: Make) -> None:
+    with pytest.raises(parallel.InputError, match=r"give it a port, Manager\(port=5757\)"):
+        make(0).join_command  # noqa: B018 - reading the property is the test
+
+
+def test_after_shutdown_every_call_says_so(make: Make) -> None:
+    manager = make(1)
+    context = manager.get_context()
+    assert works(context)
+    manager.shutdown()
+    manager.shutdown()
+    calls: list[Callable[[], object]] = [
+        lambda: context.add_task(dict),
+        lambda: list(context.get_results_unordered()),
+        lambda: manager.get_context(),
+        lambda: manager.add_slave(parallel.LocalSlave()),
+        lambda: manager.wait_for_slaves(1),
+    ]
+    for call in calls:
+        with pytest.raises(parallel.ManagerClosed, match="the manager was shut down"):
+            call()
+
+
+def test_a_shutdown_wakes_whoever_waits_for_results(make: Make) -> None:
+    manager = make(0, port=0)
+    context = manager.get_context()
+    context.add_task(dict)
+    caught: list[BaseException] = []
+
+    def wait() -> None:
+        try:
+            list(context.get_results_unordered())
+        except parallel.ManagerClosed as error:
+            caught.append(error)
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    manager.shutdown()
+    thread.join(10)
+    assert len(caught) == 1
+
+
+def test_waiting_for_slaves_that_do_not_come(make: Make) -> None:
+    manager = make(1)
+    with pytest.raises(parallel.NoMoreSlavesError, match="2 slaves cannot come"):
+        manager.wait_for_slaves(2)
+    with pytest.raises(TimeoutError, match="0 of 1 slaves are connected after 0.1 s"):
+        make(0, port=0).wait_for_slaves(1, timeout=0.1)
+    assert works(manager.get_context())
+
+
+def test_two_managers_in_one_process(make: Make) -> None:
+    one, two = make(1), make(1, output="two%d.output")
+    contexts = [one.get_context(), two.get_context()]
+    for _ in range(3):
+        assert all(works(context) for context in contexts)
+    one.shutdown()
+    assert works(contexts[1])
+
+
+def test_a_slave_added_while_a_run_is_on_starts_at_once(make: Make) -> None:
+    manager = make(1)
+    assert works(manager.get_context())
+    manager.add_slave(parallel.LocalSlave())
+    manager.wait_for_slaves(2, 10)
+
+
+def test_class_attributes_set_the_lease(make: Make) -> None:
+    class Patient(parallel.Manager):
+        heartbeat_timeout = 77.0
+
+    manager = Patient()
+    manager.add_slave(parallel.LocalSlave())
+    assert works(manager.get_context())
+    assert manager.books.table.term == 77.0
+    manager.shutdown()
+    other = make(1)
+    other.heartbeat_timeout = 55.0
+    assert works(other.get_context())
+    assert other.books.table.term == 55.0
+    assert make(0, lease=3.0).heartbeat_timeout == 3.0
+
+
+def test_a_derived_slave_must_define_its_verbs(make: Make) -> None:
+    class Unfinished(parallel.Slave):
+        pass
+
+    manager = make(0)
+    manager.add_slave(Unfinished())
+    context = manager.get_context()
+    context.add_task(dict)
+    with pytest.raises(TypeError, match=r"Unfinished must define start\(job\)"):
+        list(context.get_results_unordered())

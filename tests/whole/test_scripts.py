@@ -1,0 +1,383 @@
+"""Whole scripts as users write them: __main__, modules beside it, no guard, a session, Ctrl-C, the end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Callable
+
+import pytest
+
+from tests.conftest import children
+from tests.support.programs import Program, script
+from tests.support.waiting import eventually
+
+Run = Callable[..., Program]
+
+
+@pytest.fixture
+def run(own_folder: Path) -> Iterator[Run]:
+    """Runs a script in a folder of its own, and ends it after the test."""
+    started: list[Program] = []
+
+    def begin(text: str, *arguments: str, **options: Any) -> Program:
+        started.append(script(own_folder / "script.py", text, *arguments, **options))
+        return started[-1]
+
+    yield begin
+    for program in started:
+        program.kill()
+
+
+OPENING = """
+import functools, os, sys
+import parallel
+"""
+
+MAIN = """
+if __name__ == '__main__':
+    with parallel.Manager() as m:
+        m.add_slave(parallel.LocalSlave())
+        m.add_slave(parallel.LocalSlave())
+"""
+
+
+def test_functions_and_classes_of_the_script_itself(run: Run) -> None:
+    program = run(
+        OPENING
+        + """
+class Point:
+    def __init__(self, x): self.x = x
+    def __call__(self, offset): return Point(self.x + offset)
+class Trouble(Exception): pass
+def setup(): return 10
+def fail(offset): raise Trouble("here")
+"""
+        + MAIN
+        + """
+        c = m.get_context(setup)
+        for x in range(3):
+            c.add_task(Point(x))
+        points = list(c.get_results_unordered())
+        print(sorted(p.x for p in points), all(type(p) is Point for p in points))
+        c.add_task(fail)
+        try:
+            list(c.get_results_unordered())
+        except parallel.RemoteError as error:
+            print(type(error.exc) is Trouble, error.type_name)
+"""
+    )
+    assert program.ends() == 0, program.err
+    assert program.out == "[10, 11, 12] True\nTrue Trouble\n"
+    assert program.err == ""
+
+
+def test_modules_beside_the_script_the_folder_and_the_path(run: Run, own_folder: Path) -> None:
+    (own_folder / "beside.py").write_text("import os, sys\ndef look(): return os.getcwd(), sys.argv[1:]\n")
+    (own_folder / "far").mkdir()
+    (own_folder / "far" / "remote.py").write_text("def one(): return 1\n")
+    program = run(
+        OPENING
+        + "import beside\nsys.path.append(os.path.abspath('far'))\nimport remote\n"
+        + MAIN
+        + """
+        c = m.get_context()
+        c.add_task(beside.look)
+        print(*c.get_results_unordered())
+        c.add_task(remote.one)
+        print(*c.get_results_unordered())
+""",
+        "an argument",
+    )
+    assert program.ends() == 0, program.err
+    assert program.out == f"({str(own_folder)!r}, ['an argument'])\n1\n"
+
+
+def test_a_file_in_the_folder_named_like_a_library_module_does_no_harm(run: Run, own_folder: Path) -> None:
+    for name in ("json", "uuid", "argparse", "slave"):
+        (own_folder / f"{name}.py").write_text("raise SystemExit('the wrong module was imported')\n")
+    program = run(
+        "import sys\nhere, sys.path[:] = sys.path[0], sys.path[1:]\nimport parallel\nsys.path.insert(0, here)\n"
+        + MAIN
+        + "        c = m.get_context()\n        c.add_task(dict)\n        print(*c.get_results_unordered())\n"
+    )
+    assert program.ends() == 0, program.err
+    assert program.out == "{}\n"
+
+
+def test_a_script_that_is_not_guarded(run: Run) -> None:
+    program = run(
+        OPENING
+        + """
+def task(): return 1
+m = parallel.Manager()
+m.add_slave(parallel.LocalSlave())
+c = m.get_context()
+c.add_task(task)
+try:
+    list(c.get_results_unordered())
+except parallel.RemoteError as error:
+    print(error)
+"""
+    )
+    assert program.ends() == 0, program.err
+    assert "Manager() was called while a slave was importing" in program.out
+    assert "belongs under: if __name__ == '__main__':" in program.out
+    assert not children_of(program)
+
+
+def test_a_script_that_is_not_guarded_and_takes_its_tasks_from_a_module(run: Run) -> None:
+    program = run(
+        OPENING
+        + """
+m = parallel.Manager()
+m.add_slave(parallel.LocalSlave())
+c = m.get_context()
+c.add_task(os.getcwd)
+print(len(list(c.get_results_unordered())))
+"""
+    )
+    assert program.ends() == 0, program.err
+    assert program.out == "1\n"
+
+
+def test_python_dash_m(own_folder: Path) -> None:
+    package = own_folder / "package"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "other.py").write_text("BASE = 40\n")
+    text = "from .other import BASE\ndef task(): return BASE + 2\n" + OPENING + MAIN
+    text += "        c = m.get_context()\n        c.add_task(task)\n        print(*c.get_results_unordered())\n"
+    (package / "job.py").write_text(text)
+    program = Program(sys.executable, "-m", "package.job", cwd=own_folder)
+    assert program.ends() == 0, program.err
+    assert program.out == "42\n"
+
+
+@pytest.mark.parametrize("how", ["argument", "standard input"])
+def test_functions_of_a_session_are_refused_at_once(own_folder: Path, how: str) -> None:
+    text = """
+import parallel
+def task(): return 1
+m = parallel.Manager()
+m.add_slave(parallel.LocalSlave())
+c = m.get_context()
+for refused in (lambda: c.add_task(task), lambda: m.get_context(task)):
+    try:
+        refused()
+    except parallel.UnpicklableError as error:
+        print(error)
+c.add_task(dict)
+print(list(c.get_results_unordered()))
+"""
+    if how == "argument":
+        program = Program(sys.executable, "-c", text, cwd=own_folder)
+    else:
+        (own_folder / "text").write_text(text)
+        program = Program("/bin/sh", "-c", f"{sys.executable} < text", cwd=own_folder)
+    assert program.ends() == 0, program.err
+    first, second, third = program.out.splitlines()
+    assert first.startswith("the task refers to something defined in this session, which has no file")
+    assert second.startswith("the setup refers to something defined in this session")
+    assert third == "[{}]"
+
+
+def test_a_notebook_keeps_its_stdout_its_exit_and_its_random_numbers(run: Run) -> None:
+    program = run(
+        """
+import atexit, io, random, signal, sys
+import parallel
+if __name__ == '__main__':
+    real, sys.stdout = sys.stdout, io.StringIO()
+    fake = sys.stdout
+    random.seed(5)
+    state, handlers = random.getstate(), [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD)]
+    for _ in range(2):  # a cell that is run again
+        m = parallel.Manager()
+        m.add_slave(parallel.LocalSlave())
+        c = m.get_context()
+        c.add_task(dict)
+        assert list(c.get_results_unordered()) == [{}]
+        try:
+            m.get_context("not callable")
+        except parallel.InputTypeError:
+            pass
+        m.shutdown()
+    assert sys.stdout is fake and fake.getvalue() == ''
+    assert random.getstate() == state
+    assert handlers == [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD)]
+    print('still here', file=real)
+"""
+    )
+    assert program.ends() == 0, program.err
+    assert program.out == "still here\n" and program.err == ""
+
+
+def test_what_slaves_print_goes_to_their_output_files(run: Run, own_folder: Path) -> None:
+    program = run(
+        OPENING
+        + "def talk():\n    print('to stdout')\n    print('to stderr', file=sys.stderr)\n"
+        + "    os.system('echo from a child')\n"
+        + "if __name__ == '__main__':\n"
+        + "    os.mkdir('logs')\n"
+        + "    with parallel.Manager(output='logs/of %d') as m:\n"
+        + "        m.add_slave(parallel.LocalSlave())\n"
+        + "        c = m.get_context()\n        c.add_task(talk)\n        list(c.get_results_unordered())\n"
+    )
+    assert program.ends() == 0, program.err
+    assert program.out == "" and program.err == ""
+    lines = (own_folder / "logs" / "of 0").read_text().splitlines()
+    assert [line for line in lines if not line.startswith("slave: ")] == ["to stdout", "to stderr", "from a child"]
+
+
+def children_of(program: Program) -> list[str]:
+    """Processes that still belong to the program's session, or whose parent it was."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            text = stat.read_text()
+        except OSError:
+            continue
+        if int(text.rsplit(")", 1)[1].split()[3]) == program.process.pid:
+            found.append(text)
+    return found
+
+
+def slaves_of(own_folder: Path) -> list[int]:
+    """Processes that write to the slaves' output files in this folder."""
+    found = []
+    for link in Path("/proc").glob("[0-9]*/fd/1"):
+        try:
+            if os.readlink(link).startswith(str(own_folder / "slave")):
+                found.append(int(link.parts[2]))
+        except OSError:
+            continue
+    return found
+
+
+BUSY = (
+    OPENING
+    + "import threading\ndef busy(): threading.Event().wait()\n"
+    + MAIN
+    + "        c = m.get_context()\n        for _ in range(5): c.add_task(busy)\n"
+    + "        m.wait_for_slaves(2)\n        print('ready', flush=True)\n"
+    + "        for _ in c.get_results_unordered(): pass\n"
+)
+
+
+def test_ctrl_c_in_the_loop_ends_everything_at_once(run: Run, own_folder: Path) -> None:
+    program = run(BUSY)
+    program.says("ready")
+    assert len(slaves_of(own_folder)) == 3
+    os.killpg(program.process.pid, signal.SIGINT)
+    assert program.ends(5) in (1, -signal.SIGINT)
+    assert "KeyboardInterrupt" in program.err
+    assert slaves_of(own_folder) == []
+
+
+@pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGTERM])
+def test_slaves_end_when_their_master_is_killed(run: Run, own_folder: Path, signum: int) -> None:
+    program = run(BUSY)
+    program.says("ready")
+    program.process.send_signal(signum)
+    assert program.ends(5) == -signum
+    eventually(lambda: not slaves_of(own_folder), 5, "the end of the slaves")
+
+
+def test_a_manager_that_nobody_shut_down_ends_with_the_interpreter(run: Run, own_folder: Path) -> None:
+    program = run(
+        OPENING
+        + """
+if __name__ == '__main__':
+    m = parallel.Manager()
+    m.add_slave(parallel.LocalSlave())
+    c = m.get_context()
+    c.add_task(dict)
+    print(next(c.get_results_unordered()))
+"""
+    )
+    assert program.ends(5) == 0, program.err
+    assert program.out == "{}\n" and program.err == ""
+    assert slaves_of(own_folder) == []
+
+
+def test_a_manager_that_is_garbage_ends(run: Run, own_folder: Path) -> None:
+    program = run(
+        OPENING
+        + """
+import gc
+def use():
+    m = parallel.Manager()
+    m.add_slave(parallel.LocalSlave())
+    c = m.get_context()
+    c.add_task(dict)
+    print(list(c.get_results_unordered()), flush=True)
+if __name__ == '__main__':
+    use()
+    gc.collect()
+    print('waits', flush=True)
+    import threading
+    threading.Event().wait()
+"""
+    )
+    program.says("waits")
+    eventually(lambda: not slaves_of(own_folder), 5, "the end of the slaves")
+
+
+def test_a_fork_of_the_users_program_harms_nothing(run: Run) -> None:
+    program = run(
+        OPENING
+        + "import warnings\nwarnings.simplefilter('ignore')\n"
+        + MAIN
+        + """
+        c = m.get_context()
+        c.add_task(dict)
+        print(*c.get_results_unordered(), flush=True)
+        child = os.fork()
+        if not child:
+            try:
+                c.add_task(dict)
+                m.get_context()
+            except parallel.ManagerClosed as error:
+                print(str(error).replace(str(os.getppid()), 'PARENT'), flush=True)
+            sys.exit(0)
+        print(os.waitpid(child, 0)[1], flush=True)
+        c.add_task(list)
+        print(*c.get_results_unordered())
+"""
+    )
+    assert program.ends() == 0, program.err
+    assert program.out.splitlines() == [
+        "{}",
+        "this manager belongs to process PARENT, of which this one is a fork",
+        "0",
+        "[]",
+    ]
+    assert program.err == ""
+
+
+def test_waiting_is_told_on_stderr_in_one_line(run: Run) -> None:
+    program = run(
+        OPENING
+        + """
+import parallel.service.status as status
+status.FIRST_WORD = 0.2
+if __name__ == '__main__':
+    m = parallel.Manager(port=0)
+    c = m.get_context()
+    c.add_task(dict)
+    list(c.get_results_unordered())
+"""
+    )
+    program.says("waiting: 1 task left; no slave is connected; slaves may join by hand\n")
+    first, second = program.err.splitlines()[:2]
+    assert first.startswith("parallel: slaves may join; on another machine run: ") and " -m slave " in first
+    assert second.startswith("parallel: waiting: ")
+    assert program.out == ""
+
+
+def test_no_child_of_the_tests_is_left() -> None:
+    assert not [one for one in children() if "slave" in one]
