@@ -1,0 +1,234 @@
+"""The peers of tools/bench.py: this library and others behind one small interface."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import importlib.util
+import logging
+import multiprocessing
+import subprocess
+import sys
+import tempfile
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Callable
+
+ROOT = Path(__file__).resolve().parents[1]
+Task = Callable[[], object]
+
+
+class Peer(ABC):
+    """One way to run tasks; entering it starts its slaves (whatever they are called there)."""
+
+    needs = ""  # a module
+    tasks = 20_000  # no-op tasks in one round
+
+    def __init__(self, slaves: int) -> None:
+        self.slaves = slaves
+
+    def __enter__(self) -> Peer:
+        return self
+
+    @abstractmethod
+    def __exit__(self, *error: object) -> None:
+        """Stop the slaves."""
+
+    @abstractmethod
+    def run(self, task: Task, count: int) -> Iterator[object]:
+        """The results of ``count`` tasks as they come."""
+
+
+class Parallel(Peer):
+    """This library."""
+
+    needs = "parallel"
+    tasks = 100_000
+
+    def __enter__(self) -> Peer:
+        import parallel
+
+        self._manager = parallel.Manager(output=None)
+        for _ in range(self.slaves):
+            self._manager.add_slave(parallel.LocalSlave())
+        self._context = self._manager.get_context()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._manager.shutdown()
+
+    def run(self, task: Task, count: int) -> Iterator[object]:
+        """Add all tasks, then read."""
+        for _ in range(count):
+            self._context.add_task(task)
+        return self._context.get_results_unordered()
+
+
+def _call(task: Task) -> object:
+    return task()
+
+
+class Pool(Peer):
+    """multiprocessing.Pool."""
+
+    def __enter__(self) -> Peer:
+        self._pool = multiprocessing.Pool(self.slaves)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._pool.terminate()
+        self._pool.join()
+
+    def run(self, task: Task, count: int) -> Iterator[object]:
+        """imap_unordered with its default chunk size of 1."""
+        return iter(self._pool.imap_unordered(_call, [task] * count))
+
+
+class Executor(Peer):
+    """concurrent.futures.ProcessPoolExecutor."""
+
+    def __enter__(self) -> Peer:
+        self._executor = concurrent.futures.ProcessPoolExecutor(self.slaves)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._executor.shutdown()
+
+    def run(self, task: Task, count: int) -> Iterator[object]:
+        """Futures, as they complete."""
+        futures = [self._executor.submit(task) for _ in range(count)]
+        return (future.result() for future in concurrent.futures.as_completed(futures))
+
+
+class Dask(Peer):
+    """dask.distributed with processes."""
+
+    needs = "distributed"
+    tasks = 2_000
+
+    def __enter__(self) -> Peer:
+        import distributed
+
+        options: dict[str, Any] = {"n_workers": self.slaves, "threads_per_worker": 1, "dashboard_address": None}
+        self._folder = tempfile.TemporaryDirectory()
+        self._cluster = distributed.LocalCluster(
+            **options, silence_logs=logging.ERROR, local_directory=self._folder.name
+        )
+        self._client = distributed.Client(self._cluster)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._client.close()
+        self._cluster.close()
+        self._folder.cleanup()
+
+    def run(self, task: Task, count: int) -> Iterator[object]:
+        """Futures, as they complete, with their results."""
+        import distributed
+
+        futures = [self._client.submit(task, pure=False) for _ in range(count)]
+        return (result for _, result in distributed.as_completed(futures, with_results=True))
+
+
+class Parsl(Peer):
+    """Parsl's HighThroughputExecutor."""
+
+    needs = "parsl"
+    tasks = 2_000
+
+    def __enter__(self) -> Peer:
+        import parsl
+
+        self._folder = tempfile.TemporaryDirectory()
+        executor = parsl.HighThroughputExecutor(
+            max_workers_per_node=self.slaves, address="127.0.0.1", provider=parsl.providers.LocalProvider(max_blocks=1)
+        )
+        self._parsl = parsl.load(parsl.Config(executors=[executor], run_dir=self._folder.name, usage_tracking=0))
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        import parsl
+
+        self._parsl.cleanup()
+        parsl.clear()
+        self._folder.cleanup()
+
+    def run(self, task: Task, count: int) -> Iterator[object]:
+        """Futures, as they complete."""
+        import parsl
+
+        app = parsl.python_app(task)
+        futures = [app() for _ in range(count)]
+        return (future.result() for future in concurrent.futures.as_completed(futures))
+
+
+class Ray(Peer):
+    """Ray tasks."""
+
+    needs = "ray"
+    tasks = 5_000
+
+    def __enter__(self) -> Peer:
+        import ray
+
+        ray.init(num_cpus=self.slaves, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        import ray
+
+        ray.shutdown()
+
+    def run(self, task: Task, count: int) -> Iterator[object]:
+        """ray.wait for one after the other, up to a thousand at a time."""
+        import ray
+
+        remote = ray.remote(task)
+        waiting = [remote.remote() for _ in range(count)]
+        while waiting:
+            ready, waiting = ray.wait(waiting, num_returns=min(len(waiting), 1000 if count > 1000 else 1))
+            yield from ray.get(ready)
+
+
+PEERS: dict[str, type[Peer]] = {
+    "parallel": Parallel,
+    "Pool": Pool,
+    "ProcessPoolExecutor": Executor,
+    "Dask": Dask,
+    "Parsl": Parsl,
+    "Ray": Ray,
+}
+
+
+def available(name: str) -> bool:
+    """Whether the peer's package is installed."""
+    needs = PEERS[name].needs
+    return not needs or importlib.util.find_spec(needs) is not None
+
+
+def make(name: str, slaves: int) -> Peer:
+    """A peer by its name."""
+    return PEERS[name](slaves)
+
+
+def time_of_first(name: str, slaves: int) -> float:
+    """Seconds from the start of a new interpreter to its first result."""
+    command = [sys.executable, str(Path(__file__)), name, str(slaves)]
+    began = time.time()
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{name} gave no first result:\n{done.stderr}")
+    return float(done.stdout.split()[-1]) - began
+
+
+def main() -> None:
+    """Start the peer, get one result, and print when that was."""
+    with make(sys.argv[1], int(sys.argv[2])) as peer:
+        next(iter(peer.run(dict, 1)))
+        print(time.time(), flush=True)
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(ROOT))
+    main()
