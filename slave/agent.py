@@ -30,6 +30,7 @@ log = logging.getLogger("slave")
 
 _BEATS_PER_LEASE = 6
 _REFUSED_SECONDS = 3.0  # a machine that answers and has nobody listening for so long has no master any more
+_UNREACHABLE_LEASES = 10  # the same for a machine that does not answer: the network may come back, and we work on then
 _AGAIN = 0.25  # seconds between two tries to reach a master that was lost
 _POLL_WITHOUT_SIGCHLD = 0.5  # seconds; where no signal tells of a runner's death (Windows)
 _BROKEN = (OSError, EOFError, ProtocolError)
@@ -89,6 +90,8 @@ class Agent:
         except CallFailed as error:
             raise Incompatible(f"the master refused this slave: {error}") from None
         self._orders.connect()
+        for link in (self._reports, self._orders):
+            link.be_patient(welcome["lease"])
         self._order_desk.ask_orders(self._post.agent)
         if not self._welcome:
             self._welcome = welcome
@@ -214,12 +217,15 @@ class Agent:
             log.warning("connected to the master again, after %.1f s", lost)
         except Unreachable as error:
             self._lost_at = lost_at
-            if lost > self._welcome["lease"] or (lost > _REFUSED_SECONDS and only_refused(error)):
-                raise MasterGone(f"the master has been gone for {lost:.0f} s ({error})") from None
+            self._give_up_in_time(lost, only_refused(error), error)
         except _BROKEN as error:
             self._lost_at = lost_at
-            if lost > self._welcome["lease"]:
-                raise MasterGone(f"the master has been gone for {lost:.0f} s ({error})") from None
+            self._give_up_in_time(lost, False, error)
+
+    def _give_up_in_time(self, lost: float, refused: bool, error: BaseException) -> None:
+        """Raise `MasterGone` if the master has been out of reach, for ``lost`` seconds, for too long."""
+        if lost > _UNREACHABLE_LEASES * self._welcome["lease"] or (refused and lost > _REFUSED_SECONDS):
+            raise MasterGone(f"the master has been gone for {lost:.0f} s ({error})") from None
 
     def _assign(self, slot: Slot) -> Assignment:
         welcome = self._welcome

@@ -59,6 +59,11 @@ class Link:
             raise
         self._connection = connection
 
+    def be_patient(self, seconds: float) -> None:
+        """Take the other machine for gone after so many seconds of silence: now that the lease is known."""
+        self._patience = seconds
+        self.connection.be_patient(seconds)
+
     def drop(self) -> None:
         """Close the connection, if there is one."""
         if self._connection is not None:

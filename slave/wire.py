@@ -96,6 +96,10 @@ class Connection:
         """The socket's descriptor, for select."""
         return self._sock.fileno()
 
+    def be_patient(self, seconds: float) -> None:
+        """Change the time after which the other machine is taken for gone."""
+        tune(self._sock, seconds)
+
     def close(self) -> None:
         """Close the socket."""
         self._sock.close()

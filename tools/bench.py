@@ -2,8 +2,8 @@
 
     python3 tools/bench.py [--rounds 5] [--slaves 2] [--cores 2] [--json FILE] [name of a peer ...]
 
-Peers that are not installed are left out; to have all: pip install numpy dask distributed parsl ray.  Rounds go through all
-peers in turn, so that a slow minute of the machine hits them alike.  Each number is the median over the rounds.
+Peers that are not installed are left out; to have all: pip install numpy dask distributed parsl ray.  Rounds go through
+all peers in turn, so that a slow minute of the machine hits them alike.  Each number is the median over the rounds.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
+os.environ["PYTHONPATH"] = str(ROOT)  # for peers whose slaves do not search where their master does
 
 from tools import bench_peers  # noqa: E402 - found only after the line above
 
-MEGABYTES = 10
+MEGABYTES = 10  # what bench_peers.ten_megabytes and array return
 MEASURES = {
     "noop": ("no-op tasks per second", "{:,.0f}", True),
     "alone": ("one task alone, there and back, us", "{:,.0f}", False),
@@ -34,37 +35,21 @@ MEASURES = {
 }
 
 
-def noop() -> None:
-    """The task of which there are many."""
-
-
-def ten_megabytes() -> bytes:
-    """A large result."""
-    return bytes(MEGABYTES * 1_000_000)
-
-
-def array() -> Any:
-    """A large array."""
-    import numpy
-
-    return numpy.zeros(MEGABYTES * 125_000)
-
-
 def measure(peer: bench_peers.Peer, tasks: int) -> dict[str, float]:
     """One round of one peer: everything but the first result, on slaves that are up."""
     found: dict[str, float] = {}
     with peer:
-        drain(peer, noop, 200)
+        drain(peer, bench_peers.noop, 200)
         began = time.perf_counter()
-        drain(peer, noop, tasks)
+        drain(peer, bench_peers.noop, tasks)
         found["noop"] = tasks / (time.perf_counter() - began)
         times = []
         for _ in range(200):
             began = time.perf_counter()
-            drain(peer, noop, 1)
+            drain(peer, bench_peers.noop, 1)
             times.append(time.perf_counter() - began)
         found["alone"] = statistics.median(times) * 1e6
-        for name, task in (("bytes", ten_megabytes), ("array", array)):
+        for name, task in (("bytes", bench_peers.ten_megabytes), ("array", bench_peers.array)):
             if name == "array" and importlib.util.find_spec("numpy") is None:
                 continue
             drain(peer, task, 4)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import concurrent.futures
+import importlib
 import importlib.util
 import logging
 import multiprocessing
+import os
 import subprocess
 import sys
 import tempfile
@@ -17,6 +19,22 @@ from typing import Any, Callable
 
 ROOT = Path(__file__).resolve().parents[1]
 Task = Callable[[], object]
+
+
+def noop() -> None:
+    """The task of which there are many."""
+
+
+def ten_megabytes() -> bytes:
+    """A large result."""
+    return bytes(10_000_000)
+
+
+def array() -> Any:
+    """A large array, of 10 MB."""
+    import numpy
+
+    return numpy.zeros(1_250_000)
 
 
 class Peer(ABC):
@@ -140,6 +158,9 @@ class Parsl(Peer):
     def __enter__(self) -> Peer:
         import parsl
 
+        scripts = str(Path(sys.executable).parent)  # it starts programs of its own by their names
+        if scripts not in os.environ["PATH"].split(os.pathsep):
+            os.environ["PATH"] = scripts + os.pathsep + os.environ["PATH"]
         self._folder = tempfile.TemporaryDirectory()
         executor = parsl.HighThroughputExecutor(
             max_workers_per_node=self.slaves, address="127.0.0.1", provider=parsl.providers.LocalProvider(max_blocks=1)
@@ -225,7 +246,7 @@ def time_of_first(name: str, slaves: int) -> float:
 def main() -> None:
     """Start the peer, get one result, and print when that was."""
     with make(sys.argv[1], int(sys.argv[2])) as peer:
-        next(iter(peer.run(dict, 1)))
+        next(iter(peer.run(importlib.import_module("tools.bench_peers").noop, 1)))
         print(time.time(), flush=True)
 
 

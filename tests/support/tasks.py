@@ -272,3 +272,26 @@ def blob_with(size: int, *_: object) -> bytes:
 
 def raise_particular_with(*_: object) -> NoReturn:
     raise_particular()
+
+
+def hold_the_interpreter(log: str, seconds: float) -> str:
+    """Compute for so long in one call of compiled code, which no other thread can interrupt."""
+    with Path(log).open("a") as lines:
+        lines.write(f"{os.getpid()}\n")
+    count = 200_000
+    while True:
+        began = time.perf_counter()
+        sum(range(count))
+        took = time.perf_counter() - began
+        if took >= seconds:
+            return "held"
+        count = int(count * min(100.0, max(1.5, 1.1 * seconds / max(took, 1e-6))))
+
+
+def limit_memory(more: int) -> None:
+    """Let this process have at most ``more`` bytes of address space more than it has."""
+    import resource
+
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    limit = pages * resource.getpagesize() + more
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))

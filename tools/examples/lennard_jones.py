@@ -79,10 +79,7 @@ def relax(x: Vector, tolerance: float) -> tuple[float, Vector]:
         step = [a - b for a, b in zip(trial, x)]
         change = [a - b for a, b in zip(trial_gradient, gradient)]
         curvature = dot(step, change)
-        if curvature > 1e-12:
-            history = [*history[-5:], (step, change, 1.0 / curvature)]
-        else:
-            history = []
+        history = [*history[-5:], (step, change, 1.0 / curvature)] if curvature > 1e-12 else []
         x, energy, gradient = trial, trial_energy, trial_gradient
     return energy, x
 

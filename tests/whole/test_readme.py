@@ -1,0 +1,59 @@
+"""Every program and command of the README is run."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.programs import ROOT, Program
+
+README = (ROOT / "README.md").read_text()
+PROGRAMS = re.findall(r"```python\n# (\w+\.py)\n(.*?)```", README, re.S)
+
+
+def test_every_python_block_is_a_program_with_a_name() -> None:
+    assert len(PROGRAMS) == README.count("```python") >= 2
+
+
+@pytest.mark.parametrize(("name", "text"), PROGRAMS, ids=[name for name, _ in PROGRAMS])
+def test_programs_print_what_the_readme_says(own_folder: Path, name: str, text: str) -> None:
+    (own_folder / name).write_text(text)
+    program = Program(sys.executable, name, cwd=own_folder)
+    helper = None
+    try:
+        if "port=" in text:
+            command = program.says(r"on another machine run: (.*)\n").group(1)
+            helper = Program("/bin/sh", "-c", command, cwd=own_folder)
+        assert program.ends() == 0, program.err
+        if helper is not None:
+            assert helper.ends() == 0, helper.err
+    finally:
+        program.kill()
+        if helper is not None:
+            helper.kill()
+    shown = re.search(rf"```\n\$ python3 {re.escape(name)}\n(.*?)```", README, re.S)
+    if shown is not None:
+        assert program.out == shown.group(1)
+
+
+@pytest.mark.parametrize("example", ["restraint.py", "lennard_jones.py"])
+def test_examples_run_from_anywhere(own_folder: Path, example: str) -> None:
+    program = Program(sys.executable, str(ROOT / "tools" / "examples" / example), cwd=own_folder)
+    assert program.ends(120) == 0, program.err
+    assert program.err == ""
+    if example == "restraint.py":
+        assert program.out.splitlines()[-1] == "d = 2.0   E = 2.00"
+    else:
+        assert re.search(r" 13 +-44\.326801 +-44\.326801", program.out), program.out
+        assert re.search(r"  7 +-16\.505384 +-16\.505384", program.out), program.out
+
+
+def test_options_of_the_slave_program_are_in_its_help() -> None:
+    program = Program(sys.executable, "-m", "slave", "--help")
+    assert program.ends() == 0
+    for option in set(re.findall(r"`(--?[a-z][a-z-]*)", README)):
+        assert option in shlex.split(program.out.replace("'", "").replace(",", " ").replace("]", " ")), option
