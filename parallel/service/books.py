@@ -94,10 +94,7 @@ class Books:
         back = len(lease.tasks) if lease is not None else 0
         given_up = self.table.lose(slave.number, running, end)
         slave.running = 0
-        if back:
-            log.warning("parallel: %s: %s; its %s", slave, end.splitlines()[0], _fate(back, given_up))
-        else:
-            log.info("parallel: %s: %s", slave, end.splitlines()[0])
+        log.warning("parallel: lost %s: %s%s", slave, end.splitlines()[0], _fate(back, given_up))
         if given_up is not None:
             self.deliver(given_up.task.context, Settled(GIVEN_UP, slave, given_up.ends, ()))
         self.wake_idle(back)
@@ -201,12 +198,14 @@ class Books:
 
 
 def _fate(back: int, given_up: GivenUp | None) -> str:
-    tasks = "task goes" if back == 1 else f"{back} tasks go"
+    """What becomes of the ``back`` tasks that a lost slave held."""
+    if not back:
+        return ""
+    tasks = "; its task goes to another slave" if back == 1 else f"; its {back} tasks go to other slaves"
     if given_up is None:
-        return f"{tasks} to other slaves"
-    if back == 1:
-        return "task is given up: it ended its slave too often"
-    return f"{tasks} to other slaves, but for one that is given up: it ended its slave too often"
+        return tasks
+    reason = "given up: it ended its slave too often"
+    return f"; its task is {reason}" if back == 1 else f"{tasks}, but for one that is {reason}"
 
 
 def names(slaves: Sequence[SlaveRecord], most: int = 4) -> list[str]:

@@ -15,8 +15,10 @@ from parallel.core.task import MOVES, IllegalMove, Move, State, Task
 
 TERM = 8.0
 STEPS = [0.0, 1.0, TERM / 2, TERM, 2.5 * TERM]
-SLAVES = st.integers(0, 2)
-CONTEXTS = st.integers(1, 3)
+SLAVES = st.integers(0, 1)
+CONTEXTS = st.sampled_from([1, 1, 1, 2, 3])
+PLACES = st.sampled_from([0, 0, 1, 2, None, 999_999])
+BARRED: list[frozenset[int]] = [frozenset(), frozenset(), frozenset({1}), frozenset({1, 2}), frozenset({1, 2, 3})]
 
 
 class TableMachine(RuleBasedStateMachine):
@@ -41,20 +43,23 @@ class TableMachine(RuleBasedStateMachine):
         self.attempts: dict[int, int] = {}
         self.finished: set[int] = set()
 
-    @initialize(seconds=st.sampled_from([0.0, 0.04, 1.0]))
+    @initialize(seconds=st.sampled_from([0.0, 0.02, 0.04, 1.0]))
     def measure(self, seconds: float) -> None:
         self.pace.learn(1, 1, seconds)
         self.pace.learn(2, 1, 0.03)
 
-    @rule(context=CONTEXTS, size=st.sampled_from([1, LEASE_BYTES // 2, LEASE_BYTES]))
-    def add(self, context: int, size: int) -> None:
-        self.table.add(Task(self.next_id, context, b"x" * size if size == 1 else _Sized(size)))
-        self.context_of[self.next_id] = context
-        self.waiting.append(self.next_id)
-        self.next_id += 1
+    @rule(contexts=st.lists(CONTEXTS, min_size=1, max_size=5), size=st.sampled_from([1, 1, 1, LEASE_BYTES // 2]))
+    def add(self, contexts: list[int], size: int) -> None:
+        for context in contexts:
+            self.table.add(Task(self.next_id, context, _Sized(size)))
+            self.context_of[self.next_id] = context
+            self.waiting.append(self.next_id)
+            self.next_id += 1
 
-    @rule(slave=SLAVES, barred=st.sets(CONTEXTS), share=st.integers(1, 5))
-    def grant(self, slave: int, barred: set[int], share: int) -> None:
+    @rule(barred=st.sampled_from(BARRED), share=st.sampled_from([1, 2, 3, 50]), slave=SLAVES)
+    def grant(self, slave: int, barred: frozenset[int], share: int) -> None:
+        if slave in self.held:
+            slave = 1 - slave
         if slave in self.held:
             return
         lease = self.table.grant(slave, self.now, lambda context: context not in barred, share, self.pace)
@@ -120,10 +125,12 @@ class TableMachine(RuleBasedStateMachine):
         assert self.table.hand_back(slave, ids) == len(back)
         self.waiting[:0] = back
 
-    @rule(slave=SLAVES, data=st.data(), current=st.booleans())
-    def recall(self, slave: int, data: st.DataObject, current: bool) -> None:
+    @rule(
+        slave=SLAVES, place=st.sampled_from([0, 0, 1, 2, None, 999_999]), current=st.sampled_from([True, True, False])
+    )
+    def recall(self, slave: int, place: int | None, current: bool) -> None:
         held = self.held.get(slave, [])
-        running = data.draw(st.sampled_from([0, 999_999, *held]))
+        running = self._named(slave, place)
         lease = self.table.leases.get(slave)
         id = lease.id if lease is not None and current else 999_999
         behind: list[int] = []
@@ -132,10 +139,16 @@ class TableMachine(RuleBasedStateMachine):
         assert self.table.hand_back_after(slave, id, running) == len(behind)
         self.waiting[:0] = self._unhold(slave, behind)
 
-    @rule(slave=SLAVES, data=st.data())
-    def lose(self, slave: int, data: st.DataObject) -> None:
-        running = data.draw(st.sampled_from([0, 999_999, *self.held.get(slave, [])]))
-        self._lose(slave, running)
+    @rule(slave=SLAVES, running=PLACES)
+    def lose(self, slave: int, running: int | None) -> None:
+        """``running``: the task at that place in the lease, none (None), or one that is not in it."""
+        self._lose(slave, self._named(slave, running))
+
+    def _named(self, slave: int, place: int | None) -> int:
+        held = self.held.get(slave, [])
+        if place is None:
+            return 0
+        return held[place] if place < len(held) else 999_999
 
     def _lose(self, slave: int, running: int) -> None:
         back = self._unhold(slave, list(self.held.get(slave, [])))
@@ -179,14 +192,15 @@ class TableMachine(RuleBasedStateMachine):
         for slave in self.until:
             self.until[slave] += step
 
-    @rule()
-    def expire(self) -> None:
+    @rule(step=st.sampled_from(STEPS))
+    def expire(self, step: float) -> None:
+        self.now += step
         expired = self.table.expired(self.now)
         assert sorted(expired) == sorted(slave for slave, until in self.until.items() if until <= self.now)
         for slave in expired:
             self._lose(slave, self.held[slave][0])
 
-    @rule(context=CONTEXTS)
+    @rule(context=st.sampled_from([2, 3]))
     def drop(self, context: int) -> None:
         gone = [id for id, of in self.context_of.items() if of == context and id not in self.finished]
         assert self.table.drop(context) == len(gone)
@@ -198,6 +212,7 @@ class TableMachine(RuleBasedStateMachine):
         self.table.check()
         assert self.table.waiting == len(self.waiting)
         assert {slave: list(lease.tasks) for slave, lease in self.table.leases.items()} == self.held
+        assert {slave: lease.deadline for slave, lease in self.table.leases.items()} == self.until
         assert set(self.table.tasks) == set(self.context_of) - self.finished
 
 
@@ -268,7 +283,8 @@ def test_contexts_are_mixed_in_the_order_of_adding() -> None:
         pace.learn(context, 1, 0.001)
     for id, context in enumerate([1, 1, 2, 1, 2], 1):
         table.add(Task(id, context, b""))
-    assert list(grant(table, pace).tasks) == [1, 2, 3, 4, 5]
+    assert list(grant(table, pace, share=3).tasks) == [1, 2, 3]
+    assert list(grant(table, pace, slave=1).tasks) == [4, 5]
 
 
 def test_a_task_that_comes_back_goes_to_the_front_and_keeps_count() -> None:
@@ -341,3 +357,21 @@ def test_an_illegal_move_raises_and_changes_nothing(state: State, move: Move) ->
         with pytest.raises(IllegalMove, match=move.name):
             task.move(move)
         assert task.state is state
+
+
+def test_the_share_counts_tasks_of_all_contexts() -> None:
+    table, pace = table_with(0)
+    for context in (1, 2):
+        pace.learn(context, 1, 0.001)
+    for id, context in enumerate([1, 2, 2], 1):
+        table.add(Task(id, context, b""))
+    assert list(grant(table, pace, share=2).tasks) == [1, 2]
+
+
+@pytest.mark.parametrize(("running", "left"), [(2, [1, 2]), (3, [1, 2, 3]), (99, []), (0, [1, 2, 3])])
+def test_a_recalled_lease_keeps_the_running_task_and_what_stands_before_it(running: int, left: list[int]) -> None:
+    table, pace = table_with(3)
+    lease = grant(table, pace)
+    assert table.hand_back_after(0, lease.id + 1, running) == 0
+    assert table.hand_back_after(0, lease.id, running) == 3 - len(left)
+    assert list(lease.tasks) == left

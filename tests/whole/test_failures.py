@@ -6,6 +6,7 @@ import functools
 import gc
 import os
 import pickle
+import re
 import signal
 import threading
 from pathlib import Path
@@ -173,6 +174,23 @@ def test_task_that_kills_every_slave_is_given_up(make: Make) -> None:
     assert isinstance(pickle.loads(pickle.dumps(given_up)), parallel.TaskGivenUp)
 
 
+def test_a_lost_slave_and_a_given_up_task_are_told_in_one_line_each(
+    make: Make, own_folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    manager = make(1, max_attempts=2)
+    context = manager.get_context()
+    context.add_task(tasks.die)
+    with pytest.raises(parallel.TaskGivenUp):
+        list(context.get_results_unordered())
+    lost = r"parallel: lost slave 0 \(LocalSlave\(\) on \S+, pid \d+\): it was killed by SIGKILL, perhaps out of memory on \S+"
+    first, second = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert re.fullmatch(lost + "; its task goes to another slave", first)
+    assert re.fullmatch(lost + "; its task is given up: it ended its slave too often", second)
+    manager.wait_for_slaves(1, 10)
+    os.kill(pid(manager), signal.SIGKILL)
+    eventually(lambda: re.search(lost + r"\n", caplog.text), what="a word on the idle slave that was lost")
+
+
 def test_last_words_of_a_slave_are_told(make: Make) -> None:
     context = make(1, max_attempts=1).get_context()
     context.add_task(tasks.speak_and_die)
@@ -294,3 +312,25 @@ def test_manager_inside_a_task(make: Make) -> None:
 def test_missing_module_names_module_host_and_python(make: Make) -> None:
     error = error_of(make(), functools.partial(__import__, "no_such_module_here"))
     assert "No module 'no_such_module_here' for " in str(error) and "Manager(python='...')" in str(error)
+
+
+@pytest.mark.parametrize("after", [tasks.wait_for, tasks.hold_the_interpreter])
+def test_a_result_is_given_while_the_next_task_of_the_same_lease_runs(
+    make: Make, own_folder: Path, after: Callable[..., object]
+) -> None:
+    manager = make(1)
+    context = manager.get_context()
+    for number in range(1000):  # teaches the master that such tasks are short, so that a lease holds many
+        context.add_task(functools.partial(tasks.give, number))
+    assert len(list(context.get_results_unordered())) == 1000
+    gate = str(own_folder / "gate")
+    for number in range(10):
+        context.add_task(functools.partial(tasks.give, number))
+    more = (3.0,) if after is tasks.hold_the_interpreter else ()
+    context.add_task(functools.partial(after, gate, *more))
+    results = context.get_results_unordered()
+    assert sorted(next(results) for _ in range(10)) == list(range(10))
+    with manager.books.lock:
+        assert len(manager.books.table.tasks) == 1, "the long task is not done yet"
+    Path(gate).touch()
+    assert len(list(results)) == 1
