@@ -85,16 +85,19 @@ class Books:
         """A sign of life from a slave."""
         now = time.monotonic()
         if self.roster.heard(slave, now):
-            log.warning("parallel: %s is back", slave)
+            log.warning("parallel: %s is back", str(slave))
         self.table.renew(slave.number, now)
 
-    def lose(self, slave: SlaveRecord, running: int, end: str) -> None:
-        """The slave is gone or out of reach: its tasks go elsewhere; the running one is blamed with ``end``."""
+    def lose(self, slave: SlaveRecord, running: int, end: str, last_words: str = "") -> None:
+        """The slave is gone or out of reach: its tasks go elsewhere; the running one is blamed.
+
+        ``end``: how it ended, in one line; ``last_words``: the end of its output.
+        """
         lease = self.table.leases.get(slave.number)
         back = len(lease.tasks) if lease is not None else 0
-        given_up = self.table.lose(slave.number, running, end)
+        given_up = self.table.lose(slave.number, running, f"{end} on {slave.host}{last_words}")
         slave.running = 0
-        log.warning("parallel: lost %s: %s%s", slave, end.splitlines()[0], _fate(back, given_up))
+        log.warning("parallel: lost %s: %s%s", str(slave), end, _fate(back, given_up))
         if given_up is not None:
             self.deliver(given_up.task.context, Settled(GIVEN_UP, slave, given_up.ends, ()))
         self.wake_idle(back)
@@ -103,7 +106,7 @@ class Books:
         """The slave will not work again."""
         if slave.state is not SlaveState.ENDED:
             slave.state, slave.end = SlaveState.ENDED, why
-            log.info("parallel: %s has ended: %s", slave, why)
+            log.info("parallel: %s has ended: %s", str(slave), why)
             self.wake_readers()
             if slave.number in self.idle:
                 self.idle.pop(slave.number).notify()

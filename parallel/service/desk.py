@@ -82,14 +82,14 @@ class AgentDesk:
             slave = books.roster.slaves[number]
             if books.closing or slave.pid not in (pid, 0):
                 return
-            end = f"{describe_exit(exitcode)} on {books.roster.agents[agent].host}"
+            end, last_words = describe_exit(exitcode), tail(slave.output)
             if setup:
                 end += " while it ran the context's setup"
                 slave.barred.add(setup)
                 if setup in books.trays:
-                    books.trays[setup].failures[number] = end + tail(slave.output)
-            slave.end = end + tail(slave.output)
-            books.lose(slave, 0 if setup else task, slave.end)
+                    books.trays[setup].failures[number] = end + last_words
+            slave.end = end + last_words
+            books.lose(slave, 0 if setup else task, end, last_words)
             slave.state, slave.pid = SlaveState.EXPECTED, 0
             books.wake_readers()
 
@@ -122,8 +122,9 @@ class AgentDesk:
                 return
             for slave in books.roster.of_agent(agent):
                 if slave.state is not SlaveState.ENDED:
-                    books.lose(slave, slave.running, f"its agent ended: {why}")
-                    books.end(slave, why + tail(slave.output))
+                    last_words = tail(slave.output)
+                    books.lose(slave, slave.running, f"its agent ended: {why}", last_words)
+                    books.end(slave, why + last_words)
 
     def disconnected(self, role: Sequence[Any]) -> None:
         """A connection ended: if it was an agent's and it does not come back soon, its slaves are lost."""

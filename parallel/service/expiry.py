@@ -58,7 +58,7 @@ def tick(books: Books, now: float, late: float) -> None:
             slave.state = SlaveState.LOST
     for slave in books.roster.silent(now, books.table.term):
         slave.state = SlaveState.LOST
-        log.warning("parallel: %s: %s", slave, _silence(now - slave.heard))
+        log.warning("parallel: lost %s: %s", str(slave), _silence(now - slave.heard))
         books.wake_readers()
 
 

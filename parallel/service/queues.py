@@ -52,7 +52,7 @@ class TaskQueue:
                 slave.to_forget.clear()
             slave.pid, slave.state = pid, SlaveState.READY
             books.heard(slave)
-            log.info("parallel: %s has joined", slave)
+            log.info("parallel: %s has joined", str(slave))
             books.joined.notify_all()
         return True
 
@@ -142,7 +142,7 @@ class ResultQueue:
                 log.warning(
                     "parallel: setup raised %s on %s, which is out for this context: %s",
                     failure.type_name,
-                    slave,
+                    str(slave),
                     failure.message.splitlines()[0] if failure.message else "",
                 )
             books.wake_idle(back)

@@ -182,7 +182,8 @@ def test_a_lost_slave_and_a_given_up_task_are_told_in_one_line_each(
     context.add_task(tasks.die)
     with pytest.raises(parallel.TaskGivenUp):
         list(context.get_results_unordered())
-    lost = r"parallel: lost slave 0 \(LocalSlave\(\) on \S+, pid \d+\): it was killed by SIGKILL, perhaps out of memory on \S+"
+    who = r"slave 0 \(LocalSlave\(\) on \S+, pid \d+\)"
+    lost = f"parallel: lost {who}: it was killed by SIGKILL, perhaps out of memory"
     first, second = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert re.fullmatch(lost + "; its task goes to another slave", first)
     assert re.fullmatch(lost + "; its task is given up: it ended its slave too often", second)
