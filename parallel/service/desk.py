@@ -78,11 +78,12 @@ class AgentDesk:
     def runner_ended(self, agent: str, number: int, pid: int, exitcode: int | None, task: int, setup: int) -> None:
         """A runner's process ended while its agent lives; a new one is on its way."""
         books = self._books
+        last_words = self._last_words(number)
         with books.lock:
             slave = books.roster.slaves[number]
             if books.closing or slave.pid not in (pid, 0):
                 return
-            end, last_words = describe_exit(exitcode), tail(slave.output)
+            end = describe_exit(exitcode)
             if setup:
                 end += " while it ran the context's setup"
                 slave.barred.add(setup)
@@ -95,9 +96,9 @@ class AgentDesk:
 
     def slot_closed(self, agent: str, number: int, why: str) -> None:
         """The agent gives a slave up."""
+        last_words = self._last_words(number)
         with self._books.lock:
-            slave = self._books.roster.slaves[number]
-            self._books.end(slave, why + tail(slave.output))
+            self._books.end(self._books.roster.slaves[number], why + last_words)
 
     def recalled(self, agent: str, number: int, lease: int, running: int) -> None:
         """The slave will start no task of the lease after the one that runs."""
@@ -118,13 +119,13 @@ class AgentDesk:
         """A launcher saw the slave program end: its slaves are no more."""
         books = self._books
         with books.lock:
-            if books.closing:
-                return
-            for slave in books.roster.of_agent(agent):
-                if slave.state is not SlaveState.ENDED:
-                    last_words = tail(slave.output)
-                    books.lose(slave, slave.running, f"its agent ended: {why}", last_words)
-                    books.end(slave, why + last_words)
+            slaves = [slave for slave in books.roster.of_agent(agent) if slave.state is not SlaveState.ENDED]
+        last_words = {slave.number: self._last_words(slave.number) for slave in slaves}
+        with books.lock:
+            for slave in slaves:
+                if not books.closing:
+                    books.lose(slave, slave.running, f"its agent ended: {why}", last_words[slave.number])
+                    books.end(slave, why + last_words[slave.number])
 
     def disconnected(self, role: Sequence[Any]) -> None:
         """A connection ended: if it was an agent's and it does not come back soon, its slaves are lost."""
@@ -136,6 +137,10 @@ class AgentDesk:
             for slave in books.roster.of_agent(role[1]):
                 books.table.shorten(slave.number, now + RECONNECT_SECONDS)
                 slave.heard = min(slave.heard, now + RECONNECT_SECONDS - books.table.term)
+
+    def _last_words(self, number: int) -> str:
+        """The end of a slave's output.  Without the lock: the file may be on a slow disk."""
+        return tail(self._books.roster.slaves[number].output)
 
     def _slot(self, agent: AgentRecord, number: int | None) -> int:
         books = self._books

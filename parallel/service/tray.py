@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections import deque
-from typing import Any
+from typing import Any, Callable
 
 from slave.outcome import unpack_failure
 
@@ -45,10 +46,16 @@ class Tray:
         Raises `NoMoreSlavesError` or `RemoteError` when nothing is ready and no slave can go on with the context,
         `ManagerClosed` when the manager is shut down.
         """
+        found = self._wait()
+        if callable(found):
+            raise found()
+        return found
+
+    def _wait(self) -> deque[Settled] | Callable[[], Exception] | None:
+        """What `take` returns, or what makes the error that it raises."""
         books, state = self._books, self._state
-        word, seen = status.FIRST_WORD, -1
+        word, seen, next_word = status.FIRST_WORD, -1, 0.0
         with books.lock:
-            next_word = time.monotonic() + word
             while True:
                 books.take_in()
                 if state.ready:
@@ -57,18 +64,21 @@ class Tray:
                 if state.unsettled == 0:
                     return None
                 if books.closing:
-                    raise ManagerClosed("the manager was shut down while results were waited for")
-                self._check_hope()
+                    return _closed_meanwhile
+                error = self._end_of_hope()
+                if error is not None:
+                    return error
+                now = time.monotonic()
                 if books.progress != seen:
                     seen, word = books.progress, status.FIRST_WORD
-                    next_word = time.monotonic() + word
-                elif time.monotonic() >= next_word:
+                    next_word = now + word
+                elif now >= next_word:
                     log.warning("parallel: waiting: %s", status.why_waiting(books, state))
                     word = min(status.SELDOM, 2 * word)
-                    next_word = time.monotonic() + word
+                    next_word = now + word
                 state.readers += 1
                 try:
-                    state.news.wait(max(0.0, next_word - time.monotonic()))
+                    state.news.wait(max(0.0, next_word - now))
                 finally:
                     state.readers -= 1
 
@@ -76,23 +86,31 @@ class Tray:
         """Nobody can ask for the outcomes any more.  Does not take the lock: it is called by the garbage collector."""
         self._books.abandoned.append(self.id)
 
-    def _check_hope(self) -> None:
-        """Raise if no slave is left that could run this context's tasks."""
+    def _end_of_hope(self) -> Callable[[], Exception] | None:
+        """What makes the error to raise if no slave is left that could run this context's tasks; else None.
+
+        It is to be called without the lock: rebuilding an exception runs code of the user's.
+        """
         books, state = self._books, self._state
         if books.roster.hopeful(self.id):
-            return
-        failed = self._setup_failure()
-        if failed is not None:
-            slave, data = failed
-            if isinstance(data, str):
-                raise RemoteError("the context's setup", "SlaveEnded", data, "", slave)
-            failure = unpack_failure(data)
-            what = f"the context's setup (tried on {len(state.failures)} slaves, none is left to try)"
-            raise RemoteError(what, failure.type_name, failure.message, failure.traceback, slave, failure.exception())
-        if not books.open_to_joiners:
-            raise NoMoreSlavesError(f"{state.unsettled} tasks are left and {status.how_all_ended(books)}")
+            return None
+        for number, data in state.failures.items():
+            tried, slave = len(state.failures), str(books.roster.slaves[number])
+            return functools.partial(_setup_error, data, tried, slave)
+        if books.open_to_joiners:
+            return None
+        text = f"{state.unsettled} tasks are left and {status.how_all_ended(books)}"
+        return functools.partial(NoMoreSlavesError, text)
 
-    def _setup_failure(self) -> tuple[str, Any] | None:
-        for number, data in self._state.failures.items():
-            return str(self._books.roster.slaves[number]), data
-        return None
+
+def _setup_error(data: Any, tried: int, slave: str) -> RemoteError:
+    """``data``: the packed failure of setup on ``slave``, or how it ended that slave, in words."""
+    what = "the context's setup" + (f" (tried on {tried} slaves, none is left to try)" if tried > 1 else "")
+    if isinstance(data, str):
+        return RemoteError(what, "SlaveEnded", data, "", slave)
+    failure = unpack_failure(data)
+    return RemoteError(what, failure.type_name, failure.message, failure.traceback, slave, failure.exception())
+
+
+def _closed_meanwhile() -> ManagerClosed:
+    return ManagerClosed("the manager was shut down while results were waited for")
