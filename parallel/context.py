@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import pickle
+import threading
+import traceback
 import weakref
-from collections import deque
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Callable, Generic, TypeVar
 
 from slave.home import main_can_travel
-from slave.outcome import FAILURE, unpack_failure
+from slave.outcome import FAILURE, VALUE, unpack_failure
 from slave.pickling import explain
 
 from .errors import InputTypeError, RemoteError, ResultError, TaskGivenUp, UnpicklableError
@@ -33,9 +34,7 @@ class Context(Generic[Result]):
         self._manager = manager
         payload = None if setup is None else dump(setup, "the setup", manager.surroundings)
         self._tray = Tray(manager.books, payload)
-        self._taken: deque[Settled] = (
-            deque()
-        )  # taken from the tray, not yet given to the user; shared by all generators
+        self._reading = threading.RLock()  # guards the front of the tray: who looks at an outcome is who takes it
         finalizer = weakref.finalize(self, Tray.abandon, self._tray)
         finalizer.atexit = False  # then the manager ends, and everything with it
 
@@ -72,38 +71,44 @@ class Context(Generic[Result]):
         return self._results()
 
     def _results(self) -> Iterator[Result]:
+        """An outcome leaves the tray when its value has been rebuilt: a KeyboardInterrupt on the way loses nothing."""
+        ready = self._tray.ready
         while True:
+            taken: Settled | None = None
             try:
-                settled = self._taken.popleft()
-            except IndexError:
-                more = self._tray.take()
-                if more is None:
+                with self._reading:
+                    if ready:
+                        is_error, value = _rebuild(ready[0])
+                        taken = ready.popleft()
+            except BaseException:
+                if taken is not None:
+                    ready.appendleft(taken)
+                raise
+            if taken is None:
+                if not self._tray.wait():
                     return
-                self._taken.extend(more)
-                continue
-            if settled.kind:
-                raise _error_of(settled)
-            yield _value_of(settled)
+            elif is_error:
+                raise value
+            else:
+                yield value
 
 
-def _value_of(settled: Settled) -> Any:
-    _, slave, data, buffers = settled
-    try:
-        return pickle.loads(data, buffers=buffers)
-    except Exception as error:
-        import traceback
-
-        what = "a task's result cannot be rebuilt in this process"
-        raise ResultError(what, type(error).__name__, str(error), traceback.format_exc(), str(slave), error) from None
-
-
-def _error_of(settled: Settled) -> RemoteError:
-    kind, slave, data, _ = settled
+def _rebuild(settled: Settled) -> tuple[bool, Any]:
+    """Whether the outcome is an error to raise, and that error or the value."""
+    kind, slave, data, buffers = settled
+    if kind == VALUE:
+        try:
+            return False, pickle.loads(data, buffers=buffers)
+        except Exception as error:
+            what = "a task's result cannot be rebuilt in this process"
+            trace = traceback.format_exc()
+            return True, ResultError(what, type(error).__name__, str(error), trace, str(slave), error)
     if kind == GIVEN_UP:
-        return TaskGivenUp("a task", str(slave), data)
+        return True, TaskGivenUp("a task", str(slave), data)
     assert kind == FAILURE, f"an outcome of the unknown kind {kind}"
     failure = unpack_failure(data)
-    return RemoteError("a task", failure.type_name, failure.message, failure.traceback, str(slave), failure.exception())
+    exc = failure.exception()
+    return True, RemoteError("a task", failure.type_name, failure.message, failure.traceback, str(slave), exc)
 
 
 def dump(value: object, name: str, surroundings: Any) -> bytes:

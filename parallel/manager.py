@@ -5,9 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import site
-import socket
 import sysconfig
-import threading
 import time
 import weakref
 from pathlib import Path
@@ -20,8 +18,10 @@ from slave.dial import Address, format_address
 from slave.errors import KeyTrouble
 from slave.keys import find_key
 
+from .checks import check_arguments, check_lease, refuse_inside_slave
+from .closer import Closer, close_weakly
 from .context import Context
-from .errors import Error, InputError, InputTypeError, ManagerClosed, NetworkError, NoMoreSlavesError
+from .errors import InputError, InputTypeError, ManagerClosed, NoMoreSlavesError
 from .launch.base import Slave, SlaveArray
 from .launch.job import join_command
 from .launch.yard import Plan, Yard
@@ -34,7 +34,6 @@ from .service.reach import Reach
 from .service.server import Served
 
 _LEASE = 30.0
-_STOP_SECONDS = 3.0  # for slaves to end by themselves at shutdown
 
 SomeManager = TypeVar("SomeManager", bound="Manager")
 
@@ -73,17 +72,18 @@ class Manager:
         self,
         python: str | None = None,
         host: str | None = None,
-        output: str | None = "slave%d.output",
+        output: str | os.PathLike[str] | None = "slave%d.output",
         *,
         port: int | None = None,
         authkey: bytes | None = None,
         lease: float = _LEASE,
         max_attempts: int = 3,
     ) -> None:
-        _refuse_inside_slave()
+        refuse_inside_slave()
         if lease != _LEASE:
             self.heartbeat_timeout = lease
-        _check_arguments(host, output, port, self.heartbeat_timeout, max_attempts)
+        output = None if output is None else os.fspath(output)
+        check_arguments(host, output, port, self.heartbeat_timeout, max_attempts)
         try:
             key = find_key(authkey, create=True)
         except KeyTrouble as error:
@@ -101,15 +101,17 @@ class Manager:
         self._begun = False
         timer = ExpiryTimer(self.books)
         timer.start()
-        self._closer = _Closer(self.books, self._yard, self._reach, timer)
+        self._closer = Closer(self.books, self._yard, self._reach, timer)
         weakref.finalize(self, self._closer.close_elsewhere).atexit = False
-        atexit.register(_close_weakly, weakref.ref(self._closer))
+        atexit.register(close_weakly, weakref.ref(self._closer))
         if port is not None:
             self._open()
             log.warning("parallel: slaves may join; on another machine run: %s", self.join_command)
 
     def __repr__(self) -> str:
-        where = f"at {format_address(self.address)}" if self._reach.open else "not listening yet"
+        where = (
+            f"at {format_address(self._reach.addresses(local=False)[0])}" if self._reach.open else "not listening yet"
+        )
         return f"<{type(self).__name__} {where}>"
 
     def __enter__(self: SomeManager) -> SomeManager:
@@ -175,17 +177,23 @@ class Manager:
         """
         self.begin()
         books = self.books
-        deadline = None if timeout is None else time.monotonic() + timeout
+        began = time.monotonic()
+        word, next_word = status.FIRST_WORD, began + status.FIRST_WORD
         with books.lock:
             while len(books.roster.ready()) < n:
                 if books.closing:
                     raise ManagerClosed("the manager was shut down while slaves were waited for")
-                if not books.open_to_joiners and sum(1 for _ in books.roster.alive()) < n:
+                if not books.open_to_joiners and books.roster.possible() < n:
                     raise NoMoreSlavesError(f"{n} slaves cannot come: {status.how_all_ended(books)}")
-                patience = None if deadline is None else deadline - time.monotonic()
-                if patience is not None and patience <= 0:
+                now = time.monotonic()
+                if timeout is not None and now >= began + timeout:
                     raise TimeoutError(f"{len(books.roster.ready())} of {n} slaves are connected after {timeout:g} s")
-                books.joined.wait(patience)
+                if now >= next_word:
+                    log.warning("parallel: waiting for %d slaves: %s", n, status.what_slaves_do(books))
+                    word = min(status.SELDOM, 2 * word)
+                    next_word = now + word
+                until = next_word if timeout is None else min(next_word, began + timeout)
+                books.joined.wait(max(0.0, until - now))
 
     # -- contexts
 
@@ -204,10 +212,11 @@ class Manager:
     def begin(self) -> None:
         """Open the server and start the slaves that were added; done by the first call for results."""
         self._open()
-        if not self._begun:
-            self._begun = True
-            with self.books.lock:
-                self.books.table.term = self.heartbeat_timeout
+        check_lease(self.heartbeat_timeout)
+        with self.books.lock:
+            if not any(agent.enlisted for agent in self.books.roster.agents.values()):
+                self.books.table.term = self.heartbeat_timeout  # from now on agents are told of it
+        self._begun = True
         self._yard.start(self.connect_timeout)
 
     def shutdown(self) -> None:
@@ -225,74 +234,6 @@ class Manager:
         self._check_open()
         lan = self._port is not None or self._yard.leaves_this_machine
         self._reach.listen(lan, self.heartbeat_timeout, self._desk.disconnected)
-
-
-class _Closer:
-    """Shuts a manager down, once.
-
-    Knows its parts but not the manager itself, so that this can be garbage-collected.
-    """
-
-    def __init__(self, books: Books, yard: Yard, reach: Reach, timer: ExpiryTimer) -> None:
-        self._books, self._yard, self._reach, self._timer = books, yard, reach, timer
-        self._lock = threading.Lock()  # guards _done
-        self._done = False
-        self._pid = os.getpid()
-
-    def close(self) -> None:
-        if os.getpid() != self._pid:
-            return
-        with self._lock:
-            if self._done:
-                return
-            self._done = True
-        self._books.close()
-        self._yard.stop(_STOP_SECONDS)
-        self._reach.stop(grace=1.0)
-        self._timer.stop()
-
-    def close_elsewhere(self) -> None:
-        """Close in a thread of its own: the garbage collector may call this in a thread that holds the books' lock."""
-        if os.getpid() == self._pid and not self._done:
-            threading.Thread(target=self.close, daemon=True, name="parallel shutdown").start()
-
-
-def _close_weakly(closer: weakref.ref[_Closer]) -> None:
-    found = closer()
-    if found is not None:
-        found.close()
-
-
-def _refuse_inside_slave() -> None:
-    doing = home.inside_runner()
-    if doing is None:
-        return
-    if doing.startswith("importing"):
-        raise Error(
-            f"Manager() was called while a slave was {doing}. A slave imports the script to find the tasks in it; what "
-            f"must run on the master only belongs under: if __name__ == '__main__':"
-        )
-    raise Error("Manager() was called inside a task. A slave runs tasks for its master and cannot be a master itself")
-
-
-def _check_arguments(host: str | None, output: str | None, port: int | None, lease: float, attempts: int) -> None:
-    if host is not None:
-        try:
-            socket.getaddrinfo(host, None)
-        except OSError as error:
-            raise NetworkError(
-                f"host={host!r} is unknown here: {error.strerror}; leave it out, or name an address"
-            ) from None
-    if output is not None:
-        folder = os.path.dirname(os.path.abspath(output))
-        if not os.path.isdir(folder):
-            raise InputError(f"output={output!r}: there is no folder {folder}; make it, or name another")
-    if port is not None and not (isinstance(port, int) and 0 <= port < 65536):
-        raise InputError(f"port={port!r} is not a port number: 0 to 65535, where 0 means any free one")
-    if not (isinstance(lease, (int, float)) and 0 < lease < float("inf")):
-        raise InputError(f"lease={lease!r} is not a positive number of seconds")
-    if not (isinstance(attempts, int) and attempts >= 1):
-        raise InputError(f"max_attempts={attempts!r} is not a whole number from 1 on")
 
 
 def _importable(root: str) -> bool:

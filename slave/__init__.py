@@ -6,7 +6,8 @@ and posts each outcome at once.  The agent runs no user code; it renews its runn
 runner ended, and starts a new one.
 
     __main__.py   the command line                 handshake.py  who holds the key (pure)
-    agent.py      the agent's loop                 wire.py       frames and messages on a socket
+    search.py     looking for a master             wire.py       frames and messages on a socket
+    agent.py      the agent's loop                 dial.py       all addresses of the master, tried side by side
     crew.py       the agent's runners              link.py       a connection to the master, and the proxies over it
     runner.py     the runner's loop                mark.py       the memory that an agent and a runner share
     home.py       the master's sys.path, folder    contexts.py   setup results, cached by context id

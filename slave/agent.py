@@ -1,6 +1,6 @@
 """The agent: one per machine and master.  One thread, one loop; it runs no user code.
 
-    reports link   agent -> master   heartbeats, how runners ended, leases handed back    (one way)
+    reports link   agent -> master   heartbeats, how runners ended, leases handed back (one way but for hello, goodbye)
     orders link    master -> agent   start a runner, recall a lease, end                  (a long poll, always open)
 
 The loop waits for orders, for the death of a runner (SIGCHLD), for signals, and for the time of the next heartbeat.
@@ -15,16 +15,16 @@ import platform
 import select
 import signal
 import socket
-import sys
 import time
 from collections.abc import Sequence
 from typing import Any, Callable, NamedTuple
 
 from .crew import Crew, Slot
-from .dial import Address, format_address, only_refused
-from .errors import Incompatible, MasterGone, ProtocolError, SlaveError, Unreachable
+from .dial import Address
+from .errors import Incompatible, MasterGone, ProtocolError, Unreachable
 from .link import AgentDeskProxy, CallFailed, Link
 from .runner import Assignment, Closable
+from .wire import HANDSHAKE_SECONDS
 
 log = logging.getLogger("slave")
 
@@ -32,6 +32,7 @@ _BEATS_PER_LEASE = 6
 _REFUSED_SECONDS = 3.0  # a machine that answers and has nobody listening for so long has no master any more
 _UNREACHABLE_LEASES = 10  # the same for a machine that does not answer: the network may come back, and we work on then
 _AGAIN = 0.25  # seconds between two tries to reach a master that was lost
+_GOODBYE_SECONDS = 1.0
 _POLL_WITHOUT_SIGCHLD = 0.5  # seconds; where no signal tells of a runner's death (Windows)
 _BROKEN = (OSError, EOFError, ProtocolError)
 
@@ -68,6 +69,8 @@ class Agent:
         self._signalled: int | None = None
         self._next_beat = 0.0
         self._lost_at: float | None = None
+        self._peer: Address = ("", 0)  # the address of the master at which it was reached last
+        self._obeyed = 0  # the number of the last order that was carried out
 
     def enlist(self) -> None:
         """Connect and report for duty.
@@ -81,26 +84,28 @@ class Agent:
             "host": socket.gethostname(),
             "pid": os.getpid(),
             "version": platform.python_version(),
-            "executable": sys.executable,
+            "connection": self._reports.count,
             "slots": [number for number, _ in self._post.slots] if not self._welcome else list(self._crew.slots),
             "runners": [(number, pid) for number, pid, _ in self._crew.alive()],
         }
+        self._reports.connection.limit(HANDSHAKE_SECONDS)
         try:
             welcome = self._desk.enlist(card)
         except CallFailed as error:
             raise Incompatible(f"the master refused this slave: {error}") from None
+        if self._welcome and welcome["run"] != self._welcome["run"]:
+            raise MasterGone("the master has gone, and another one listens in its place")
         self._orders.connect()
+        self._reports.connection.limit(None)
         for link in (self._reports, self._orders):
             link.be_patient(welcome["lease"])
-        self._order_desk.ask_orders(self._post.agent)
+        self._order_desk.ask_orders(self._post.agent, self._obeyed)
         if not self._welcome:
             self._welcome = welcome
-            outputs = [output for _, output in self._post.slots]
-            for number, output in zip(welcome["numbers"], outputs):
+            for number, (_, output) in zip(welcome["numbers"], self._post.slots):
                 self._crew.add(number, output)
-        elif welcome["run"] != self._welcome["run"]:
-            raise MasterGone("the master has gone, and another one listens in its place")
-        self._lost_at = None
+            self._start_runners()
+        self._lost_at, self._peer = None, self._reports.connection.peer
         self._beat()
 
     def serve(self) -> None:
@@ -110,7 +115,8 @@ class Agent:
             while self._step():
                 pass
         except Quit as quit_:
-            self._say(functools.partial(self._desk.leave, self._post.agent, f"it was ended by {quit_}"))
+            self._crew.end()
+            self._leave(f"it was ended by {quit_}")
             raise
         finally:
             self._crew.end()
@@ -119,6 +125,15 @@ class Agent:
             previous()
             self._wake.close()
             self._wake_end.close()
+
+    def _leave(self, why: str) -> None:
+        """Say goodbye, unless the master is too busy to hear it."""
+        if self._lost_at is None:
+            try:
+                self._reports.connection.limit(_GOODBYE_SECONDS)
+                self._desk.leave(self._post.agent, why)
+            except (*_BROKEN, CallFailed) as error:
+                log.info("the master could not be told that this slave ends: %s", error)
 
     def close(self) -> None:
         """Give up before `serve`."""
@@ -139,12 +154,13 @@ class Agent:
             return True
         try:
             if self._orders.connection in ready:
-                orders = self._order_desk.orders()
+                last, orders = self._order_desk.orders()
                 if ("end",) in orders:
                     return False
                 for order in orders:
                     self._obey(*order)
-                self._order_desk.ask_orders(self._post.agent)
+                self._obeyed = last
+                self._order_desk.ask_orders(self._post.agent, last)
             if self._reports.connection in ready:
                 raise EOFError("the master closed the connection")
             if time.monotonic() >= self._next_beat:
@@ -160,7 +176,7 @@ class Agent:
         if self._lost_at is None:
             sources += [self._orders.connection, self._reports.connection]
             patience = max(0.0, self._next_beat - time.monotonic())
-        if not hasattr(signal, "SIGCHLD"):
+        if not hasattr(signal, "SIGCHLD") or not self._crew.complete:
             patience = min(patience, _POLL_WITHOUT_SIGCHLD)
         ready, _, _ = select.select(sources, [], [], patience)
         if self._wake in ready:
@@ -176,13 +192,18 @@ class Agent:
                 why = f"its process ends right after the start, last with exit code {ended.exitcode}"
                 log.warning("slave %d is not started again: %s", ended.number, why)
                 self._say(functools.partial(self._desk.slot_closed, self._post.agent, ended.number, why))
-            else:
-                self._crew.start(ended.number)
+        self._start_runners()
+
+    def _start_runners(self) -> None:
+        for trouble in self._crew.start_missing():
+            log.warning("a runner cannot be started for now: %s", trouble)
 
     def _obey(self, order: str, *details: Any) -> None:
         if order == "start":
             number, output = details
-            self._crew.add(number, output)
+            if number not in self._crew.slots:
+                self._crew.add(number, output)
+                self._start_runners()
         elif order == "recall":
             number, lease = details
             running = self._crew.recall(number, lease)
@@ -217,7 +238,7 @@ class Agent:
             log.warning("connected to the master again, after %.1f s", lost)
         except Unreachable as error:
             self._lost_at = lost_at
-            self._give_up_in_time(lost, only_refused(error), error)
+            self._give_up_in_time(lost, self._peer in error.refused, error)
         except _BROKEN as error:
             self._lost_at = lost_at
             self._give_up_in_time(lost, False, error)
@@ -261,37 +282,9 @@ class Agent:
         return restore
 
     def _on_signal(self, signum: int, frame: object) -> None:
-        if signum != getattr(signal, "SIGCHLD", None):
-            self._signalled = signum
-
-
-def look_for_master(post: Post, seconds: float) -> Agent:
-    """An agent that has enlisted; tries for ``seconds``.
-
-    Raises the last `Unreachable` when the time is over, and `WrongKey` or `Incompatible` at once.
-    """
-    deadline = time.monotonic() + seconds
-    told = False
-    while True:
-        agent = Agent(post)
-        try:
-            agent.enlist()
-            return agent
-        except BaseException as error:
-            agent.close()
-            again = isinstance(error, (Unreachable, OSError, EOFError)) and time.monotonic() < deadline
-            if not again:
-                raise _as_slave_error(error, post) from None
-            if not told:
-                log.warning("no master yet (%s); trying for %.0f s", error, seconds)
-                told = True
-            time.sleep(min(_AGAIN * 4, max(0.0, deadline - time.monotonic())))
-
-
-def _as_slave_error(error: BaseException, post: Post) -> BaseException:
-    if isinstance(error, SlaveError) and not isinstance(error, Unreachable):
-        return error
-    if isinstance(error, (Unreachable, OSError, EOFError)):
-        names = ", ".join(format_address(address) for address in post.addresses)
-        return Unreachable(f"cannot reach the master at {names}: {error}")
-    return error
+        if signum == getattr(signal, "SIGCHLD", None):
+            return
+        if self._signalled is not None:  # the second time: at once
+            self._crew.kill()
+            os._exit(128 + signum)
+        self._signalled = signum

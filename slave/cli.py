@@ -11,16 +11,18 @@ import sys
 import uuid
 from typing import NoReturn
 
-from .agent import Agent, Post, Quit, look_for_master
+from .agent import Agent, Post, Quit
 from .dial import format_address, parse_address
 from .errors import MasterGone, SlaveError, Unreachable
 from .keys import find_key
+from .search import look_for_master
 
 log = logging.getLogger("slave")
 
 _EXIT_CODES = """exit codes: 0 the master is done; 2 wrong command line; 3 wrong key; 4 cannot reach the master; 5 the
 master is gone;
-6 protocol or Python version that cannot work together; 7 no usable key; 130, 143 ended by Ctrl-C, SIGTERM"""
+6 protocol or Python version that cannot work together; 7 no usable key; 8 the master sent nonsense; 130, 143 ended by
+Ctrl-C, SIGTERM"""
 
 
 def usable_cpus() -> int:
@@ -115,7 +117,7 @@ def _serve_launched() -> int:
     addresses = [(str(host), int(port)) for host, port in order["addresses"]]
     slots = [(number, output) for number, output in order["slots"]]
     post = Post(order["agent"], addresses, bytes.fromhex(order["key"]), slots)
-    _serve(look_for_master(post, order["wait"]), f"{len(slots)} runners")
+    _serve(look_for_master(post, order["wait"], order["wait_refused"]), f"{len(slots)} runners")
     return 0
 
 

@@ -26,8 +26,9 @@ class Contexts:
         self._payload_of = payload_of
         self._cached: dict[int, tuple[object, ...] | SetupFailed] = {}
 
-    def __contains__(self, context: int) -> bool:
-        return context in self._cached
+    def ready(self, context: int) -> bool:
+        """Whether the context's setup has run and not failed."""
+        return isinstance(self._cached.get(context), tuple)
 
     def arguments(self, context: int) -> tuple[object, ...]:
         """Setup's result as arguments: a tuple unpacked, None as none, anything else as one.  Raises `SetupFailed`."""

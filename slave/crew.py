@@ -16,6 +16,7 @@ from .runner import main as runner_main
 
 _AT_ONCE = 5.0  # seconds of life below which a runner that never ran a task "died at once"
 _TRIES = 5  # deaths at once, in a row, after which a runner is not started again
+_START_AGAIN = 1.0  # seconds after which a runner that could not be started is tried again
 _TO_LEAVE = 1.0  # seconds that an idle runner gets to leave by itself, and a busy one to follow SIGTERM
 
 
@@ -38,6 +39,7 @@ class Slot:
         self.mark: Mark = None
         self.deaths_at_once = 0
         self.started = 0.0
+        self.start_after = 0.0  # not before, since the last try failed
 
     @property
     def pid(self) -> int:
@@ -64,17 +66,31 @@ class Crew:
         self._context = multiprocessing.get_context(self._method)
 
     def add(self, number: int, output: str | None) -> None:
-        """Make a slot and start its runner."""
+        """Make a slot; `start_missing` starts its runner."""
         self.slots[number] = Slot(number, output)
-        self.start(number)
 
-    def start(self, number: int) -> None:
-        """Start a slot's runner, the first or the next."""
-        slot = self.slots[number]
+    def start_missing(self) -> list[OSError]:
+        """Start a runner in every slot that has none; returns why some could not be started: they are tried again."""
+        troubles = []
+        for slot in self.slots.values():
+            if slot.process is None and time.monotonic() >= slot.start_after:
+                try:
+                    self._start(slot)
+                except OSError as error:  # no process or no memory to be had just now
+                    slot.process, slot.start_after = None, time.monotonic() + _START_AGAIN
+                    troubles.append(error)
+        return troubles
+
+    @property
+    def complete(self) -> bool:
+        """Whether every slot has its runner."""
+        return all(slot.process is not None for slot in self.slots.values())
+
+    def _start(self, slot: Slot) -> None:
         slot.mark = new_mark()
         inherited = self._inherited() if self._method == "fork" else ()
         arguments = (self._assign(slot), slot.mark, os.getpid(), inherited)
-        process = self._context.Process(target=runner_main, args=arguments, name=f"slave {number}")  # type: ignore[attr-defined]
+        process = self._context.Process(target=runner_main, args=arguments, name=f"slave {slot.number}")  # type: ignore[attr-defined]
         process.start()
         slot.process, slot.started = process, time.monotonic()
 

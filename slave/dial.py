@@ -70,13 +70,8 @@ def dial(addresses: Sequence[Address], key: bytes, patience: float) -> wire.Conn
         attempts.close()
     if refusal is not None:
         raise refusal
-    raise Unreachable("; ".join(f"{label}: {reason}" for label, reason in errors.items()))
-
-
-def only_refused(error: Unreachable) -> bool:
-    """Whether machines answered and nobody listened there, which is how a master that has ended looks."""
-    reasons = str(error).split("; ")
-    return all("refused" in reason for reason in reasons)
+    message = "; ".join(f"{label}: {reason}" for label, reason in errors.items())
+    raise Unreachable(message, attempts.refused, others=len(attempts.refused) < len(errors))
 
 
 def _resolve(addresses: Sequence[Address], errors: dict[str, str]) -> list[Candidate]:
@@ -101,6 +96,7 @@ class _Attempts:
         self._errors = errors
         self._selector = selectors.DefaultSelector()
         self._deadlines: dict[socket.socket, float] = {}
+        self.refused: set[Address] = set()
 
     def close(self) -> None:
         for sock in self._deadlines:
@@ -126,7 +122,11 @@ class _Attempts:
         return None
 
     def _start(self, candidate: Candidate) -> None:
-        sock = socket.socket(candidate.family, socket.SOCK_STREAM)
+        try:
+            sock = socket.socket(candidate.family, socket.SOCK_STREAM)
+        except OSError as error:  # this machine does not know that family of addresses
+            self._errors[candidate.label] = _reason(error)
+            return
         sock.setblocking(False)
         code = sock.connect_ex(candidate.target)
         if code not in (0, errno.EINPROGRESS, errno.EWOULDBLOCK):
@@ -147,6 +147,8 @@ class _Attempts:
 
     def _fail(self, sock: socket.socket, candidate: Candidate, error: OSError) -> None:
         self._errors[candidate.label] = _reason(error)
+        if error.errno == errno.ECONNREFUSED:
+            self.refused.add((str(candidate.target[0]), int(str(candidate.target[1]))))
         sock.close()
 
 

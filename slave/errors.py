@@ -6,6 +6,8 @@ The exit codes are part of the command line's contract: 0 the master is done, 2 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 
 class SlaveError(Exception):
     """The slave cannot go on; ``str()`` is one line that says what failed and what to do."""
@@ -20,9 +22,17 @@ class WrongKey(SlaveError):
 
 
 class Unreachable(SlaveError):
-    """No address of the master answered; the message lists every address tried with its error."""
+    """No address of the master answered; the message lists every address tried with its error.
+
+    ``refused``: the addresses where a machine answered that nobody listens, which is how a master that has ended looks.
+    ``others``: whether some address failed in another way.
+    """
 
     exit_code = 4
+
+    def __init__(self, message: str, refused: Iterable[tuple[str, int]] = (), others: bool = True) -> None:
+        super().__init__(message)
+        self.refused, self.others = frozenset(refused), others
 
 
 class MasterGone(SlaveError):

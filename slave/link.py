@@ -18,7 +18,7 @@ from .outcome import Packed
 
 ProxyType = TypeVar("ProxyType", bound="QueueProxy")
 
-Entry = tuple[int, int, int, wire.Buffer]  # task id, attempt, context id, payload
+Entry = tuple[int, int, wire.Buffer]  # task id, context id, payload
 Lease = tuple[int, list[Entry]]  # lease id, tasks in the order in which to run them
 
 
@@ -34,6 +34,7 @@ class Link:
     ) -> None:
         self._addresses, self._key, self._role, self._patience = list(addresses), key, role, patience
         self._connection: wire.Connection | None = None
+        self.count = 0  # of connections; the current one's is the last part of its role
 
     @property
     def connection(self) -> wire.Connection:
@@ -52,7 +53,8 @@ class Link:
         self.drop()
         connection = dial(self._addresses, self._key, self._patience)
         try:
-            connection.send((None, "accept_connection", (self._role,), {}))
+            self.count += 1
+            connection.send((None, "accept_connection", ((*self._role, self.count),), {}))
             _answer(connection)
         except BaseException:
             connection.close()
@@ -141,22 +143,22 @@ class ResultQueueProxy(QueueProxy):
 
     ident = "results"
 
-    def post(self, number: int, task: int, attempt: int, outcome: Packed) -> None:
+    def post(self, number: int, task: int, outcome: Packed) -> None:
         """One task's outcome, one way: the next call's answer says that it arrived."""
-        self._tell("post", number, task, attempt, *outcome)
+        self._tell("post", number, task, *outcome)
 
-    def post_and_wait(self, number: int, task: int, attempt: int, outcome: Packed) -> None:
+    def post_and_wait(self, number: int, task: int, outcome: Packed) -> None:
         """The same, and wait until the master has it."""
         kind, data, buffers = outcome
-        self._callmethod("post_and_wait", (number, task, attempt, kind, wire.opaque(data), buffers))
+        self._callmethod("post_and_wait", (number, task, kind, wire.opaque(data), buffers))
 
-    def setup_failed(self, number: int, context: int, data: wire.Buffer, unstarted: Sequence[int]) -> None:
-        """Setup of ``context`` raised here; the tasks ``unstarted`` go to other slaves.  One way."""
-        self._tell("setup_failed", number, context, data, list(unstarted))
+    def setup_failed(self, number: int, context: int, data: wire.Buffer, lease: int, unstarted: Sequence[int]) -> None:
+        """Setup of ``context`` raised here; the tasks ``unstarted`` of the lease go to other slaves."""
+        self._callmethod("setup_failed", (number, context, data, lease, list(unstarted)))
 
-    def hand_back(self, number: int, unstarted: Sequence[int]) -> None:
+    def hand_back(self, number: int, lease: int, unstarted: Sequence[int]) -> None:
         """These tasks of the lease were not started and will not be.  One way."""
-        self._tell("hand_back", number, list(unstarted))
+        self._tell("hand_back", number, lease, list(unstarted))
 
 
 class AgentDeskProxy(QueueProxy):
@@ -169,13 +171,13 @@ class AgentDeskProxy(QueueProxy):
         reply: dict[str, Any] = self._callmethod("enlist", (card,))
         return reply
 
-    def ask_orders(self, agent: str) -> None:
-        """Begin to wait for orders; `orders` reads the answer when the connection is readable."""
-        self._tell("orders", agent)
+    def ask_orders(self, agent: str, acknowledged: int) -> None:
+        """Begin to wait for orders after number ``acknowledged``; `orders` reads the answer when there is one."""
+        self._tell("orders", agent, acknowledged)
 
-    def orders(self) -> list[tuple[Any, ...]]:
-        """The orders that `ask_orders` asked for."""
-        found: list[tuple[Any, ...]] = self._hear()
+    def orders(self) -> tuple[int, list[tuple[Any, ...]]]:
+        """The orders that `ask_orders` asked for, and the number of the last."""
+        found: tuple[int, list[tuple[Any, ...]]] = self._hear()
         return found
 
     def beat(self, agent: str, alive: Sequence[tuple[int, int, int]]) -> None:

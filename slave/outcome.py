@@ -70,15 +70,28 @@ _NONE: Packed = (VALUE, pickle.dumps(None, 5), ())
 
 
 def pack_failure(error: BaseException) -> Packed:
-    """The outcome of a task or setup that raised ``error``."""
+    """The outcome of a task or setup that raised ``error``.  Does not raise, whatever the exception's class does."""
+    try:
+        failure = _describe(error)
+    except BaseException as trouble:
+        text = f"<the exception could not be described: {type(trouble).__name__}>"
+        failure = Failure(type(error).__qualname__, text, text + "\n", None)
+    return FAILURE, pickle.dumps(tuple(failure), 5), ()
+
+
+def _describe(error: BaseException) -> Failure:
     kind = type(error)
     name = (
         kind.__qualname__
         if kind.__module__ in ("builtins", "__mp_main__")
         else f"{kind.__module__}.{kind.__qualname__}"
     )
-    failure = Failure(name, _message(error), _traceback(error) + _remedy(error), _pickled(error))
-    return FAILURE, pickle.dumps(tuple(failure), 5), ()
+    return Failure(_exact(name), _exact(_message(error)), _exact(_traceback(error) + _remedy(error)), _pickled(error))
+
+
+def _exact(text: str) -> str:
+    """The text without a class of the user's: a subclass of str would be rebuilt in the master's server."""
+    return str.__str__(text)
 
 
 def unpack_failure(data: Buffer) -> Failure:
@@ -106,7 +119,7 @@ def _traceback(error: BaseException) -> str:
 
 def _remedy(error: BaseException) -> str:
     """What helps against a missing module, which is the commonest failure on another machine."""
-    if not isinstance(error, ImportError) or error.name is None:
+    if not isinstance(error, ModuleNotFoundError) or error.name is None:
         return ""
     return (
         f"No module {error.name!r} for {sys.executable} (Python {platform.python_version()}) on "

@@ -57,7 +57,7 @@ class Closable(Protocol):
 
 
 class AnotherMaster(Exception):
-    """The address answers, but it is not the master this runner works for."""
+    """The address answers, and has no use for this runner."""
 
 
 class Runner:
@@ -73,7 +73,7 @@ class Runner:
         self._contexts = Contexts(self._home, self._setup_of)
         self._mark = mark
         self._lease = 0  # the one we hold; 0 while we ask for one
-        self._unanswered: list[tuple[int, int, outcome.Packed]] = []
+        self._unanswered: list[tuple[int, outcome.Packed]] = []
 
     def work(self) -> None:
         """Run tasks until the master is done.  Raises `AnotherMaster` if this run is over and another began there."""
@@ -97,18 +97,18 @@ class Runner:
         self._lease, mark = number, self._mark
         ran: list[tuple[int, int, float]] = []
         current, count, began = 0, 0, time.perf_counter()
-        for index, (task, attempt, context, payload) in enumerate(entries):
+        for index, (task, context, payload) in enumerate(entries):
             mark[TASK] = task
             if mark[RECALL] == number:
                 self._give_back(entries[index:])
                 break
             if context != current:
                 ran.append((current, count, time.perf_counter() - began))
-                if context not in self._contexts and not self._set_up(context, entries[index:]):
-                    entries = [entry for entry in entries[index:] if entry[2] != context]
+                if not self._contexts.ready(context) and not self._set_up(context, entries[index:]):
+                    entries = [entry for entry in entries[index:] if entry[1] != context]
                     return ran[1:] + self._run_lease((number, entries))
                 current, count, began = context, 0, time.perf_counter()
-            self._post(task, attempt, self._outcome_of(context, payload))
+            self._post(task, self._outcome_of(context, payload))
             count += 1
         mark[TASK] = 0
         ran.append((current, count, time.perf_counter() - began))
@@ -129,9 +129,9 @@ class Runner:
             self._contexts.arguments(context)
             return True
         except SetupFailed as failed:
-            unstarted = [entry[0] for entry in entries if entry[2] == context]
+            unstarted = [entry[0] for entry in entries if entry[1] == context]
             data = failed.outcome[1]
-            self._insist(lambda: self._results.setup_failed(self._number, context, data, unstarted))
+            self._insist(lambda: self._results.setup_failed(self._number, context, data, self._lease, unstarted))
             return False
         finally:
             self._mark[SETUP] = 0
@@ -141,22 +141,22 @@ class Runner:
         self._unanswered.clear()
         return payload
 
-    def _post(self, task: int, attempt: int, packed: outcome.Packed) -> None:
+    def _post(self, task: int, packed: outcome.Packed) -> None:
         _, data, buffers = packed
         if not buffers and len(data) < _KEEP_UNASKED:  # type: ignore[arg-type]  # no buffers: data is bytes
-            self._unanswered.append((task, attempt, packed))
+            self._unanswered.append((task, packed))
             try:
-                self._results.post(self._number, task, attempt, packed)
+                self._results.post(self._number, task, packed)
             except _BROKEN:
                 self._link.drop()
                 self._ensure_connected()  # and that posts it again
         else:
-            self._insist(lambda: self._results.post_and_wait(self._number, task, attempt, packed))
+            self._insist(lambda: self._results.post_and_wait(self._number, task, packed))
             self._unanswered.clear()
 
     def _give_back(self, entries: Sequence[Entry]) -> None:
         unstarted = [entry[0] for entry in entries]
-        self._insist(lambda: self._results.hand_back(self._number, unstarted))
+        self._insist(lambda: self._results.hand_back(self._number, self._lease, unstarted))
 
     def _insist(self, call: Callable[[], T]) -> T:
         """Make a call, on a new connection if the old one is broken or breaks."""
@@ -175,9 +175,9 @@ class Runner:
             try:
                 self._link.connect()
                 if not self._tasks.join(self._number, self._pid, self._run, self._lease):
-                    raise AnotherMaster("another master answers at this address")
-                for task, attempt, packed in self._unanswered:
-                    self._results.post(self._number, task, attempt, packed)
+                    raise AnotherMaster("the master has given this slave up, or another one answers at its address")
+                for task, packed in self._unanswered:
+                    self._results.post(self._number, task, packed)
             except _BROKEN:
                 self._link.drop()
                 time.sleep(pause * jitter.uniform(0.7, 1.3))

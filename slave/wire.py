@@ -17,7 +17,6 @@ import errno
 import pickle
 import socket
 import struct
-from collections.abc import Iterable
 from multiprocessing import managers
 from typing import Any, Union
 
@@ -35,6 +34,8 @@ _MOST_BUFFERS = 1 << 20
 _MOST_BUFFER = 1 << 44  # bytes
 _MOST_VECTORS = 512  # below every system's IOV_MAX
 _SCRAP = 1 << 20
+_LONGEST_PROBE = 32_767  # seconds: tcp(7), MAX_TCP_KEEPIDLE
+_LONGEST_TIMEOUT = (1 << 31) - 1  # milliseconds: the option is an int
 
 Buffer = Union[bytes, bytearray, memoryview, pickle.PickleBuffer]
 
@@ -68,9 +69,9 @@ def tune(sock: socket.socket, patience: float) -> None:
     """
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    probe = max(1, int(patience / 4))
+    probe = int(min(max(1.0, patience / 4), _LONGEST_PROBE))
     options = {"TCP_KEEPIDLE": probe, "TCP_KEEPALIVE": probe, "TCP_KEEPINTVL": probe, "TCP_KEEPCNT": 3}
-    options["TCP_USER_TIMEOUT"] = int(patience * 1000)
+    options["TCP_USER_TIMEOUT"] = int(min(patience * 1000, _LONGEST_TIMEOUT))
     for name, value in options.items():
         if hasattr(socket, name):
             sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
@@ -95,6 +96,16 @@ class Connection:
     def fileno(self) -> int:
         """The socket's descriptor, for select."""
         return self._sock.fileno()
+
+    def limit(self, seconds: float | None) -> None:
+        """Let no wait in ``send`` or ``recv`` last longer (they raise socket.timeout then); None: no limit."""
+        self._sock.settimeout(seconds)
+
+    @property
+    def peer(self) -> tuple[str, int]:
+        """The address at the other end."""
+        host, port = self._sock.getpeername()[:2]
+        return host, port
 
     def be_patient(self, seconds: float) -> None:
         """Change the time after which the other machine is taken for gone."""
@@ -277,8 +288,3 @@ def _bind(host: str, port: int) -> socket.socket:
 
 
 managers.listener_client[SERIALIZER] = (Listener, Client)  # type: ignore[attr-defined]  # typeshed leaves it out
-
-
-def total(buffers: Iterable[Buffer]) -> int:
-    """The bytes in several buffers."""
-    return sum(memoryview(buffer).nbytes for buffer in buffers)

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from typing import Callable, NamedTuple
 
 from .pacing import LEASE_BYTES, LEASE_SECONDS, Pacing
-from .task import Move, State, Task
+from .task import IllegalMove, Move, State, Task
 
 
 class Lease:
@@ -43,14 +43,16 @@ class LeaseTable:
         self.tasks: dict[int, Task] = {}  # every unsettled task by id
         self.leases: dict[int, Lease] = {}  # by slave; a lease without tasks is not kept
         self.waiting = 0  # how many tasks are WAITING
+        self.left: dict[int, int] = {}  # how many tasks each context has here
         self._queues: dict[int, deque[Task]] = {}  # by context; may hold tasks that were settled or dropped since
         self._last_lease = 0
 
     # -- tasks come and go
 
     def add(self, task: Task) -> None:
-        """A new task, at the back of the queue.  Ids must grow."""
+        """A new task, at the back of its context's queue."""
         self.tasks[task.id] = task
+        self.left[task.context] = self.left.get(task.context, 0) + 1
         queue = self._queues.get(task.context)
         if queue is None:
             queue = self._queues[task.context] = deque()
@@ -59,17 +61,15 @@ class LeaseTable:
 
     def settle(self, id: int) -> Task | None:
         """An outcome of the task came: the task if this is the first one, else None."""
-        task = self.tasks.pop(id, None)
-        if task is None:
-            return None
-        self._leave(task, Move.SETTLE)
+        task = self.tasks.get(id)
+        if task is not None:
+            self._leave(task, Move.SETTLE)
         return task
 
     def drop(self, context: int) -> int:
         """Forget all tasks of a context that nobody can ask for any more; returns how many there were."""
         gone = [task for task in self.tasks.values() if task.context == context]
         for task in gone:
-            del self.tasks[task.id]
             self._leave(task, Move.DROP)
         self._queues.pop(context, None)
         return len(gone)
@@ -81,6 +81,8 @@ class LeaseTable:
 
         ``may_run`` tells whether the slave may run a context's tasks.
         """
+        if slave in self.leases:
+            raise IllegalMove(f"slave {slave} holds lease {self.leases[slave].id} and is to get another one")
         lease = Lease(self._last_lease + 1, slave, now, now + self.term)
         seconds, size = LEASE_SECONDS, LEASE_BYTES
         while len(lease.tasks) < share and seconds > 0 and size > 0:
@@ -211,6 +213,10 @@ class LeaseTable:
         else:
             self._release(task)
         task.move(move)
+        del self.tasks[task.id]
+        self.left[task.context] -= 1
+        if not self.left[task.context]:
+            del self.left[task.context]
 
     def _release(self, task: Task) -> None:
         lease = self.leases[task.holder]
@@ -235,6 +241,7 @@ class LeaseTable:
         assert len(queued) == self.waiting, f"{len(queued)} tasks wait, {self.waiting} are counted"
         assert len({task.id for task in queued + leased}) == len(queued) + len(leased), "a task is in two places"
         assert {task.id for task in queued + leased} == set(self.tasks), "a task is in no place, or unknown"
+        assert sum(self.left.values()) == len(self.tasks), "the tasks of the contexts are counted wrongly"
         for context, queue in self._queues.items():
             assert all(task.context == context for task in queue), (
                 f"the queue of context {context} holds another's task"

@@ -11,6 +11,7 @@ A slave is a number with an output file, its *slot*; the process behind it may d
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -33,7 +34,10 @@ class SlaveRecord:
         self.number, self.name, self.agent, self.output = number, name, agent, output
         self.state = SlaveState.EXPECTED
         self.host, self.pid = "", 0
-        self.heard = 0.0  # when the last sign of life came
+        self.heard = 0.0  # when the last sign of life came; 0 before the first
+        self.due = math.inf  # when it is lost unless it is heard
+        self.cut = False  # its agent's connection has ended and not come back
+        self.call = 0  # counts its connections and calls for tasks, so that a stale one can be told
         self.running = 0  # the task that its last heartbeat named
         self.done = 0  # tasks settled by it
         self.barred: set[int] = set()  # contexts whose setup failed on it
@@ -57,10 +61,11 @@ class AgentRecord:
     def __init__(self, id: str) -> None:
         self.id = id
         self.host, self.pid, self.version = "", 0, ""
-        self.heard = 0.0
         self.enlisted = False
-        self.gone = False
-        self.orders: list[Order] = []  # given and not yet fetched
+        self.numbers: list[int] = []  # its slaves when it enlisted first
+        self.connection = 0  # which of its connections is the current one
+        self.orders: list[tuple[int, Order]] = []  # numbered, given and not yet acknowledged
+        self.last_order = 0
 
 
 class Roster:
@@ -90,30 +95,43 @@ class Roster:
         """The slaves that work or may be about to."""
         return (slave for slave in self.slaves.values() if slave.alive)
 
+    def possible(self) -> int:
+        """How many slaves are connected, may come, or may come back."""
+        return sum(slave.state is not SlaveState.ENDED for slave in self.slaves.values())
+
     def ready(self) -> list[SlaveRecord]:
         """The slaves that have joined and are heard."""
         return [slave for slave in self.slaves.values() if slave.state is SlaveState.READY]
 
-    def heard(self, slave: SlaveRecord, now: float) -> bool:
-        """A sign of life from a slave; True if it had been lost."""
-        slave.heard = now
+    def heard(self, slave: SlaveRecord, now: float, term: float) -> bool:
+        """A sign of life from a slave, good for ``term`` seconds; True if it had been lost."""
+        slave.heard, slave.due, slave.cut = now, now + term, False
         if slave.state is not SlaveState.LOST:
             return False
-        slave.state = SlaveState.READY
+        slave.state = SlaveState.READY if slave.pid else SlaveState.EXPECTED
         return True
 
-    def silent(self, now: float, term: float) -> list[SlaveRecord]:
-        """The slaves of which nothing was heard for ``term`` seconds, and that are not known to be lost yet."""
-        return [slave for slave in self.ready() if slave.heard + term <= now]
+    def cut_off(self, agent: str, due: float) -> list[SlaveRecord]:
+        """The agent's connection has ended: its slaves are lost at ``due`` unless they are heard again."""
+        cut = [slave for slave in self.of_agent(agent) if slave.alive and slave.due < math.inf]
+        for slave in cut:
+            slave.cut, slave.due = True, min(slave.due, due)
+        return cut
+
+    def silent(self, now: float) -> list[SlaveRecord]:
+        """The slaves that are overdue and not known to be lost yet."""
+        return [slave for slave in self.alive() if slave.due <= now]
 
     def shift(self, seconds: float) -> None:
         """The master was stopped for so long and could hear nobody."""
         for slave in self.slaves.values():
             slave.heard += seconds
+            slave.due += seconds
 
-    def hopeful(self, context: int) -> bool:
-        """Whether some slave runs, may come or may come back that could run the context's tasks."""
-        return any(context not in slave.barred for slave in self.slaves.values() if slave.state is not SlaveState.ENDED)
+    def hopeful(self, context: int, lost_too: bool) -> bool:
+        """Whether some slave works or may come that could run the context's tasks; with ``lost_too`` or come back."""
+        lost = [slave for slave in self.slaves.values() if lost_too and slave.state is SlaveState.LOST]
+        return any(context not in slave.barred for slave in [*self.alive(), *lost])
 
     def forget_context(self, context: int) -> list[SlaveRecord]:
         """A context is gone: the slaves that must be told so."""

@@ -3,6 +3,7 @@
 WAITING   stands in its context's queue of the lease table
 LEASED    is held by one slave: stands in that slave's lease
 SETTLED   has its one outcome; the lease table has forgotten it
+DROPPED   its context was abandoned; the lease table has forgotten it
 
              +-- return, lose --+
              v                  |
@@ -59,7 +60,7 @@ class Task:
     def __init__(self, id: int, context: int, payload: bytes) -> None:
         self.id, self.context, self.payload = id, context, payload
         self.state = State.WAITING
-        self.attempt = 0  # counts grants; the fence that tells attempts apart
+        self.attempt = 0  # counts grants
         self.holder = -1  # the slave that holds it while it is LEASED
         self.ends: list[str] | None = None  # how each attempt that is blamed on this task ended
 

@@ -45,9 +45,14 @@ def slave_orders(
     key: bytes,
     slots: Sequence[tuple[int, str | None]],
     wait: float,
+    wait_refused: float,
 ) -> bytes:
-    """One line for the slave program's stdin: who it is, where the master is, the key."""
-    orders = {"agent": agent, "addresses": list(addresses), "key": key.hex(), "slots": list(slots), "wait": wait}
+    """One line for the slave program's stdin: who it is, where the master is, the key.
+
+    ``wait``: how many seconds to look for the master; ``wait_refused``: the same if its machine refuses connections.
+    """
+    where = {"addresses": list(addresses), "key": key.hex(), "wait": wait, "wait_refused": wait_refused}
+    orders = {"agent": agent, "slots": list(slots), **where}
     return json.dumps(orders).encode() + b"\n"
 
 

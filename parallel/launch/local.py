@@ -50,7 +50,10 @@ class LocalAgent:
         try:
             process.wait(grace)
         except subprocess.TimeoutExpired:
-            if hasattr(os, "killpg"):
-                os.killpg(process.pid, signal.SIGKILL)
+            try:
+                if hasattr(os, "killpg"):
+                    os.killpg(process.pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass  # it has just ended
             process.kill()
             process.wait()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import threading
 import time
@@ -19,8 +20,8 @@ from .job import Job, slave_command, slave_orders
 from .local import LocalAgent, LocalSlave
 
 _POLL_SECONDS = 1.0  # between two questions to a launcher how its slave is
-_LOCAL_WAIT = 30.0  # seconds that a slave program looks for a master which is known to listen
-_LOOPBACK = "127.0.0.1"
+_EVER = 1e9  # seconds that a local slave program looks for its master, which may be busy or stopped, ...
+_LOCAL_REFUSED = 3.0  # ... unless nobody listens there any more
 
 
 class Plan:
@@ -43,19 +44,24 @@ class Plan:
         return os.path.abspath(self.output % number if "%" in self.output else self.output)
 
     def job(self, agent: str, numbers: Sequence[int], local: bool, wait: float) -> Job:
-        """The job that brings the slaves ``numbers`` under one agent.  Makes their output files anew."""
+        """The job that brings the slaves ``numbers`` under one agent, which looks for the master for ``wait`` seconds.
+
+        Makes their output files anew; raises `InputError` if one cannot be written.
+        """
         slots = [(number, self.output_of(number)) for number in numbers]
         for _, path in slots:
             if path is not None:
                 _make_empty(path)
-        orders = slave_orders(agent, self.addresses(local), self.key, slots, wait)
+        refused = _LOCAL_REFUSED if local else wait
+        orders = slave_orders(agent, self.addresses(local), self.key, slots, wait, refused)
         return Job(slave_command(self.python, self.root), orders, tuple(numbers), slots[0][1])
 
 
 class Yard:
     """See the module's text.
 
-    ``_lock`` guards what was added and started; it is never held together with the books'.
+    ``_lock`` guards what was added and started; the books' lock
+    may be taken inside it, never the reverse.
     """
 
     def __init__(self, books: Books, desk: AgentDesk, plan: Plan) -> None:
@@ -71,22 +77,22 @@ class Yard:
 
     def add(self, slave: Slave | SlaveArray) -> None:
         """Give each slave its number.  Raises `InputTypeError`, and `InputError` for the same object twice."""
-        if not isinstance(slave, (Slave, SlaveArray)):
-            raise InputTypeError(f"add_slave takes a Slave or a SlaveArray such as LocalSlave(), not {slave!r}")
-        slaves = slave.slaves if isinstance(slave, SlaveArray) else [slave]
+        slaves = _members(slave)
+        new: list[Slave | SlaveArray] = [slave, *slaves] if isinstance(slave, SlaveArray) else [*slaves]
+        names = [repr(one) for one in slaves]
         with self._lock:
-            for one in [slave, *slaves]:
-                if any(one is known for known in self._known):
+            for place, one in enumerate(new):
+                if any(one is known for known in [*self._known, *new[:place]]):
                     raise InputError(f"{one!r} was added before; make a new one for each slave")
             launched = sum(isinstance(known, Slave) for known in self._known)
             if self._plan.output is not None and launched + len(slaves) > 1:
                 _check_pattern(self._plan.output)
-            self._known.extend([slave] if slave in slaves else [slave, *slaves])
+            self._known.extend(new)
             with self._books.lock:
-                for one in slaves:
+                for one, name in zip(slaves, names):
                     number = self._books.roster.new_number()
                     agent = self._local_id if isinstance(one, LocalSlave) else uuid.uuid4().hex
-                    self._books.roster.expect(number, repr(one), agent, self._plan.output_of(number))
+                    self._books.roster.expect(number, name, agent, self._plan.output_of(number))
                     self._to_start.append((number, one, agent))
 
     @property
@@ -97,20 +103,36 @@ class Yard:
     def start(self, connect_timeout: float) -> None:
         """Start what was added and not yet started.  Raises what a launcher's ``start`` raises."""
         with self._lock:
-            todo, self._to_start = self._to_start, []
-            local = [(number, agent) for number, slave, agent in todo if isinstance(slave, LocalSlave)]
+            if self._stop_event.is_set():
+                return
+            local = [(number, agent) for number, slave, agent in self._to_start if isinstance(slave, LocalSlave)]
+            self._to_start = [one for one in self._to_start if not isinstance(one[1], LocalSlave)]
             if local:
-                self._start_local(local)
-            for number, slave, agent in todo:
-                if not isinstance(slave, LocalSlave):
-                    slave.start(self._plan.job(agent, [number], local=False, wait=connect_timeout))
-                    self._watched[number] = (slave, agent, time.monotonic())
+                self._try(local, functools.partial(self._start_local, local))
+            while self._to_start:
+                number, slave, agent = self._to_start.pop(0)
+                self._try([(number, agent)], functools.partial(self._start_one, number, slave, agent, connect_timeout))
             if self._watched and self._watcher is None:
                 arguments = (connect_timeout,)
                 self._watcher = threading.Thread(
                     target=self._watch, args=arguments, daemon=True, name="parallel launchers"
                 )
                 self._watcher.start()
+
+    def _try(self, slaves: Sequence[tuple[int, str]], start: Callable[[], None]) -> None:
+        """Start slaves; those that cannot be started have ended, and the error goes to the user."""
+        try:
+            start()
+        except Exception as error:
+            with self._books.lock:
+                for number, _ in slaves:
+                    why = f"it could not be started: {type(error).__name__}: {error}"
+                    self._books.end(self._books.roster.slaves[number], why)
+            raise
+
+    def _start_one(self, number: int, slave: Slave, agent: str, connect_timeout: float) -> None:
+        slave.start(self._plan.job(agent, [number], local=False, wait=connect_timeout))
+        self._watched[number] = (slave, agent, time.monotonic())
 
     def stop(self, grace: float) -> None:
         """Stop what still runs; the slaves have been told to end."""
@@ -119,11 +141,7 @@ class Yard:
             if self._local is not None:
                 self._local.stop(grace)
             for number, (slave, _, _) in self._watched.items():
-                try:
-                    if slave.poll() is None:
-                        slave.stop()
-                except Exception as error:
-                    log.warning("parallel: slave %d (%r) could not be stopped: %s", number, slave, error)
+                _stop(number, slave)
 
     def _start_local(self, slaves: Sequence[tuple[int, str]]) -> None:
         if self._local is not None:
@@ -136,7 +154,7 @@ class Yard:
             return
         agent = self._local_id
         local = LocalAgent(lambda why: self._local_ended(agent, why))
-        local.start(self._plan.job(agent, [number for number, _ in slaves], local=True, wait=_LOCAL_WAIT))
+        local.start(self._plan.job(agent, [number for number, _ in slaves], local=True, wait=_EVER))
         self._local = local
 
     def _local_ended(self, agent: str, why: str) -> None:
@@ -153,7 +171,7 @@ class Yard:
                     why = _how(slave)
                     if why is None and not self._has_come(number) and time.monotonic() - started > connect_timeout:
                         why = f"it did not connect within {connect_timeout:g} s (connect_timeout)"
-                        slave.stop()
+                        _stop(number, slave)
                     if why is not None:
                         del self._watched[number]
                         self._desk.agent_ended(agent, why)
@@ -170,10 +188,29 @@ def _how(slave: Slave) -> str | None:
         return f"its launcher cannot say how it is: {type(error).__name__}: {error}"
 
 
+def _stop(number: int, slave: Slave) -> None:
+    """Stop a slave that has not ended, whatever its launcher says to that."""
+    try:
+        if slave.poll() is None:
+            slave.stop()
+    except Exception as error:
+        log.warning("parallel: slave %d (%r) could not be stopped: %s", number, slave, error)
+
+
+def _members(slave: object) -> list[Slave]:
+    """The slaves that were given to add_slave.  Raises `InputTypeError` if it is none."""
+    members: list[Slave] = []
+    for one in slave.slaves if isinstance(slave, SlaveArray) else [slave]:
+        if not isinstance(one, Slave):
+            raise InputTypeError(f"add_slave takes a Slave or a SlaveArray such as LocalSlave(), not {one!r}")
+        members.append(one)
+    return members
+
+
 def _check_pattern(output: str) -> None:
     try:
         distinct = output % 0 != output % 1
-    except TypeError:
+    except (TypeError, ValueError):
         distinct = False
     if not distinct:
         raise InputError(f"output={output!r} names one file for several slaves; put %d in it, as in 'slave%d.output'")

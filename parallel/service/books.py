@@ -31,6 +31,10 @@ from ..core.task import Task
 
 log = logging.getLogger("parallel")
 
+Lock = (
+    Any  # threading.RLock, which is no type; it may be taken again by a log handler or finalizer that asks for a state
+)
+
 RECALL_AGE = 2 * LEASE_SECONDS  # seconds after which a lease should be done, and is called back if others idle
 GIVEN_UP = 2  # a kind of outcome beside slave.outcome's VALUE and FAILURE, made by the master
 
@@ -47,22 +51,20 @@ class Settled(NamedTuple):
 class TrayState:
     """What the books hold of one context."""
 
-    def __init__(self, id: int, setup: bytes | None, lock: threading.Lock) -> None:
+    def __init__(self, id: int, setup: bytes | None, lock: Lock) -> None:
         self.id, self.setup = id, setup
-        self.ready: deque[Settled] = deque()
-        self.unsettled = 0
+        self.ready: deque[Settled] = deque()  # appended to with the lock; readers take from it without
         self.readers = 0  # how many wait for news
         self.news = threading.Condition(lock)
-        self.failures: dict[
-            int, Any
-        ] = {}  # by slave: the pickled failure of setup there, or text if it killed the slave
+        # by slave: the pickled failure of setup there, or how it ended the slave, in words
+        self.failures: dict[int, Any] = {}
 
 
 class Books:
     """See the module's text.  Methods here need the lock to be held, but for those that say that they take it."""
 
     def __init__(self, term: float, max_attempts: int, surroundings: dict[str, Any], open_to_joiners: bool) -> None:
-        self.lock = threading.Lock()
+        self.lock: Lock = threading.RLock()
         self.run = secrets.token_hex(8)  # tells this master from the one that had the same port before
         self.surroundings, self.open_to_joiners = surroundings, open_to_joiners
         self.closing = False
@@ -84,8 +86,9 @@ class Books:
     def heard(self, slave: SlaveRecord) -> None:
         """A sign of life from a slave."""
         now = time.monotonic()
-        if self.roster.heard(slave, now):
+        if self.roster.heard(slave, now, self.table.term):
             log.warning("parallel: %s is back", str(slave))
+            self.joined.notify_all()
         self.table.renew(slave.number, now)
 
     def lose(self, slave: SlaveRecord, running: int, end: str, last_words: str = "") -> None:
@@ -100,6 +103,7 @@ class Books:
         log.warning("parallel: lost %s: %s%s", str(slave), end, _fate(back, given_up))
         if given_up is not None:
             self.deliver(given_up.task.context, Settled(GIVEN_UP, slave, given_up.ends, ()))
+        self.stop_waiting(slave)
         self.wake_idle(back)
 
     def end(self, slave: SlaveRecord, why: str) -> None:
@@ -108,12 +112,20 @@ class Books:
             slave.state, slave.end = SlaveState.ENDED, why
             log.info("parallel: %s has ended: %s", str(slave), why)
             self.wake_readers()
-            if slave.number in self.idle:
-                self.idle.pop(slave.number).notify()
+            self.stop_waiting(slave)
+
+    def stop_waiting(self, slave: SlaveRecord) -> None:
+        """If the slave waits for tasks, have it look at its state again."""
+        news = self.idle.get(slave.number)
+        if news is not None:
+            news.notify()
+            del self.idle[slave.number]
 
     def order(self, agent: str, order: Order) -> None:
         """Give an order to an agent, which may not have come yet."""
-        self.roster.agents[agent].orders.append(order)
+        record = self.roster.agents[agent]
+        record.last_order += 1
+        record.orders.append((record.last_order, order))
         news = self.order_news.get(agent)
         if news is not None:
             news.notify_all()
@@ -135,14 +147,19 @@ class Books:
         return lease
 
     def take_in(self) -> None:
-        """Enter the tasks that users have added since the last time."""
+        """Enter the tasks that users have added since the last time.
+
+        Not for the user's threads: a KeyboardInterrupt half way would lose a task.
+        """
         incoming, trays = self.incoming, self.trays
         while incoming:
             task = incoming.popleft()
-            tray = trays.get(task.context)
-            if tray is not None:
-                tray.unsettled += 1
+            if task.context in trays:
                 self.table.add(task)
+
+    def left(self, context: int) -> int:
+        """How many tasks of the context have no outcome yet."""
+        return self.table.left.get(context, 0) + sum(task.context == context for task in list(self.incoming))
 
     def deliver(self, context: int, settled: Settled) -> None:
         """An outcome for the context's reader; the task has left the table."""
@@ -150,10 +167,12 @@ class Books:
         if tray is None:
             return
         self.progress += 1
-        tray.unsettled -= 1
         tray.ready.append(settled)
         if tray.readers:
-            tray.news.notify()
+            if context in self.table.left:
+                tray.news.notify()
+            else:
+                tray.news.notify_all()  # it was the last one: whoever gets none must learn that
 
     def recall_overdue(self) -> None:
         """A slave idles: leases that take far longer than planned give back what they have not started."""
@@ -171,8 +190,7 @@ class Books:
             self.trays.pop(context, None)
             self.pace.forget(context)
             for slave in self.roster.forget_context(context):
-                if slave.number in self.idle:
-                    self.idle.pop(slave.number).notify()
+                self.stop_waiting(slave)
 
     # -- waking
 
@@ -180,8 +198,9 @@ class Books:
         """As many idle slaves as there are new tasks look again; all, if a task may not be for everybody."""
         if tasks and any(slave.barred for slave in self.roster.slaves.values()):
             tasks = len(self.idle)
-        for _ in range(min(tasks, len(self.idle))):
-            self.idle.pop(next(iter(self.idle))).notify()
+        for number in list(self.idle)[:tasks]:
+            self.idle[number].notify()
+            del self.idle[number]
 
     def wake_readers(self) -> None:
         """The state of the slaves has changed: whoever waits looks again."""
@@ -193,8 +212,7 @@ class Books:
         """Takes the lock.  Nobody waits any more: slaves and agents are told to end, readers that it is over."""
         with self.lock:
             self.closing = True
-            for number in list(self.idle):
-                self.idle.pop(number).notify()
+            self.wake_idle(len(self.idle))
             for news in self.order_news.values():
                 news.notify_all()
             self.wake_readers()

@@ -16,6 +16,10 @@ RECONNECT_SECONDS = 1.0  # for an agent whose connection has ended to come back 
 BY_HAND = "started by hand"
 
 
+class MasterDone(Exception):
+    """An agent comes when the master is about to end."""
+
+
 class AgentDesk:
     """Agents enlist here, renew their runners' leases, report deaths, and get their orders."""
 
@@ -39,31 +43,44 @@ class AgentDesk:
         if card["run"] not in ("", books.run):
             return welcome  # it looks for another master, and will see that this is not the one
         with books.lock:
+            if books.closing:
+                raise MasterDone("the master is done")
             agent = books.roster.agents.setdefault(card["agent"], AgentRecord(card["agent"]))
+            agent.connection = card["connection"]
             agent.host, agent.pid, agent.version = card["host"], card["pid"], card["version"]
             if not agent.enlisted:
                 log.info("parallel: agent on %s (pid %d, Python %s) has come", agent.host, agent.pid, agent.version)
-            agent.enlisted = True
-            for number in card["slots"]:
-                welcome["numbers"].append(self._slot(agent, number))
             pids = dict(card["runners"])
+            if agent.enlisted and card["run"]:
+                self._end_missing(agent, card["slots"])
+            elif not agent.numbers:
+                agent.numbers = [self._slot(agent, number) for number in card["slots"]]
+            agent.enlisted, welcome["numbers"] = True, agent.numbers
+            for slave in books.roster.of_agent(agent.id):
+                if slave.state is not SlaveState.ENDED:
+                    slave.host = agent.host
+                    books.heard(slave)
             for slave in books.roster.of_agent(agent.id):
                 if slave.pid and slave.number in pids and pids[slave.number] != slave.pid:
                     books.lose(slave, 0, "its process ended while its agent was out of reach")
         return welcome
 
-    def orders(self, agent: str) -> list[Order]:
-        """The orders for an agent; waits for `POLL_SECONDS` at most.  [('end',)] when the master is done."""
+    def orders(self, agent: str, acknowledged: int) -> tuple[int, list[Order]]:
+        """The orders for an agent and the number of the last; waits for `POLL_SECONDS` at most.
+
+        ``acknowledged``: the last number that it has; later ones are given again, since the answer may have been lost.
+        The order ('end',) means that the master is done.
+        """
         books = self._books
         with books.lock:
             record = books.roster.agents[agent]
             news = books.order_news.setdefault(agent, threading.Condition(books.lock))
+            record.orders = [(number, order) for number, order in record.orders if number > acknowledged]
             if not record.orders and not books.closing:
                 news.wait(POLL_SECONDS)
             if books.closing:
-                return [("end",)]
-            orders, record.orders = record.orders, []
-            return orders
+                return acknowledged, [("end",)]
+            return record.last_order, [order for _, order in record.orders]
 
     def beat(self, agent: str, alive: Sequence[tuple[int, int, int]]) -> None:
         """These runners (number, pid, running task) are alive."""
@@ -71,7 +88,7 @@ class AgentDesk:
         with books.lock:
             for number, pid, running in alive:
                 slave = books.roster.slaves[number]
-                if slave.pid == pid and slave.state is not SlaveState.ENDED:
+                if slave.pid in (pid, 0) and slave.state is not SlaveState.ENDED:
                     slave.running = running
                     books.heard(slave)
 
@@ -129,14 +146,25 @@ class AgentDesk:
 
     def disconnected(self, role: Sequence[Any]) -> None:
         """A connection ended: if it was an agent's and it does not come back soon, its slaves are lost."""
-        if role[:1] != ("agent",) or role[2:] != ("reports",):
+        if role[:1] != ("agent",) or role[2] != "reports":
             return
         books = self._books
         with books.lock:
-            now = time.monotonic()
-            for slave in books.roster.of_agent(role[1]):
-                books.table.shorten(slave.number, now + RECONNECT_SECONDS)
-                slave.heard = min(slave.heard, now + RECONNECT_SECONDS - books.table.term)
+            agent = books.roster.agents.get(role[1])
+            if agent is None or agent.connection != role[3]:
+                return  # it is back already, on another connection
+            due = time.monotonic() + RECONNECT_SECONDS
+            for slave in books.roster.cut_off(agent.id, due):
+                books.table.shorten(slave.number, due)
+
+    def _end_missing(self, agent: AgentRecord, slots: Sequence[int]) -> None:
+        """An agent has come back without some of its slaves, and could not say so when they ended for good."""
+        ordered = [order[1] for _, order in agent.orders if order[0] == "start"]
+        for slave in self._books.roster.of_agent(agent.id):
+            if slave.number not in slots and slave.number not in ordered and slave.state is not SlaveState.ENDED:
+                why = "its process ended right after each start, while its agent was out of reach"
+                self._books.lose(slave, 0, why)
+                self._books.end(slave, why)
 
     def _last_words(self, number: int) -> str:
         """The end of a slave's output.  Without the lock: the file may be on a slow disk."""
@@ -148,6 +176,5 @@ class AgentDesk:
             number = books.roster.new_number()
         slave: SlaveRecord | None = books.roster.slaves.get(number)
         if slave is None:
-            slave = books.roster.expect(number, BY_HAND, agent.id)
-        slave.host = agent.host
+            books.roster.expect(number, BY_HAND, agent.id)
         return number

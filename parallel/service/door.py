@@ -59,9 +59,10 @@ class Door(threading.Thread):
         self._bell_push.send(b"!")
 
     def close(self) -> None:
-        """End the thread and hang up on strangers; the listeners are the caller's to close."""
-        self._closing = True
-        self._bell_push.send(b"!")
+        """End the thread and hang up on strangers; the listeners are the caller's to close.  May be called twice."""
+        if self.is_alive() and not self._closing:
+            self._closing = True
+            self._bell_push.send(b"!")
         self.join()
 
     def sockets(self) -> Sequence[socket.socket]:
@@ -73,12 +74,10 @@ class Door(threading.Thread):
         while not self._closing:
             for key, _ in self._selector.select(self._patience()):
                 assert isinstance(key.fileobj, socket.socket)
-                if key.fileobj in self._strangers:
-                    self._listen_to(self._strangers[key.fileobj])
-                elif key.fileobj is self._bell:
-                    self._answer_bell()
-                else:
-                    self._accept(key.fileobj)
+                try:
+                    self._attend(key.fileobj)
+                except Exception as error:  # out of memory, say; the door must stay open for the others
+                    log.warning("parallel: a connection could not be accepted: %s: %s", type(error).__name__, error)
             self._expire(time.monotonic())
         for stranger in list(self._strangers.values()):
             self._hang_up(stranger)
@@ -86,13 +85,22 @@ class Door(threading.Thread):
         self._bell.close()
         self._bell_push.close()
 
+    def _attend(self, sock: socket.socket) -> None:
+        if sock in self._strangers:
+            self._listen_to(self._strangers[sock])
+        elif sock is self._bell:
+            self._answer_bell()
+        elif sock in self._listeners:
+            self._accept(sock)
+
     def _answer_bell(self) -> None:
         self._bell.recv(4096)
         while self._added:
             listener = self._added.popleft()
             listener.setblocking(False)
             self._listeners.append(listener)
-            self._selector.register(listener, selectors.EVENT_READ)
+            if not self._breather_ends:
+                self._selector.register(listener, selectors.EVENT_READ)
 
     def _patience(self) -> float:
         now = time.monotonic()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 
-from ..core.roster import SlaveState
+from ..core.roster import SlaveRecord, SlaveState
 from .books import Books, log
 
 _TICKS_PER_LEASE = 8
@@ -33,8 +33,11 @@ class ExpiryTimer(threading.Thread):
             if self._stop_event.wait(interval):
                 return
             now = time.monotonic()
-            with self._books.lock:
-                tick(self._books, now, now - planned)
+            try:
+                with self._books.lock:
+                    tick(self._books, now, now - planned)
+            except Exception:
+                log.exception("parallel: a bug in the expiry timer, which goes on; please report it")
 
 
 def tick(books: Books, now: float, late: float) -> None:
@@ -51,16 +54,21 @@ def tick(books: Books, now: float, late: float) -> None:
         books.table.shift(late)
         books.roster.shift(late)
     books.drop_abandoned()
-    for number in books.table.expired(now):
+    lost = books.table.expired(now)
+    for number in lost:
         slave = books.roster.slaves[number]
-        books.lose(slave, slave.running, _silence(now - slave.heard))
-        if slave.state is SlaveState.READY:
+        books.lose(slave, slave.running, _silence(slave, now))
+        if slave.alive:
             slave.state = SlaveState.LOST
-    for slave in books.roster.silent(now, books.table.term):
+    silent = books.roster.silent(now)
+    for slave in silent:
         slave.state = SlaveState.LOST
-        log.warning("parallel: lost %s: %s", str(slave), _silence(now - slave.heard))
+        books.lose(slave, 0, _silence(slave, now))
+    if lost or silent:
         books.wake_readers()
 
 
-def _silence(seconds: float) -> str:
-    return f"nothing was heard of it for {seconds:.1f} s (is the machine off, or the network cut?)"
+def _silence(slave: SlaveRecord, now: float) -> str:
+    if slave.cut:
+        return "its agent's connection ended and did not come back (was it killed, or its machine switched off?)"
+    return f"nothing was heard of it for {now - slave.heard:.1f} s (is its machine off, or the network cut?)"

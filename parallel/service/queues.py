@@ -17,7 +17,7 @@ from slave.wire import Buffer, Unfit, opaque
 from ..core.roster import SlaveRecord, SlaveState
 from .books import RECALL_AGE, Books, Settled, log
 
-Post = tuple[int, int, int, int, Buffer, Sequence[Buffer]]  # slave, task, attempt, kind, data, buffers
+Post = tuple[int, int, int, Buffer, Sequence[Buffer]]  # slave, task, kind, data, buffers
 
 POLL_SECONDS = 5.0  # for which a call may wait in the master
 
@@ -50,7 +50,8 @@ class TaskQueue:
             if slave.pid != pid:
                 slave.knows.clear()
                 slave.to_forget.clear()
-            slave.pid, slave.state = pid, SlaveState.READY
+            slave.pid, slave.state, slave.call = pid, SlaveState.READY, slave.call + 1
+            books.stop_waiting(slave)  # a call of an earlier connection may still wait
             books.heard(slave)
             log.info("parallel: %s has joined", str(slave))
             books.joined.notify_all()
@@ -61,6 +62,8 @@ class TaskQueue:
         books = self._books
         with books.lock:
             slave = _slave(books, number, pid)
+            slave.call += 1
+            call = slave.call
             books.heard(slave)
             for context, tasks, seconds in ran:
                 if context in books.trays:
@@ -68,7 +71,7 @@ class TaskQueue:
             books.drop_abandoned()
             books.wake_idle(books.table.hand_back(number))
             deadline = time.monotonic() + POLL_SECONDS
-            while not books.closing and slave.pid == pid and slave.state is SlaveState.READY:
+            while not books.closing and slave.call == call and slave.state is SlaveState.READY:
                 lease = books.grant(slave)
                 patience = deadline - time.monotonic()
                 if lease is None and not slave.to_forget and patience > 0:
@@ -77,9 +80,10 @@ class TaskQueue:
                 forgotten, slave.to_forget = slave.to_forget, []
                 if lease is None:
                     return (0, []), forgotten
-                tasks_ = lease.tasks.values()
-                return (lease.id, [(t.id, t.attempt, t.context, opaque(t.payload)) for t in tasks_]), forgotten
-        return None
+                return (lease.id, [(t.id, t.context, opaque(t.payload)) for t in lease.tasks.values()]), forgotten
+            if books.closing or slave.pid != pid or slave.state is SlaveState.ENDED:
+                return None
+            return (0, []), []
 
     def setup_of(self, number: int, context: int) -> Buffer | None:
         """The context's pickled setup; None if it has none."""
@@ -96,7 +100,8 @@ class TaskQueue:
         news = books.idle[slave.number] = threading.Condition(books.lock)
         if not books.incoming:
             news.wait(patience)
-        books.idle.pop(slave.number, None)
+        if books.idle.get(slave.number) is news:
+            del books.idle[slave.number]
 
 
 class ResultQueue:
@@ -104,7 +109,7 @@ class ResultQueue:
 
     ident = "results"
     exposed = ("post", "post_and_wait", "setup_failed", "hand_back")
-    one_way = ("post", "setup_failed", "hand_back")
+    one_way = ("post", "hand_back")
     gathered = ("post",)
 
     def __init__(self, books: Books) -> None:
@@ -115,30 +120,28 @@ class ResultQueue:
         books = self._books
         with books.lock:
             settle, slaves, deliver = books.table.settle, books.roster.slaves, books.deliver
-            for number, task_id, _, kind, data, buffers in posts:
+            for number, task_id, kind, data, buffers in posts:
                 task = settle(task_id)
                 if task is not None:
                     slave = slaves[number]
                     slave.done += 1
                     deliver(task.context, Settled(kind, slave, data, buffers))
 
-    def post_and_wait(
-        self, number: int, task: int, attempt: int, kind: int, data: Buffer, buffers: Sequence[Buffer]
-    ) -> None:
+    def post_and_wait(self, number: int, task: int, kind: int, data: Buffer, buffers: Sequence[Buffer]) -> None:
         """The same for one task; the answer tells the slave that it need not keep the outcome."""
-        self.post([(number, task, attempt, *_fit(kind, data, buffers))])
+        self.post([(number, task, *_fit(kind, data, buffers))])
 
-    def setup_failed(self, number: int, context: int, data: Buffer, unstarted: Sequence[int]) -> None:
+    def setup_failed(self, number: int, context: int, data: bytes, lease: int, unstarted: Sequence[int]) -> None:
         """Setup raised on this slave: it is out for that context, and the tasks go to others."""
+        failure = unpack_failure(data)
         books = self._books
         with books.lock:
             slave = books.roster.slaves[number]
             slave.barred.add(context)
-            back = books.table.hand_back(number, unstarted)
+            back = _hand_back(books, number, lease, unstarted)
             tray = books.trays.get(context)
             if tray is not None:
                 tray.failures[number] = data
-                failure = unpack_failure(data)
                 log.warning(
                     "parallel: setup raised %s on %s, which is out for this context: %s",
                     failure.type_name,
@@ -148,10 +151,16 @@ class ResultQueue:
             books.wake_idle(back)
             books.wake_readers()
 
-    def hand_back(self, number: int, unstarted: Sequence[int]) -> None:
-        """The slave has not started these tasks and will not."""
+    def hand_back(self, number: int, lease: int, unstarted: Sequence[int]) -> None:
+        """The slave has not started these tasks of the lease and will not."""
         with self._books.lock:
-            self._books.wake_idle(self._books.table.hand_back(number, unstarted))
+            self._books.wake_idle(_hand_back(self._books, number, lease, unstarted))
+
+
+def _hand_back(books: Books, number: int, lease: int, unstarted: Sequence[int]) -> int:
+    """Hand tasks back, unless the word comes late, over a connection that was replaced, and means an older lease."""
+    held = books.table.leases.get(number)
+    return books.table.hand_back(number, unstarted) if held is not None and held.id == lease else 0
 
 
 def _slave(books: Books, number: int, pid: int) -> SlaveRecord:

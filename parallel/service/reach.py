@@ -59,6 +59,12 @@ class Reach:
         hosts = [self._host] if self._host else local_addresses()
         return [(host, self._lan_port) for host in hosts]
 
+    def close_door(self) -> None:
+        """Let nobody in any more."""
+        with self._lock:
+            if self._server is not None:
+                self._server.close_door()
+
     def stop(self, grace: float) -> None:
         """Listen no more; whoever is connected has ``grace`` seconds to hang up."""
         with self._lock:

@@ -8,7 +8,6 @@ user's process and leaves its stdout, its signals and its exit alone.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import socket
 import threading
@@ -63,7 +62,7 @@ class QueueServer(managers.Server):
         self.objects: dict[str, Served] = {}
         self.patience = 30.0  # seconds after which the kernel gives a silent peer's machine up
         self.on_disconnect: Callable[[Role], None] = lambda role: None
-        self._connections: dict[Connection, Role | None] = {}  # guarded by the GIL: single dict operations only
+        self._connections: set[Connection] = set()  # guarded by the GIL: single operations only
         self._door = Door(self.listener.sockets, bytes(authkey), self._admit)
         _servers.add(self)
 
@@ -84,12 +83,14 @@ class QueueServer(managers.Server):
         self._door.add(added.sockets)
         return added.address[1]
 
-    def stop(self, grace: float) -> None:
-        """Accept nobody any more, wait up to ``grace`` seconds for peers to hang up, then cut the rest off."""
+    def close_door(self) -> None:
+        """Accept nobody any more."""
         self.stop_event.set()
-        if self._door.ident is not None:
-            self._door.close()
+        self._door.close()
         self.listener.close()
+
+    def stop(self, grace: float) -> None:
+        """Wait up to ``grace`` seconds for peers to hang up, then cut the rest off."""
         deadline = time.monotonic() + grace
         while self._connections and time.monotonic() < deadline:
             time.sleep(0.005)
@@ -98,15 +99,16 @@ class QueueServer(managers.Server):
 
     def forsake(self) -> None:
         """In a forked process: close its copies, so that a slave sees the end of the real master's connections."""
-        open_ones: list[socket.socket | Connection] = [*self.listener.sockets, *self._door.sockets()]
-        open_ones += list(self._connections)
-        for sock in open_ones:
-            with contextlib.suppress(OSError):
-                os.close(sock.fileno())
+        closable: list[Any] = [*self.listener.sockets, *self._door.sockets(), *self._connections]
+        for one in closable:
+            try:
+                one.close()
+            except OSError:
+                pass
 
     def _admit(self, sock: socket.socket, peer: str) -> None:
         connection = Connection(sock)
-        self._connections[connection] = None
+        self._connections.add(connection)
         try:
             tune(sock, self.patience)
             threading.Thread(
@@ -157,7 +159,7 @@ class QueueServer(managers.Server):
             request = conn.recv()
 
     def _hang_up(self, connection: Connection) -> None:
-        self._connections.pop(connection, None)
+        self._connections.discard(connection)
         connection.close()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from ..core.roster import SlaveRecord, SlaveState
-from .books import Books, TrayState, names
+from .books import Books, names
 
 FIRST_WORD = (
     5.0  # seconds without progress after which the waiting user is told why; each next word takes twice as long
@@ -13,12 +13,17 @@ FIRST_WORD = (
 SELDOM = 600.0  # seconds between two words at the most
 
 
-def why_waiting(books: Books, tray: TrayState) -> str:
+def why_waiting(books: Books, context: int) -> str:
     """One line: how many tasks are left, and what each slave is doing.  Needs the lock."""
+    tasks = books.left(context)
+    return f"{tasks} task{'' if tasks == 1 else 's'} left; {what_slaves_do(books)}"
+
+
+def what_slaves_do(books: Books) -> str:
+    """Who is connected, who has not come, who is not heard of.  Needs the lock."""
     ready = books.roster.ready()
     expected = [slave for slave in books.roster.slaves.values() if slave.state is SlaveState.EXPECTED]
     lost = [slave for slave in books.roster.slaves.values() if slave.state is SlaveState.LOST]
-    left = f"{tray.unsettled} task{'' if tray.unsettled == 1 else 's'} left"
     parts: list[str] = []
     if ready:
         leases = [books.table.leases[slave.number] for slave in ready if slave.number in books.table.leases]
@@ -31,7 +36,7 @@ def why_waiting(books: Books, tray: TrayState) -> str:
         parts.append("not heard of: " + ", ".join(names(lost)))
     if not ready and books.open_to_joiners:
         parts.append("no slave is connected; slaves may join by hand")
-    return f"{left}; " + "; ".join(parts or ["no slave"])
+    return "; ".join(parts or ["no slave"])
 
 
 def how_all_ended(books: Books) -> str:

@@ -40,29 +40,28 @@ class Tray:
             with books.lock:
                 books.wake_idle(1)
 
-    def take(self) -> deque[Settled] | None:
-        """All outcomes that are ready, in the order of completion; None when no task is left.  Waits.
+    @property
+    def ready(self) -> deque[Settled]:
+        """The outcomes that are known, in the order of completion; readers take from the front, without the lock."""
+        return self._state.ready
 
-        Raises `NoMoreSlavesError` or `RemoteError` when nothing is ready and no slave can go on with the context,
-        `ManagerClosed` when the manager is shut down.
+    def wait(self) -> bool:
+        """Wait until an outcome is ready; False when no task is left.
+
+        Raises `NoMoreSlavesError` or `RemoteError` when no slave can go on with the context, `ManagerClosed` when the
+        manager is shut down.
         """
-        found = self._wait()
-        if callable(found):
-            raise found()
-        return found
+        error = self._wait()
+        if error is not None:
+            raise error()
+        return bool(self._state.ready)
 
-    def _wait(self) -> deque[Settled] | Callable[[], Exception] | None:
-        """What `take` returns, or what makes the error that it raises."""
+    def _wait(self) -> Callable[[], Exception] | None:
+        """None when an outcome is ready or no task is left; else what makes the error that `wait` raises."""
         books, state = self._books, self._state
         word, seen, next_word = status.FIRST_WORD, -1, 0.0
         with books.lock:
-            while True:
-                books.take_in()
-                if state.ready:
-                    ready, state.ready = state.ready, deque()
-                    return ready
-                if state.unsettled == 0:
-                    return None
+            while not state.ready and books.left(self.id):
                 if books.closing:
                     return _closed_meanwhile
                 error = self._end_of_hope()
@@ -73,7 +72,7 @@ class Tray:
                     seen, word = books.progress, status.FIRST_WORD
                     next_word = now + word
                 elif now >= next_word:
-                    log.warning("parallel: waiting: %s", status.why_waiting(books, state))
+                    log.warning("parallel: waiting: %s", status.why_waiting(books, self.id))
                     word = min(status.SELDOM, 2 * word)
                     next_word = now + word
                 state.readers += 1
@@ -81,6 +80,7 @@ class Tray:
                     state.news.wait(max(0.0, next_word - now))
                 finally:
                     state.readers -= 1
+        return None
 
     def abandon(self) -> None:
         """Nobody can ask for the outcomes any more.  Does not take the lock: it is called by the garbage collector."""
@@ -92,14 +92,15 @@ class Tray:
         It is to be called without the lock: rebuilding an exception runs code of the user's.
         """
         books, state = self._books, self._state
-        if books.roster.hopeful(self.id):
+        if books.roster.hopeful(self.id, lost_too=not state.failures):
             return None
         for number, data in state.failures.items():
             tried, slave = len(state.failures), str(books.roster.slaves[number])
             return functools.partial(_setup_error, data, tried, slave)
         if books.open_to_joiners:
             return None
-        text = f"{state.unsettled} tasks are left and {status.how_all_ended(books)}"
+        left = books.left(self.id)
+        text = f"{left} task{' is' if left == 1 else 's are'} left and {status.how_all_ended(books)}"
         return functools.partial(NoMoreSlavesError, text)
 
 

@@ -30,31 +30,50 @@ def test_numbers_are_not_used_twice() -> None:
 
 def test_a_silent_slave_is_told_once_and_may_come_back() -> None:
     made = roster([SlaveState.READY])
-    made.heard(slave(made, 0), 5.0)
-    assert made.silent(14.9, 10.0) == []
-    assert made.silent(15.0, 10.0) == [slave(made, 0)]
+    slave(made, 0).pid = 1234
+    made.heard(slave(made, 0), 5.0, 10.0)
+    assert made.silent(14.9) == []
+    assert made.silent(15.0) == [slave(made, 0)]
     slave(made, 0).state = SlaveState.LOST
-    assert made.silent(99.0, 10.0) == []
-    assert made.heard(slave(made, 0), 100.0)
+    assert made.silent(99.0) == []
+    assert made.heard(slave(made, 0), 100.0, 10.0)
     assert slave(made, 0).state is SlaveState.READY
-    assert not made.heard(slave(made, 0), 101.0)
+    assert not made.heard(slave(made, 0), 101.0, 10.0)
+
+
+def test_a_slave_whose_agent_never_came_is_not_silent_but_awaited() -> None:
+    made = roster([SlaveState.EXPECTED])
+    assert made.silent(1e9) == [] and made.cut_off("agent", 5.0) == []
+    made.heard(slave(made, 0), 5.0, 10.0)
+    assert made.silent(15.0) == [slave(made, 0)]
+
+
+def test_a_slave_whose_agent_was_cut_off_is_lost_soon_unless_it_is_heard_again() -> None:
+    made = roster([SlaveState.READY])
+    made.heard(slave(made, 0), 5.0, 10.0)
+    assert made.cut_off("agent", 7.0) == [slave(made, 0)]
+    assert made.silent(7.0) == [slave(made, 0)] and slave(made, 0).cut
+    made.heard(slave(made, 0), 6.0, 10.0)
+    assert made.silent(15.9) == [] and not slave(made, 0).cut
 
 
 def test_time_in_which_the_master_stood_still_does_not_count() -> None:
     made = roster([SlaveState.READY])
-    made.heard(slave(made, 0), 5.0)
+    made.heard(slave(made, 0), 5.0, 10.0)
     made.shift(90.0)
-    assert made.silent(100.0, 10.0) == []
+    assert made.silent(100.0) == []
 
 
 def test_hope_needs_a_slave_that_is_neither_ended_nor_barred() -> None:
     made = roster([SlaveState.ENDED, SlaveState.READY])
-    assert made.hopeful(1)
+    assert made.hopeful(1, lost_too=False)
     slave(made, 1).barred.add(1)
-    assert not made.hopeful(1)
-    assert made.hopeful(2)
+    assert not made.hopeful(1, lost_too=True)
+    assert made.hopeful(2, lost_too=False)
+    slave(made, 1).state = SlaveState.LOST
+    assert made.hopeful(2, lost_too=True) and not made.hopeful(2, lost_too=False)
     slave(made, 1).state = SlaveState.ENDED
-    assert not made.hopeful(2)
+    assert not made.hopeful(2, lost_too=True)
 
 
 def test_only_slaves_that_may_have_set_a_context_up_are_told_to_forget_it() -> None:

@@ -53,10 +53,9 @@ if __name__ == '__main__':
     crew.add(7, None)
     pause = threading.Event()
     while not crew.hopeless(7):
+        crew.start_missing()
         for ended in crew.reap():
             print(ended.number, ended.exitcode, ended.task, flush=True)
-            if not crew.hopeless(7):
-                crew.start(7)
         pause.wait(0.01)
     crew.kill()
 """,

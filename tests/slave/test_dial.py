@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from typing import Any
 
 import pytest
 
@@ -45,13 +46,13 @@ def test_every_address_is_told_with_its_error() -> None:
     text = str(caught.value)
     assert f"127.0.0.1:{port}: connection refused" in text
     assert f"no.such.host.invalid:{port}: unknown host" in text
-    assert not dial.only_refused(caught.value)
+    assert caught.value.refused == {("127.0.0.1", port)} and caught.value.others
 
 
 def test_a_refusal_everywhere_is_recognised() -> None:
     with pytest.raises(Unreachable) as caught:
         dial.dial([("127.0.0.1", free_port())], KEY, 1.0)
-    assert dial.only_refused(caught.value)
+    assert len(caught.value.refused) == 1 and not caught.value.others
 
 
 def test_what_hangs_up_is_told() -> None:
@@ -63,3 +64,16 @@ def test_what_hangs_up_is_told() -> None:
         threading.Thread(target=lambda: server.accept()[0].close()).start()
         with pytest.raises(Unreachable, match="connected, but it did not complete the handshake: the connection was"):
             dial.dial([("127.0.0.1", port)], KEY, 1.0)
+
+
+def test_a_family_of_addresses_that_this_machine_does_not_know_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    class WithoutIPv6(socket.socket):
+        def __init__(self, family: int = -1, *rest: Any, **named: Any) -> None:
+            if family == socket.AF_INET6:
+                raise OSError(97, "Address family not supported by protocol")
+            super().__init__(family, *rest, **named)
+
+    monkeypatch.setattr(socket, "socket", WithoutIPv6)
+    port = free_port()
+    with pytest.raises(Unreachable, match=f"::1.*not supported by protocol; 127.0.0.1:{port}: connection refused"):
+        dial.dial([("::1", port), ("127.0.0.1", port)], KEY, 1.0)

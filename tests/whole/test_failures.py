@@ -251,7 +251,7 @@ def test_results_known_before_the_last_slave_ended_are_given_first(make: Make, o
     eventually((own_folder / "gate.started").exists)
     os.kill(parent_of(manager.slaves[0].pid), signal.SIGKILL)
     eventually(lambda: manager.slaves[0].state == "ended")
-    with pytest.raises(parallel.NoMoreSlavesError, match=r"1 tasks are left"):
+    with pytest.raises(parallel.NoMoreSlavesError, match=r"1 task is left"):
         seen.extend(results)  # extend keeps what came before the error
     assert sorted(seen) == list(range(5))
 

@@ -1,0 +1,49 @@
+"""What `Manager` refuses, with the remedy."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+from slave import home
+
+from .errors import Error, InputError, NetworkError
+
+
+def refuse_inside_slave() -> None:
+    """Raise `Error` in a slave: a task cannot be a master, and a script's import must not start one."""
+    doing = home.inside_runner()
+    if doing is None:
+        return
+    if doing.startswith("importing"):
+        raise Error(
+            f"Manager() was called while a slave was {doing}. A slave imports the script to find the tasks in it; what "
+            f"must run on the master only belongs under: if __name__ == '__main__':"
+        )
+    raise Error("Manager() was called inside a task. A slave runs tasks for its master and cannot be a master itself")
+
+
+def check_arguments(host: str | None, output: str | None, port: int | None, lease: float, attempts: int) -> None:
+    """Raise `InputError` or `NetworkError` for what cannot be."""
+    if host is not None:
+        try:
+            socket.getaddrinfo(host, None)
+        except OSError as error:
+            raise NetworkError(
+                f"host={host!r} is unknown here: {error.strerror}; leave it out, or name an address"
+            ) from None
+    if output is not None:
+        folder = os.path.dirname(os.path.abspath(output))
+        if not os.path.isdir(folder):
+            raise InputError(f"output={output!r}: there is no folder {folder}; make it, or name another")
+    if port is not None and not (isinstance(port, int) and 0 <= port < 65536):
+        raise InputError(f"port={port!r} is not a port number: 0 to 65535, where 0 means any free one")
+    check_lease(lease)
+    if not (isinstance(attempts, int) and attempts >= 1):
+        raise InputError(f"max_attempts={attempts!r} is not a whole number from 1 on")
+
+
+def check_lease(lease: float) -> None:
+    """Raise `InputError` unless it is a positive number of seconds."""
+    if not (isinstance(lease, (int, float)) and 0 < lease < float("inf")):
+        raise InputError(f"lease={lease!r} is not a positive number of seconds")
