@@ -30,6 +30,7 @@ from .errors import (
     RemoteError,
     ResultError,
     TaskGivenUp,
+    TaskTimeout,
     UnpicklableError,
 )
 from .launch.base import Slave, SlaveArray
@@ -54,6 +55,7 @@ __all__ = [
     "SlaveArray",
     "SlaveInfo",
     "TaskGivenUp",
+    "TaskTimeout",
     "UnpicklableError",
 ]
 __version__ = "0.1.0"

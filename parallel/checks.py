@@ -47,3 +47,16 @@ def check_lease(lease: float) -> None:
     """Raise `InputError` unless it is a positive number of seconds."""
     if not (isinstance(lease, (int, float)) and 0 < lease < float("inf")):
         raise InputError(f"lease={lease!r} is not a positive number of seconds")
+
+
+def check_timeout(timeout: float) -> float | None:
+    """The time limit in seconds, None for infinity.  Raises `InputError` unless it is positive."""
+    if isinstance(timeout, bool) or not (isinstance(timeout, (int, float)) and timeout > 0):
+        raise InputError(f"timeout={timeout!r} is not a positive number of seconds")
+    return None if timeout == float("inf") else float(timeout)
+
+
+def check_retries(retries: int) -> None:
+    """Raise `InputError` unless it is a number of tries."""
+    if isinstance(retries, bool) or not (isinstance(retries, int) and retries >= 0):
+        raise InputError(f"retries={retries!r} is not a whole number from 0 on")

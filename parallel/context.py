@@ -13,8 +13,9 @@ from slave.home import main_can_travel
 from slave.outcome import FAILURE, VALUE, unpack_failure
 from slave.pickling import explain
 
-from .errors import InputTypeError, RemoteError, ResultError, TaskGivenUp, UnpicklableError
-from .service.books import GIVEN_UP, Settled
+from .checks import check_timeout
+from .errors import InputTypeError, RemoteError, ResultError, TaskGivenUp, TaskTimeout, UnpicklableError
+from .service.books import GIVEN_UP, TIMED_OUT, Settled
 from .service.tray import Tray
 
 if TYPE_CHECKING:
@@ -30,8 +31,11 @@ class Context(Generic[Result]):
     there: a tuple is unpacked, None gives no argument, anything else is one argument.
     """
 
-    def __init__(self, manager: Manager, setup: Callable[[], object] | None) -> None:
+    def __init__(
+        self, manager: Manager, setup: Callable[[], object] | None, timeout: float | None, retries: int
+    ) -> None:
         self._manager = manager
+        self._timeout, self._retries = timeout, retries
         payload = None if setup is None else dump(setup, "the setup", manager.surroundings)
         self._tray = Tray(manager.books, payload)
         self._reading = threading.RLock()  # guards the front of the tray: who looks at an outcome is who takes it
@@ -41,12 +45,14 @@ class Context(Generic[Result]):
     def __repr__(self) -> str:
         return f"<Context {self._tray.id} of {self._manager!r}>"
 
-    def add_task(self, task: Callable[..., Result]) -> None:
+    def add_task(self, task: Callable[..., Result], *, timeout: float | None = None) -> None:
         """Add a task: any picklable callable, which will be called with what setup returned.
 
+        ``timeout``: seconds that it may run (math.inf: as long as it takes); default: the context's.
+
         It is pickled now: later changes to it do not matter.  Raises `InputTypeError` if it is not callable,
-        `UnpicklableError` if it cannot be pickled (naming the attribute to blame), `ManagerClosed`; the context is
-        unharmed by each.
+        `UnpicklableError` if it cannot be pickled (naming the attribute to blame), `InputError` for an impossible
+        timeout, `ManagerClosed`; the context is unharmed by each.
         """
         if not callable(task):
             raise InputTypeError(f"a task must be callable, and {task!r} is not; to pass data, use functools.partial")
@@ -56,7 +62,16 @@ class Context(Generic[Result]):
             payload = dump(task, "the task", self._manager.surroundings)  # fails again, and tells why
         if self._manager.main_stays and b"__main__" in payload:
             check_main(self._manager.surroundings, "the task")
-        self._tray.add(payload)
+        limit = self._timeout if timeout is None else check_timeout(timeout)
+        self._tray.add(payload, limit, self._retries)
+
+    def cancel(self) -> int:
+        """Drop the tasks that wait and stop those that run; returns how many these were: they have no outcome.
+
+        A running task is stopped by ending its slave's process; a new one takes its place, and runs setup again when
+        it gets a task.  Results that are known already stay and can be read; new tasks can be added.
+        """
+        return self._tray.cancel()
 
     def get_results_unordered(self) -> Iterator[Result]:
         """A generator of the tasks' results, in the order of their completion; starts the slaves if need be.
@@ -65,6 +80,7 @@ class Context(Generic[Result]):
         is empty.
 
         The generator raises `RemoteError` for a task that raised (that task is done with, call again for the rest),
+        as `TaskTimeout` or `TaskGivenUp` where that is what happened,
         `NoMoreSlavesError` when no slave is left, `ManagerClosed` after a shutdown.
         """
         self._manager.begin()
@@ -95,7 +111,7 @@ class Context(Generic[Result]):
 
 def _rebuild(settled: Settled) -> tuple[bool, Any]:
     """Whether the outcome is an error to raise, and that error or the value."""
-    kind, slave, data, buffers = settled
+    kind, slave, data, buffers, tries = settled
     if kind == VALUE:
         try:
             return False, pickle.loads(data, buffers=buffers)
@@ -103,12 +119,15 @@ def _rebuild(settled: Settled) -> tuple[bool, Any]:
             what = "a task's result cannot be rebuilt in this process"
             trace = traceback.format_exc()
             return True, ResultError(what, type(error).__name__, str(error), trace, str(slave), error)
+    if kind == TIMED_OUT:
+        return True, TaskTimeout("a task", str(slave), data)
     if kind == GIVEN_UP:
         return True, TaskGivenUp("a task", str(slave), data)
     assert kind == FAILURE, f"an outcome of the unknown kind {kind}"
     failure = unpack_failure(data)
     exc = failure.exception()
-    return True, RemoteError("a task", failure.type_name, failure.message, failure.traceback, str(slave), exc)
+    what = "a task" if tries == 1 else f"a task (tried {tries} times)"
+    return True, RemoteError(what, failure.type_name, failure.message, failure.traceback, str(slave), exc)
 
 
 def dump(value: object, name: str, surroundings: Any) -> bytes:

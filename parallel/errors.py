@@ -7,6 +7,7 @@ Error
   ManagerClosed    the manager was shut down before the call
   RemoteError      a task or a setup: it raised, or it ended its slaves
     TaskGivenUp      ... the task ended its slave `max_attempts` times
+    TaskTimeout      ... the task ran for longer than its `timeout`
     ResultError      ... its result cannot be rebuilt in this process
   NetworkError     the network: a port in use, an unknown host
   NoMoreSlavesError  the slaves: all have ended, and none is to come
@@ -84,6 +85,22 @@ class TaskGivenUp(RemoteError):
     def __str__(self) -> str:
         lines = "".join(f"\n  attempt {number}: {end}" for number, end in enumerate(self.ends, 1))
         return f"{self.what} ended its slave {len(self.ends)} times and is given up:{lines}"
+
+
+class TaskTimeout(RemoteError):
+    """A task ran for longer than its timeout and was killed, with the process that it ran in.
+
+    ``timeout``: the limit in seconds.  Not raised for a setup, which may take as long as it likes.  Such a task is
+    not tried again, whatever `retries` says.
+    """
+
+    def __init__(self, what: str, slave: str, timeout: float) -> None:
+        Error.__init__(self, what, slave, timeout)
+        self.what, self.slave, self.timeout = what, slave, timeout
+        self.type_name, self.message, self.traceback, self.exc = "TaskTimeout", str(self), "", None
+
+    def __str__(self) -> str:
+        return f"{self.what} ran for longer than its timeout of {self.timeout:g} s and was killed, on {self.slave}"
 
 
 class ResultError(RemoteError):

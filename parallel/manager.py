@@ -18,7 +18,7 @@ from slave.dial import Address, format_address
 from slave.errors import KeyTrouble
 from slave.keys import find_key
 
-from .checks import check_arguments, check_lease, refuse_inside_slave
+from .checks import check_arguments, check_lease, check_retries, check_timeout, refuse_inside_slave
 from .closer import Closer, close_weakly
 from .context import Context
 from .errors import InputError, InputTypeError, ManagerClosed, NoMoreSlavesError
@@ -34,6 +34,7 @@ from .service.reach import Reach
 from .service.server import Served
 
 _LEASE = 30.0
+_EVER = 1e9  # seconds
 
 SomeManager = TypeVar("SomeManager", bound="Manager")
 
@@ -45,7 +46,7 @@ class SlaveInfo(NamedTuple):
     name: str
     host: str
     pid: int
-    state: str  # 'expected', 'idle', 'busy', 'lost' or 'ended'
+    state: str  # 'expected', 'idle', 'busy', 'draining', 'lost' or 'ended'
     tasks_done: int
     output: str | None
 
@@ -148,6 +149,31 @@ class Manager:
         if self._begun:
             self.begin()
 
+    def remove_slave(self, slave: Slave | SlaveArray | SlaveInfo | int, grace: float | None = None) -> None:
+        """Have a slave end: one that was added, or by its number or entry in `slaves` one that was started by hand.
+
+        Returns at once.  The slave gets no more tasks, those that it has not started go to others, and the one that it
+        runs may go on for ``grace`` seconds (None: as long as it takes) before it is stopped and goes to another slave.
+        Raises `InputError` if there is no such slave.
+        """
+        self._check_open()
+        members = slave.slaves if isinstance(slave, SlaveArray) else [slave]
+        for number in [self._number_of(one) for one in members]:
+            if not self._yard.withdraw(number):
+                with self.books.lock:
+                    record = self.books.roster.slaves[number]
+                    record.draining = True
+                    self.books.stop_waiting(record)
+                    self.books.order(record.agent, ("drain", number, _EVER if grace is None else grace))
+
+    def _number_of(self, slave: object) -> int:
+        number = slave.number if isinstance(slave, SlaveInfo) else slave
+        if isinstance(slave, Slave):
+            number = self._yard.number_of(slave)
+        if not isinstance(number, int) or number not in self.books.roster.slaves:
+            raise InputError(f"this manager has no slave {slave!r}; its slaves are in manager.slaves")
+        return number
+
     @property
     def slaves(self) -> list[SlaveInfo]:
         """All slaves, as they are now."""
@@ -161,6 +187,8 @@ class Manager:
                     record.pid,
                     record.state.value
                     if record.state.value != "ready"
+                    else "draining"
+                    if record.draining
                     else "busy"
                     if record.number in leases
                     else "idle",
@@ -197,15 +225,23 @@ class Manager:
 
     # -- contexts
 
-    def get_context(self, setup: Callable[[], object] | None = None) -> Context[Any]:
+    def get_context(
+        self, setup: Callable[[], object] | None = None, *, timeout: float | None = None, retries: int = 0
+    ) -> Context[Any]:
         """A context: tasks with a common ``setup``, a callable without arguments or None.
 
-        Raises `InputTypeError` if it is not callable, `UnpicklableError` if it cannot be pickled.
+        ``timeout``: seconds that one task may run (setup not counted); then the slave's process is killed, and the
+        task's outcome is a `TaskTimeout`.  ``retries``: how often a task that raised is run again, at once and
+        maybe on another slave, before its exception is its outcome.
+
+        Raises `InputTypeError` if setup is not callable, `UnpicklableError` if it cannot be pickled, `InputError` for
+        an impossible timeout or number of retries.
         """
         self._check_open()
         if setup is not None and not callable(setup):
             raise InputTypeError(f"setup must be a callable without arguments, or None; {setup!r} is neither")
-        return Context(self, setup)
+        check_retries(retries)
+        return Context(self, setup, None if timeout is None else check_timeout(timeout), retries)
 
     # -- begin and end
 

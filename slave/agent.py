@@ -24,6 +24,7 @@ from .dial import Address
 from .errors import Incompatible, MasterGone, ProtocolError, Unreachable
 from .link import AgentDeskProxy, CallFailed, Link
 from .runner import Assignment, Closable
+from .signals import Quit, Signals
 from .wire import HANDSHAKE_SECONDS
 
 log = logging.getLogger("slave")
@@ -34,6 +35,7 @@ _UNREACHABLE_LEASES = 10  # the same for a machine that does not answer: the net
 _AGAIN = 0.25  # seconds between two tries to reach a master that was lost
 _GOODBYE_SECONDS = 1.0
 _POLL_WITHOUT_SIGCHLD = 0.5  # seconds; where no signal tells of a runner's death (Windows)
+_DRAINED = "it was asked to end"
 _BROKEN = (OSError, EOFError, ProtocolError)
 
 
@@ -44,14 +46,8 @@ class Post(NamedTuple):
     addresses: Sequence[Address]
     key: bytes
     slots: Sequence[tuple[int | None, str | None]]  # number (None: the master gives one), output file
-
-
-class Quit(Exception):
-    """A signal asks the agent to end."""
-
-    def __init__(self, signum: int) -> None:
-        super().__init__(signal.Signals(signum).name)
-        self.signum = signum
+    grace: float = 30.0  # seconds that running tasks get to finish when a signal asks the agent to end
+    stays: bool = False  # also when it has no slaves: the master may give it new ones
 
 
 class Agent:
@@ -63,13 +59,13 @@ class Agent:
         self._orders = Link(post.addresses, post.key, ("agent", post.agent, "orders"))
         self._desk = self._reports.proxy(AgentDeskProxy)
         self._order_desk = self._orders.proxy(AgentDeskProxy)
-        self._crew = Crew(self._assign, self._inherited, start_method)
         self._welcome: dict[str, Any] = {}
-        self._wake, self._wake_end = socket.socketpair()
-        self._signalled: int | None = None
+        self._signals = Signals()
+        self._crew = Crew(self._assign, self._inherited, self._signals.bell, start_method)
         self._next_beat = 0.0
         self._lost_at: float | None = None
         self._peer: Address = ("", 0)  # the address of the master at which it was reached last
+        self._draining = False
         self._obeyed = 0  # the number of the last order that was carried out
 
     def enlist(self) -> None:
@@ -108,23 +104,25 @@ class Agent:
         self._lost_at, self._peer = None, self._reports.connection.peer
         self._beat()
 
-    def serve(self) -> None:
-        """Serve until the master is done.  Raises `MasterGone`, `Quit`, `WrongKey`.  Runners have ended in any case."""
-        previous = self._watch_signals()
+    def serve(self) -> str:
+        """Serve until the master is done, or no slave is left here; returns which.  Runners have ended in any case.
+
+        Raises `MasterGone`, `WrongKey`, and `Quit` after a signal: then the running tasks got some time to finish.
+        """
+        self._signals.watch(self._crew.kill)
         try:
-            while self._step():
-                pass
+            while True:
+                end = self._step()
+                if end is not None:
+                    return end
         except Quit as quit_:
-            self._crew.end()
             self._leave(f"it was ended by {quit_}")
             raise
         finally:
             self._crew.end()
             self._reports.drop()
             self._orders.drop()
-            previous()
-            self._wake.close()
-            self._wake_end.close()
+            self._signals.close()
 
     def _leave(self, why: str) -> None:
         """Say goodbye, unless the master is too busy to hear it."""
@@ -140,23 +138,33 @@ class Agent:
         self._crew.kill()
         self._reports.drop()
         self._orders.drop()
-        self._wake.close()
-        self._wake_end.close()
+        self._signals.close()
 
-    def _step(self) -> bool:
-        """Wait for something to happen and deal with it; False when the master is done."""
+    def _step(self) -> str | None:
+        """Wait for something to happen and deal with it; why this is the end, if it is.  Raises as `serve`."""
         ready = self._wait()
-        if self._signalled is not None:
-            raise Quit(self._signalled)
+        asked = self._signals.asked
+        if asked is not None and not self._draining:
+            log.warning("asked to end; running tasks have %g s to finish (again: at once)", self._post.grace)
+            self._draining = True
+            self._drain(list(self._crew.slots), self._post.grace)
+        self._crew.stop_late()
         self._reap()
+        if not self._crew.slots:
+            if asked is not None:
+                raise Quit(asked)
+            if not self._post.stays:
+                self._leave("it has no slaves any more")
+                return "no slave is left here"
         if self._lost_at is not None:
-            self._try_again()
-            return True
+            if not self._draining:
+                self._try_again()
+            return None
         try:
             if self._orders.connection in ready:
                 last, orders = self._order_desk.orders()
                 if ("end",) in orders:
-                    return False
+                    return "the master is done"
                 for order in orders:
                     self._obey(*order)
                 self._obeyed = last
@@ -167,32 +175,48 @@ class Agent:
                 self._beat()
         except (*_BROKEN, CallFailed) as error:
             self._lose(error)
-        return True
+        return None
 
     def _wait(self) -> list[object]:
         """What is readable, after at most the time to the next heartbeat or try."""
-        sources: list[Any] = [self._wake]
+        sources: list[Any] = [self._signals.ear]
         patience = _AGAIN
         if self._lost_at is None:
             sources += [self._orders.connection, self._reports.connection]
             patience = max(0.0, self._next_beat - time.monotonic())
         if not hasattr(signal, "SIGCHLD") or not self._crew.complete:
             patience = min(patience, _POLL_WITHOUT_SIGCHLD)
+        patience = min(patience, self._crew.patience())
         ready, _, _ = select.select(sources, [], [], patience)
-        if self._wake in ready:
-            self._wake.recv(4096)
+        if self._signals.ear in ready:
+            self._signals.ear.recv(4096)
         return list(ready)
 
     def _reap(self) -> None:
         for ended in list(self._crew.reap()):
             log.info("runner %d (pid %d) ended with exit code %s", ended.number, ended.pid, ended.exitcode)
             self._say(functools.partial(self._desk.runner_ended, self._post.agent, *ended))
-            if self._crew.hopeless(ended.number):
-                del self._crew.slots[ended.number]
+            if self._crew.slots[ended.number].draining:
+                self._close_slot(ended.number, _DRAINED)
+            elif self._crew.hopeless(ended.number):
                 why = f"its process ends right after the start, last with exit code {ended.exitcode}"
                 log.warning("slave %d is not started again: %s", ended.number, why)
-                self._say(functools.partial(self._desk.slot_closed, self._post.agent, ended.number, why))
+                self._close_slot(ended.number, why)
         self._start_runners()
+
+    def _drain(self, numbers: Sequence[int], grace: float) -> None:
+        """Have slaves finish the tasks that run, and hand back what they have not started."""
+        self._say(functools.partial(self._desk.drain, self._post.agent, numbers))
+        for number in numbers:
+            running = self._crew.drain(number, grace)
+            if running:
+                self._say(functools.partial(self._desk.recalled, self._post.agent, number, 0, running))
+            elif number in self._crew.slots and not self._crew.slots[number].pid:
+                self._close_slot(number, _DRAINED)
+
+    def _close_slot(self, number: int, why: str) -> None:
+        del self._crew.slots[number]
+        self._say(functools.partial(self._desk.slot_closed, self._post.agent, number, why))
 
     def _start_runners(self) -> None:
         for trouble in self._crew.start_missing():
@@ -209,6 +233,14 @@ class Agent:
             running = self._crew.recall(number, lease)
             if running is not None:
                 self._desk.recalled(self._post.agent, number, lease, running)
+        elif order == "stop":
+            number, lease, cancelled = details
+            running = self._crew.stop(number, lease, cancelled)
+            if running is not None:
+                self._desk.recalled(self._post.agent, number, lease, running)
+        elif order == "drain":
+            number, grace = details
+            self._drain([number], grace)
         else:
             log.warning("the master gave an order that this release does not know: %s", order)
 
@@ -262,29 +294,4 @@ class Agent:
 
     def _inherited(self) -> list[Closable]:
         links = [link.connection for link in (self._reports, self._orders) if link.connected]
-        return [*links, self._wake, self._wake_end]
-
-    def _watch_signals(self) -> Callable[[], None]:
-        """SIGCHLD wakes the loop; SIGTERM and SIGINT end it.  Returns what puts the old handlers back."""
-        self._wake.setblocking(False)
-        self._wake_end.setblocking(False)
-        names = [name for name in ("SIGINT", "SIGTERM", "SIGCHLD") if hasattr(signal, name)]
-        before = {getattr(signal, name): signal.getsignal(getattr(signal, name)) for name in names}
-        fd_before = signal.set_wakeup_fd(self._wake_end.fileno(), warn_on_full_buffer=False)
-        for signum in before:
-            signal.signal(signum, self._on_signal)
-
-        def restore() -> None:
-            signal.set_wakeup_fd(fd_before)
-            for signum, handler in before.items():
-                signal.signal(signum, handler)
-
-        return restore
-
-    def _on_signal(self, signum: int, frame: object) -> None:
-        if signum == getattr(signal, "SIGCHLD", None):
-            return
-        if self._signalled is not None:  # the second time: at once
-            self._crew.kill()
-            os._exit(128 + signum)
-        self._signalled = signum
+        return [*links, self._signals.ear]

@@ -11,11 +11,12 @@ import sys
 import uuid
 from typing import NoReturn
 
-from .agent import Agent, Post, Quit
+from .agent import Agent, Post
 from .dial import format_address, parse_address
 from .errors import MasterGone, SlaveError, Unreachable
 from .keys import find_key
 from .search import look_for_master
+from .signals import Quit
 
 log = logging.getLogger("slave")
 
@@ -84,6 +85,13 @@ def _parser() -> argparse.ArgumentParser:
         metavar="SECONDS",
         help="how long to look for a master (default: %(default)g)",
     )
+    add(
+        "--grace",
+        type=_seconds,
+        default=30.0,
+        metavar="SECONDS",
+        help="how long running tasks may go on after Ctrl-C or SIGTERM (default: %(default)g); a second ends at once",
+    )
     add("--keep", action="store_true", help="when the master is done or gone, wait for the next one, without end")
     add("-v", "--verbose", action="count", default=0, help="say more")
     add("-q", "--quiet", action="count", default=0, help="say only what is wrong")
@@ -96,7 +104,7 @@ def _serve_by_hand(options: argparse.Namespace) -> int:
     names = ", ".join(format_address(address) for address in options.address)
     wait = options.wait
     while True:
-        post = Post(uuid.uuid4().hex, options.address, key, [(None, None)] * options.runners)
+        post = Post(uuid.uuid4().hex, options.address, key, [(None, None)] * options.runners, options.grace)
         try:
             _serve(look_for_master(post, wait), f"{options.runners} runners for the master at {names}")
         except MasterGone as error:
@@ -116,15 +124,14 @@ def _serve_launched() -> int:
     order = json.loads(sys.stdin.readline())
     addresses = [(str(host), int(port)) for host, port in order["addresses"]]
     slots = [(number, output) for number, output in order["slots"]]
-    post = Post(order["agent"], addresses, bytes.fromhex(order["key"]), slots)
+    post = Post(order["agent"], addresses, bytes.fromhex(order["key"]), slots, stays=order["stays"])
     _serve(look_for_master(post, order["wait"], order["wait_refused"]), f"{len(slots)} runners")
     return 0
 
 
 def _serve(agent: Agent, what: str) -> None:
     log.info("connected: %s", what)
-    agent.serve()
-    log.info("the master is done")
+    log.info("%s", agent.serve())
 
 
 def _address(text: str) -> object:

@@ -19,7 +19,8 @@ from .outcome import Packed
 ProxyType = TypeVar("ProxyType", bound="QueueProxy")
 
 Entry = tuple[int, int, wire.Buffer]  # task id, context id, payload
-Lease = tuple[int, list[Entry]]  # lease id, tasks in the order in which to run them
+# lease id, tasks in the order in which to run them, and by task id the seconds that one may run, where there is a limit
+Lease = tuple[int, list[Entry], dict[int, float]]
 
 
 class CallFailed(Exception):
@@ -143,14 +144,14 @@ class ResultQueueProxy(QueueProxy):
 
     ident = "results"
 
-    def post(self, number: int, task: int, outcome: Packed) -> None:
+    def post(self, number: int, lease: int, task: int, outcome: Packed) -> None:
         """One task's outcome, one way: the next call's answer says that it arrived."""
-        self._tell("post", number, task, *outcome)
+        self._tell("post", number, lease, task, *outcome)
 
-    def post_and_wait(self, number: int, task: int, outcome: Packed) -> None:
+    def post_and_wait(self, number: int, lease: int, task: int, outcome: Packed) -> None:
         """The same, and wait until the master has it."""
         kind, data, buffers = outcome
-        self._callmethod("post_and_wait", (number, task, kind, wire.opaque(data), buffers))
+        self._callmethod("post_and_wait", (number, lease, task, kind, wire.opaque(data), buffers))
 
     def setup_failed(self, number: int, context: int, data: wire.Buffer, lease: int, unstarted: Sequence[int]) -> None:
         """Setup of ``context`` raised here; the tasks ``unstarted`` of the lease go to other slaves."""
@@ -184,17 +185,23 @@ class AgentDeskProxy(QueueProxy):
         """These runners (number, pid, running task) are alive.  One way."""
         self._tell("beat", agent, list(alive))
 
-    def runner_ended(self, agent: str, number: int, pid: int, exitcode: int | None, task: int, setup: int) -> None:
-        """A runner died; ``task`` and ``setup`` are its mark.  One way."""
-        self._tell("runner_ended", agent, number, pid, exitcode, task, setup)
+    def runner_ended(
+        self, agent: str, number: int, pid: int, exitcode: int | None, task: int, setup: int, cause: str
+    ) -> None:
+        """A runner died; ``task`` and ``setup`` are its mark, ``cause`` is why its agent ended it, if so.  One way."""
+        self._tell("runner_ended", agent, number, pid, exitcode, task, setup, cause)
 
     def slot_closed(self, agent: str, number: int, why: str) -> None:
         """Slave ``number`` will not be started again.  One way."""
         self._tell("slot_closed", agent, number, why)
 
     def recalled(self, agent: str, number: int, lease: int, running: int) -> None:
-        """The lease is recalled: tasks after ``running`` (0: all) will not be started.  One way."""
+        """Of the lease (0: whichever it holds) tasks after ``running`` will not be started.  One way."""
         self._tell("recalled", agent, number, lease, running)
+
+    def drain(self, agent: str, numbers: Sequence[int]) -> None:
+        """These slaves are to end when their running tasks have: they need no more leases.  One way."""
+        self._tell("drain", agent, list(numbers))
 
     def leave(self, agent: str, why: str) -> None:
         """The agent ends; answered, so that the master has it before the connection closes."""

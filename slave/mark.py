@@ -1,9 +1,10 @@
 """The few words of memory that an agent shares with each of its runners.
 
-The runner writes which task it is about to run, the agent reads it when the runner has died or is asked to hand a lease
-back.  The agent writes which lease is called back, the runner looks before each task.  Each cell has one writer; a
-runner marks a task first and looks for a recall then, the agent recalls first and reads the mark then, so that
-whichever comes late sees the other: a task is handed back by the agent or started by the runner, not both.
+The runner writes which task it is about to run and when its time is over; the agent reads that when the runner has
+died, is late, or is asked to hand a lease back.  The agent writes which lease is called back; the runner looks before
+each task.  Each cell has one writer; a runner marks a task first and looks for a recall then, the agent recalls first
+and reads the mark then, so that whichever comes late sees the other: a task is handed back by the agent or started by
+the runner, not both.
 """
 
 from __future__ import annotations
@@ -14,10 +15,14 @@ from typing import Any
 TASK = 0  # written by the runner: id of the task that runs, 0 between leases
 SETUP = 1  # written by the runner: id of the context whose setup runs, else 0
 RECALL = 2  # written by the agent: id of the lease to hand back, 0 for none
+DEADLINE = 3  # written by the runner: when the running task's time is over, by time.monotonic_ns(); 0 for never
+SHORTEST = 4  # written by the runner: the shortest time limit it was given so far, nanoseconds; 0 for none
+
+ANY_LEASE = (1 << 64) - 1  # in RECALL: whatever lease the runner holds or is about to get, and then it is to leave
 
 Mark = Any  # a ctypes array of unsigned 64-bit integers, which ctypes cannot spell as a type
 
 
 def new_mark() -> Mark:
     """Zeroed cells that survive a fork and can be passed to a spawned process."""
-    return sharedctypes.RawArray("Q", 3)
+    return sharedctypes.RawArray("Q", 5)

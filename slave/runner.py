@@ -10,10 +10,12 @@ is kept and posted again when the connection had to be made anew; the master dro
 from __future__ import annotations
 
 import functools
+import math
 import multiprocessing
 import os
 import random
 import signal
+import socket
 import sys
 import threading
 import time
@@ -26,11 +28,14 @@ from .dial import Address
 from .errors import SlaveError
 from .home import Home
 from .link import CallFailed, Entry, Lease, Link, ResultQueueProxy, TaskQueueProxy
-from .mark import RECALL, SETUP, TASK, Mark
+from .mark import ANY_LEASE, DEADLINE, RECALL, SETUP, SHORTEST, TASK, Mark
 
 _KEEP_UNASKED = 256 * 1024  # bytes of an outcome from which it is not kept for a second try but posted with an answer
 _DIAL_AGAIN = 0.05, 2.0  # seconds between two tries to connect: at first, at most
 _BROKEN = (OSError, EOFError, SlaveError)
+
+_LONGEST_LIMIT = 1e9  # seconds; what is longer is no limit
+_NANO = 1_000_000_000
 
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 
@@ -63,7 +68,7 @@ class AnotherMaster(Exception):
 class Runner:
     """The loop of one runner process."""
 
-    def __init__(self, assignment: Assignment, mark: Mark) -> None:
+    def __init__(self, assignment: Assignment, mark: Mark, bell: socket.socket) -> None:
         self._number, self._run, self._pid = assignment.number, assignment.run, os.getpid()
         role = ("runner", self._number, self._pid)
         self._link = Link(assignment.addresses, assignment.key, role, assignment.patience)
@@ -71,15 +76,19 @@ class Runner:
         self._results = self._link.proxy(ResultQueueProxy)
         self._home = Home(assignment.surroundings)
         self._contexts = Contexts(self._home, self._setup_of)
-        self._mark = mark
+        self._mark, self._bell = mark, bell
+        self._shortest = math.inf  # the shortest time limit of a task so far: the agent looks at its clock so often
         self._lease = 0  # the one we hold; 0 while we ask for one
-        self._unanswered: list[tuple[int, outcome.Packed]] = []
+        self._unanswered: list[tuple[int, int, outcome.Packed]] = []  # lease, task, outcome
 
     def work(self) -> None:
-        """Run tasks until the master is done.  Raises `AnotherMaster` if this run is over and another began there."""
+        """Run tasks until the master is done or the agent asks us to leave.
+
+        Raises `AnotherMaster` if this run is over and another began there.
+        """
         self._home.move_in()
         ran: list[tuple[int, int, float]] = []
-        while True:
+        while self._mark[RECALL] != ANY_LEASE:
             self._lease, found = 0, self._insist(functools.partial(self._fetch, ran))
             self._unanswered.clear()
             if found is None:
@@ -93,34 +102,50 @@ class Runner:
 
     def _run_lease(self, lease: Lease) -> list[tuple[int, int, float]]:
         """Run the tasks of a lease; returns context, number of tasks and seconds for each stretch of one context."""
-        number, entries = lease
+        number, entries, limits = lease
         self._lease, mark = number, self._mark
+        if limits:
+            self._announce(min(limits.values()))
         ran: list[tuple[int, int, float]] = []
         current, count, began = 0, 0, time.perf_counter()
         for index, (task, context, payload) in enumerate(entries):
             mark[TASK] = task
-            if mark[RECALL] == number:
+            if mark[RECALL] in (number, ANY_LEASE):
                 self._give_back(entries[index:])
                 break
             if context != current:
                 ran.append((current, count, time.perf_counter() - began))
                 if not self._contexts.ready(context) and not self._set_up(context, entries[index:]):
                     entries = [entry for entry in entries[index:] if entry[1] != context]
-                    return ran[1:] + self._run_lease((number, entries))
+                    return ran[1:] + self._run_lease((number, entries, limits))
                 current, count, began = context, 0, time.perf_counter()
-            self._post(task, self._outcome_of(context, payload))
+            self._post(task, self._outcome_of(context, payload, limits.get(task)))
             count += 1
         mark[TASK] = 0
         ran.append((current, count, time.perf_counter() - began))
         return ran[1:]
 
-    def _outcome_of(self, context: int, payload: wire.Buffer) -> outcome.Packed:
+    def _announce(self, limit: float) -> None:
+        """Have the agent look often enough at the time of a task that may run for ``limit`` seconds at most."""
+        if limit < self._shortest:
+            self._shortest = limit
+            self._mark[SHORTEST] = max(1, int(min(limit, _LONGEST_LIMIT) * _NANO))
+            try:
+                self._bell.send(b"!")
+            except BlockingIOError:
+                pass  # it rings already
+
+    def _outcome_of(self, context: int, payload: wire.Buffer, limit: float | None) -> outcome.Packed:
+        if limit is not None:
+            self._mark[DEADLINE] = time.monotonic_ns() + int(min(limit, _LONGEST_LIMIT) * _NANO)
         try:
             if isinstance(payload, wire.Unfit):
                 raise MemoryError(f"no memory here for the task of {payload.size} bytes")
             return outcome.pack_value(self._home.loads(payload)(*self._contexts.arguments(context)))
         except BaseException as error:  # sys.exit and KeyboardInterrupt too: a task's own affair costs no slave
             return outcome.pack_failure(error)
+        finally:
+            self._mark[DEADLINE] = 0
 
     def _set_up(self, context: int, entries: Sequence[Entry]) -> bool:
         """Run the context's setup; False if it raised, and then the master has been told so."""
@@ -144,14 +169,14 @@ class Runner:
     def _post(self, task: int, packed: outcome.Packed) -> None:
         _, data, buffers = packed
         if not buffers and len(data) < _KEEP_UNASKED:  # type: ignore[arg-type]  # no buffers: data is bytes
-            self._unanswered.append((task, packed))
+            self._unanswered.append((self._lease, task, packed))
             try:
-                self._results.post(self._number, task, packed)
+                self._results.post(self._number, self._lease, task, packed)
             except _BROKEN:
                 self._link.drop()
                 self._ensure_connected()  # and that posts it again
         else:
-            self._insist(lambda: self._results.post_and_wait(self._number, task, packed))
+            self._insist(lambda: self._results.post_and_wait(self._number, self._lease, task, packed))
             self._unanswered.clear()
 
     def _give_back(self, entries: Sequence[Entry]) -> None:
@@ -176,23 +201,28 @@ class Runner:
                 self._link.connect()
                 if not self._tasks.join(self._number, self._pid, self._run, self._lease):
                     raise AnotherMaster("the master has given this slave up, or another one answers at its address")
-                for task, packed in self._unanswered:
-                    self._results.post(self._number, task, packed)
+                for unanswered in self._unanswered:
+                    self._results.post(self._number, *unanswered)
             except _BROKEN:
                 self._link.drop()
                 time.sleep(pause * jitter.uniform(0.7, 1.3))
                 pause = min(longest, 2 * pause)
 
 
-def main(assignment: Assignment, mark: Mark, agent: int, inherited: Sequence[Closable] = ()) -> None:
-    """The body of a runner process.  ``inherited``: the agent's connections, of which a fork has copies to close."""
+def main(
+    assignment: Assignment, mark: Mark, bell: socket.socket, agent: int, inherited: Sequence[Closable] = ()
+) -> None:
+    """The body of a runner process.
+
+    ``bell`` wakes the agent.  ``inherited``: the agent's connections, of which a fork has copies to close.
+    """
     for connection in inherited:
         connection.close()
     _reset_signals()
     _end_with(agent)
     _redirect(assignment.output)
     try:
-        Runner(assignment, mark).work()
+        Runner(assignment, mark, bell).work()
     except (AnotherMaster, CallFailed) as error:
         print(f"slave: runner {assignment.number} ends: {error}", file=sys.stderr)
 

@@ -66,8 +66,32 @@ class LeaseTable:
             self._leave(task, Move.SETTLE)
         return task
 
+    def retry(self, slave: int, lease_id: int, id: int) -> bool:
+        """The task raised on ``slave`` under that lease: whether it is tried again, and so has no outcome yet.
+
+        A failure of an attempt that is not the current one costs no retry: another attempt is on its way.
+        """
+        task = self.tasks.get(id)
+        if task is None or not task.retries:
+            return False
+        lease = self.leases.get(slave)
+        if lease is not None and lease.id == lease_id and id in lease.tasks:
+            task.retries -= 1
+            task.failures += 1
+            self._to_front([task], Move.RETRY)
+        return True
+
+    def held(self, context: int) -> dict[int, tuple[int, list[int]]]:
+        """By slave: the lease under which it holds tasks of the context, and their ids."""
+        found: dict[int, tuple[int, list[int]]] = {}
+        for lease in self.leases.values():
+            ids = [task.id for task in lease.tasks.values() if task.context == context]
+            if ids:
+                found[lease.slave] = lease.id, ids
+        return found
+
     def drop(self, context: int) -> int:
-        """Forget all tasks of a context that nobody can ask for any more; returns how many there were."""
+        """Forget all tasks of a context that nobody asks for any more; returns how many there were."""
         gone = [task for task in self.tasks.values() if task.context == context]
         for task in gone:
             self._leave(task, Move.DROP)
@@ -143,9 +167,12 @@ class LeaseTable:
         return self._to_front(back, Move.RETURN)
 
     def hand_back_after(self, slave: int, lease_id: int, running: int) -> int:
-        """The lease was recalled while task ``running`` ran: what stands behind it was not started."""
+        """The lease was recalled while task ``running`` ran: what stands behind it was not started.
+
+        ``lease_id`` 0: whichever the slave holds, for it starts nothing any more.
+        """
         lease = self.leases.get(slave)
-        if lease is None or lease.id != lease_id or not running:
+        if lease is None or lease_id not in (0, lease.id) or not running:
             return 0
         behind = list(lease.tasks)
         if running in lease.tasks:

@@ -36,6 +36,7 @@ class SlaveRecord:
         self.host, self.pid = "", 0
         self.heard = 0.0  # when the last sign of life came; 0 before the first
         self.due = math.inf  # when it is lost unless it is heard
+        self.draining = False  # it was asked to end, and gets no more leases
         self.cut = False  # its agent's connection has ended and not come back
         self.call = 0  # counts its connections and calls for tasks, so that a stale one can be told
         self.running = 0  # the task that its last heartbeat named

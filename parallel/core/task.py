@@ -3,14 +3,14 @@
 WAITING   stands in its context's queue of the lease table
 LEASED    is held by one slave: stands in that slave's lease
 SETTLED   has its one outcome; the lease table has forgotten it
-DROPPED   its context was abandoned; the lease table has forgotten it
+DROPPED   its context was abandoned or cancelled; the lease table has forgotten it
 
-             +-- return, lose --+
-             v                  |
-add --> WAITING -- grant --> LEASED -- settle --> SETTLED
+             +- return, lose, retry -+
+             v                       |
+add --> WAITING -- grant --> LEASED -+- settle --> SETTLED
              |                  |                    ^
              +----- settle: an earlier attempt's outcome came late
-             +-- drop --> DROPPED <-- drop --+       (its context was abandoned)
+             +-- drop --> DROPPED <-- drop --+       (its context was abandoned or cancelled)
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ class Move(enum.IntEnum):
     RETURN = 1  # the slave had not started it, or was lost without being to blame
     LOSE = 2  # the slave died while it ran the task, or was lost with it
     SETTLE = 3  # an outcome came
-    DROP = 4  # nobody can ask for its outcome any more
+    DROP = 4  # nobody asks for its outcome any more
+    RETRY = 5  # it raised, and may be tried again
 
 
 MOVES = {
@@ -43,6 +44,7 @@ MOVES = {
     (State.WAITING, Move.DROP): State.DROPPED,
     (State.LEASED, Move.RETURN): State.WAITING,
     (State.LEASED, Move.LOSE): State.WAITING,
+    (State.LEASED, Move.RETRY): State.WAITING,
     (State.LEASED, Move.SETTLE): State.SETTLED,
     (State.LEASED, Move.DROP): State.DROPPED,
 }
@@ -55,10 +57,13 @@ class IllegalMove(Exception):
 class Task:
     """One task: what the master knows about it."""
 
-    __slots__ = ("attempt", "context", "ends", "holder", "id", "payload", "state")
+    __slots__ = ("attempt", "context", "ends", "failures", "holder", "id", "payload", "retries", "state", "timeout")
 
-    def __init__(self, id: int, context: int, payload: bytes) -> None:
+    def __init__(self, id: int, context: int, payload: bytes, timeout: float | None = None, retries: int = 0) -> None:
         self.id, self.context, self.payload = id, context, payload
+        self.timeout = timeout  # seconds that it may run; None: as long as it takes
+        self.retries = retries  # how often it may still be tried again after it raised
+        self.failures = 0  # how often it raised and was tried again
         self.state = State.WAITING
         self.attempt = 0  # counts grants
         self.holder = -1  # the slave that holds it while it is LEASED

@@ -46,13 +46,15 @@ def slave_orders(
     slots: Sequence[tuple[int, str | None]],
     wait: float,
     wait_refused: float,
+    stays: bool,
 ) -> bytes:
     """One line for the slave program's stdin: who it is, where the master is, the key.
 
     ``wait``: how many seconds to look for the master; ``wait_refused``: the same if its machine refuses connections.
+    ``stays``: whether it waits for new slaves when it has none any more.
     """
     where = {"addresses": list(addresses), "key": key.hex(), "wait": wait, "wait_refused": wait_refused}
-    orders = {"agent": agent, "slots": list(slots), **where}
+    orders = {"agent": agent, "slots": list(slots), "stays": stays, **where}
     return json.dumps(orders).encode() + b"\n"
 
 

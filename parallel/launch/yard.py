@@ -53,7 +53,7 @@ class Plan:
             if path is not None:
                 _make_empty(path)
         refused = _LOCAL_REFUSED if local else wait
-        orders = slave_orders(agent, self.addresses(local), self.key, slots, wait, refused)
+        orders = slave_orders(agent, self.addresses(local), self.key, slots, wait, refused, stays=local)
         return Job(slave_command(self.python, self.root), orders, tuple(numbers), slots[0][1])
 
 
@@ -68,6 +68,7 @@ class Yard:
         self._books, self._desk, self._plan = books, desk, plan
         self._lock = threading.Lock()
         self._known: list[Slave | SlaveArray] = []
+        self._numbers: dict[int, Slave] = {}
         self._to_start: list[tuple[int, Slave, str]] = []  # number, slave, agent id
         self._watched: dict[int, tuple[Slave, str, float]] = {}  # number: slave, agent id, when it was started
         self._local: LocalAgent | None = None
@@ -94,6 +95,27 @@ class Yard:
                     agent = self._local_id if isinstance(one, LocalSlave) else uuid.uuid4().hex
                     self._books.roster.expect(number, name, agent, self._plan.output_of(number))
                     self._to_start.append((number, one, agent))
+                    self._numbers[number] = one
+
+    def number_of(self, slave: Slave) -> int | None:
+        """The number of a slave that was added; None if it was not."""
+        with self._lock:
+            return next((number for number, known in self._numbers.items() if known is slave), None)
+
+    def withdraw(self, number: int) -> bool:
+        """End a slave that has not come yet; False if it has come, or is so near that its agent must end it."""
+        with self._lock:
+            waits = [one for one in self._to_start if one[0] == number]
+            self._to_start = [one for one in self._to_start if one[0] != number]
+            started = self._watched.get(number)
+            if not waits and (started is None or self._has_come(number)):
+                return False
+            if started is not None:
+                del self._watched[number]
+                _stop(number, started[0])
+            with self._books.lock:
+                self._books.end(self._books.roster.slaves[number], "it was removed before it came")
+            return True
 
     @property
     def leaves_this_machine(self) -> bool:

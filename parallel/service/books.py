@@ -36,16 +36,20 @@ Lock = (
 )
 
 RECALL_AGE = 2 * LEASE_SECONDS  # seconds after which a lease should be done, and is called back if others idle
-GIVEN_UP = 2  # a kind of outcome beside slave.outcome's VALUE and FAILURE, made by the master
+GIVEN_UP, TIMED_OUT = 2, 3  # kinds of outcome beside slave.outcome's VALUE and FAILURE, made by the master
 
 
 class Settled(NamedTuple):
-    """An outcome on its way to the user; ``data`` is a pickle, or the text of how each attempt ended for GIVEN_UP."""
+    """An outcome on its way to the user.
+
+    ``data`` is a pickle; for GIVEN_UP how each attempt ended (text), for TIMED_OUT the limit in seconds.
+    """
 
     kind: int
     slave: SlaveRecord
     data: Any
     buffers: Sequence[Buffer]
+    tries: int = 1  # how often the task ran until it raised for the last time
 
 
 class TrayState:
@@ -53,6 +57,7 @@ class TrayState:
 
     def __init__(self, id: int, setup: bytes | None, lock: Lock) -> None:
         self.id, self.setup = id, setup
+        self.first = 0  # tasks with a lower id were cancelled before they were entered
         self.ready: deque[Settled] = deque()  # appended to with the lock; readers take from it without
         self.readers = 0  # how many wait for news
         self.news = threading.Condition(lock)
@@ -91,20 +96,29 @@ class Books:
             self.joined.notify_all()
         self.table.renew(slave.number, now)
 
-    def lose(self, slave: SlaveRecord, running: int, end: str, last_words: str = "") -> None:
+    def lose(self, slave: SlaveRecord, running: int, end: str, last_words: str = "", wanted: bool = False) -> None:
         """The slave is gone or out of reach: its tasks go elsewhere; the running one is blamed.
 
-        ``end``: how it ended, in one line; ``last_words``: the end of its output.
+        ``end``: how it ended, in one line; ``last_words``: the end of its output; ``wanted``: we ended it ourselves.
         """
         lease = self.table.leases.get(slave.number)
         back = len(lease.tasks) if lease is not None else 0
         given_up = self.table.lose(slave.number, running, f"{end} on {slave.host}{last_words}")
         slave.running = 0
-        log.warning("parallel: lost %s: %s%s", str(slave), end, _fate(back, given_up))
+        level = logging.INFO if wanted else logging.WARNING
+        log.log(level, "parallel: lost %s: %s%s", str(slave), end, _fate(back, given_up))
         if given_up is not None:
             self.deliver(given_up.task.context, Settled(GIVEN_UP, slave, given_up.ends, ()))
         self.stop_waiting(slave)
         self.wake_idle(back)
+
+    def time_out(self, slave: SlaveRecord, id: int) -> None:
+        """The slave's process was ended since this task ran for too long: that is the task's outcome."""
+        lease = self.table.leases.get(slave.number)
+        if lease is not None and id in lease.tasks:
+            task = lease.tasks[id]
+            self.table.settle(id)
+            self.deliver(task.context, Settled(TIMED_OUT, slave, task.timeout, ()))
 
     def end(self, slave: SlaveRecord, why: str) -> None:
         """The slave will not work again."""
@@ -154,12 +168,15 @@ class Books:
         incoming, trays = self.incoming, self.trays
         while incoming:
             task = incoming.popleft()
-            if task.context in trays:
+            tray = trays.get(task.context)
+            if tray is not None and task.id >= tray.first:
                 self.table.add(task)
 
     def left(self, context: int) -> int:
         """How many tasks of the context have no outcome yet."""
-        return self.table.left.get(context, 0) + sum(task.context == context for task in list(self.incoming))
+        tray = self.trays[context]
+        new = sum(task.context == context and task.id >= tray.first for task in list(self.incoming))
+        return self.table.left.get(context, 0) + new
 
     def deliver(self, context: int, settled: Settled) -> None:
         """An outcome for the context's reader; the task has left the table."""
@@ -181,6 +198,17 @@ class Books:
             if slave.state is SlaveState.READY:
                 lease.recalled = True
                 self.order(slave.agent, ("recall", lease.slave, lease.id))
+
+    def cancel(self, context: int) -> int:
+        """Drop what waits and stop what runs of a context; returns how many tasks will have no outcome."""
+        count, tray = self.left(context), self.trays[context]
+        tray.first = next(self.task_ids)
+        held = self.table.held(context)
+        self.table.drop(context)
+        for number, (lease, ids) in held.items():
+            self.order(self.roster.slaves[number].agent, ("stop", number, lease, ids))
+        tray.news.notify_all()
+        return count
 
     def drop_abandoned(self) -> None:
         """Forget the contexts whose user is gone, and have the slaves forget what their setups returned."""

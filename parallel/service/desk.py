@@ -7,6 +7,8 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from slave.crew import TIMED_OUT
+
 from ..core.roster import AgentRecord, Order, SlaveRecord, SlaveState
 from .books import Books, log
 from .ends import describe_exit, tail
@@ -24,8 +26,8 @@ class AgentDesk:
     """Agents enlist here, renew their runners' leases, report deaths, and get their orders."""
 
     ident = "agents"
-    exposed = ("enlist", "orders", "beat", "runner_ended", "slot_closed", "recalled", "leave")
-    one_way = ("beat", "runner_ended", "slot_closed", "recalled")
+    exposed = ("enlist", "orders", "beat", "runner_ended", "slot_closed", "recalled", "drain", "leave")
+    one_way = ("beat", "runner_ended", "slot_closed", "recalled", "drain")
     gathered = ()
 
     def __init__(self, books: Books) -> None:
@@ -92,13 +94,21 @@ class AgentDesk:
                     slave.running = running
                     books.heard(slave)
 
-    def runner_ended(self, agent: str, number: int, pid: int, exitcode: int | None, task: int, setup: int) -> None:
+    def runner_ended(
+        self, agent: str, number: int, pid: int, exitcode: int | None, task: int, setup: int, cause: str
+    ) -> None:
         """A runner's process ended while its agent lives; a new one is on its way."""
         books = self._books
-        last_words = self._last_words(number)
+        last_words = "" if cause else self._last_words(number)
         with books.lock:
             slave = books.roster.slaves[number]
             if books.closing or slave.pid not in (pid, 0):
+                return
+            if cause:
+                if cause == TIMED_OUT:
+                    books.time_out(slave, task)
+                books.lose(slave, 0, f"its agent ended it: {cause}", wanted=True)
+                slave.state, slave.pid = SlaveState.EXPECTED, 0
                 return
             end = describe_exit(exitcode)
             if setup:
@@ -118,9 +128,18 @@ class AgentDesk:
             self._books.end(self._books.roster.slaves[number], why + last_words)
 
     def recalled(self, agent: str, number: int, lease: int, running: int) -> None:
-        """The slave will start no task of the lease after the one that runs."""
+        """The slave will start no task of the lease (0: whichever it holds) after the one that runs."""
         with self._books.lock:
             self._books.wake_idle(self._books.table.hand_back_after(number, lease, running))
+
+    def drain(self, agent: str, numbers: Sequence[int]) -> None:
+        """These slaves end when their running tasks have."""
+        books = self._books
+        with books.lock:
+            for number in numbers:
+                slave = books.roster.slaves[number]
+                slave.draining = True
+                books.stop_waiting(slave)
 
     def leave(self, agent: str, why: str) -> None:
         """The agent ends, and its runners with it; that is nobody's fault."""

@@ -11,14 +11,16 @@ import time
 from collections.abc import Sequence
 
 from slave.link import Lease
-from slave.outcome import pack_failure, unpack_failure
+from slave.outcome import FAILURE, pack_failure, unpack_failure
 from slave.wire import Buffer, Unfit, opaque
 
+from ..core import lease_table as table
 from ..core.roster import SlaveRecord, SlaveState
 from .books import RECALL_AGE, Books, Settled, log
 
-Post = tuple[int, int, int, Buffer, Sequence[Buffer]]  # slave, task, kind, data, buffers
+Post = tuple[int, int, int, int, Buffer, Sequence[Buffer]]  # slave, lease, task, kind, data, buffers
 
+_NO_LEASE: Lease = (0, [], {})
 POLL_SECONDS = 5.0  # for which a call may wait in the master
 
 
@@ -71,19 +73,17 @@ class TaskQueue:
             books.drop_abandoned()
             books.wake_idle(books.table.hand_back(number))
             deadline = time.monotonic() + POLL_SECONDS
-            while not books.closing and slave.call == call and slave.state is SlaveState.READY:
+            while not books.closing and not slave.draining and slave.call == call and slave.state is SlaveState.READY:
                 lease = books.grant(slave)
                 patience = deadline - time.monotonic()
                 if lease is None and not slave.to_forget and patience > 0:
                     self._idle(slave, patience)
                     continue
                 forgotten, slave.to_forget = slave.to_forget, []
-                if lease is None:
-                    return (0, []), forgotten
-                return (lease.id, [(t.id, t.context, opaque(t.payload)) for t in lease.tasks.values()]), forgotten
-            if books.closing or slave.pid != pid or slave.state is SlaveState.ENDED:
+                return _NO_LEASE if lease is None else _entries(lease), forgotten
+            if books.closing or slave.draining or slave.pid != pid or slave.state is SlaveState.ENDED:
                 return None
-            return (0, []), []
+            return _NO_LEASE, []
 
     def setup_of(self, number: int, context: int) -> Buffer | None:
         """The context's pickled setup; None if it has none."""
@@ -120,16 +120,21 @@ class ResultQueue:
         books = self._books
         with books.lock:
             settle, slaves, deliver = books.table.settle, books.roster.slaves, books.deliver
-            for number, task_id, kind, data, buffers in posts:
+            for number, lease, task_id, kind, data, buffers in posts:
+                if kind == FAILURE and books.table.retry(number, lease, task_id):
+                    books.wake_idle(1)
+                    continue
                 task = settle(task_id)
                 if task is not None:
                     slave = slaves[number]
                     slave.done += 1
-                    deliver(task.context, Settled(kind, slave, data, buffers))
+                    deliver(task.context, Settled(kind, slave, data, buffers, 1 + task.failures))
 
-    def post_and_wait(self, number: int, task: int, kind: int, data: Buffer, buffers: Sequence[Buffer]) -> None:
+    def post_and_wait(
+        self, number: int, lease: int, task: int, kind: int, data: Buffer, buffers: Sequence[Buffer]
+    ) -> None:
         """The same for one task; the answer tells the slave that it need not keep the outcome."""
-        self.post([(number, task, *_fit(kind, data, buffers))])
+        self.post([(number, lease, task, *_fit(kind, data, buffers))])
 
     def setup_failed(self, number: int, context: int, data: bytes, lease: int, unstarted: Sequence[int]) -> None:
         """Setup raised on this slave: it is out for that context, and the tasks go to others."""
@@ -161,6 +166,13 @@ def _hand_back(books: Books, number: int, lease: int, unstarted: Sequence[int]) 
     """Hand tasks back, unless the word comes late, over a connection that was replaced, and means an older lease."""
     held = books.table.leases.get(number)
     return books.table.hand_back(number, unstarted) if held is not None and held.id == lease else 0
+
+
+def _entries(lease: table.Lease) -> Lease:
+    """A lease as it goes to the slave."""
+    tasks = lease.tasks.values()
+    limits = {task.id: task.timeout for task in tasks if task.timeout is not None}
+    return lease.id, [(task.id, task.context, opaque(task.payload)) for task in tasks], limits
 
 
 def _slave(books: Books, number: int, pid: int) -> SlaveRecord:

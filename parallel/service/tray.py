@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import threading
 import time
 from collections import deque
 from typing import Any, Callable
@@ -25,7 +26,7 @@ class Tray:
         with books.lock:
             books.trays[self.id] = self._state
 
-    def add(self, payload: bytes) -> None:
+    def add(self, payload: bytes, timeout: float | None, retries: int) -> None:
         """One more task.  Raises `ManagerClosed`.
 
         Takes the lock only to wake a slave: the task is left where the next who holds the lock enters it into the
@@ -35,7 +36,7 @@ class Tray:
         books = self._books
         if books.closing:
             raise ManagerClosed("the manager was shut down: no tasks can be added")
-        books.incoming.append(Task(next(books.task_ids), self.id, payload))
+        books.incoming.append(Task(next(books.task_ids), self.id, payload, timeout, retries))
         if books.idle:
             with books.lock:
                 books.wake_idle(1)
@@ -81,6 +82,22 @@ class Tray:
                 finally:
                     state.readers -= 1
         return None
+
+    def cancel(self) -> int:
+        """Drop what waits and stop what runs; returns how many tasks these were.
+
+        The work is done in a thread of its own, where no KeyboardInterrupt can leave it half done.
+        """
+        counts: list[int] = []
+
+        def cancel() -> None:
+            with self._books.lock:
+                counts.append(self._books.cancel(self.id))
+
+        thread = threading.Thread(target=cancel, name="parallel cancel")
+        thread.start()
+        thread.join()
+        return counts[0]
 
     def abandon(self) -> None:
         """Nobody can ask for the outcomes any more.  Does not take the lock: it is called by the garbage collector."""

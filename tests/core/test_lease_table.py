@@ -42,16 +42,22 @@ class TableMachine(RuleBasedStateMachine):
         self.blame: dict[int, int] = {}
         self.attempts: dict[int, int] = {}
         self.finished: set[int] = set()
+        self.retries: dict[int, int] = {}
 
     @initialize(seconds=st.sampled_from([0.0, 0.02, 0.04, 1.0]))
     def measure(self, seconds: float) -> None:
         self.pace.learn(1, 1, seconds)
         self.pace.learn(2, 1, 0.03)
 
-    @rule(contexts=st.lists(CONTEXTS, min_size=1, max_size=5), size=st.sampled_from([1, 1, 1, LEASE_BYTES // 2]))
-    def add(self, contexts: list[int], size: int) -> None:
+    @rule(
+        contexts=st.lists(CONTEXTS, min_size=1, max_size=5),
+        size=st.sampled_from([1, 1, 1, LEASE_BYTES // 2]),
+        retries=st.sampled_from([0, 0, 1, 2]),
+    )
+    def add(self, contexts: list[int], size: int, retries: int) -> None:
         for context in contexts:
-            self.table.add(Task(self.next_id, context, _Sized(size)))
+            self.table.add(Task(self.next_id, context, _Sized(size), retries=retries))
+            self.retries[self.next_id] = retries
             self.context_of[self.next_id] = context
             self.waiting.append(self.next_id)
             self.next_id += 1
@@ -100,6 +106,22 @@ class TableMachine(RuleBasedStateMachine):
         assert (task is not None) == (id not in self.finished), "an outcome was lost or given twice"
         self._finish(id)
 
+    @rule(data=st.data(), slave=SLAVES, current=st.sampled_from([True, True, False]))
+    @precondition(lambda self: self.next_id > 1)
+    def retry(self, data: st.DataObject, slave: int, current: bool) -> None:
+        """A task raised on the slave, under its lease or an earlier one."""
+        held = self.held.get(slave, [])
+        id = data.draw(st.sampled_from(held) if held else st.integers(1, self.next_id - 1))
+        lease = self.table.leases.get(slave)
+        number = lease.id if lease is not None and current else 999_999
+        again = id not in self.finished and self.retries[id] > 0
+        failures = self.table.tasks[id].failures if again else 0
+        assert self.table.retry(slave, number, id) == again
+        if again and current and id in held:
+            self.retries[id] -= 1
+            assert self.table.tasks[id].failures == failures + 1
+            self.waiting[:0] = self._unhold(slave, [id])
+
     def _finish(self, id: int) -> None:
         self.finished.add(id)
         if id in self.waiting:
@@ -126,15 +148,18 @@ class TableMachine(RuleBasedStateMachine):
         self.waiting[:0] = back
 
     @rule(
-        slave=SLAVES, place=st.sampled_from([0, 0, 1, 2, None, 999_999]), current=st.sampled_from([True, True, False])
+        slave=SLAVES,
+        place=st.sampled_from([0, 0, 1, 2, None, 999_999]),
+        current=st.sampled_from([True, True, False]),
+        any_lease=st.booleans(),
     )
-    def recall(self, slave: int, place: int | None, current: bool) -> None:
+    def recall(self, slave: int, place: int | None, current: bool, any_lease: bool) -> None:
         held = self.held.get(slave, [])
         running = self._named(slave, place)
         lease = self.table.leases.get(slave)
-        id = lease.id if lease is not None and current else 999_999
+        id = 0 if any_lease else lease.id if lease is not None and current else 999_999
         behind: list[int] = []
-        if current and running:
+        if (current or any_lease) and running:
             behind = held[held.index(running) + 1 :] if running in held else list(held)
         assert self.table.hand_back_after(slave, id, running) == len(behind)
         self.waiting[:0] = self._unhold(slave, behind)
@@ -214,6 +239,13 @@ class TableMachine(RuleBasedStateMachine):
         assert {slave: list(lease.tasks) for slave, lease in self.table.leases.items()} == self.held
         assert {slave: lease.deadline for slave, lease in self.table.leases.items()} == self.until
         assert set(self.table.tasks) == set(self.context_of) - self.finished
+        assert {id: task.retries for id, task in self.table.tasks.items()} == {
+            id: self.retries[id] for id in self.table.tasks
+        }
+        for context in (1, 2, 3):
+            ids = {slave: [id for id in held if self.context_of[id] == context] for slave, held in self.held.items()}
+            found = {slave: held for slave, (_, held) in self.table.held(context).items()}
+            assert found == {slave: held for slave, held in ids.items() if held}
 
 
 class _Sized(bytes):

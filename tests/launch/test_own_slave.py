@@ -141,7 +141,7 @@ def test_an_array_lists_each_slave_once(make: Make) -> None:
 def test_the_key_is_on_stdin_and_not_on_the_command_line() -> None:
     key = bytes(range(32))
     command = slave_command(None, "/the/root")
-    orders = slave_orders("agent", [("::1", 5757)], key, [(0, "out")], 60.0, 3.0)
+    orders = slave_orders("agent", [("::1", 5757)], key, [(0, "out")], 60.0, 3.0, stays=False)
     assert key.hex() in orders.decode() and key.hex() not in " ".join(command)
     assert orders.endswith(b"\n") and json.loads(orders)["addresses"] == [["::1", 5757]]
 

@@ -43,13 +43,13 @@ def test_a_runner_that_dies_at_once_is_not_started_for_ever(own_folder: Path) ->
     program = script(
         own_folder / "script.py",
         """
-import threading
+import socket, threading
 from slave.crew import Crew
 from slave.runner import Assignment
 def assign(slot):
     return Assignment(slot.number, 'run', [], b'k' * 16, 1.0, {}, '/no/such/folder/output')
 if __name__ == '__main__':
-    crew = Crew(assign, lambda: ())
+    crew = Crew(assign, lambda: (), socket.socketpair()[1])
     crew.add(7, None)
     pause = threading.Event()
     while not crew.hopeless(7):

@@ -295,3 +295,18 @@ def limit_memory(more: int) -> None:
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     limit = pages * resource.getpagesize() + more
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+
+
+def give_first(first: object, *_: object) -> object:
+    return first
+
+
+def fail_times(log: str, times: int) -> str:
+    """Raise so many times, counted in a file, and then be done."""
+    with Path(log).open("a+") as file:
+        file.write(".")
+        file.seek(0)
+        count = len(file.read())
+    if count <= times:
+        raise ValueError(f"failure {count}")
+    return "done"
