@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import os
 import shlex
-import signal
 import socket
 import sys
 from collections.abc import Iterator
@@ -188,23 +187,6 @@ def test_another_protocol(start: Start) -> None:
             peer.sendall(handshake.greeting()[:8] + b"\x00\x63" + bytes(32))
             assert program.ends() == 6
     assert "the master speaks protocol 99, this slave 1: use the same release on both" in program.err
-
-
-@pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_signals_end_the_slave_and_its_tasks_go_elsewhere(
-    make: Make, start: Start, own_folder: Path, signum: int, code: int
-) -> None:
-    manager = make(0, port=0, max_attempts=1)
-    program = start(at(manager), "-n", "1")
-    context = manager.get_context()
-    context.add_task(functools.partial(tasks.wait_for, str(own_folder / "gate")))
-    manager.wait_for_slaves(1, 10)
-    eventually((own_folder / "gate.started").exists)
-    program.process.send_signal(signum)
-    assert program.ends() == code
-    (own_folder / "gate").touch()
-    start(at(manager), "-n", "1")
-    assert len(list(context.get_results_unordered())) == 1
 
 
 @pytest.mark.parametrize("host", ["[::1]", "localhost"])
