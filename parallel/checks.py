@@ -60,3 +60,9 @@ def check_retries(retries: int) -> None:
     """Raise `InputError` unless it is a number of tries."""
     if isinstance(retries, bool) or not (isinstance(retries, int) and retries >= 0):
         raise InputError(f"retries={retries!r} is not a whole number from 0 on")
+
+
+def check_result_bytes(result_bytes: float) -> None:
+    """Raise `InputError` unless it is a number of bytes."""
+    if isinstance(result_bytes, bool) or not (isinstance(result_bytes, (int, float)) and result_bytes > 0):
+        raise InputError(f"result_bytes={result_bytes!r} is not a positive number of bytes")

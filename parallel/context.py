@@ -6,7 +6,7 @@ import pickle
 import threading
 import traceback
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Callable, Generic, TypeVar
 
 from slave.home import main_can_travel
@@ -15,6 +15,7 @@ from slave.pickling import explain
 
 from .checks import check_timeout
 from .errors import InputTypeError, RemoteError, ResultError, TaskGivenUp, TaskTimeout, UnpicklableError
+from .feeder import Feeder
 from .service.books import GIVEN_UP, TIMED_OUT, Settled
 from .service.tray import Tray
 
@@ -38,6 +39,7 @@ class Context(Generic[Result]):
         self._timeout, self._retries = timeout, retries
         payload = None if setup is None else dump(setup, "the setup", manager.surroundings)
         self._tray = Tray(manager.books, payload)
+        self._feeder = Feeder(self._tray, lambda task, timeout: self.add_task(task, timeout=timeout))
         self._reading = threading.RLock()  # guards the front of the tray: who looks at an outcome is who takes it
         finalizer = weakref.finalize(self, Tray.abandon, self._tray)
         finalizer.atexit = False  # then the manager ends, and everything with it
@@ -65,12 +67,27 @@ class Context(Generic[Result]):
         limit = self._timeout if timeout is None else check_timeout(timeout)
         self._tray.add(payload, limit, self._retries)
 
+    def add_tasks(self, tasks: Iterable[Callable[..., Result]], *, timeout: float | None = None) -> None:
+        """Add the tasks of an iterable, which may be endless: they are taken from it as the slaves need them.
+
+        It is asked in the thread that reads the results, while that reads.  What it raises comes out of the loop over
+        the results, and it is not asked again then; a task of it that cannot be added raises there as in `add_task`,
+        and the next call for results goes on behind it.  ``timeout``: as in `add_task`, for each task.
+
+        Raises `InputTypeError` if it is not iterable, `InputError` for an impossible timeout.
+        """
+        if timeout is not None:
+            check_timeout(timeout)
+        self._feeder.append(tasks, timeout)
+
     def cancel(self) -> int:
         """Drop the tasks that wait and stop those that run; returns how many these were: they have no outcome.
 
         A running task is stopped by ending its slave's process; a new one takes its place, and runs setup again when
-        it gets a task.  Results that are known already stay and can be read; new tasks can be added.
+        it gets a task.  Iterables given to `add_tasks` are asked no more.  Results that are known already stay and can
+        be read; new tasks can be added.
         """
+        self._feeder.clear()
         return self._tray.cancel()
 
     def get_results_unordered(self) -> Iterator[Result]:
@@ -89,20 +106,26 @@ class Context(Generic[Result]):
     def _results(self) -> Iterator[Result]:
         """An outcome leaves the tray when its value has been rebuilt: a KeyboardInterrupt on the way loses nothing."""
         ready = self._tray.ready
+        self._feeder.refill()
         while True:
+            if self._tray.hungry:
+                self._feeder.refill()
             taken: Settled | None = None
             try:
                 with self._reading:
                     if ready:
                         is_error, value = _rebuild(ready[0])
                         taken = ready.popleft()
+                        self._tray.took(taken)
             except BaseException:
                 if taken is not None:
                     ready.appendleft(taken)
                 raise
             if taken is None:
-                if not self._tray.wait():
-                    return
+                if not self._tray.wait(for_tasks=not self._feeder.asking):
+                    if self._feeder.exhausted or self._feeder.asking:
+                        return
+                    self._feeder.refill()
             elif is_error:
                 raise value
             else:
@@ -111,7 +134,7 @@ class Context(Generic[Result]):
 
 def _rebuild(settled: Settled) -> tuple[bool, Any]:
     """Whether the outcome is an error to raise, and that error or the value."""
-    kind, slave, data, buffers, tries = settled
+    kind, slave, data, buffers, _, tries = settled
     if kind == VALUE:
         try:
             return False, pickle.loads(data, buffers=buffers)

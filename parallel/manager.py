@@ -18,7 +18,7 @@ from slave.dial import Address, format_address
 from slave.errors import KeyTrouble
 from slave.keys import find_key
 
-from .checks import check_arguments, check_lease, check_retries, check_timeout, refuse_inside_slave
+from .checks import check_arguments, check_lease, check_result_bytes, check_retries, check_timeout, refuse_inside_slave
 from .closer import Closer, close_weakly
 from .context import Context
 from .errors import InputError, InputTypeError, ManagerClosed, NoMoreSlavesError
@@ -60,7 +60,8 @@ class Manager:
     ``port``: given, slaves started by hand may join there (0: any free port).  Not given, and only local slaves: the
     server listens on the loopback alone.  ``authkey``: the key, bytes; default see slave/keys.py.
     ``lease``: seconds without a sign of life after which a slave's tasks go elsewhere.
-    ``max_attempts``: how often a task may end its slave before it is given up.
+    ``max_attempts``: how often a task may end its slave before it is given up.  ``result_bytes``: how many bytes of
+    results, in each context, may wait to be read before the slaves pause.
 
     Raises `InputError` and `NetworkError` for what cannot be.  Use it as a context manager, or call `shutdown`; a
     manager that is garbage-collected or still open when the interpreter exits is shut down too.
@@ -79,12 +80,14 @@ class Manager:
         authkey: bytes | None = None,
         lease: float = _LEASE,
         max_attempts: int = 3,
+        result_bytes: float = 512e6,
     ) -> None:
         refuse_inside_slave()
         if lease != _LEASE:
             self.heartbeat_timeout = lease
         output = None if output is None else os.fspath(output)
         check_arguments(host, output, port, self.heartbeat_timeout, max_attempts)
+        check_result_bytes(result_bytes)
         try:
             key = find_key(authkey, create=True)
         except KeyTrouble as error:
@@ -92,7 +95,7 @@ class Manager:
         self._python, self._port, self._pid = python, port, os.getpid()
         self.surroundings = home.describe()
         self.main_stays = not home.main_can_travel(self.surroundings)
-        self.books = Books(self.heartbeat_timeout, max_attempts, self.surroundings, open_to_joiners=port is not None)
+        self.books = Books(self.heartbeat_timeout, max_attempts, self.surroundings, port is not None, result_bytes)
         self._desk = AgentDesk(self.books)
         objects: list[Served] = [TaskQueue(self.books), ResultQueue(self.books), self._desk]
         self._reach = Reach(key, host, port, objects)

@@ -31,6 +31,7 @@ from .link import CallFailed, Entry, Lease, Link, ResultQueueProxy, TaskQueuePro
 from .mark import ANY_LEASE, DEADLINE, RECALL, SETUP, SHORTEST, TASK, Mark
 
 _KEEP_UNASKED = 256 * 1024  # bytes of an outcome from which it is not kept for a second try but posted with an answer
+_MOST_UNANSWERED = 1 << 20  # bytes of outcomes posted one way, after which one is posted with an answer
 _DIAL_AGAIN = 0.05, 2.0  # seconds between two tries to connect: at first, at most
 _BROKEN = (OSError, EOFError, SlaveError)
 
@@ -80,6 +81,7 @@ class Runner:
         self._shortest = math.inf  # the shortest time limit of a task so far: the agent looks at its clock so often
         self._lease = 0  # the one we hold; 0 while we ask for one
         self._unanswered: list[tuple[int, int, outcome.Packed]] = []  # lease, task, outcome
+        self._unanswered_size = 0  # bytes
 
     def work(self) -> None:
         """Run tasks until the master is done or the agent asks us to leave.
@@ -90,7 +92,7 @@ class Runner:
         ran: list[tuple[int, int, float]] = []
         while self._mark[RECALL] != ANY_LEASE:
             self._lease, found = 0, self._insist(functools.partial(self._fetch, ran))
-            self._unanswered.clear()
+            self._answered()
             if found is None:
                 return
             lease, forgotten = found
@@ -163,13 +165,16 @@ class Runner:
 
     def _setup_of(self, context: int) -> wire.Buffer | None:
         payload = self._insist(lambda: self._tasks.setup_of(self._number, context))
-        self._unanswered.clear()
+        self._answered()
         return payload
 
     def _post(self, task: int, packed: outcome.Packed) -> None:
+        """Post an outcome.  When too much waits to be read in the master, it answers late, and so we go on late."""
         _, data, buffers = packed
-        if not buffers and len(data) < _KEEP_UNASKED:  # type: ignore[arg-type]  # no buffers: data is bytes
+        size = _KEEP_UNASKED if buffers else len(data)  # type: ignore[arg-type]  # no buffers: data is bytes
+        if size < _KEEP_UNASKED and self._unanswered_size + size <= _MOST_UNANSWERED:
             self._unanswered.append((self._lease, task, packed))
+            self._unanswered_size += size
             try:
                 self._results.post(self._number, self._lease, task, packed)
             except _BROKEN:
@@ -177,7 +182,12 @@ class Runner:
                 self._ensure_connected()  # and that posts it again
         else:
             self._insist(lambda: self._results.post_and_wait(self._number, self._lease, task, packed))
-            self._unanswered.clear()
+            self._answered()
+
+    def _answered(self) -> None:
+        """The master answered a call: so it has what we posted before."""
+        self._unanswered.clear()
+        self._unanswered_size = 0
 
     def _give_back(self, entries: Sequence[Entry]) -> None:
         unstarted = [entry[0] for entry in entries]

@@ -35,6 +35,7 @@ Lock = (
     Any  # threading.RLock, which is no type; it may be taken again by a log handler or finalizer that asks for a state
 )
 
+_LOOK_AGAIN = 1.0  # seconds; whoever waits for room is woken, and looks all the same
 RECALL_AGE = 2 * LEASE_SECONDS  # seconds after which a lease should be done, and is called back if others idle
 GIVEN_UP, TIMED_OUT = 2, 3  # kinds of outcome beside slave.outcome's VALUE and FAILURE, made by the master
 
@@ -49,6 +50,7 @@ class Settled(NamedTuple):
     slave: SlaveRecord
     data: Any
     buffers: Sequence[Buffer]
+    size: int = 0  # bytes of memory, about
     tries: int = 1  # how often the task ran until it raised for the last time
 
 
@@ -59,6 +61,9 @@ class TrayState:
         self.id, self.setup = id, setup
         self.first = 0  # tasks with a lower id were cancelled before they were entered
         self.ready: deque[Settled] = deque()  # appended to with the lock; readers take from it without
+        self.put = self.taken = 0  # bytes of results that came in with the lock, that readers took without
+        self.low_water = 0  # the reader wants to add tasks when fewer are left; 0: it has none
+        self.hungry = False  # fewer are left
         self.readers = 0  # how many wait for news
         self.news = threading.Condition(lock)
         # by slave: the pickled failure of setup there, or how it ended the slave, in words
@@ -68,10 +73,18 @@ class TrayState:
 class Books:
     """See the module's text.  Methods here need the lock to be held, but for those that say that they take it."""
 
-    def __init__(self, term: float, max_attempts: int, surroundings: dict[str, Any], open_to_joiners: bool) -> None:
+    def __init__(
+        self,
+        term: float,
+        max_attempts: int,
+        surroundings: dict[str, Any],
+        open_to_joiners: bool,
+        result_bytes: float = math.inf,
+    ) -> None:
         self.lock: Lock = threading.RLock()
         self.run = secrets.token_hex(8)  # tells this master from the one that had the same port before
         self.surroundings, self.open_to_joiners = surroundings, open_to_joiners
+        self.result_bytes = result_bytes  # of results may wait for the user, in each context
         self.closing = False
         self.table = LeaseTable(term, max_attempts)
         self.roster = Roster()
@@ -80,6 +93,9 @@ class Books:
         self.idle: dict[int, threading.Condition] = {}  # slaves that wait for a lease, the longest waiting first
         self.order_news: dict[str, threading.Condition] = {}
         self.joined = threading.Condition(self.lock)
+        self.full: set[int] = set()  # contexts of which enough results wait for the user: no leases until some are read
+        self.room = threading.Condition(self.lock)  # a full context has room again
+        self.readers = 0  # how many users wait for a result of whatever context
         self.progress = 0  # counts settled tasks; a waiting reader sees whether anything happens at all
         self.incoming: deque[Task] = deque()  # added by users, without the lock; see take_in
         self.task_ids = itertools.count(1)
@@ -152,7 +168,7 @@ class Books:
         if not self.table.waiting:
             return None
         share = math.ceil(self.table.waiting / max(1, len(self.roster.ready())))
-        barred = slave.barred
+        barred = slave.barred | self.full if self.full else slave.barred
         lease = self.table.grant(
             slave.number, time.monotonic(), lambda context: context not in barred, share, self.pace
         )
@@ -185,11 +201,33 @@ class Books:
             return
         self.progress += 1
         tray.ready.append(settled)
+        tray.put += settled.size
+        if tray.put - tray.taken >= self.result_bytes and context not in self.full:
+            self.full.add(context)
+            log.info("parallel: %.0f MB of results wait to be read; slaves pause meanwhile", self.result_bytes / 1e6)
+        tray.hungry = tray.low_water > self.table.left.get(context, 0)
         if tray.readers:
             if context in self.table.left:
                 tray.news.notify()
             else:
                 tray.news.notify_all()  # it was the last one: whoever gets none must learn that
+
+    def wait_for_room(self, context: int) -> None:
+        """Let a slave wait that has posted a result, as long as too many of its context wait to be read.
+
+        Not while a reader has to wait for a result of another context, which might then never come.
+        """
+        while context in self.full and not self.readers and not self.closing:
+            self.room.wait(_LOOK_AGAIN)
+
+    def make_room(self, tray: TrayState) -> None:
+        """A reader took a result of a full context: when half of them are gone, the slaves go on."""
+        if not tray.ready:
+            tray.taken = tray.put
+        if tray.put - tray.taken <= self.result_bytes / 2:
+            self.full.discard(tray.id)
+            self.room.notify_all()
+            self.wake_idle(len(self.idle))
 
     def recall_overdue(self) -> None:
         """A slave idles: leases that take far longer than planned give back what they have not started."""
@@ -216,6 +254,8 @@ class Books:
             context = self.abandoned.popleft()
             self.table.drop(context)
             self.trays.pop(context, None)
+            self.full.discard(context)
+            self.room.notify_all()
             self.pace.forget(context)
             for slave in self.roster.forget_context(context):
                 self.stop_waiting(slave)
@@ -243,6 +283,7 @@ class Books:
             self.wake_idle(len(self.idle))
             for news in self.order_news.values():
                 news.notify_all()
+            self.room.notify_all()
             self.wake_readers()
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
+from typing import Any
 
 from slave.link import Lease
 from slave.outcome import FAILURE, pack_failure, unpack_failure
@@ -18,9 +19,10 @@ from ..core import lease_table as table
 from ..core.roster import SlaveRecord, SlaveState
 from .books import RECALL_AGE, Books, Settled, log
 
-Post = tuple[int, int, int, int, Buffer, Sequence[Buffer]]  # slave, lease, task, kind, data, buffers
+Post = tuple[int, int, int, int, Any, Sequence[Any]]  # slave, lease, task, kind, data, buffers (bytes, bytearrays)
 
 _NO_LEASE: Lease = (0, [], {})
+_OVERHEAD = 300  # bytes that the objects around an outcome take
 POLL_SECONDS = 5.0  # for which a call may wait in the master
 
 
@@ -56,7 +58,7 @@ class TaskQueue:
             books.stop_waiting(slave)  # a call of an earlier connection may still wait
             books.heard(slave)
             log.info("parallel: %s has joined", str(slave))
-            books.joined.notify_all()
+            books.wake_readers()
         return True
 
     def fetch(self, number: int, pid: int, ran: Sequence[tuple[int, int, float]]) -> tuple[Lease, list[int]] | None:
@@ -116,7 +118,10 @@ class ResultQueue:
         self._books = books
 
     def post(self, posts: Sequence[Post]) -> None:
-        """What came of some tasks: the first outcome of a task settles it, any later one is dropped."""
+        """What came of some tasks: the first outcome of a task settles it, any later one is dropped.
+
+        Never waits, not even if too many results wait to be read: a connection on which nobody reads for long breaks.
+        """
         books = self._books
         with books.lock:
             settle, slaves, deliver = books.table.settle, books.roster.slaves, books.deliver
@@ -128,13 +133,19 @@ class ResultQueue:
                 if task is not None:
                     slave = slaves[number]
                     slave.done += 1
-                    deliver(task.context, Settled(kind, slave, data, buffers, 1 + task.failures))
+                    size = _OVERHEAD + len(data) + (sum(map(len, buffers)) if buffers else 0)
+                    deliver(task.context, Settled(kind, slave, data, buffers, size, 1 + task.failures))
 
     def post_and_wait(
         self, number: int, lease: int, task: int, kind: int, data: Buffer, buffers: Sequence[Buffer]
     ) -> None:
-        """The same for one task; the answer tells the slave that it need not keep the outcome."""
+        """The same for one task; the answer tells the slave that it need not keep the outcome, and may go on."""
+        books = self._books
+        found = books.table.tasks.get(task)
         self.post([(number, lease, task, *_fit(kind, data, buffers))])
+        if found is not None:
+            with books.lock:
+                books.wait_for_room(found.context)
 
     def setup_failed(self, number: int, context: int, data: bytes, lease: int, unstarted: Sequence[int]) -> None:
         """Setup raised on this slave: it is out for that context, and the tasks go to others."""

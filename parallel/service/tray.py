@@ -10,10 +10,13 @@ from typing import Any, Callable
 
 from slave.outcome import unpack_failure
 
+from ..core.pacing import LEASE_SECONDS, MOST_TASKS
 from ..core.task import Task
 from ..errors import ManagerClosed, NoMoreSlavesError, RemoteError
 from . import status
 from .books import Books, Settled, TrayState, log
+
+_LEAST_EACH = 2  # tasks for each slave: the one that runs, and the next
 
 
 class Tray:
@@ -46,23 +49,27 @@ class Tray:
         """The outcomes that are known, in the order of completion; readers take from the front, without the lock."""
         return self._state.ready
 
-    def wait(self) -> bool:
-        """Wait until an outcome is ready; False when no task is left.
+    def wait(self, for_tasks: bool = True) -> bool:
+        """Wait until an outcome is ready or, ``for_tasks``, tasks are `wanted`; False when no task is left.
 
         Raises `NoMoreSlavesError` or `RemoteError` when no slave can go on with the context, `ManagerClosed` when the
         manager is shut down.
         """
-        error = self._wait()
+        error = self._wait(for_tasks)
         if error is not None:
             raise error()
-        return bool(self._state.ready)
+        return bool(self._state.ready or (for_tasks and self._state.hungry))
 
-    def _wait(self) -> Callable[[], Exception] | None:
+    def _wait(self, for_tasks: bool) -> Callable[[], Exception] | None:
         """None when an outcome is ready or no task is left; else what makes the error that `wait` raises."""
         books, state = self._books, self._state
         word, seen, next_word = status.FIRST_WORD, -1, 0.0
         with books.lock:
-            while not state.ready and books.left(self.id):
+            while not state.ready:
+                left = books.left(self.id)
+                state.hungry = state.low_water > left
+                if (for_tasks and state.hungry) or not left:
+                    break
                 if books.closing:
                     return _closed_meanwhile
                 error = self._end_of_hope()
@@ -77,11 +84,42 @@ class Tray:
                     word = min(status.SELDOM, 2 * word)
                     next_word = now + word
                 state.readers += 1
+                books.readers += 1
+                if books.full:
+                    books.room.notify_all()
                 try:
                     state.news.wait(max(0.0, next_word - now))
                 finally:
                     state.readers -= 1
+                    books.readers -= 1
         return None
+
+    def took(self, settled: Settled) -> None:
+        """A reader has taken this outcome out of `ready`."""
+        self._state.taken += settled.size
+        if self.id in self._books.full:
+            with self._books.lock:
+                self._books.make_room(self._state)
+
+    @property
+    def hungry(self) -> bool:
+        """Whether fewer tasks are left than the slaves may need until the reader looks next."""
+        return self._state.hungry
+
+    def wanted(self, seconds: float) -> int:
+        """How many tasks are to be added so that the slaves have work for ``seconds``."""
+        books, state = self._books, self._state
+        with books.lock:
+            each = min(MOST_TASKS, max(_LEAST_EACH, books.pace.fits(self.id, max(seconds, 4 * LEASE_SECONDS))))
+            target = each * max(1, books.roster.possible())
+            left = books.left(self.id)
+            state.low_water, state.hungry = max(1, target // 2), False
+            return max(0, target - left)
+
+    def not_hungry(self) -> None:
+        """There are no more tasks to add."""
+        with self._books.lock:
+            self._state.low_water, self._state.hungry = 0, False
 
     def cancel(self) -> int:
         """Drop what waits and stop what runs; returns how many tasks these were.
