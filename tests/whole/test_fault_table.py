@@ -1,0 +1,51 @@
+"""The fault table: each fault of a runner at each moment; the trials are those of tools/faults.py."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tools import faults
+
+MEANING = {
+    "SIGKILL": "it was killed by SIGKILL, perhaps out of memory",
+    "segfault": "it was killed by SIGSEGV, a crash in compiled code",
+    "os._exit": "it exited with code 3",
+    "SIGTERM": "it was killed by SIGTERM, somebody asked it to end",
+    "sys.exit": "SystemExit",
+    "KeyboardInterrupt": "KeyboardInterrupt",
+    "MemoryError": "MemoryError",
+    "endless recursion": "RecursionError",
+}
+CELLS = [
+    pytest.param(name, moment, marks=[] if name == "SIGKILL" else [pytest.mark.slow])
+    for name, fault in faults.FAULTS.items()
+    for moment in fault.moments
+]
+
+
+@pytest.mark.parametrize(("name", "moment"), CELLS)
+def test_each_task_has_one_outcome_and_the_slave_is_back(own_folder: Path, name: str, moment: str) -> None:
+    folder = own_folder / "trial"
+    folder.mkdir()
+    trial = faults.attempt(name, moment, folder)
+    fault = faults.FAULTS[name]
+    raised = not fault.kills and name in MEANING
+    assert set(trial.outcomes.values()) == {1}, trial.told
+    expected = set(range(faults.TASKS * (2 if moment == "idle" else 1)))
+    if moment not in ("setup", "task"):
+        expected.add("sabotaged")  # type: ignore[arg-type]
+    if raised and moment == "task":
+        expected ^= {faults.TASKS // 2, MEANING[name]}  # type: ignore[arg-type]
+    assert set(trial.outcomes) == expected
+    if name not in MEANING:
+        return
+    told = "\n".join(trial.told)
+    assert (MEANING[name] if fault.kills or moment in ("setup", "task") else "it exited with code 1") in told
+    if fault.kills or moment not in ("setup", "task"):
+        assert trial.back is not None and trial.back < 5, (
+            "it is milliseconds, as the README tells; this machine is busy"
+        )
+    if fault.kills and moment == "task":
+        assert trial.rerun is not None and trial.rerun < 5
