@@ -41,12 +41,14 @@ class ExpiryTimer(threading.Thread):
 
 
 def tick(books: Books, now: float, late: float) -> None:
-    """Expire what is over.  Needs the lock.
+    """Expire what is over, unless the master ends: then slaves fall silent because they were asked to.  Needs the lock.
 
     ``late``: seconds by which this tick comes too late.  A master that was stopped, or whose program held the
     interpreter for so long, could not hear its slaves either: they get that time back, since the silence was not
     theirs.
     """
+    if books.closing:
+        return
     if late > _LATE:
         log.info(
             "parallel: this process was stopped or busy for %.1f s; no slave is taken for dead because of that", late

@@ -140,3 +140,11 @@ def test_time_in_which_the_timer_did_not_run_counts_for_nobody(late: float, kept
         expiry.tick(books, deadline + 1.0, late)
     assert (0 in books.table.leases) == kept
     assert not kept or books.table.leases[0].deadline == deadline + late
+
+
+def test_nobody_is_taken_for_lost_while_the_master_ends(caplog: pytest.LogCaptureFixture) -> None:
+    books = books_with_a_lease()
+    books.close()
+    with books.lock:
+        expiry.tick(books, books.table.leases[0].deadline + 1.0, 0.0)
+    assert 0 in books.table.leases and "lost" not in caplog.text
