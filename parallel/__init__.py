@@ -19,6 +19,11 @@ errors.py   every exception            launch/   how slaves get started
 core/       decisions only             service/  everything that waits
 """
 
+import sys
+
+if sys.version_info < (3, 9):  # noqa: UP036 - whoever runs a script with an older one is told so
+    raise ImportError(f"parallel needs Python 3.9 or newer; this is {sys.version.split()[0]} ({sys.executable})")
+
 from .context import Context
 from .errors import (
     Error,

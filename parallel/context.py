@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import threading
+import time
 import traceback
 import weakref
 from collections.abc import Iterable, Iterator
@@ -58,10 +59,7 @@ class Context(Generic[Result]):
         """
         if not callable(task):
             raise InputTypeError(f"a task must be callable, and {task!r} is not; to pass data, use functools.partial")
-        try:
-            payload = pickle.dumps(task, 5)
-        except Exception:
-            payload = dump(task, "the task", self._manager.surroundings)  # fails again, and tells why
+        payload = _quick_pickle(task) or dump(task, "the task", self._manager.surroundings)
         if self._manager.main_stays and b"__main__" in payload:
             check_main(self._manager.surroundings, "the task")
         limit = self._timeout if timeout is None else check_timeout(timeout)
@@ -128,8 +126,12 @@ class Context(Generic[Result]):
                     self._feeder.refill()
             elif is_error:
                 raise value
-            else:
+            elif self._feeder.exhausted:
                 yield value
+            else:
+                began = time.monotonic()
+                yield value
+                self._feeder.was_away(time.monotonic() - began)
 
 
 def _rebuild(settled: Settled) -> tuple[bool, Any]:
@@ -141,16 +143,16 @@ def _rebuild(settled: Settled) -> tuple[bool, Any]:
         except Exception as error:
             what = "a task's result cannot be rebuilt in this process"
             trace = traceback.format_exc()
-            return True, ResultError(what, type(error).__name__, str(error), trace, str(slave), error)
+            return True, ResultError(what, type(error).__name__, str(error), trace, slave, error)
     if kind == TIMED_OUT:
-        return True, TaskTimeout("a task", str(slave), data)
+        return True, TaskTimeout("a task", slave, data)
     if kind == GIVEN_UP:
-        return True, TaskGivenUp("a task", str(slave), data)
+        return True, TaskGivenUp("a task", slave, data)
     assert kind == FAILURE, f"an outcome of the unknown kind {kind}"
     failure = unpack_failure(data)
     exc = failure.exception()
     what = "a task" if tries == 1 else f"a task (tried {tries} times)"
-    return True, RemoteError(what, failure.type_name, failure.message, failure.traceback, str(slave), exc)
+    return True, RemoteError(what, failure.type_name, failure.message, failure.traceback, slave, exc)
 
 
 def dump(value: object, name: str, surroundings: Any) -> bytes:
@@ -158,10 +160,20 @@ def dump(value: object, name: str, surroundings: Any) -> bytes:
     try:
         payload = pickle.dumps(value, 5)
     except Exception as error:
-        raise UnpicklableError(f"{name} cannot be sent to a slave: {explain(value, name, error)}") from error
-    if b"__main__" in payload and not main_can_travel(surroundings):
-        check_main(surroundings, name)
-    return payload
+        why = f"{name} cannot be sent to a slave: {explain(value, name, error)}"
+    else:
+        if b"__main__" in payload and not main_can_travel(surroundings):
+            check_main(surroundings, name)
+        return payload
+    raise UnpicklableError(why)  # not while the other is handled: its traceback is all ours and tells nothing more
+
+
+def _quick_pickle(value: object) -> bytes | None:
+    """The pickle; None if there is none, and then `dump` tells why."""
+    try:
+        return pickle.dumps(value, 5)
+    except Exception:
+        return None
 
 
 def check_main(surroundings: Any, name: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import Any, Callable
@@ -26,7 +25,7 @@ class Feeder:
         self._sources: deque[tuple[Iterator[Any], float | None]] = deque()
         self._lock = threading.Lock()  # held while an iterable is asked
         self._owner = 0  # the thread that holds it
-        self._last = 0.0  # when tasks were last fetched
+        self._away = 0.0  # seconds for which the reader was away lately, between two results
 
     def append(self, tasks: Iterable[Any], timeout: float | None) -> None:
         """One more iterable, to be asked when those before are exhausted.  Raises `InputTypeError` if it is none."""
@@ -51,6 +50,10 @@ class Feeder:
         """Whether this very thread is in the middle of an iterable: it reads results to make tasks."""
         return self._owner == threading.get_ident()
 
+    def was_away(self, seconds: float) -> None:
+        """The reader has been busy with a result for so long: the longest such time counts, and is forgotten slowly."""
+        self._away = max(seconds, 0.9 * self._away)
+
     def refill(self) -> None:
         """Fetch as many tasks as are wanted.
 
@@ -61,9 +64,7 @@ class Feeder:
         with self._lock:
             self._owner = threading.get_ident()
             try:
-                now = time.monotonic()
-                away, self._last = now - (self._last or now), now
-                for _ in range(self._tray.wanted(min(_LONGEST_AHEAD, 2 * away))):
+                for _ in range(self._tray.wanted(min(_LONGEST_AHEAD, 2 * self._away))):
                     if not self._fetch():
                         return
             finally:

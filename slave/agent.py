@@ -194,7 +194,8 @@ class Agent:
 
     def _reap(self) -> None:
         for ended in list(self._crew.reap()):
-            log.info("runner %d (pid %d) ended with exit code %s", ended.number, ended.pid, ended.exitcode)
+            level = logging.INFO if ended.exitcode or ended.task else logging.DEBUG  # else the master told it to end
+            log.log(level, "runner %d (pid %d) ended with exit code %s", ended.number, ended.pid, ended.exitcode)
             self._say(functools.partial(self._desk.runner_ended, self._post.agent, *ended))
             if self._crew.slots[ended.number].draining:
                 self._close_slot(ended.number, _DRAINED)

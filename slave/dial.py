@@ -23,8 +23,10 @@ def parse_address(text: str) -> Address:
     """``HOST:PORT`` or ``[IPV6]:PORT``.  Raises ValueError naming what is expected."""
     host, colon, port = text.rpartition(":")
     bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
-    if not colon or not bare or not port.isdigit() or not 0 < int(port) < 65536 or (":" in bare and bare == host):
+    if not colon or not bare or not port.isdigit() or (":" in bare and bare == host):
         raise ValueError(f"{text!r} is not HOST:PORT (an IPv6 address goes in brackets: [::1]:5757)")
+    if not 0 < int(port) < 65536:
+        raise ValueError(f"{text!r}: there is no port {port}; ports are 1 to 65535")
     return bare, int(port)
 
 

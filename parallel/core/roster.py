@@ -44,11 +44,16 @@ class SlaveRecord:
         self.barred: set[int] = set()  # contexts whose setup failed on it
         self.knows: set[int] = set()  # contexts that its process may have set up
         self.to_forget: list[int] = []  # contexts that are gone and that it has not been told of
+        self._text, self._text_of = f"slave {number} ({name})", ("", 0)
         self.end = ""  # how it ended, or how its last process did
 
     def __str__(self) -> str:
-        where = f" on {self.host}, pid {self.pid}" if self.host else ""
-        return f"slave {self.number} ({self.name}{where})"
+        if self._text_of != (self.host, self.pid):  # made once for each process: every result names its slave
+            self._text_of = self.host, self.pid
+            pid = f", pid {self.pid}" if self.pid else ""
+            where = f" on {self.host}{pid}" if self.host else ""
+            self._text = f"slave {self.number} ({self.name}{where})"
+        return self._text
 
     @property
     def alive(self) -> bool:

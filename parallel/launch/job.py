@@ -62,5 +62,5 @@ def join_command(python: str | None, root: str, importable: bool, addresses: Seq
     """What to type on another machine to start a slave by hand."""
     words: list[str] = [] if importable else [f"PYTHONPATH={shlex.quote(root)}"]
     words.append(python or shlex.quote(sys.executable))
-    words += ["-m", "slave", *addresses]
+    words += ["-m", "slave", *map(shlex.quote, addresses)]  # [::1] is a pattern to a shell
     return " ".join(words)

@@ -47,7 +47,7 @@ class Settled(NamedTuple):
     """
 
     kind: int
-    slave: SlaveRecord
+    slave: str  # as it was then
     data: Any
     buffers: Sequence[Buffer]
     size: int = 0  # bytes of memory, about
@@ -124,7 +124,7 @@ class Books:
         level = logging.INFO if wanted else logging.WARNING
         log.log(level, "parallel: lost %s: %s%s", str(slave), end, _fate(back, given_up))
         if given_up is not None:
-            self.deliver(given_up.task.context, Settled(GIVEN_UP, slave, given_up.ends, ()))
+            self.deliver(given_up.task.context, Settled(GIVEN_UP, str(slave), given_up.ends, ()))
         self.stop_waiting(slave)
         self.wake_idle(back)
 
@@ -134,7 +134,7 @@ class Books:
         if lease is not None and id in lease.tasks:
             task = lease.tasks[id]
             self.table.settle(id)
-            self.deliver(task.context, Settled(TIMED_OUT, slave, task.timeout, ()))
+            self.deliver(task.context, Settled(TIMED_OUT, str(slave), task.timeout, ()))
 
     def end(self, slave: SlaveRecord, why: str) -> None:
         """The slave will not work again."""

@@ -138,6 +138,8 @@ class AgentDesk:
         with books.lock:
             for number in numbers:
                 slave = books.roster.slaves[number]
+                if not slave.draining:  # else we asked for it
+                    log.warning("parallel: %s leaves, since its agent was asked to end", str(slave))
                 slave.draining = True
                 books.stop_waiting(slave)
 
@@ -146,8 +148,9 @@ class AgentDesk:
         books = self._books
         with books.lock:
             for slave in books.roster.of_agent(agent):
-                books.lose(slave, 0, why)
-                books.end(slave, why)
+                if slave.state is not SlaveState.ENDED:
+                    books.lose(slave, 0, why)
+                    books.end(slave, why)
 
     # -- not for slaves
 

@@ -134,7 +134,7 @@ class ResultQueue:
                     slave = slaves[number]
                     slave.done += 1
                     size = _OVERHEAD + len(data) + (sum(map(len, buffers)) if buffers else 0)
-                    deliver(task.context, Settled(kind, slave, data, buffers, size, 1 + task.failures))
+                    deliver(task.context, Settled(kind, str(slave), data, buffers, size, 1 + task.failures))
 
     def post_and_wait(
         self, number: int, lease: int, task: int, kind: int, data: Buffer, buffers: Sequence[Buffer]

@@ -158,3 +158,4 @@ def test_join_commands() -> None:
         "PYTHONPATH='/root dir' nice python3 -m slave 1.2.3.4:5"
     )
     assert join_command("python3", "/site-packages", True, ["a:1", "b:1"]) == "python3 -m slave a:1 b:1"
+    assert join_command("python3", "/site-packages", True, ["[::1]:5"]) == "python3 -m slave '[::1]:5'"

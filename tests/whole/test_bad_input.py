@@ -34,8 +34,11 @@ def test_a_task_that_cannot_be_pickled(make: Make) -> None:
     counter = tasks.Counter(threading.Lock())  # type: ignore[arg-type]
     with pytest.raises(parallel.UnpicklableError, match="the task.__self__.start: cannot pickle '_thread.lock' object"):
         context.add_task(counter.plus_one)
-    with pytest.raises(parallel.UnpicklableError, match="a lambda or a function inside a function has no name"):
+    with pytest.raises(
+        parallel.UnpicklableError, match="a lambda or a function inside a function has no name"
+    ) as caught:
         context.add_task(lambda: 1)
+    assert caught.value.__context__ is None, "one traceback, and the reason in its last line"
     assert works(context)
 
 

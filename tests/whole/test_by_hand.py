@@ -55,13 +55,15 @@ SQUARES = [number * number for number in range(10)]
 
 def test_slave_joins_works_and_ends_with_the_master(make: Make, start: Start) -> None:
     manager = make(0, port=0)
-    program = start(at(manager), "-n", "2")
+    address = at(manager)
+    program = start(address, "-n", "2")
     assert results(manager) == SQUARES
     names = {info.name for info in manager.slaves}
     assert names == {"started by hand"} and len(manager.slaves) == 2
     manager.shutdown()
     assert program.ends() == 0
-    assert "slave: the master is done\n" in program.err and program.out == ""
+    said = f"slave: connected: 2 runners for the master at {address}\nslave: the master is done\n"
+    assert program.err == said and program.out == ""
 
 
 def test_the_join_command_is_what_starts_a_slave(make: Make, start: Start, own_folder: Path) -> None:

@@ -42,7 +42,7 @@ def attempts(manager: parallel.Manager) -> list[list[str] | None]:
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
 def test_an_agent_that_is_asked_to_end_finishes_what_runs(
-    by_hand: tuple[parallel.Manager, Program], own_folder: Path, signum: int
+    by_hand: tuple[parallel.Manager, Program], own_folder: Path, signum: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     manager, program = by_hand
     context = manager.get_context()
@@ -57,6 +57,7 @@ def test_an_agent_that_is_asked_to_end_finishes_what_runs(
     program.process.send_signal(signum)
     program.says("running tasks have 30 s to finish")
     eventually(lambda: {info.state for info in manager.slaves} == {"draining"})
+    eventually(lambda: caplog.text.count("leaves, since its agent was asked to end") == 2)
     manager.add_slave(parallel.LocalSlave())
     others = {next(results) for _ in range(200)}
     assert others == set(range(200)), "what the draining slaves had not started runs elsewhere, at once"
@@ -66,7 +67,7 @@ def test_an_agent_that_is_asked_to_end_finishes_what_runs(
     assert program.ends() == 128 + signum
     for path in started:
         assert len(path.read_text().splitlines()) == 1, "it finished, and was not run again"
-    assert "lost" not in program.err
+    assert "lost" not in caplog.text and "pid 0" not in caplog.text
 
 
 def test_a_second_signal_ends_it_at_once(by_hand: tuple[parallel.Manager, Program], own_folder: Path) -> None:

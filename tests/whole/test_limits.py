@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import re
 import threading
 import time
 from collections import Counter
@@ -45,6 +46,7 @@ def test_a_task_that_takes_too_long_is_killed_and_the_slave_is_back(make: Make, 
     assert [type(error) for error in errors] == [parallel.TaskTimeout]
     assert isinstance(errors[0], parallel.TaskTimeout) and errors[0].timeout == 0.3
     assert "a task ran for longer than its timeout of 0.3 s and was killed, on slave 0 (LocalSlave()" in str(errors[0])
+    assert re.search(r"pid [1-9]\d*\)$", str(errors[0]))
     assert len((own_folder / "never.started").read_text().splitlines()) == 1, "it is not tried again"
 
 
