@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,9 +20,12 @@ Make = Callable[..., parallel.Manager]
 @pytest.fixture(autouse=True)
 def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Work in an empty folder, with an empty home: no key and no output of anybody else."""
-    home = tmp_path / "home"
+    home, temporary = tmp_path / "home", tmp_path / "temporary"
     home.mkdir()
+    temporary.mkdir()
     monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    monkeypatch.setattr(tempfile, "tempdir", None)  # what it found before
     monkeypatch.delenv("PARALLEL_AUTHKEY", raising=False)
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -55,18 +59,27 @@ def descriptors() -> list[str]:
     return found
 
 
+def shared_memory() -> list[str]:
+    """Blocks of shared memory whose makers have ended (multiprocessing names them pym-PID-...)."""
+    names = [path.name for path in Path("/dev/shm").glob("pym-*")] if Path("/dev/shm").exists() else []
+    return [name for name in names if not Path(f"/proc/{name.split('-')[1]}").exists()]
+
+
 @pytest.fixture(autouse=True)
 def nothing_left(own_folder: Path) -> Iterator[None]:
-    """Threads, processes and descriptors of a test are gone when it is over."""
+    """Threads, processes, descriptors, shared memory and temporary files of a test are gone when it is over."""
     if not Path("/proc/self/fd").exists():
         yield
         return
-    before_children, before = children(), len(descriptors())
+    before_children, before, before_memory = children(), len(descriptors()), shared_memory()
     yield
     eventually(lambda: not ours(), 5, f"the end of threads {ours()}")
     new = eventually(lambda: [[one for one in children() if one not in before_children]], 0)
     eventually(lambda: not [one for one in children() if one not in before_children], 5, f"the end of processes {new}")
     eventually(lambda: len(descriptors()) <= before, 5, f"{before} descriptors as before, not {descriptors()}")
+    assert not [name for name in shared_memory() if name not in before_memory]
+    temporary = own_folder / "temporary"
+    eventually(lambda: not list(temporary.iterdir()), 5, f"no temporary files, not {list(temporary.iterdir())}")
 
 
 @pytest.fixture
