@@ -34,6 +34,7 @@ _REFUSED_SECONDS = 3.0  # a machine that answers and has nobody listening for so
 _UNREACHABLE_LEASES = 10  # the same for a machine that does not answer: the network may come back, and we work on then
 _AGAIN = 0.25  # seconds between two tries to reach a master that was lost
 _GOODBYE_SECONDS = 1.0
+_LONGEST_WAIT = 3600.0  # seconds; select() refuses what a lease without end would ask for
 _POLL_WITHOUT_SIGCHLD = 0.5  # seconds; where no signal tells of a runner's death (Windows)
 _DRAINED = "it was asked to end"
 _BROKEN = (OSError, EOFError, ProtocolError)
@@ -183,7 +184,7 @@ class Agent:
         patience = _AGAIN
         if self._lost_at is None:
             sources += [self._orders.connection, self._reports.connection]
-            patience = max(0.0, self._next_beat - time.monotonic())
+            patience = min(max(0.0, self._next_beat - time.monotonic()), _LONGEST_WAIT)
         if not hasattr(signal, "SIGCHLD") or not self._crew.complete:
             patience = min(patience, _POLL_WITHOUT_SIGCHLD)
         patience = min(patience, self._crew.patience())

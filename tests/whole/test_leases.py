@@ -123,6 +123,18 @@ def test_a_loop_body_that_holds_the_interpreter_for_leases_costs_no_task(make: M
     assert len(started.read_text().splitlines()) == 1
 
 
+@pytest.mark.parametrize("lease", [1e9, 1e300])
+def test_a_lease_may_be_longer_than_any_timer(make: Make, lease: float) -> None:
+    manager = make(2, lease=lease)
+    context = manager.get_context()
+    context.add_task(functools.partial(tasks.give, "works"))
+    assert list(context.get_results_unordered()) == ["works"]
+    manager.add_slave(parallel.LocalSlave())
+    manager.wait_for_slaves(3, 15)  # the agent lives, and follows orders
+    context.add_task(functools.partial(tasks.square, 3))
+    assert list(context.get_results_unordered()) == [9]
+
+
 def books_with_a_lease() -> Books:
     books = Books(10.0, 3, {}, open_to_joiners=False)
     slave_ = books.roster.expect(0, "test", "agent")
