@@ -40,15 +40,18 @@ def what_slaves_do(books: Books) -> str:
 
 
 def how_all_ended(books: Books) -> str:
-    """For `NoMoreSlavesError`: how each slave ended.  Needs the lock."""
+    """For `NoMoreSlavesError`: how each slave ended, or what it does if there are too few.  Needs the lock."""
     slaves = list(books.roster.slaves.values())
     if not slaves:
         return "no slave was added: call add_slave, or give Manager a port and start slaves by hand"
-    lines = [
-        f"all {len(slaves)} slaves have ended, and none is to come:" if len(slaves) > 1 else "the only slave has ended:"
-    ]
-    return "\n  ".join([*lines, *(_obituary(slave) for slave in slaves)])
+    if any(slave.state is not SlaveState.ENDED for slave in slaves):
+        summary = f"there are only {len(slaves)}:" if len(slaves) > 1 else "there is only one:"
+    elif len(slaves) > 1:
+        summary = f"all {len(slaves)} slaves have ended, and none is to come:"
+    else:
+        summary = "the only slave has ended:"
+    return "\n  ".join([summary, *(_obituary(slave) for slave in slaves)])
 
 
 def _obituary(slave: SlaveRecord) -> str:
-    return f"{slave}: {slave.end or 'it is ' + slave.state.value}"
+    return f"{slave}: {slave.end if slave.state is SlaveState.ENDED else 'it is ' + slave.state.value}"

@@ -1,0 +1,93 @@
+"""Waiting for slaves: what is said meanwhile, and how it ends."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+
+import pytest
+
+import parallel
+from parallel.service import status
+from tests.conftest import Make
+from tests.launch.test_failing_launchers import Idle, Unstartable
+from tests.support.waiting import eventually
+
+
+def test_who_waits_for_slaves_is_told_what_for_and_less_and_less_often(
+    make: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(status, "FIRST_WORD", 0.1)
+    manager = make(1)
+    manager.add_slave(Idle())
+    with pytest.raises(TimeoutError, match=r"^1 of 2 slaves are connected after 2 s$"):
+        manager.wait_for_slaves(2, timeout=2.0)
+    words = re.findall(r"parallel: waiting for 2 slaves: (.*)", caplog.text)
+    assert 1 <= len(words) <= 4
+    assert words[-1] == "1 slave connected, 0 busy; not connected yet: slave 1 (Idle())"
+
+
+def test_no_time_to_wait_is_over_at_once(make: Make) -> None:
+    manager = make(0, port=0)
+    with pytest.raises(TimeoutError, match=r"^0 of 1 slaves are connected after 0 s$"):
+        manager.wait_for_slaves(1, timeout=0)
+
+
+def test_waiting_for_slaves_that_have_ended_is_over_at_once(make: Make) -> None:
+    manager = make(0)
+    manager.add_slave(Unstartable())
+    with pytest.raises(PermissionError):
+        manager.wait_for_slaves(1)
+    with pytest.raises(
+        parallel.NoMoreSlavesError,
+        match=r"(?s)^1 slaves cannot come: the only slave has ended:\n.*Unstartable.*it could not be started",
+    ):
+        manager.wait_for_slaves(1)
+
+
+def test_waiting_for_more_slaves_than_there_are_says_how_many_there_are(make: Make) -> None:
+    manager = make(1)
+    manager.wait_for_slaves(1, 15)
+    with pytest.raises(parallel.NoMoreSlavesError) as caught:
+        manager.wait_for_slaves(3)
+    assert re.fullmatch(
+        r"3 slaves cannot come: there is only one:\n  slave 0 \(LocalSlave\(\) on \S+, pid \d+\): it is ready",
+        str(caught.value),
+    )
+
+
+def test_a_slave_that_was_lost_may_come_back_and_is_waited_for(
+    make: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(status, "FIRST_WORD", 0.1)
+    manager = make(1, lease=0.4)
+    manager.wait_for_slaves(1, 15)
+    pid = manager.slaves[0].pid
+    with open(f"/proc/{pid}/stat") as stat:
+        agent = int(stat.read().rsplit(")", 1)[1].split()[1])
+    for one in (agent, pid):
+        os.kill(one, signal.SIGSTOP)
+    try:
+        eventually(lambda: manager.slaves[0].state == "lost")
+        with pytest.raises(TimeoutError, match=r"^0 of 1 slaves"):
+            manager.wait_for_slaves(1, timeout=0.3)
+        assert "waiting for 1 slaves: not heard of: slave 0 (LocalSlave()" in caplog.text
+    finally:
+        for one in (agent, pid):
+            os.kill(one, signal.SIGCONT)
+    manager.wait_for_slaves(1, timeout=15)
+
+
+def test_a_manager_can_be_shown_at_any_time(make: Make) -> None:
+    silent = make(0)
+    assert repr(silent) == "<Manager not listening yet>"
+    silent.shutdown()
+    assert repr(silent) == "<Manager not listening yet>"
+    manager = make(1)
+    context = manager.get_context()
+    manager.wait_for_slaves(1, 15)
+    open_text = repr(manager)
+    assert re.fullmatch(r"<Manager at 127\.0\.0\.1:\d+>", open_text)
+    manager.shutdown()
+    assert repr(manager) == open_text and open_text in repr(context)
