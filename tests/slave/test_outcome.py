@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import pickle
 import threading
+from typing import Callable
 
 import pytest
 
@@ -79,3 +80,91 @@ def test_a_failure_is_readable_without_its_class() -> None:
 
 def test_builtin_exceptions_are_named_without_their_module() -> None:
     assert unpack_failure(pack_failure(KeyError("k"))[1]).type_name == "KeyError"
+
+
+class Text(str):
+    """A class of the user's, which the master's server has no business with."""
+
+
+class Worded(Exception):
+    """Its str() is no plain string."""
+
+    def __str__(self) -> str:
+        return Text("in my own words")
+
+
+class Interrupting(Exception):
+    """Its str() interrupts, which is no Exception."""
+
+    def __str__(self) -> str:
+        raise KeyboardInterrupt
+
+
+class Elusive(Exception):
+    """Refuses to show parts of itself."""
+
+    def __init__(self, hidden: str) -> None:
+        super().__init__(hidden)
+        self.hidden = hidden
+
+    def __getattribute__(self, name: str) -> object:
+        if name == object.__getattribute__(self, "__dict__").get("hidden"):
+            raise RuntimeError("not to be seen")
+        return super().__getattribute__(name)
+
+
+class NamedOddly(type):
+    """Its classes have no module that is a string."""
+
+    def __getattribute__(cls, name: str) -> object:
+        if name == "__module__":
+            raise RuntimeError("no module")
+        return super().__getattribute__(name)
+
+
+class Odd(Exception, metaclass=NamedOddly):
+    pass
+
+
+class Unreduced(Exception):
+    """Pickling it interrupts."""
+
+    def __reduce__(self) -> str:
+        raise SystemExit(3)
+
+
+class ExceptionWithOddArgs(Exception):
+    """Its args and its traceback are what no exception has."""
+
+    args = property(lambda self: 7)
+    __traceback__ = "none"  # type: ignore[assignment]
+
+
+WEIRD: dict[str, Callable[[], BaseException]] = {
+    kind.__qualname__: kind for kind in (Worded, Interrupting, tasks.MuteError, Odd, Unreduced, ExceptionWithOddArgs)
+}
+for part in ("__traceback__", "args", "__dict__", "__cause__", "__class__"):
+    WEIRD[f"Elusive {part}"] = functools.partial(Elusive, part)
+
+
+@pytest.mark.parametrize("name", WEIRD)
+def test_any_exception_can_be_packed_and_be_read_without_classes(name: str) -> None:
+    kind, data, buffers = pack_failure(WEIRD[name]())
+    failure = unpack_failure(data)
+    assert kind == FAILURE and not buffers
+    assert [type(part) for part in failure[:3]] == [str, str, str]
+    assert name.split()[0] in failure.type_name
+
+
+def test_a_message_of_a_class_of_ones_own_arrives_as_plain_text() -> None:
+    assert b"test_outcome" not in pickle.dumps(unpack_failure(pack_failure(Worded())[1]).message)
+    assert unpack_failure(pack_failure(Worded())[1]).message == "in my own words"
+
+
+def test_only_a_missing_module_is_told_with_its_remedy() -> None:
+    def told(error: BaseException) -> str:
+        return unpack_failure(pack_failure(error)[1]).traceback
+
+    assert "Manager(python='...')" in told(ModuleNotFoundError("No module named 'm'", name="m"))
+    assert "Manager(python='...')" not in told(ImportError("cannot import name 'x' from 'm'", name="m"))
+    assert "Manager(python='...')" not in told(ModuleNotFoundError("said by somebody"))

@@ -1,0 +1,174 @@
+"""Ctrl-C in the master: nothing is lost, and the next call goes on where the last one stopped.  Several readers."""
+
+from __future__ import annotations
+
+import functools
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import parallel
+from parallel.service import status
+from tests.conftest import Make, children
+from tests.support import tasks
+from tests.support.waiting import eventually
+
+trouble: list[type[BaseException]] = []  # what rebuilding a result raises, the next times, in this process
+
+
+def rebuild(number: int) -> Difficult:
+    if trouble:
+        raise trouble.pop()
+    return Difficult(number)
+
+
+class Difficult:
+    """A result whose rebuilding may be interrupted."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return rebuild, (self.number,)
+
+
+class Failure(Exception):
+    """An exception whose rebuilding may be interrupted."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return rebuild_failure, ()
+
+
+def rebuild_failure() -> Failure:
+    if trouble:
+        raise trouble.pop()
+    return Failure()
+
+
+def raise_failure() -> None:
+    raise Failure
+
+
+@pytest.fixture(autouse=True)
+def no_trouble() -> Iterator[None]:
+    yield
+    trouble.clear()
+
+
+def test_an_interrupt_while_a_result_is_rebuilt_loses_none(make: Make) -> None:
+    context = make(2).get_context()
+    for number in range(10):
+        context.add_task(functools.partial(Difficult, number))
+    seen: list[int] = []
+    trouble.extend([KeyboardInterrupt] * 2)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            seen.extend(result.number for result in context.get_results_unordered())
+    seen.extend(result.number for result in context.get_results_unordered())
+    assert sorted(seen) == list(range(10))
+
+
+def test_an_interrupt_while_an_error_is_rebuilt_loses_it_not(make: Make) -> None:
+    context = make().get_context()
+    context.add_task(raise_failure)
+    trouble.append(KeyboardInterrupt)
+    with pytest.raises(KeyboardInterrupt):
+        list(context.get_results_unordered())
+    with pytest.raises(parallel.RemoteError) as caught:
+        list(context.get_results_unordered())
+    assert isinstance(caught.value.exc, Failure)
+    assert list(context.get_results_unordered()) == []
+
+
+def test_a_result_that_cannot_be_rebuilt_is_told_once(make: Make) -> None:
+    context = make().get_context()
+    context.add_task(functools.partial(Difficult, 1))
+    trouble.extend([MemoryError] * 2)
+    with pytest.raises(parallel.ResultError, match="MemoryError"):
+        list(context.get_results_unordered())
+    assert list(context.get_results_unordered()) == []
+
+
+def interrupt_when_waiting(manager: parallel.Manager) -> None:
+    """Ctrl-C for this process as soon as a reader waits."""
+    (tray,) = manager.books.trays.values()
+    eventually(lambda: tray.readers)
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_an_interrupt_while_results_are_waited_for_loses_none(make: Make, own_folder: Path) -> None:
+    manager = make(1)
+    context = manager.get_context()
+    gate = own_folder / "gate"
+    for number in range(5):
+        context.add_task(functools.partial(tasks.give, number))
+    context.add_task(functools.partial(tasks.wait_for, str(gate)))
+    seen: list[int] = []
+    for _ in range(3):
+        thread = threading.Thread(target=interrupt_when_waiting, args=(manager,))
+        thread.start()
+        with pytest.raises(KeyboardInterrupt):
+            for result in context.get_results_unordered():
+                seen.append(result)
+        thread.join()
+        (tray,) = manager.books.trays.values()
+        assert not tray.readers
+    gate.touch()
+    seen += context.get_results_unordered()
+    assert sorted(seen[:5]) == list(range(5)) and len(seen) == 6
+
+
+def test_two_readers_of_one_context_both_end_with_its_last_result(
+    make: Make, own_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(status, "FIRST_WORD", 600.0)  # nobody looks again unless he is woken
+    manager = make(1)
+    context = manager.get_context()
+    tray = manager.books.trays[context._tray.id]
+    seen: list[object] = []
+    for turn in range(10):
+        gate = own_folder / f"gate{turn}"
+        context.add_task(functools.partial(tasks.wait_for, str(gate)))
+        threads = [
+            threading.Thread(target=lambda: seen.extend(context.get_results_unordered()), daemon=True) for _ in range(2)
+        ]
+        for thread in threads:
+            thread.start()
+        eventually(lambda: tray.readers == 2)
+        gate.touch()
+        for thread in threads:
+            thread.join(10)
+        assert not any(thread.is_alive() for thread in threads), "a reader waits for a result that never comes"
+        assert len(seen) == turn + 1
+
+
+@pytest.mark.parametrize("step", ["_reach.close_door", "_yard.stop", "_reach.stop"])
+def test_a_shutdown_that_was_interrupted_is_completed_by_the_next(
+    make: Make, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    before = children()
+    manager = make(1)
+    manager.wait_for_slaves(1, 15)
+    part, name = step.split(".")
+    owner = getattr(manager, part)
+    real, interrupts = getattr(owner, name), [KeyboardInterrupt()]
+
+    def interrupted(*arguments: float, **named: float) -> None:
+        if interrupts:
+            raise interrupts.pop()
+        real(*arguments, **named)
+
+    monkeypatch.setattr(owner, name, interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        manager.shutdown()
+    manager.shutdown()
+    server = manager._reach._server
+    assert server is not None and not server._connections and not server._door.is_alive()
+    assert children() == before and manager.books.closing
+    with pytest.raises(parallel.ManagerClosed):
+        manager.wait_for_slaves(1)
