@@ -64,7 +64,7 @@ from slave.agent import Agent, Post
 from slave.keys import find_key
 from tests.support import tasks
 if __name__ == '__main__':
-    m = parallel.Manager(port=0)
+    m = parallel.Manager(port=0, lease=600)
     c = m.get_context()
     c.add_task(functools.partial(tasks.give, 5))
     kind = multiprocessing.get_context('fork').Process

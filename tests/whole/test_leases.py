@@ -126,6 +126,7 @@ def test_a_loop_body_that_holds_the_interpreter_for_leases_costs_no_task(make: M
 @pytest.mark.parametrize("lease", [1e9, 1e300])
 def test_a_lease_may_be_longer_than_any_timer(make: Make, lease: float) -> None:
     manager = make(2, lease=lease)
+    manager.wait_for_slaves(2, 15)
     context = manager.get_context()
     context.add_task(functools.partial(tasks.give, "works"))
     assert list(context.get_results_unordered()) == ["works"]
