@@ -224,9 +224,21 @@ def test_a_lost_slave_that_asks_for_tasks_is_back(master: Master, caplog: pytest
     slave = master.books.roster.slaves[number]
     slave.state = SlaveState.LOST
     master.add()
+    begun, woken = threading.Event(), list[bool]()
+
+    def wait_for_slaves() -> None:
+        with master.books.lock:
+            begun.set()
+            woken.append(master.books.joined.wait(5))
+
+    thread = threading.Thread(target=wait_for_slaves, daemon=True)
+    thread.start()
+    begun.wait()
     (_, entries), _ = master.tasks.fetch(number, PID, [])  # type: ignore[misc]  # it is not None
     assert [entry[0] for entry in entries] == [1]
     assert slave.state is SlaveState.READY and "is back" in caplog.text
+    thread.join()
+    assert woken == [True], "who waits for slaves learns of it"
 
 
 def test_a_lost_slave_without_a_process_is_awaited_when_its_agent_is_heard(master: Master) -> None:

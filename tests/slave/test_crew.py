@@ -60,11 +60,13 @@ def test_an_agent_that_could_not_fork_says_so_once_and_works(own_folder: Path) -
         """
 import functools, multiprocessing, sys, threading
 import parallel
+from parallel.service import desk
 from slave.agent import Agent, Post
 from slave.keys import find_key
 from tests.support import tasks
 if __name__ == '__main__':
-    m = parallel.Manager(port=0, lease=600)
+    desk.POLL_SECONDS = 600  # then neither an answer nor a heartbeat, but only the agent's own care wakes it
+    m = parallel.Manager(port=0, lease=3600)
     c = m.get_context()
     c.add_task(functools.partial(tasks.give, 5))
     kind = multiprocessing.get_context('fork').Process

@@ -21,6 +21,7 @@ def test_who_waits_for_slaves_is_told_what_for_and_less_and_less_often(
     monkeypatch.setattr(status, "FIRST_WORD", 0.1)
     manager = make(1)
     manager.add_slave(Idle())
+    manager.wait_for_slaves(1, 15)
     with pytest.raises(TimeoutError, match=r"^1 of 2 slaves are connected after 2 s$"):
         manager.wait_for_slaves(2, timeout=2.0)
     words = re.findall(r"parallel: waiting for 2 slaves: (.*)", caplog.text)
