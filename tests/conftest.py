@@ -35,7 +35,11 @@ def children() -> list[str]:
     """Command lines of this process's children."""
     found = []
     for task in Path("/proc/self/task").iterdir():
-        for pid in (task / "children").read_text().split():
+        try:
+            pids = (task / "children").read_text().split()
+        except OSError:
+            continue  # the thread has just ended
+        for pid in pids:
             try:
                 found.append(f"{pid}: " + Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " "))
             except OSError:
