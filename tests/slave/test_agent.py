@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 import parallel
+from parallel.service.desk import AgentDesk
+from slave.agent import Agent, Post
 from tests.conftest import Make
 from tests.support import tasks
 from tests.support.programs import script
@@ -85,3 +90,40 @@ def test_the_agent_has_one_thread(make: Make) -> None:
     parent = Path(f"/proc/{manager.slaves[0].pid}/stat").read_text().rsplit(")", 1)[1].split()[1]
     for pid in (parent, *(str(info.pid) for info in manager.slaves)):
         assert len(list(Path(f"/proc/{pid}/task").iterdir())) == 1
+
+
+def test_an_order_that_was_lost_with_its_connection_is_carried_out_after_all_and_once(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manager = make(1)
+    given: list[Any] = []
+    real = AgentDesk.orders
+
+    def lost_the_first_time(self: AgentDesk, agent: str, acknowledged: int) -> tuple[int, list[Any]]:
+        last, orders = real(self, agent, acknowledged)
+        given.extend(orders)
+        if len(given) == 1 and orders:
+            server = manager._reach._server
+            assert server is not None
+            for connection in list(server._connections):
+                connection.shut()
+        return last, orders
+
+    monkeypatch.setattr(AgentDesk, "orders", lost_the_first_time)
+    manager.wait_for_slaves(1, 15)
+    manager.add_slave(parallel.LocalSlave())
+    manager.wait_for_slaves(2, 15)
+    assert [order[:2] for order in given] == [("start", 1)] * 2
+    parent = Path(f"/proc/{manager.slaves[0].pid}/stat").read_text().rsplit(")", 1)[1].split()[1]
+    runners = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+    assert sorted(map(int, runners)) == sorted(info.pid for info in manager.slaves)
+
+
+def test_an_order_that_comes_twice_is_carried_out_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    agent = Agent(Post("an agent", [("127.0.0.1", 1)], b"k" * 16, []))
+    monkeypatch.setattr(agent._crew, "start_missing", list)
+    agent._obey("start", 5, None)
+    slot = agent._crew.slots[5]
+    agent._obey("start", 5, None)
+    assert agent._crew.slots == {5: slot}
+    agent.close()
