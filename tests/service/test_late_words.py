@@ -81,10 +81,10 @@ def test_a_waiting_call_of_an_old_connection_gets_no_lease_when_its_slave_has_jo
     number = master.slave()
     stale = Fetch(master, number)
     assert master.tasks.join(number, PID, master.books.run, 0)
-    assert stale.ends() == ((0, []), [])
+    assert stale.ends() == ((0, [], {}), [])
     master.add()
     assert master.lease_of(number) == []
-    (_, entries), _ = master.tasks.fetch(number, PID, [])  # type: ignore[misc]  # it is not None
+    (_, entries, _), _ = master.tasks.fetch(number, PID, [])  # type: ignore[misc]  # it is not None
     assert [entry[0] for entry in entries] == master.lease_of(number) == [1]
 
 
@@ -96,10 +96,10 @@ def test_of_two_waiting_calls_of_one_slave_the_newer_gets_the_lease(master: Mast
     eventually(lambda: master.books.idle.get(number) not in (None, old), what="the newer call to wait")
     with master.books.lock:
         old.notify()
-    assert stale.ends() == ((0, []), [])
+    assert stale.ends() == ((0, [], {}), [])
     assert number in master.books.idle, "the older call leaves the newer one to be woken"
     master.add()
-    (_, entries), _ = newer.ends()
+    (_, entries, _), _ = newer.ends()
     assert [entry[0] for entry in entries] == master.lease_of(number) == [1]
 
 
@@ -197,8 +197,8 @@ def test_an_agent_that_says_hello_again_since_the_answer_was_lost_gets_the_same_
 def test_tasks_handed_back_late_are_not_taken_from_a_newer_lease(master: Master) -> None:
     number = master.slave()
     master.add(1)
-    (old, _), _ = master.tasks.fetch(number, PID, [])  # type: ignore[misc]  # it is not None
-    (new, _), _ = master.tasks.fetch(number, PID, [])  # type: ignore[misc]
+    (old, _, _), _ = master.tasks.fetch(number, PID, [])  # type: ignore[misc]  # it is not None
+    (new, _, _), _ = master.tasks.fetch(number, PID, [])  # type: ignore[misc]
     assert new != old and master.lease_of(number) == [1]
     master.results.hand_back(number, old, [1])
     assert master.lease_of(number) == [1]
@@ -216,7 +216,7 @@ def test_a_waiting_call_of_a_slave_that_is_lost_ends_with_an_empty_lease(master:
     with master.books.lock:
         slave.state = SlaveState.LOST
         master.books.lose(slave, 0, "nothing was heard of it")
-    assert fetch.ends() == ((0, []), [])
+    assert fetch.ends() == ((0, [], {}), [])
 
 
 def test_a_lost_slave_that_asks_for_tasks_is_back(master: Master, caplog: pytest.LogCaptureFixture) -> None:
@@ -234,7 +234,7 @@ def test_a_lost_slave_that_asks_for_tasks_is_back(master: Master, caplog: pytest
     thread = threading.Thread(target=wait_for_slaves, daemon=True)
     thread.start()
     begun.wait()
-    (_, entries), _ = master.tasks.fetch(number, PID, [])  # type: ignore[misc]  # it is not None
+    (_, entries, _), _ = master.tasks.fetch(number, PID, [])  # type: ignore[misc]  # it is not None
     assert [entry[0] for entry in entries] == [1]
     assert slave.state is SlaveState.READY and "is back" in caplog.text
     thread.join()

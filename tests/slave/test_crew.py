@@ -42,7 +42,8 @@ def test_a_runner_that_cannot_be_started_is_tried_again_after_a_while(monkeypatc
     monkeypatch.setattr(crew_module, "new_mark", lambda: [0, 0, 0])
     monkeypatch.setattr(Unable, "failing", 1)
     assignment: Any = None
-    crew = Crew(lambda slot: assignment, lambda: ())
+    bell: Any = None
+    crew = Crew(lambda slot: assignment, lambda: (), bell)
     monkeypatch.setattr(crew, "_context", SimpleNamespace(Process=Unable))
     crew.add(7, None)
     crew.add(8, None)
@@ -115,7 +116,8 @@ def test_a_failed_setup_is_told_again_when_the_word_was_lost_with_its_connection
         slave = manager.books.roster.expect(number, "test", "agent")
     address = ("127.0.0.1", manager.address[1])
     surroundings = manager.surroundings
-    runner = Runner(Assignment(number, manager.books.run, [address], KEY, 5.0, surroundings, None), [0, 0, 0])
+    bell: Any = None
+    runner = Runner(Assignment(number, manager.books.run, [address], KEY, 5.0, surroundings, None), [0, 0, 0], bell)
     try:
         assert not runner._set_up(context._tray.id, [])
     finally:

@@ -54,7 +54,7 @@ if __name__ == '__main__':
 import sys
 from slave import agent, cli
 {patches}
-sys.exit(cli.main(['127.0.0.1:{port}', '-n', '1']))
+sys.exit(cli.main(['127.0.0.1:{port}', '-n', '1', '--grace', '0.1']))
 """,
     )
     programs.append(slave)
