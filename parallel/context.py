@@ -102,8 +102,7 @@ class Context(Generic[Result]):
         return self._results()
 
     def _results(self) -> Iterator[Result]:
-        """An outcome leaves the tray when its value has been rebuilt: a KeyboardInterrupt on the way loses nothing."""
-        ready = self._tray.ready
+        """An outcome that has left the tray and not reached the user goes back: a KeyboardInterrupt loses nothing."""
         self._feeder.refill()
         while True:
             if self._tray.hungry:
@@ -111,27 +110,41 @@ class Context(Generic[Result]):
             taken: Settled | None = None
             try:
                 with self._reading:
-                    if ready:
-                        is_error, value = _rebuild(ready[0])
-                        taken = ready.popleft()
-                        self._tray.took(taken)
+                    taken, is_error, value = self._take()
+                if taken is None:
+                    if not self._tray.wait(for_tasks=not self._feeder.asking):
+                        if self._feeder.exhausted or self._feeder.asking:
+                            return
+                        self._feeder.refill()
+                elif is_error:
+                    taken = None
+                    raise value
+                else:
+                    began = None if self._feeder.exhausted else time.monotonic()
+                    taken = None
+                    yield value
+                    if began is not None:
+                        self._feeder.was_away(time.monotonic() - began)
             except BaseException:
                 if taken is not None:
-                    ready.appendleft(taken)
+                    with self._reading:
+                        self._tray.put_back(taken)
                 raise
-            if taken is None:
-                if not self._tray.wait(for_tasks=not self._feeder.asking):
-                    if self._feeder.exhausted or self._feeder.asking:
-                        return
-                    self._feeder.refill()
-            elif is_error:
-                raise value
-            elif self._feeder.exhausted:
-                yield value
-            else:
-                began = time.monotonic()
-                yield value
-                self._feeder.was_away(time.monotonic() - began)
+
+    def _take(self) -> tuple[Settled | None, bool, Any]:
+        """The next outcome, whether it is an error, and its value; it leaves the tray when it has been rebuilt."""
+        ready = self._tray.ready
+        if not ready:
+            return None, False, None
+        taken = ready[0]
+        try:
+            is_error, value = _rebuild(taken)
+            self._tray.took(taken)
+            return taken, is_error, value
+        except BaseException:
+            if not ready or ready[0] is not taken:
+                self._tray.put_back(taken)
+            raise
 
 
 def _rebuild(settled: Settled) -> tuple[bool, Any]:

@@ -122,7 +122,7 @@ class TaskQueueProxy(QueueProxy):
 
     def join(self, number: int, pid: int, run: str, lease: int) -> bool:
         """Say that ``pid`` is slave ``number`` and holds ``lease`` (0: none); False if this is another master."""
-        return bool(self._callmethod("join", (number, pid, run, lease)))
+        return bool(self._callmethod("join", (number, pid, self._link.count, run, lease)))
 
     def fetch(self, number: int, pid: int, ran: Sequence[tuple[int, int, float]]) -> tuple[Lease, list[int]] | None:
         """A lease and the contexts to forget; None when the master is done.
@@ -130,7 +130,7 @@ class TaskQueueProxy(QueueProxy):
         Waits for some seconds if there is nothing; the lease may be empty.  ``ran``: context, tasks, seconds of the
         last one.
         """
-        found: tuple[Lease, list[int]] | None = self._callmethod("fetch", (number, pid, list(ran)))
+        found: tuple[Lease, list[int]] | None = self._callmethod("fetch", (number, pid, self._link.count, list(ran)))
         return found
 
     def setup_of(self, number: int, context: int) -> wire.Buffer | None:

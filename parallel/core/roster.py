@@ -38,6 +38,7 @@ class SlaveRecord:
         self.due = math.inf  # when it is lost unless it is heard
         self.draining = False  # it was asked to end, and gets no more leases
         self.cut = False  # its agent's connection has ended and not come back
+        self.connection = 0  # which of its process's connections is the current one
         self.call = 0  # counts its connections and calls for tasks, so that a stale one can be told
         self.running = 0  # the task that its last heartbeat named
         self.done = 0  # tasks settled by it

@@ -41,8 +41,11 @@ class TaskQueue:
     def __init__(self, books: Books) -> None:
         self._books = books
 
-    def join(self, number: int, pid: int, run: str, lease: int) -> bool:
-        """Process ``pid`` is slave ``number`` and holds ``lease`` (0: none); False if it means another master."""
+    def join(self, number: int, pid: int, connection: int, run: str, lease: int) -> bool:
+        """Process ``pid`` is slave ``number`` and holds ``lease`` (0: none); False if it means another master.
+
+        ``connection`` counts the connections of this process.
+        """
         books = self._books
         with books.lock:
             slave = books.roster.slaves.get(number)
@@ -54,18 +57,23 @@ class TaskQueue:
             if slave.pid != pid:
                 slave.knows.clear()
                 slave.to_forget.clear()
-            slave.pid, slave.state, slave.call = pid, SlaveState.READY, slave.call + 1
+            slave.pid, slave.state, slave.connection = pid, SlaveState.READY, connection
+            slave.call += 1
             books.stop_waiting(slave)  # a call of an earlier connection may still wait
             books.heard(slave)
             log.info("parallel: %s has joined", str(slave))
             books.wake_readers()
         return True
 
-    def fetch(self, number: int, pid: int, ran: Sequence[tuple[int, int, float]]) -> tuple[Lease, list[int]] | None:
+    def fetch(
+        self, number: int, pid: int, connection: int, ran: Sequence[tuple[int, int, float]]
+    ) -> tuple[Lease, list[int]] | None:
         """A lease and the contexts to forget; None when the master is done.  Waits for `POLL_SECONDS` at most."""
         books = self._books
         with books.lock:
             slave = _slave(books, number, pid)
+            if slave.connection != connection:
+                return _NO_LEASE, []  # read late, from a connection that was replaced: nobody is there to be answered
             slave.call += 1
             call = slave.call
             books.heard(slave)

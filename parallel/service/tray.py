@@ -94,8 +94,14 @@ class Tray:
                     books.readers -= 1
         return None
 
+    def put_back(self, settled: Settled) -> None:
+        """The outcome that was taken last did not reach the user."""
+        self._state.taken -= settled.size
+        self._state.ready.appendleft(settled)
+
     def took(self, settled: Settled) -> None:
-        """A reader has taken this outcome out of `ready`."""
+        """A reader takes this outcome, the first of `ready`."""
+        self._state.ready.popleft()
         self._state.taken += settled.size
         if self.id in self._books.full:
             with self._books.lock:

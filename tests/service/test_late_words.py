@@ -37,7 +37,7 @@ class Master:
     def slave(self) -> int:
         """A slave that has joined."""
         (number,) = self.enlist([None])
-        assert self.tasks.join(number, PID, self.books.run, 0)
+        assert self.tasks.join(number, PID, 1, self.books.run, 0)
         return number
 
     def add(self, count: int = 1) -> None:
@@ -70,7 +70,7 @@ class Fetch:
         eventually(lambda: number in master.books.idle, what="a call that waits")
 
     def _call(self, master: Master, number: int) -> None:
-        self.answer = master.tasks.fetch(number, PID, [])
+        self.answer = master.tasks.fetch(number, PID, 1, [])
 
     def ends(self) -> Any:
         self._thread.join(4)  # less than a fetch waits of itself
@@ -80,11 +80,11 @@ class Fetch:
 def test_a_waiting_call_of_an_old_connection_gets_no_lease_when_its_slave_has_joined_anew(master: Master) -> None:
     number = master.slave()
     stale = Fetch(master, number)
-    assert master.tasks.join(number, PID, master.books.run, 0)
+    assert master.tasks.join(number, PID, 1, master.books.run, 0)
     assert stale.ends() == ((0, [], {}), [])
     master.add()
     assert master.lease_of(number) == []
-    (_, entries, _), _ = master.tasks.fetch(number, PID, [])  # type: ignore[misc]  # it is not None
+    (_, entries, _), _ = master.tasks.fetch(number, PID, 1, [])  # type: ignore[misc]  # it is not None
     assert [entry[0] for entry in entries] == master.lease_of(number) == [1]
 
 
@@ -131,7 +131,7 @@ def test_the_end_of_an_agents_current_connection_cuts_it_off_until_it_is_back(ma
     number = master.slave()
     slave = master.books.roster.slaves[number]
     master.add()
-    master.tasks.fetch(number, PID, [])
+    master.tasks.fetch(number, PID, 1, [])
     master.desk.disconnected(("agent", "a", "reports", 1))
     assert slave.cut and slave.due - slave.heard < RECONNECT_SECONDS + 5
     assert master.books.table.leases[number].deadline == slave.due
@@ -167,9 +167,9 @@ def test_an_order_wakes_the_call_that_waits_for_it(master: Master) -> None:
 def test_a_slot_that_was_closed_while_its_agent_was_out_of_reach_has_ended(master: Master) -> None:
     gone, there = master.enlist([None, None])
     for number in (gone, there):
-        assert master.tasks.join(number, PID + number, master.books.run, 0)
+        assert master.tasks.join(number, PID + number, 1, master.books.run, 0)
     master.add(1)
-    assert master.tasks.fetch(gone, PID + gone, [])
+    assert master.tasks.fetch(gone, PID + gone, 1, [])
     assert master.enlist([there], master.books.run, 2) == [gone, there]
     slaves = master.books.roster.slaves
     assert slaves[gone].state is SlaveState.ENDED and "right after each start" in slaves[gone].end
@@ -197,8 +197,8 @@ def test_an_agent_that_says_hello_again_since_the_answer_was_lost_gets_the_same_
 def test_tasks_handed_back_late_are_not_taken_from_a_newer_lease(master: Master) -> None:
     number = master.slave()
     master.add(1)
-    (old, _, _), _ = master.tasks.fetch(number, PID, [])  # type: ignore[misc]  # it is not None
-    (new, _, _), _ = master.tasks.fetch(number, PID, [])  # type: ignore[misc]
+    (old, _, _), _ = master.tasks.fetch(number, PID, 1, [])  # type: ignore[misc]  # it is not None
+    (new, _, _), _ = master.tasks.fetch(number, PID, 1, [])  # type: ignore[misc]
     assert new != old and master.lease_of(number) == [1]
     master.results.hand_back(number, old, [1])
     assert master.lease_of(number) == [1]
@@ -234,7 +234,7 @@ def test_a_lost_slave_that_asks_for_tasks_is_back(master: Master, caplog: pytest
     thread = threading.Thread(target=wait_for_slaves, daemon=True)
     thread.start()
     begun.wait()
-    (_, entries, _), _ = master.tasks.fetch(number, PID, [])  # type: ignore[misc]  # it is not None
+    (_, entries, _), _ = master.tasks.fetch(number, PID, 1, [])  # type: ignore[misc]  # it is not None
     assert [entry[0] for entry in entries] == [1]
     assert slave.state is SlaveState.READY and "is back" in caplog.text
     thread.join()
@@ -247,3 +247,12 @@ def test_a_lost_slave_without_a_process_is_awaited_when_its_agent_is_heard(maste
     slave.state = SlaveState.LOST
     master.desk.beat("a", [(number, PID, 0)])
     assert slave.state is SlaveState.EXPECTED
+
+
+def test_a_fetch_that_is_read_after_its_connection_was_replaced_takes_no_lease_over(master: Master) -> None:
+    number = master.slave()
+    assert master.tasks.join(number, PID, 2, master.books.run, 0)
+    master.add()
+    (lease, _, _), _ = master.tasks.fetch(number, PID, 2, [])  # type: ignore[misc]  # it is not None
+    assert master.tasks.fetch(number, PID, 1, []) == ((0, [], {}), [])
+    assert lease and master.lease_of(number) == [1]

@@ -151,7 +151,7 @@ def test_key_holders_cannot_use_the_stock_servers_functions(manager: parallel.Ma
 
 
 def test_a_call_that_fails_is_answered_with_its_reason(manager: parallel.Manager) -> None:
-    assert call(manager, "tasks", "fetch", (99, 1, []), {}) == (
+    assert call(manager, "tasks", "fetch", (99, 1, 1, []), {}) == (
         "#ERROR",
         "UnknownSlave: slave 99 with process 1 is not known here",
     )

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import linecache
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -172,3 +174,43 @@ def test_a_shutdown_that_was_interrupted_is_completed_by_the_next(
     assert children() == before and manager.books.closing
     with pytest.raises(parallel.ManagerClosed):
         manager.wait_for_slaves(1)
+
+
+def interrupt_at(count: int) -> Any:
+    """A trace function that raises KeyboardInterrupt at so many lines of the loop over the results."""
+    left = [count]
+
+    def trace(frame: Any, event: str, _: object) -> Any:
+        if not frame.f_code.co_filename.endswith(("parallel/context.py", "parallel/service/tray.py")):
+            return None
+        line = linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip()
+        if event == "line" and line not in ("yield value", "raise value"):  # Python runs no signal handler before these
+            left[0] -= 1
+            if left[0] == 0:
+                raise KeyboardInterrupt
+        return trace
+
+    return trace
+
+
+def test_an_interrupt_at_whatever_line_of_the_loop_loses_nothing(make: Make) -> None:
+    context = make().get_context()
+    interrupted = 0
+    for count in range(1, 45):
+        for number in range(2):
+            context.add_task(functools.partial(tasks.give, (count, number)))
+        results = context.get_results_unordered()
+        eventually(lambda: len(context._tray.ready) == 2)
+        seen = []
+        before = sys.gettrace()
+        sys.settrace(interrupt_at(count))
+        try:
+            seen.append(next(results))
+        except KeyboardInterrupt:
+            interrupted += 1
+        finally:
+            sys.settrace(before)
+        del results
+        seen.extend(context.get_results_unordered())
+        assert sorted(seen) == [(count, 0), (count, 1)]
+    assert interrupted > 10
