@@ -94,6 +94,11 @@ class Roster:
         slave = self.slaves[number] = SlaveRecord(number, name, agent, output)
         return slave
 
+    def move(self, slave: SlaveRecord, agent: str) -> None:
+        """The slave's agent is gone, and another one is on its way, which will start its process anew."""
+        self.agents.setdefault(agent, AgentRecord(agent))
+        slave.agent, slave.state, slave.pid, slave.due, slave.cut = agent, SlaveState.EXPECTED, 0, math.inf, False
+
     def of_agent(self, agent: str) -> list[SlaveRecord]:
         """The slaves of one agent."""
         return [slave for slave in self.slaves.values() if slave.agent == agent]

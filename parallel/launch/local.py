@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import tempfile
 import threading
-from typing import Callable
+from typing import IO, Callable
 
-from ..service.ends import describe_exit
+from ..service.ends import describe_exit, last_lines
 from .base import Slave
 from .job import Job
 
@@ -26,21 +27,29 @@ class LocalAgent:
 
     def start(self, job: Job) -> None:
         """Start the agent.  Raises OSError if there is no such program."""
-        with open(job.output or os.devnull, "ab") as output:
+        # without an output file its own words are kept, to be told if it ends
+        output = open(job.output, "ab") if job.output else tempfile.TemporaryFile()  # noqa: SIM115 - closed below
+        try:
             # a session of its own: Ctrl-C in the terminal is for the master, which then ends its slaves in good order
             self._process = subprocess.Popen(
                 job.command, stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
             )
+        except BaseException:
+            output.close()
+            raise
         assert self._process.stdin is not None
         try:
             self._process.stdin.write(job.stdin)
             self._process.stdin.close()
         except BrokenPipeError:
             pass  # it has ended already, and the thread below tells how
-        threading.Thread(target=self._watch, args=(self._process,), daemon=True, name="parallel local agent").start()
+        arguments = (self._process, output, job.output)
+        threading.Thread(target=self._watch, args=arguments, daemon=True, name="parallel local agent").start()
 
-    def _watch(self, process: subprocess.Popen[bytes]) -> None:
-        self._on_end(describe_exit(process.wait()))
+    def _watch(self, process: subprocess.Popen[bytes], output: IO[bytes], path: str | None) -> None:
+        end = describe_exit(process.wait())
+        with output:
+            self._on_end(end if path else end + last_lines(output, "; its last words"))
 
     def stop(self, grace: float) -> None:
         """Wait up to ``grace`` seconds for it to end, then kill it; its runners end with it."""

@@ -21,6 +21,8 @@ from .local import LocalAgent, LocalSlave
 
 _POLL_SECONDS = 1.0  # between two questions to a launcher how its slave is
 _EVER = 1e9  # seconds that a local slave program looks for its master, which may be busy or stopped, ...
+_SOON = 5.0  # seconds of life below which a local agent "died soon", ...
+_TRIES = 5  # ... and after so many such deaths in a row no other one is started
 _LOCAL_REFUSED = 3.0  # ... unless nobody listens there any more
 
 
@@ -43,18 +45,24 @@ class Plan:
             return None
         return os.path.abspath(self.output % number if "%" in self.output else self.output)
 
-    def job(self, agent: str, numbers: Sequence[int], local: bool, wait: float) -> Job:
+    def make_output(self, number: int) -> None:
+        """Make a slave's output file, empty.  Raises `InputError` if it cannot be written."""
+        path = self.output_of(number)
+        if path is not None:
+            _make_empty(path)
+
+    def job(self, agent: str, numbers: Sequence[int], local: bool, wait: float, fresh: bool = True) -> Job:
         """The job that brings the slaves ``numbers`` under one agent, which looks for the master for ``wait`` seconds.
 
-        Makes their output files anew; raises `InputError` if one cannot be written.
+        Makes their output files anew if ``fresh``; raises `InputError` if one cannot be written.
         """
-        slots = [(number, self.output_of(number)) for number in numbers]
-        for _, path in slots:
-            if path is not None:
-                _make_empty(path)
+        if fresh:
+            for number in numbers:
+                self.make_output(number)
+        slots = [(number, self.output_of(number) or os.devnull) for number in numbers]
         refused = _LOCAL_REFUSED if local else wait
         orders = slave_orders(agent, self.addresses(local), self.key, slots, wait, refused, stays=local)
-        return Job(slave_command(self.python, self.root), orders, tuple(numbers), slots[0][1])
+        return Job(slave_command(self.python, self.root), orders, tuple(numbers), self.output_of(numbers[0]))
 
 
 class Yard:
@@ -73,6 +81,7 @@ class Yard:
         self._watched: dict[int, tuple[Slave, str, float]] = {}  # number: slave, agent id, when it was started
         self._local: LocalAgent | None = None
         self._local_id = uuid.uuid4().hex
+        self._local_started, self._local_deaths = 0.0, 0
         self._stop_event = threading.Event()
         self._watcher: threading.Thread | None = None
 
@@ -168,21 +177,33 @@ class Yard:
     def _start_local(self, slaves: Sequence[tuple[int, str]]) -> None:
         if self._local is not None:
             for number, agent in slaves:
-                path = self._plan.output_of(number)
-                if path is not None:
-                    _make_empty(path)
+                self._plan.make_output(number)
                 with self._books.lock:
+                    path = self._plan.output_of(number) or os.devnull
                     self._books.order(agent, ("start", number, path))
             return
+        self._start_local_agent([number for number, _ in slaves], fresh=True)
+
+    def _start_local_agent(self, numbers: Sequence[int], fresh: bool) -> None:
         agent = self._local_id
         local = LocalAgent(lambda why: self._local_ended(agent, why))
-        local.start(self._plan.job(agent, [number for number, _ in slaves], local=True, wait=_EVER))
-        self._local = local
+        local.start(self._plan.job(agent, numbers, local=True, wait=_EVER, fresh=fresh))
+        self._local, self._local_started = local, time.monotonic()
 
     def _local_ended(self, agent: str, why: str) -> None:
+        """The local agent is gone.  Its slaves get another one, unless agents die soon again and again."""
         with self._lock:
+            soon = time.monotonic() - self._local_started < _SOON
+            self._local_deaths = self._local_deaths + 1 if soon else 1
             self._local, self._local_id = None, uuid.uuid4().hex
-        self._desk.agent_ended(agent, why)
+            again = self._local_deaths < _TRIES and not self._stop_event.is_set()
+            numbers = self._desk.agent_ended(agent, why, self._local_id if again else None)
+            if numbers:
+                slaves = [(number, self._local_id) for number in numbers]
+                try:
+                    self._try(slaves, functools.partial(self._start_local_agent, numbers, fresh=False))
+                except Exception as error:
+                    log.warning("parallel: the local slaves cannot be started again: %s", error)
 
     def _watch(self, connect_timeout: float) -> None:
         """Ask the launchers how their slaves are, until the yard stops."""

@@ -154,17 +154,26 @@ class AgentDesk:
 
     # -- not for slaves
 
-    def agent_ended(self, agent: str, why: str) -> None:
-        """A launcher saw the slave program end: its slaves are no more."""
+    def agent_ended(self, agent: str, why: str, successor: str | None = None) -> list[int]:
+        """A launcher saw the slave program end: its slaves are no more.
+
+        If it had enlisted they move to the agent ``successor``, where one is named; returns the numbers of these.
+        """
         books = self._books
         with books.lock:
             slaves = [slave for slave in books.roster.of_agent(agent) if slave.state is not SlaveState.ENDED]
         last_words = {slave.number: self._last_words(slave.number) for slave in slaves}
+        moved: list[int] = []
         with books.lock:
-            for slave in slaves:
-                if not books.closing:
-                    books.lose(slave, slave.running, f"its agent ended: {why}", last_words[slave.number])
+            came = books.roster.agents[agent].enlisted
+            for slave in slaves if not books.closing else ():
+                books.lose(slave, slave.running, f"its agent ended: {why}", last_words[slave.number])
+                if successor is not None and came and not slave.draining:
+                    books.roster.move(slave, successor)
+                    moved.append(slave.number)
+                else:
                     books.end(slave, why + last_words[slave.number])
+        return moved
 
     def disconnected(self, role: Sequence[Any]) -> None:
         """A connection ended: if it was an agent's and it does not come back soon, its slaves are lost."""

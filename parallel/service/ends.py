@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from typing import IO
 
 _MEANING = {
     "SIGKILL": "perhaps out of memory",
@@ -31,18 +32,20 @@ def describe_exit(code: int | None) -> str:
     return f"it was killed by {name}" + (f", {meaning}" if meaning else "")
 
 
-def tail(path: str | None, lines: int = 10, most: int = 4096) -> str:
+def tail(path: str | None) -> str:
     """The last lines of an output file, indented, or '' if there is nothing to show."""
     if not path:
         return ""
     try:
         with open(path, "rb") as file:
-            file.seek(0, os.SEEK_END)
-            file.seek(max(0, file.tell() - most))
-            text = file.read().decode(errors="replace")
+            return last_lines(file, f"; the end of {path}")
     except OSError:
         return ""
-    last = text.rstrip().splitlines()[-lines:]
-    if not last:
-        return ""
-    return f"; the end of {path}:\n" + "\n".join(f"    | {line}" for line in last)
+
+
+def last_lines(file: IO[bytes], title: str, lines: int = 10, most: int = 4096) -> str:
+    """The same of an open file, under a title."""
+    file.seek(0, os.SEEK_END)
+    file.seek(max(0, file.tell() - most))
+    last = file.read().decode(errors="replace").rstrip().splitlines()[-lines:]
+    return f"{title}:\n" + "\n".join(f"    | {line}" for line in last) if last else ""

@@ -310,3 +310,8 @@ def fail_times(log: str, times: int) -> str:
     if count <= times:
         raise ValueError(f"failure {count}")
     return "done"
+
+
+def say_and_wait(text: str, path: str) -> int:
+    print(text)
+    return wait_for(path)
