@@ -113,7 +113,10 @@ class Connection:
 
     def close(self) -> None:
         """Close the socket."""
-        self._sock.close()
+        try:
+            self._sock.close()
+        except OSError:
+            pass  # a task has closed all descriptors of its process, this one among them
 
     def shut(self) -> None:
         """Wake whoever waits on this connection, in whatever thread: its ``recv`` raises EOFError."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import socket
 import struct
@@ -148,3 +149,11 @@ def test_the_options_that_every_connection_needs() -> None:
         if hasattr(socket, "TCP_USER_TIMEOUT"):
             assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 8000
         server.accept()[0].close()
+
+
+def test_a_connection_whose_descriptor_was_closed_behind_its_back_can_be_closed() -> None:
+    near, far = socket.socketpair()
+    connection = wire.Connection(near)
+    os.close(near.fileno())
+    connection.close()
+    far.close()
