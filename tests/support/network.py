@@ -52,6 +52,34 @@ class TwoHosts:
         """What to put before a command to run it on a host."""
         return ("ip", "netns", "exec", self.names[host])
 
+    def add_blind_network(self) -> None:
+        """Give the master an address in a network that the slave's packets never come back from."""
+        for place, name in enumerate(self.names.values(), 1):  # on each host a cable that leads nowhere
+            _run("ip", "-n", name, "link", "add", "blind0", "type", "veth", "peer", "name", "blind1")
+            _run("ip", "-n", name, "addr", "add", f"10.213.99.{place}/24", "dev", "blind0")
+            for end in ("blind0", "blind1"):
+                _run("ip", "-n", name, "link", "set", end, "up")
+
     def cable(self, up: bool) -> None:
         """Pull the cable, or plug it in again."""
         _run("ip", "-n", self.names["slave"], "link", "set", "eth0", "up" if up else "down")
+
+
+class Firewall:
+    """Rules of one host of `TwoHosts`, taken away one by one or with the host."""
+
+    def __init__(self, hosts: TwoHosts, host: str) -> None:
+        self._on = hosts.on(host)
+
+    @staticmethod
+    def possible() -> bool:
+        """Whether there is a program to make rules with."""
+        return shutil.which("iptables") is not None
+
+    def add(self, *rule: str) -> None:
+        """Such as ``INPUT -p tcp --dport 5757 -j DROP``."""
+        _run(*self._on, "iptables", "-I", *rule)
+
+    def remove(self, *rule: str) -> None:
+        """Take a rule away that was added."""
+        _run(*self._on, "iptables", "-D", *rule)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import locale
 import mmap
@@ -117,20 +116,6 @@ def write_much() -> str:
     for _ in range(200 * 1024):
         print(block)
     return "rude"
-
-
-def overflow_the_stack() -> NoReturn:
-    """Of the process, below the interpreter: it dies of SIGSEGV."""
-    callback = ctypes.CFUNCTYPE(None)
-    held: list[Any] = []
-    sys.setrecursionlimit(10**9)
-
-    def deeper() -> None:
-        held[0]()
-
-    held.append(callback(deeper))
-    held[0]()
-    raise AssertionError("still alive")
 
 
 def take_all_memory(procs: str) -> NoReturn:

@@ -326,3 +326,18 @@ def kill_parent_once(path: str, signum: int) -> str:
     os.kill(os.getppid(), signum)
     threading.Event().wait(60)
     raise AssertionError("still alive")
+
+
+def log_line(log: str) -> None:
+    with Path(log).open("a") as lines:
+        lines.write(f"{os.getpid()}\n")
+
+
+def blob_logged(log: str, size: int) -> bytes:
+    log_line(log)
+    return bytes(size)
+
+
+def length_logged(log: str, data: bytes) -> int:
+    log_line(log)
+    return len(data)

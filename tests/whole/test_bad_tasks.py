@@ -79,14 +79,6 @@ def test_a_task_that_explodes_when_it_is_rebuilt(make: Make, kind: type[BaseExce
     assert manager.slaves[0].pid == pid
 
 
-def test_a_stack_that_overflows(make: Make) -> None:
-    context = make(1, max_attempts=1).get_context()
-    context.add_task(rude.overflow_the_stack)
-    with pytest.raises(parallel.TaskGivenUp, match="it was killed by SIGSEGV, a crash in compiled code"):
-        list(context.get_results_unordered())
-    works(context)
-
-
 @pytest.fixture
 def small_group() -> Iterator[str]:
     """The file by which a process joins a control group of 50 MB."""
