@@ -98,3 +98,14 @@ def test_every_public_name_has_a_docstring() -> None:
 
     for public in parallel.__all__:
         assert getattr(parallel, public).__doc__, public
+
+
+@pytest.mark.parametrize("path", LIBRARY, ids=name)
+def test_only_monotonic_time_counts(path: Path) -> None:
+    """A clock that jumps changes nothing."""
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            called = f"{node.value.id}.{node.attr}"
+            assert called not in ("time.time", "time.time_ns", "datetime.now", "datetime.today"), f"line {node.lineno}"
+        if isinstance(node, ast.ImportFrom):
+            assert node.module != "datetime", f"line {node.lineno}"

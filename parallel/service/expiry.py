@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import select
+import socket
 import threading
 import time
 
@@ -19,18 +21,25 @@ class ExpiryTimer(threading.Thread):
     def __init__(self, books: Books) -> None:
         super().__init__(name="parallel expiry timer", daemon=True)
         self._books = books
-        self._stop_event = threading.Event()
+        # select counts in monotonic time; before CPython 3.11 Event.wait does not, and a clock that is set back by a
+        # day would keep it for a day (bpo-41710)
+        self._ear, self._bell = socket.socketpair()
 
     def stop(self) -> None:
-        """End the thread soon."""
-        self._stop_event.set()
+        """End the thread soon.  May be called twice."""
+        try:
+            self._bell.send(b"!")
+        except OSError:
+            pass  # it has ended already
 
     def run(self) -> None:
         """The thread's body."""
         while True:
             interval = min(_LONGEST_TICK, self._books.table.term / _TICKS_PER_LEASE)
             planned = time.monotonic() + interval
-            if self._stop_event.wait(interval):
+            if select.select([self._ear], [], [], interval)[0]:
+                self._ear.close()
+                self._bell.close()
                 return
             now = time.monotonic()
             try:

@@ -341,3 +341,7 @@ def blob_logged(log: str, size: int) -> bytes:
 def length_logged(log: str, data: bytes) -> int:
     log_line(log)
     return len(data)
+
+
+def give_both(first: object, second: object) -> tuple[object, object]:
+    return first, second
