@@ -62,7 +62,10 @@ class Door(threading.Thread):
         """End the thread and hang up on strangers; the listeners are the caller's to close.  May be called twice."""
         if self.is_alive() and not self._closing:
             self._closing = True
-            self._bell_push.send(b"!")
+            try:
+                self._bell_push.send(b"!")
+            except OSError:
+                pass  # somebody came just now, and the thread woke, saw that it is over and has ended already
         self.join()
 
     def sockets(self) -> Sequence[socket.socket]:

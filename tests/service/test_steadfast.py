@@ -96,6 +96,32 @@ def test_a_door_may_be_closed_twice() -> None:
         assert not door.is_alive()
 
 
+class LateBell:
+    """Rings only when the thread has noticed by itself that it is over, and has closed the bell."""
+
+    def __init__(self, door: Door, address: tuple[str, int], bell: socket.socket) -> None:
+        self._door, self._address, self._bell = door, address, bell
+
+    def send(self, data: bytes) -> int:
+        with socket.create_connection(self._address):
+            self._door.join(5)
+        return self._bell.send(data)
+
+    def close(self) -> None:
+        self._bell.close()
+
+
+def test_a_door_may_be_closed_while_somebody_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        door = Door([listener], KEY, lambda sock, peer: None)
+        door.start()
+        with socket.create_connection(listener.getsockname()) as sock:
+            sock.recv(1)  # it listens
+        monkeypatch.setattr(door, "_bell_push", LateBell(door, listener.getsockname(), door._bell_push))
+        door.close()
+    assert not door.is_alive()
+
+
 def slaves_of(books: Books) -> Callable[[], list[parallel.SlaveInfo]]:
     """`Manager.slaves` of a manager with these books."""
     getter: Any = parallel.Manager.slaves
