@@ -41,6 +41,8 @@ from .errors import (
 from .launch.base import Slave, SlaveArray
 from .launch.job import Job
 from .launch.local import LocalSlave
+from .launch.sge import SGEQsubSlaveArray
+from .launch.slurm import SlurmSlaveArray
 from .manager import Manager, SlaveInfo
 
 __all__ = [
@@ -56,9 +58,11 @@ __all__ = [
     "NoMoreSlavesError",
     "RemoteError",
     "ResultError",
+    "SGEQsubSlaveArray",
     "Slave",
     "SlaveArray",
     "SlaveInfo",
+    "SlurmSlaveArray",
     "TaskGivenUp",
     "TaskTimeout",
     "UnpicklableError",

@@ -24,7 +24,8 @@ from .context import Context
 from .errors import InputError, InputTypeError, ManagerClosed, NoMoreSlavesError
 from .launch.base import Slave, SlaveArray
 from .launch.job import join_command
-from .launch.yard import Plan, Yard
+from .launch.plan import Plan
+from .launch.yard import Yard
 from .service import status
 from .service.books import Books, log
 from .service.desk import AgentDesk
@@ -161,21 +162,21 @@ class Manager:
         """
         self._check_open()
         members = slave.slaves if isinstance(slave, SlaveArray) else [slave]
-        for number in [self._number_of(one) for one in members]:
+        for number in [number for one in members for number in self._numbers_of(one)]:
             if not self._yard.withdraw(number):
                 with self.books.lock:
                     record = self.books.roster.slaves[number]
-                    record.draining = True
+                    record.draining = record.dismissed = True
                     self.books.stop_waiting(record)
                     self.books.order(record.agent, ("drain", number, _EVER if grace is None else grace))
 
-    def _number_of(self, slave: object) -> int:
+    def _numbers_of(self, slave: object) -> list[int]:
         number = slave.number if isinstance(slave, SlaveInfo) else slave
-        if isinstance(slave, Slave):
-            number = self._yard.number_of(slave)
-        if not isinstance(number, int) or number not in self.books.roster.slaves:
+        numbers = self._yard.numbers_of(slave) if isinstance(slave, Slave) else [number]
+        known = [one for one in numbers if isinstance(one, int) and one in self.books.roster.slaves]
+        if not known:
             raise InputError(f"this manager has no slave {slave!r}; its slaves are in manager.slaves")
-        return number
+        return known
 
     @property
     def slaves(self) -> list[SlaveInfo]:

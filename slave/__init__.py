@@ -14,6 +14,7 @@ runner ended, and starts a new one.
     home.py       the master's sys.path, folder    outcome.py    a value or a failure, as data
                   and script, as seen from here    pickling.py   why something cannot be pickled
     keys.py       where the key is found           errors.py     every way this program fails, with its exit code
+    ferry.py      a slave program that came over a pipe: ssh, docker run -i
 
 This package needs the standard library only and imports nothing of ``parallel``, so that it can travel alone.
 """

@@ -21,7 +21,7 @@ from typing import Any, Callable, NamedTuple
 
 from .crew import Crew, Slot
 from .dial import Address
-from .errors import Incompatible, MasterGone, ProtocolError, Unreachable
+from .errors import Incompatible, MasterFinished, MasterGone, ProtocolError, Unreachable
 from .link import AgentDeskProxy, CallFailed, Link
 from .runner import Assignment, Closable
 from .signals import Quit, Signals
@@ -90,6 +90,8 @@ class Agent:
             welcome = self._desk.enlist(card)
         except CallFailed as error:
             raise Incompatible(f"the master refused this slave: {error}") from None
+        if welcome["done"]:
+            raise MasterFinished("the master has finished")
         if self._welcome and welcome["run"] != self._welcome["run"]:
             raise MasterGone("the master has gone, and another one listens in its place")
         self._orders.connect()

@@ -13,7 +13,7 @@ from typing import NoReturn
 
 from .agent import Agent, Post
 from .dial import format_address, parse_address
-from .errors import MasterGone, SlaveError, Unreachable
+from .errors import MasterFinished, MasterGone, SlaveError, Unreachable
 from .keys import find_key
 from .search import look_for_master
 from .signals import Quit
@@ -51,6 +51,9 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         log.info("ended by Ctrl-C")
         return 128 + signal.SIGINT
+    except MasterFinished as error:
+        log.info("%s", error)
+        return error.exit_code
     except SlaveError as error:
         log.error("%s", error)
         return error.exit_code
@@ -107,7 +110,7 @@ def _serve_by_hand(options: argparse.Namespace) -> int:
         post = Post(uuid.uuid4().hex, options.address, key, [(None, None)] * options.runners, options.grace)
         try:
             _serve(look_for_master(post, wait), f"{options.runners} runners for the master at {names}")
-        except MasterGone as error:
+        except (MasterFinished, MasterGone) as error:
             if not options.keep:
                 raise
             log.warning("%s", error)
@@ -125,7 +128,13 @@ def _serve_launched() -> int:
     addresses = [(str(host), int(port)) for host, port in order["addresses"]]
     slots = [(number, output) for number, output in order["slots"]]
     post = Post(order["agent"], addresses, bytes.fromhex(order["key"]), slots, stays=order["stays"])
-    _serve(look_for_master(post, order["wait"], order["wait_refused"]), f"{len(slots)} runners")
+    try:
+        agent = look_for_master(post, order["wait"], order["wait_refused"])
+    except Unreachable as error:
+        if not error.others:  # a job that the queue starts when the run is over has not failed
+            raise MasterFinished(f"the master has finished: nobody listens there any more ({error})") from None
+        raise
+    _serve(agent, f"{len(slots)} runners")
     return 0
 
 

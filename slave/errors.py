@@ -35,6 +35,12 @@ class Unreachable(SlaveError):
         self.refused, self.others = frozenset(refused), others
 
 
+class MasterFinished(SlaveError):
+    """The master is done, or was done before this slave found it: nothing is wrong."""
+
+    exit_code = 0
+
+
 class MasterGone(SlaveError):
     """The master was there and vanished without saying goodbye.
 

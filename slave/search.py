@@ -44,5 +44,6 @@ def _as_slave_error(error: BaseException, post: Post) -> BaseException:
         return error
     if isinstance(error, (Unreachable, OSError, EOFError)):
         names = ", ".join(format_address(address) for address in post.addresses)
-        return Unreachable(f"cannot reach the master at {names}: {error}")
+        refused, others = (error.refused, error.others) if isinstance(error, Unreachable) else ((), True)
+        return Unreachable(f"cannot reach the master at {names}: {error}", refused, others)
     return error

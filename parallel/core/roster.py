@@ -41,12 +41,21 @@ class SlaveRecord:
         self.connection = 0  # which of its process's connections is the current one
         self.call = 0  # counts its connections and calls for tasks, so that a stale one can be told
         self.running = 0  # the task that its last heartbeat named
+        self.launched = False  # its launcher will say when it has ended for good: its engine may start it again
+        self.preemptible = False  # its engine may end it at any moment, for which no task is to blame
+        self.dismissed = False  # the user had it removed
+        self.doing = ""  # what its launcher says that it does, while it is not connected
+        self.parting = ""  # why it left, as long as its launcher has not said that this was the end
         self.done = 0  # tasks settled by it
         self.barred: set[int] = set()  # contexts whose setup failed on it
         self.knows: set[int] = set()  # contexts that its process may have set up
         self.to_forget: list[int] = []  # contexts that are gone and that it has not been told of
         self._text, self._text_of = f"slave {number} ({name})", ("", 0)
         self.end = ""  # how it ended, or how its last process did
+
+    def rename(self, name: str) -> None:
+        """Its launcher knows better now what and where it is."""
+        self.name, self._text, self._text_of = name, f"slave {self.number} ({name})", ("", 0)
 
     def __str__(self) -> str:
         if self._text_of != (self.host, self.pid):  # made once for each process: every result names its slave
@@ -55,6 +64,11 @@ class SlaveRecord:
             where = f" on {self.host}{pid}" if self.host else ""
             self._text = f"slave {self.number} ({self.name}{where})"
         return self._text
+
+    @property
+    def suspect(self) -> int:
+        """The task to blame if it vanishes now; 0 for none."""
+        return 0 if self.preemptible else self.running
 
     @property
     def alive(self) -> bool:
@@ -97,7 +111,13 @@ class Roster:
     def move(self, slave: SlaveRecord, agent: str) -> None:
         """The slave's agent is gone, and another one is on its way, which will start its process anew."""
         self.agents.setdefault(agent, AgentRecord(agent))
-        slave.agent, slave.state, slave.pid, slave.due, slave.cut = agent, SlaveState.EXPECTED, 0, math.inf, False
+        slave.agent = agent
+        self.expect_again(slave)
+
+    def expect_again(self, slave: SlaveRecord) -> None:
+        """The slave's processes are gone, and others may be on their way."""
+        slave.state, slave.host, slave.pid = SlaveState.EXPECTED, "", 0
+        slave.due, slave.cut, slave.draining = math.inf, False, slave.dismissed
 
     def of_agent(self, agent: str) -> list[SlaveRecord]:
         """The slaves of one agent."""

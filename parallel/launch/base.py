@@ -1,22 +1,39 @@
 """Slave and SlaveArray: the bases from which a way to start slaves is derived.
 
-A way to start slaves is three verbs.  All three are called by one thread at a time and should not block for long.
+A way to start slaves is three verbs: start, poll, stop.  All three are called by one thread at a time and should not
+block for long.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from .folder import RunFolder
 from .job import Job
 
 
+class TryAgain(Exception):
+    """Raised by ``start``: it cannot be done just now, but maybe soon (a queue does not answer); it is tried again."""
+
+
 class Slave:
-    """One slave.  Derive from it, and define `start`, `poll` and `stop`; ``repr`` stands in every message about it."""
+    """One slave, or several of one machine.
+
+    Derive from it, and define `start`, `poll` and `stop`; ``repr`` stands in every message about it.
+    """
+
+    runners: int | None = 1  # how many slaves it brings; None: as many as the CPUs that it may use there
+    preemptible = False  # whether an engine may end it at any moment, for which no task is to blame
+    doing = ""  # what it does before it is connected, in words; a launcher's poll may update it
+
+    def check(self) -> None:
+        """Called by `Manager.add_slave`.  Raise `InputError` if it is known already that it cannot be started."""
 
     def start(self, job: Job) -> None:
         """Start ``job.command`` somewhere, feed it ``job.stdin``, send its output to ``job.output``.
 
-        Raise any exception if that cannot be done: it reaches the user.
+        Raise `TryAgain` if it cannot be done just now, and any other exception if it cannot be done: that reaches the
+        user.
         """
         raise TypeError(f"{type(self).__name__} must define start(job): see parallel.Slave")
 
@@ -33,10 +50,43 @@ class Slave:
 
 
 class SlaveArray:
-    """Several slaves that are added at once.  ``slaves`` lists them."""
+    """Several slaves that are added at once.  ``slaves`` lists them.
+
+    Derive from it, and set ``together``, to start, ask and stop them by one command; as it is, each goes by itself.
+    """
+
+    together = False
+    run_folder: RunFolder | None = None  # for files that the slaves' machines see; the manager sets it
+    urgent = False  # some of them were connected and are not heard any more: the next poll had better know more
 
     def __init__(self, slaves: Sequence[Slave]) -> None:
         self.slaves = list(slaves)
 
+    def check(self) -> None:
+        """See `Slave.check`."""
+        for slave in self.slaves:
+            slave.check()
+
+    def start(self, jobs: Sequence[Job]) -> None:
+        """Start them all; ``jobs`` are in the order of `slaves`.  Raise as `Slave.start`."""
+        for slave, job in zip(self.slaves, jobs):
+            slave.start(job)
+
+    def poll(self) -> list[str | None]:
+        """For each slave what its ``poll`` would say.  Called about once a second; also for slaves that have ended."""
+        return [_how(slave) for slave in self.slaves]
+
+    def stop(self, slaves: Sequence[Slave]) -> None:
+        """End some of them, which have not ended."""
+        for slave in slaves:
+            slave.stop()
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.slaves!r})"
+
+
+def _how(slave: Slave) -> str | None:
+    try:
+        return slave.poll()
+    except Exception as error:
+        return f"its launcher cannot say how it is: {type(error).__name__}: {error}"

@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, Callable, NamedTuple
 
 # "python -c" puts '' at the front of sys.path; a file named socket.py in the working directory must not break the slave
 _BOOTSTRAP = "import sys; sys.path = [{root!r}] + [p for p in sys.path if p]; from slave.__main__ import run; run()"
@@ -19,13 +20,21 @@ _BOOTSTRAP = "import sys; sys.path = [{root!r}] + [p for p in sys.path if p]; fr
 class Job(NamedTuple):
     """One slave program to run: ``command`` (an argument vector), fed ``stdin``, with its output in ``output``.
 
-    ``numbers`` are the slaves that it brings.
+    ``numbers`` are the slaves that it brings.  For a launcher that makes a command of its own: ``python``, as it was
+    given to the manager; ``orders``, what ``stdin`` says; ``output_of``, by a slave's place in it (0: the first of
+    ``numbers``) the name of its output file, also if there are more slaves than numbers.
     """
 
     command: tuple[str, ...]
     stdin: bytes
     numbers: tuple[int, ...]
     output: str | None
+    python: str | None = None
+    orders: Mapping[str, Any] = MappingProxyType({})
+    output_of: Callable[[int], str | None] = lambda place: None
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(numbers={self.numbers!r}, output={self.output!r})"  # the rest holds the key
 
 
 def slave_command(python: str | None, root: str) -> tuple[str, ...]:
@@ -47,14 +56,18 @@ def slave_orders(
     wait: float,
     wait_refused: float,
     stays: bool,
-) -> bytes:
-    """One line for the slave program's stdin: who it is, where the master is, the key.
+) -> dict[str, Any]:
+    """What the slave program is told: who it is, where the master is, the key.
 
     ``wait``: how many seconds to look for the master; ``wait_refused``: the same if its machine refuses connections.
     ``stays``: whether it waits for new slaves when it has none any more.
     """
     where = {"addresses": list(addresses), "key": key.hex(), "wait": wait, "wait_refused": wait_refused}
-    orders = {"agent": agent, "slots": list(slots), "stays": stays, **where}
+    return {"agent": agent, "slots": list(slots), "stays": stays, **where}
+
+
+def as_line(orders: Mapping[str, Any]) -> bytes:
+    """The same as one line for its stdin."""
     return json.dumps(orders).encode() + b"\n"
 
 

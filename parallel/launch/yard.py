@@ -10,66 +10,25 @@ import uuid
 from collections.abc import Sequence
 from typing import Callable
 
-from slave.dial import Address
-
 from ..errors import InputError, InputTypeError
 from ..service.books import Books, log
 from ..service.desk import AgentDesk
 from .base import Slave, SlaveArray
-from .job import Job, slave_command, slave_orders
+from .folder import RunFolder
+from .group import Group, Member
 from .local import LocalAgent, LocalSlave
+from .plan import Plan
 
 _POLL_SECONDS = 1.0  # between two questions to a launcher how its slave is
-_EVER = 1e9  # seconds that a local slave program looks for its master, which may be busy or stopped, ...
+_CLOSE_SECONDS = 0.05  # the same when they have been told to end
 _SOON = 5.0  # seconds of life below which a local agent "died soon", ...
 _TRIES = 5  # ... and after so many such deaths in a row no other one is started
-_LOCAL_REFUSED = 3.0  # ... unless nobody listens there any more
-
-
-class Plan:
-    """How one manager launches: what all its jobs have in common."""
-
-    def __init__(
-        self,
-        python: str | None,
-        root: str,
-        key: bytes,
-        output: str | None,
-        addresses: Callable[[bool], Sequence[Address]],  # of the master, given whether the slave is local
-    ) -> None:
-        self.python, self.root, self.key, self.output, self.addresses = python, root, key, output, addresses
-
-    def output_of(self, number: int) -> str | None:
-        """The path of a slave's output file."""
-        if self.output is None:
-            return None
-        return os.path.abspath(self.output % number if "%" in self.output else self.output)
-
-    def make_output(self, number: int) -> None:
-        """Make a slave's output file, empty.  Raises `InputError` if it cannot be written."""
-        path = self.output_of(number)
-        if path is not None:
-            _make_empty(path)
-
-    def job(self, agent: str, numbers: Sequence[int], local: bool, wait: float, fresh: bool = True) -> Job:
-        """The job that brings the slaves ``numbers`` under one agent, which looks for the master for ``wait`` seconds.
-
-        Makes their output files anew if ``fresh``; raises `InputError` if one cannot be written.
-        """
-        if fresh:
-            for number in numbers:
-                self.make_output(number)
-        slots = [(number, self.output_of(number) or os.devnull) for number in numbers]
-        refused = _LOCAL_REFUSED if local else wait
-        orders = slave_orders(agent, self.addresses(local), self.key, slots, wait, refused, stays=local)
-        return Job(slave_command(self.python, self.root), orders, tuple(numbers), self.output_of(numbers[0]))
 
 
 class Yard:
     """See the module's text.
 
-    ``_lock`` guards what was added and started; the books' lock
-    may be taken inside it, never the reverse.
+    ``_lock`` guards what was added and started; the books' lock may be taken inside it, never the reverse.
     """
 
     def __init__(self, books: Books, desk: AgentDesk, plan: Plan) -> None:
@@ -77,54 +36,79 @@ class Yard:
         self._lock = threading.Lock()
         self._known: list[Slave | SlaveArray] = []
         self._numbers: dict[int, Slave] = {}
-        self._to_start: list[tuple[int, Slave, str]] = []  # number, slave, agent id
-        self._watched: dict[int, tuple[Slave, str, float]] = {}  # number: slave, agent id, when it was started
+        self._local_to_start: list[int] = []
+        self._groups_to_start: list[Group] = []
+        self._groups: list[Group] = []  # started
+        self._folder = RunFolder()
         self._local: LocalAgent | None = None
         self._local_id = uuid.uuid4().hex
         self._local_started, self._local_deaths = 0.0, 0
         self._stop_event = threading.Event()
         self._watcher: threading.Thread | None = None
+        books.output_of = plan.output_of
 
     def add(self, slave: Slave | SlaveArray) -> None:
         """Give each slave its number.  Raises `InputTypeError`, and `InputError` for the same object twice."""
-        slaves = _members(slave)
-        new: list[Slave | SlaveArray] = [slave, *slaves] if isinstance(slave, SlaveArray) else [*slaves]
-        names = [repr(one) for one in slaves]
+        members = _members(slave)
+        new: list[Slave | SlaveArray] = [slave, *members] if isinstance(slave, SlaveArray) else [*members]
+        slave.check()
+        counts = [1 if one.runners is None else one.runners for one in members]
+        names = [repr(one) for one in members]
         with self._lock:
             for place, one in enumerate(new):
                 if any(one is known for known in [*self._known, *new[:place]]):
                     raise InputError(f"{one!r} was added before; make a new one for each slave")
-            launched = sum(isinstance(known, Slave) for known in self._known)
-            if self._plan.output is not None and launched + len(slaves) > 1:
-                _check_pattern(self._plan.output)
+            if len(self._numbers) + sum(counts) > 1 or any(one.runners is None for one in members):
+                self._plan.check_output()
             self._known.extend(new)
+            agents = [self._local_id if isinstance(one, LocalSlave) else uuid.uuid4().hex for one in members]
+            elsewhere: list[Member] = []
             with self._books.lock:
-                for one, name in zip(slaves, names):
-                    number = self._books.roster.new_number()
-                    agent = self._local_id if isinstance(one, LocalSlave) else uuid.uuid4().hex
-                    self._books.roster.expect(number, name, agent, self._plan.output_of(number))
-                    self._to_start.append((number, one, agent))
-                    self._numbers[number] = one
+                for one, name, count, agent in zip(members, names, counts, agents):
+                    numbers = [self._expect(one, name, agent) for _ in range(count)]
+                    if isinstance(one, LocalSlave):
+                        self._local_to_start += numbers
+                    else:
+                        elsewhere.append(Member(one, agent, numbers))
+            if isinstance(slave, SlaveArray) and slave.together:
+                self._group(slave, elsewhere)
+            else:
+                for member in elsewhere:
+                    self._group(SlaveArray([member.slave]), [member])
 
-    def number_of(self, slave: Slave) -> int | None:
-        """The number of a slave that was added; None if it was not."""
+    def _group(self, array: SlaveArray, members: Sequence[Member]) -> None:
+        array.run_folder = self._folder
+        self._groups_to_start.append(Group(array, members, self._books, self._desk, self._plan))
+
+    def _expect(self, slave: Slave, name: str, agent: str) -> int:
+        number = self._books.roster.new_number()
+        self._books.roster.expect(number, name, agent, self._plan.output_of(number))
+        self._numbers[number] = slave
+        return number
+
+    def numbers_of(self, slave: Slave) -> list[int]:
+        """The numbers of a slave that was added; none if it was not."""
         with self._lock:
-            return next((number for number, known in self._numbers.items() if known is slave), None)
+            known = [number for number, one in self._numbers.items() if one is slave]
+        with self._books.lock:
+            agents = {self._books.roster.slaves[number].agent for number in known}
+            if known and not isinstance(slave, LocalSlave):  # its agent may have brought more
+                known = [one.number for one in self._books.roster.slaves.values() if one.agent in agents]
+        return known
 
     def withdraw(self, number: int) -> bool:
         """End a slave that has not come yet; False if it has come, or is so near that its agent must end it."""
         with self._lock:
-            waits = [one for one in self._to_start if one[0] == number]
-            self._to_start = [one for one in self._to_start if one[0] != number]
-            started = self._watched.get(number)
-            if not waits and (started is None or self._has_come(number)):
-                return False
-            if started is not None:
-                del self._watched[number]
-                _stop(number, started[0])
-            with self._books.lock:
-                self._books.end(self._books.roster.slaves[number], "it was removed before it came")
-            return True
+            if number in self._local_to_start:
+                self._local_to_start.remove(number)
+                with self._books.lock:
+                    self._books.end(self._books.roster.slaves[number], "it was removed before it came")
+                return True
+            for group in [*self._groups_to_start, *self._groups]:
+                member = group.member(number)
+                if member is not None:
+                    return group.withdraw(member)
+            return number in self._numbers and not isinstance(self._numbers[number], LocalSlave)
 
     @property
     def leaves_this_machine(self) -> bool:
@@ -136,58 +120,70 @@ class Yard:
         with self._lock:
             if self._stop_event.is_set():
                 return
-            local = [(number, agent) for number, slave, agent in self._to_start if isinstance(slave, LocalSlave)]
-            self._to_start = [one for one in self._to_start if not isinstance(one[1], LocalSlave)]
+            local, self._local_to_start = self._local_to_start, []
             if local:
-                self._try(local, functools.partial(self._start_local, local))
-            while self._to_start:
-                number, slave, agent = self._to_start.pop(0)
-                self._try([(number, agent)], functools.partial(self._start_one, number, slave, agent, connect_timeout))
-            if self._watched and self._watcher is None:
-                arguments = (connect_timeout,)
-                self._watcher = threading.Thread(
-                    target=self._watch, args=arguments, daemon=True, name="parallel launchers"
-                )
-                self._watcher.start()
+                self._try_local(local, functools.partial(self._start_local, local))
+            try:
+                while self._groups_to_start:
+                    group = self._groups_to_start.pop(0)
+                    self._groups.append(group)
+                    group.start()
+            finally:
+                if self._groups and self._watcher is None:
+                    arguments = (connect_timeout,)
+                    self._watcher = threading.Thread(
+                        target=self._watch, args=arguments, daemon=True, name="parallel launchers"
+                    )
+                    self._watcher.start()
 
-    def _try(self, slaves: Sequence[tuple[int, str]], start: Callable[[], None]) -> None:
-        """Start slaves; those that cannot be started have ended, and the error goes to the user."""
+    def stop(self, grace: float) -> None:
+        """Stop what still runs; the slaves have been told to end, and have ``grace`` seconds."""
+        self._stop_event.set()
+        deadline = time.monotonic() + grace
+        with self._lock:
+            if self._local is not None:
+                self._local.stop(grace)
+            while any(group.waits_for_end() for group in self._groups) and time.monotonic() < deadline:
+                time.sleep(_CLOSE_SECONDS)
+            for group in self._groups:
+                group.stop()
+            self._folder.remove()
+
+    def _watch(self, connect_timeout: float) -> None:
+        """Ask the launchers how their slaves are, until the yard stops."""
+        while not self._stop_event.wait(_POLL_SECONDS):
+            with self._lock:
+                for group in self._groups:
+                    if not group.over:
+                        group.watch(connect_timeout)
+
+    # -- local slaves
+
+    def _try_local(self, numbers: Sequence[int], start: Callable[[], None]) -> None:
+        """Start local slaves; those that cannot be started have ended, and the error goes to the caller."""
         try:
             start()
         except Exception as error:
             with self._books.lock:
-                for number, _ in slaves:
+                for number in numbers:
                     why = f"it could not be started: {type(error).__name__}: {error}"
                     self._books.end(self._books.roster.slaves[number], why)
             raise
 
-    def _start_one(self, number: int, slave: Slave, agent: str, connect_timeout: float) -> None:
-        slave.start(self._plan.job(agent, [number], local=False, wait=connect_timeout))
-        self._watched[number] = (slave, agent, time.monotonic())
-
-    def stop(self, grace: float) -> None:
-        """Stop what still runs; the slaves have been told to end."""
-        self._stop_event.set()
-        with self._lock:
-            if self._local is not None:
-                self._local.stop(grace)
-            for number, (slave, _, _) in self._watched.items():
-                _stop(number, slave)
-
-    def _start_local(self, slaves: Sequence[tuple[int, str]]) -> None:
+    def _start_local(self, numbers: Sequence[int]) -> None:
         if self._local is not None:
-            for number, agent in slaves:
+            for number in numbers:
                 self._plan.make_output(number)
                 with self._books.lock:
                     path = self._plan.output_of(number) or os.devnull
-                    self._books.order(agent, ("start", number, path))
+                    self._books.order(self._local_id, ("start", number, path))
             return
-        self._start_local_agent([number for number, _ in slaves], fresh=True)
+        self._start_local_agent(numbers, fresh=True)
 
     def _start_local_agent(self, numbers: Sequence[int], fresh: bool) -> None:
         agent = self._local_id
         local = LocalAgent(lambda why: self._local_ended(agent, why))
-        local.start(self._plan.job(agent, numbers, local=True, wait=_EVER, fresh=fresh))
+        local.start(self._plan.job(agent, numbers, local=True, fresh=fresh))
         self._local, self._local_started = local, time.monotonic()
 
     def _local_ended(self, agent: str, why: str) -> None:
@@ -199,45 +195,10 @@ class Yard:
             again = self._local_deaths < _TRIES and not self._stop_event.is_set()
             numbers = self._desk.agent_ended(agent, why, self._local_id if again else None)
             if numbers:
-                slaves = [(number, self._local_id) for number in numbers]
                 try:
-                    self._try(slaves, functools.partial(self._start_local_agent, numbers, fresh=False))
+                    self._try_local(numbers, functools.partial(self._start_local_agent, numbers, fresh=False))
                 except Exception as error:
                     log.warning("parallel: the local slaves cannot be started again: %s", error)
-
-    def _watch(self, connect_timeout: float) -> None:
-        """Ask the launchers how their slaves are, until the yard stops."""
-        while not self._stop_event.wait(_POLL_SECONDS):
-            with self._lock:
-                for number in list(self._watched):
-                    slave, agent, started = self._watched[number]
-                    why = _how(slave)
-                    if why is None and not self._has_come(number) and time.monotonic() - started > connect_timeout:
-                        why = f"it did not connect within {connect_timeout:g} s (connect_timeout)"
-                        _stop(number, slave)
-                    if why is not None:
-                        del self._watched[number]
-                        self._desk.agent_ended(agent, why)
-
-    def _has_come(self, number: int) -> bool:
-        with self._books.lock:
-            return bool(self._books.roster.slaves[number].host)
-
-
-def _how(slave: Slave) -> str | None:
-    try:
-        return slave.poll()
-    except Exception as error:
-        return f"its launcher cannot say how it is: {type(error).__name__}: {error}"
-
-
-def _stop(number: int, slave: Slave) -> None:
-    """Stop a slave that has not ended, whatever its launcher says to that."""
-    try:
-        if slave.poll() is None:
-            slave.stop()
-    except Exception as error:
-        log.warning("parallel: slave %d (%r) could not be stopped: %s", number, slave, error)
 
 
 def _members(slave: object) -> list[Slave]:
@@ -248,23 +209,3 @@ def _members(slave: object) -> list[Slave]:
             raise InputTypeError(f"add_slave takes a Slave or a SlaveArray such as LocalSlave(), not {one!r}")
         members.append(one)
     return members
-
-
-def _check_pattern(output: str) -> None:
-    try:
-        distinct = output % 0 != output % 1
-    except (TypeError, ValueError):
-        distinct = False
-    if not distinct:
-        raise InputError(f"output={output!r} names one file for several slaves; put %d in it, as in 'slave%d.output'")
-
-
-def _make_empty(path: str) -> None:
-    try:
-        with open(path, "wb"):
-            pass
-    except OSError as error:
-        raise InputError(
-            f"the output file {path} cannot be written: {error.strerror}; "
-            f"name another place: Manager(output='/tmp/slave%d.output')"
-        ) from None

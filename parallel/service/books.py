@@ -20,7 +20,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, Callable, NamedTuple
 
 from slave.wire import Buffer
 
@@ -100,6 +100,7 @@ class Books:
         self.incoming: deque[Task] = deque()  # added by users, without the lock; see take_in
         self.task_ids = itertools.count(1)
         self.tray_ids = itertools.count(1)
+        self.output_of: Callable[[int], str | None] = lambda number: None  # the output file of a launched slave
         self.abandoned: deque[int] = deque()  # contexts to drop; a finalizer may append at any moment, without the lock
 
     # -- slaves
@@ -137,12 +138,17 @@ class Books:
             self.deliver(task.context, Settled(TIMED_OUT, str(slave), task.timeout, ()))
 
     def end(self, slave: SlaveRecord, why: str) -> None:
-        """The slave will not work again."""
-        if slave.state is not SlaveState.ENDED:
-            slave.state, slave.end = SlaveState.ENDED, why
-            log.info("parallel: %s has ended: %s", str(slave), why)
-            self.wake_readers()
-            self.stop_waiting(slave)
+        """The slave will not work again, unless it was launched: then its launcher has the last word."""
+        if slave.state is SlaveState.ENDED:
+            return
+        if slave.launched and not slave.dismissed:
+            self.roster.expect_again(slave)
+            slave.parting = why
+        else:
+            slave.state, slave.end = SlaveState.ENDED, f"{slave.parting}; {why}" if slave.parting else why
+            log.info("parallel: %s has ended: %s", str(slave), slave.end)
+        self.wake_readers()
+        self.stop_waiting(slave)
 
     def stop_waiting(self, slave: SlaveRecord) -> None:
         """If the slave waits for tasks, have it look at its state again."""

@@ -9,17 +9,13 @@ from typing import Any
 
 from slave.crew import TIMED_OUT
 
-from ..core.roster import AgentRecord, Order, SlaveRecord, SlaveState
+from ..core.roster import AgentRecord, Order, SlaveState
 from .books import Books, log
 from .ends import describe_exit, tail
 from .queues import POLL_SECONDS
 
 RECONNECT_SECONDS = 1.0  # for an agent whose connection has ended to come back before its slaves' tasks go elsewhere
 BY_HAND = "started by hand"
-
-
-class MasterDone(Exception):
-    """An agent comes when the master is about to end."""
 
 
 class AgentDesk:
@@ -41,18 +37,21 @@ class AgentDesk:
             "lease": books.table.term,
             "surroundings": books.surroundings,
             "numbers": [],
+            "done": False,
         }
         if card["run"] not in ("", books.run):
             return welcome  # it looks for another master, and will see that this is not the one
         with books.lock:
             if books.closing:
-                raise MasterDone("the master is done")
+                return {**welcome, "done": True}
             agent = books.roster.agents.setdefault(card["agent"], AgentRecord(card["agent"]))
             agent.connection = card["connection"]
             agent.host, agent.pid, agent.version = card["host"], card["pid"], card["version"]
             if not agent.enlisted:
                 log.info("parallel: agent on %s (pid %d, Python %s) has come", agent.host, agent.pid, agent.version)
             pids = dict(card["runners"])
+            if agent.enlisted and not card["run"]:
+                self._start_over(agent)
             if agent.enlisted and card["run"]:
                 self._end_missing(agent, card["slots"])
             elif not agent.numbers:
@@ -167,7 +166,8 @@ class AgentDesk:
         with books.lock:
             came = books.roster.agents[agent].enlisted
             for slave in slaves if not books.closing else ():
-                books.lose(slave, slave.running, f"its agent ended: {why}", last_words[slave.number])
+                slave.launched = False
+                books.lose(slave, slave.suspect, f"its agent ended: {why}", last_words[slave.number])
                 if successor is not None and came and not slave.draining:
                     books.roster.move(slave, successor)
                     moved.append(slave.number)
@@ -188,6 +188,17 @@ class AgentDesk:
             for slave in books.roster.cut_off(agent.id, due):
                 books.table.shorten(slave.number, due)
 
+    def _start_over(self, agent: AgentRecord) -> None:
+        """Another process of the same agent has come: its engine has started its job again."""
+        books = self._books
+        for slave in books.roster.of_agent(agent.id):
+            if slave.pid:
+                books.lose(slave, 0, "its job was started again")
+            if slave.dismissed:
+                books.order(agent.id, ("drain", slave.number, 0.0))
+            slave.parting = ""
+            books.roster.expect_again(slave)
+
     def _end_missing(self, agent: AgentRecord, slots: Sequence[int]) -> None:
         """An agent has come back without some of its slaves, and could not say so when they ended for good."""
         ordered = [order[1] for _, order in agent.orders if order[0] == "start"]
@@ -205,7 +216,9 @@ class AgentDesk:
         books = self._books
         if number is None:
             number = books.roster.new_number()
-        slave: SlaveRecord | None = books.roster.slaves.get(number)
-        if slave is None:
-            books.roster.expect(number, BY_HAND, agent.id)
+        if number not in books.roster.slaves:
+            siblings = books.roster.of_agent(agent.id)
+            slave = books.roster.expect(number, BY_HAND, agent.id)
+            if siblings and siblings[0].launched:  # its launcher left it to the agent how many there are
+                slave.name, slave.output, slave.launched = siblings[0].name, books.output_of(number), True
         return number

@@ -68,7 +68,7 @@ def tick(books: Books, now: float, late: float) -> None:
     lost = books.table.expired(now)
     for number in lost:
         slave = books.roster.slaves[number]
-        books.lose(slave, slave.running, _silence(slave, now))
+        books.lose(slave, slave.suspect, _silence(slave, now))
         if slave.alive:
             slave.state = SlaveState.LOST
     silent = books.roster.silent(now)

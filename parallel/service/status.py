@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 from ..core.roster import SlaveRecord, SlaveState
 from .books import Books, names
@@ -31,12 +32,22 @@ def what_slaves_do(books: Books) -> str:
         busy = f"{len(leases)} busy" + (f", the longest for {oldest:.0f} s" if leases else "")
         parts.append(f"{len(ready)} slave{'' if len(ready) == 1 else 's'} connected, {busy}")
     if expected:
-        parts.append("not connected yet: " + ", ".join(names(expected)))
+        parts.append("not connected yet: " + "; ".join(_grouped(expected)))
     if lost:
         parts.append("not heard of: " + ", ".join(names(lost)))
     if not ready and books.open_to_joiners:
         parts.append("no slave is connected; slaves may join by hand")
     return "; ".join(parts or ["no slave"])
+
+
+def _grouped(slaves: Sequence[SlaveRecord], most: int = 4) -> list[str]:
+    """What slaves do that are not connected: those that do the same together, not too many."""
+    told: dict[str, list[SlaveRecord]] = {}
+    for slave in slaves:
+        told.setdefault(slave.doing, []).append(slave)
+    texts = [", ".join(names(some)) + (f": {doing}" if doing else "") for doing, some in list(told.items())[:most]]
+    left = sum(len(some) for some in list(told.values())[most:])
+    return [*texts, f"{left} more"] if left else texts
 
 
 def how_all_ended(books: Books) -> str:

@@ -11,7 +11,7 @@ import sys
 import pytest
 
 import parallel
-from parallel.launch.job import join_command, slave_command, slave_orders
+from parallel.launch.job import as_line, join_command, slave_command, slave_orders
 from tests.conftest import Make
 from tests.support import tasks
 from tests.support.waiting import eventually
@@ -141,7 +141,7 @@ def test_an_array_lists_each_slave_once(make: Make) -> None:
 def test_the_key_is_on_stdin_and_not_on_the_command_line() -> None:
     key = bytes(range(32))
     command = slave_command(None, "/the/root")
-    orders = slave_orders("agent", [("::1", 5757)], key, [(0, "out")], 60.0, 3.0, stays=False)
+    orders = as_line(slave_orders("agent", [("::1", 5757)], key, [(0, "out")], 60.0, 3.0, stays=False))
     assert key.hex() in orders.decode() and key.hex() not in " ".join(command)
     assert orders.endswith(b"\n") and json.loads(orders)["addresses"] == [["::1", 5757]]
 

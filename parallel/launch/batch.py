@@ -1,0 +1,255 @@
+"""BatchArray: slaves that a batch system starts, as a job array.  What differs between batch systems is an `Engine`."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import shlex
+import time
+from collections.abc import Mapping, Sequence
+from typing import Callable, NamedTuple, Protocol
+
+from ..errors import InputError
+from ..service.ends import describe_exit
+from .ask import CommandFailed, ask, require
+from .base import Slave, SlaveArray, TryAgain
+from .folder import ArrayFolder
+from .job import Job
+
+log = logging.getLogger("parallel")
+
+_ASK_AGAIN = 2.0, 20.0  # seconds between two questions to the engine: at first, at most
+_GONE = 2  # answers in a row without a job, after which it is believed to be gone
+_POLL_PATIENCE = 10.0  # seconds for the engine to say what its jobs do
+
+
+class TaskState(NamedTuple):
+    """What an engine says of one task of an array."""
+
+    running: bool
+    words: str  # "queued: ...", "held: ...", "running on n1"
+
+
+class Piece(NamedTuple):
+    """One submitted job array, which is all of a `BatchArray` or, if that is too long for the site, a part of it."""
+
+    job: str
+    first: int  # the place in the array of its first task
+    tasks: int
+
+
+Places = Mapping[tuple[str, int], TaskState]  # by job id and task, counted from 0
+
+
+class Engine(Protocol):
+    """A batch system: pure functions that make its command lines and read its answers.
+
+    Tasks of an array are counted from 0 here, whatever the engine does.
+    """
+
+    name: str
+    first: int  # what it calls the first task of an array
+    program: str  # what submits a job, as typed
+    remedy: str  # what to do if that cannot be found
+    index: str  # shell code for the script, which gets the place of its first task as argument: see `job_script`
+
+    def submission(self, script: str, name: str, piece_of: tuple[int, int], options: Sequence[str]) -> list[str]:
+        """The command that submits an array; ``piece_of``: place of its first task, number of tasks."""
+        ...
+
+    def job_id(self, answer: str) -> str:
+        """The id in the answer to that.  Raises ValueError."""
+        ...
+
+    def passing(self, complaint: str) -> bool:
+        """Whether a refusal to submit may be over soon."""
+        ...
+
+    def limit_question(self) -> list[str]:
+        """The command that tells how long an array may be."""
+        ...
+
+    def limit(self, answer: str) -> int | None:
+        """The number of tasks in it; None if there is no limit, or none that it tells."""
+        ...
+
+    def search(self, name: str) -> list[str]:
+        """The command that finds jobs of that name."""
+        ...
+
+    def found(self, answer: str, name: str) -> str | None:
+        """The id of the job of that name in the answer."""
+        ...
+
+    def look(self, jobs: Sequence[str], ask: Callable[[Sequence[str]], str]) -> Places:
+        """What the tasks of these jobs do.  Tasks that have ended are left out.  Raises `CommandFailed`."""
+        ...
+
+    def fate(self, job: str, task: int, ask: Callable[[Sequence[str]], str]) -> str:
+        """How a task ended that did not end by itself, in words; '' if the engine does not tell."""
+        ...
+
+    def deletion(self, job: str, tasks: Sequence[int] | None) -> list[str]:
+        """The command that deletes tasks of a job, all if None."""
+        ...
+
+
+class BatchSlave(Slave):
+    """One task of a job array."""
+
+    preemptible = True
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+class BatchArray(SlaveArray):
+    """See the module's text.
+
+    ``numslave`` slaves.  ``options``: text for the engine's submitting command, as one would type it there.
+    """
+
+    together = True
+
+    def __init__(self, engine: Engine, numslave: int, options: str) -> None:
+        if not isinstance(numslave, int) or isinstance(numslave, bool) or numslave < 1:
+            raise InputError(f"{type(self).__name__} needs a number of slaves from 1 on, not {numslave!r}")
+        try:
+            self._options = shlex.split(options)
+        except (ValueError, AttributeError) as error:
+            raise InputError(
+                f"the options {options!r} are no text for {engine.program}'s command line: {error}"
+            ) from None
+        self._engine = engine
+        self._what = f"{type(self).__name__}({numslave}{f', {options!r}' if options else ''})"
+        super().__init__([BatchSlave(f"{self._what}[{place}]") for place in range(numslave)])
+        self._folder: ArrayFolder | None = None
+        self._pieces: list[Piece] = []
+        self._name = ""  # of the submission under way
+        self._tried = False  # whether a submission may have succeeded without our knowing
+        self._ends: list[str | None] = [None] * numslave
+        self._missing = [0] * numslave
+        self._seen: Places = {}
+        self._next_look, self._pause = 0.0, _ASK_AGAIN[0]
+        self._started: dict[int, float] = {}  # place: when its slave program was first seen to have been started
+
+    def __repr__(self) -> str:
+        return self._what
+
+    def check(self) -> None:
+        """See `Slave.check`."""
+        require(self._engine.program, self._engine.remedy)
+
+    # -- start
+
+    def start(self, jobs: Sequence[Job]) -> None:
+        """Submit what has not been submitted.  Raises `TryAgain`, `InputError` and `CommandFailed`."""
+        if self._folder is None:
+            assert self.run_folder is not None
+            self._folder = self.run_folder.array(jobs, self._engine.index)
+        limit = self._longest()
+        done = sum(piece.tasks for piece in self._pieces)
+        while done < len(self.slaves):
+            count = min(limit or len(self.slaves), len(self.slaves) - done)
+            self._submit(Piece("", done, count))
+            done += count
+
+    def _longest(self) -> int | None:
+        try:
+            return self._engine.limit(ask(self._engine.limit_question(), _POLL_PATIENCE))
+        except CommandFailed as error:
+            log.info("parallel: %s does not tell how long an array may be: %s", self._engine.name, error)
+            return None
+
+    def _submit(self, piece: Piece) -> None:
+        assert self._folder is not None and self.run_folder is not None
+        engine = self._engine
+        if not self._name:
+            self._name = f"parallel-{secrets.token_hex(4)}"
+        try:
+            job = engine.found(ask(engine.search(self._name)), self._name) if self._tried else None
+            if job is None:
+                self._tried = True
+                command = engine.submission(self._folder.script, self._name, (piece.first, piece.tasks), self._options)
+                job = engine.job_id(ask(command))
+        except CommandFailed as error:
+            if error.late or engine.passing(str(error)):
+                raise TryAgain(f"it is not submitted yet: {error}") from None
+            raise
+        self._name, self._tried = "", False
+        self._pieces.append(piece._replace(job=job))
+        self.run_folder.when_killed(" ".join(map(shlex.quote, engine.deletion(job, None))))
+        for place in range(piece.first, piece.first + piece.tasks):
+            slave = self.slaves[place]
+            assert isinstance(slave, BatchSlave)
+            slave.name = f"{self._what}[{place}], {engine.name} job {job}.{place - piece.first + engine.first}"
+        log.info("parallel: %s submitted as %s job %s", self._what, engine.name, job)
+
+    # -- poll
+
+    def poll(self) -> list[str | None]:
+        """See `SlaveArray.poll`.  The folder is looked at each time, the engine is asked ever more seldom."""
+        now = time.monotonic()
+        if (now >= self._next_look or self.urgent) and None in self._ends and self._pieces:
+            self._look()
+            self._pause = min(_ASK_AGAIN[1], self._pause * 1.5)
+            self._next_look = time.monotonic() + self._pause
+        for place in range(len(self.slaves)):
+            if self._ends[place] is None:
+                self._ends[place] = self._how(place, now)
+        return list(self._ends)
+
+    def _look(self) -> None:
+        assert self._folder is not None
+        started = [place for place in range(len(self.slaves)) if self._folder.host(place) is not None]
+        try:
+            self._seen = self._engine.look(
+                [piece.job for piece in self._pieces], lambda command: ask(command, _POLL_PATIENCE)
+            )
+        except CommandFailed as error:
+            log.info("parallel: %s does not tell what its jobs do: %s", self._engine.name, error)
+            return
+        for piece in self._pieces:
+            for task in range(piece.tasks):
+                here = (piece.job, task) in self._seen
+                self._missing[piece.first + task] = 0 if here else self._missing[piece.first + task] + 1
+                if here and piece.first + task in started and not self._seen[piece.job, task].running:
+                    self._folder.forget(piece.first + task)  # it was preempted or requeued, and starts again
+                    self._started.pop(piece.first + task, None)
+
+    def _how(self, place: int, now: float) -> str | None:
+        """How the slave at this place ended; None if it did not: then what it does is noted."""
+        assert self._folder is not None
+        piece = next((one for one in self._pieces if one.first <= place < one.first + one.tasks), None)
+        slave = self.slaves[place]
+        if piece is None:
+            return None
+        job = f"{self._engine.name} job {piece.job}.{place - piece.first + self._engine.first}"
+        code, host = self._folder.exit_code(place), self._folder.host(place)
+        if code is not None:
+            return describe_exit(128 - code if code > 128 else code) + f" on {host}"
+        state = self._seen.get((piece.job, place - piece.first))
+        if self._missing[place] >= _GONE:
+            fate = self._engine.fate(piece.job, place - piece.first, lambda command: ask(command, _POLL_PATIENCE))
+            where = f"after it had been started on {host}" if host else "before it was started"
+            return f"{job} left the queue {where}{f': {fate}' if fate else ' (was it deleted?)'}"
+        if host is not None:
+            since = now - self._started.setdefault(place, now)
+            slave.doing = f"started on {host} {since:.0f} s ago, and not connected"
+        else:
+            slave.doing = f"{job} is {state.words}" if state is not None else f"{job} was submitted"
+        return None
+
+    # -- stop
+
+    def stop(self, slaves: Sequence[Slave]) -> None:
+        """Delete these tasks' jobs.  Raises `CommandFailed`."""
+        for piece in self._pieces:
+            tasks = [
+                task for task in range(piece.tasks) if any(self.slaves[piece.first + task] is slave for slave in slaves)
+            ]
+            if tasks:
+                ask(self._engine.deletion(piece.job, None if len(tasks) == piece.tasks else tasks))

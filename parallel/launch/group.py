@@ -1,0 +1,186 @@
+"""Group: what one call of add_slave brought, other than local slaves, from its start to its end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Callable, NamedTuple
+
+from ..core.roster import SlaveState
+from ..service.books import Books, log
+from ..service.desk import AgentDesk
+from .base import Slave, SlaveArray, TryAgain
+from .plan import Plan
+
+_RETRY = 2.0, 60.0  # seconds between two tries to start what cannot be started just now: at first, at most
+
+
+class Member(NamedTuple):
+    """One slave program: it has an agent, and is one slave or several."""
+
+    slave: Slave
+    agent: str
+    numbers: Sequence[int]  # the slaves known beforehand; the agent may bring more
+
+
+class Group:
+    """One array, or one slave as an array of one.
+
+    The caller, a `Yard`, has one thread here at a time.  The books' lock is taken inside.
+    """
+
+    def __init__(self, array: SlaveArray, members: Sequence[Member], books: Books, desk: AgentDesk, plan: Plan) -> None:
+        self.array, self.members = array, list(members)
+        self._books, self._desk, self._plan = books, desk, plan
+        self._left = list(members)  # those that have not ended
+        self._started = False
+        self._since = 0.0  # when it was started
+        self._pause, self._again = _RETRY[0], 0.0  # until the next try to start it, and when that is
+
+    def __repr__(self) -> str:
+        return repr(self.array if self.array.together else self.members[0].slave)
+
+    @property
+    def over(self) -> bool:
+        """Whether all have ended."""
+        return not self._left
+
+    # -- start
+
+    def start(self) -> None:
+        """Start it.  What cannot be started has ended, and the error goes to the caller; or it is tried again later."""
+        if not self._left:
+            return
+        try:
+            jobs = [
+                self._plan.job(one.agent, one.numbers, local=False, output_of=self._output_of(one))
+                for one in self.members
+            ]
+            self.array.start(jobs)
+        except TryAgain as error:
+            if not self._again:
+                log.warning("parallel: %r cannot be started just now: %s; trying again", self, error)
+            self._again = time.monotonic() + self._pause
+            self._pause = min(_RETRY[1], 2 * self._pause)
+            self._note(self._left, str(error))
+        except BaseException as error:
+            why = f"it could not be started: {type(error).__name__}: {error}"
+            self._end(self._left, why)
+            raise
+        else:
+            self._started, self._since = True, time.monotonic()
+            self._rename()
+            self._stop([one for one in self.members if one not in self._left])  # were removed before
+
+    def _output_of(self, member: Member) -> Callable[[int], str | None]:
+        def output_of(place: int) -> str | None:
+            if place < len(member.numbers):
+                return self._plan.output_of(member.numbers[place])
+            with self._books.lock:
+                numbers = self._books.roster.agents[member.agent].numbers
+            return self._plan.output_of(numbers[place]) if place < len(numbers) else None
+
+        return output_of
+
+    def _rename(self) -> None:
+        names = [repr(one.slave) for one in self.members]
+        with self._books.lock:
+            for one, name in zip(self.members, names):
+                for number in one.numbers:
+                    slave = self._books.roster.slaves[number]
+                    slave.launched, slave.preemptible = slave.state is not SlaveState.ENDED, one.slave.preemptible
+                    if slave.name != name:
+                        slave.rename(name)
+
+    # -- watch
+
+    def watch(self, connect_timeout: float) -> None:
+        """Ask the launcher how its slaves are; end those that have ended, or that have not connected in time."""
+        if not self._started:
+            if self._again and time.monotonic() >= self._again:
+                try:
+                    self.start()
+                except Exception as error:
+                    log.warning("parallel: %r cannot be started: %s", self, error)
+            return
+        self.array.urgent = any(self._is_lost(one) for one in self._left)
+        ends = self._ask()
+        late = time.monotonic() - self._since > connect_timeout
+        for one in list(self._left):
+            why = ends[self.members.index(one)]
+            if why is None and late and not self._has_come(one):
+                why = f"it did not connect within {connect_timeout:g} s (connect_timeout)"
+                self._stop([one])
+            if why is not None:
+                self._left.remove(one)
+                self._desk.agent_ended(one.agent, why)
+        self._note(self._left, None)
+
+    def _ask(self) -> Sequence[str | None]:
+        try:
+            return self.array.poll()
+        except Exception as error:
+            return [f"its launcher cannot say how it is: {type(error).__name__}: {error}"] * len(self.members)
+
+    def _note(self, members: Sequence[Member], doing: str | None) -> None:
+        """Have the status tell what these do; None: what their launchers say."""
+        with self._books.lock:
+            for one in members:
+                for number in one.numbers:
+                    self._books.roster.slaves[number].doing = one.slave.doing if doing is None else doing
+
+    # -- end
+
+    def member(self, number: int) -> Member | None:
+        """The one with that slave, if it was started or is to be, and has not ended."""
+        return next((one for one in self._left if number in one.numbers), None)
+
+    def withdraw(self, member: Member) -> bool:
+        """End one that has not come yet; False if it has, or is so near that its agent must end it."""
+        if self._started and self._has_come(member):
+            return False
+        if self._started:
+            self._stop([member])
+        self._end([member], "it was removed before it came")
+        return True
+
+    def waits_for_end(self) -> bool:
+        """Whether some that had come have not ended; for shutdown, after they were told to."""
+        if not self._started:
+            return False
+        for one, why in zip(self.members, self._ask()):
+            if why is not None and one in self._left:
+                self._left.remove(one)
+        return any(self._has_come(one) for one in self._left)
+
+    def stop(self) -> None:
+        """Stop what has not ended, whatever its launcher says to that."""
+        if self._started or self._again:
+            self._stop(self._left)
+
+    def _stop(self, members: Sequence[Member]) -> None:
+        if not members:
+            return
+        try:
+            self.array.stop([one.slave for one in members])
+        except Exception as error:
+            numbers = ", ".join(str(number) for one in members for number in one.numbers)
+            log.warning("parallel: slave %s (%r) could not be stopped: %s", numbers, self, error)
+
+    def _end(self, members: Sequence[Member], why: str) -> None:
+        with self._books.lock:
+            for one in list(members):
+                self._left.remove(one)
+                for number in one.numbers:
+                    slave = self._books.roster.slaves[number]
+                    slave.launched = False
+                    self._books.end(slave, why)
+
+    def _has_come(self, member: Member) -> bool:
+        with self._books.lock:
+            return any(self._books.roster.slaves[number].host for number in member.numbers)
+
+    def _is_lost(self, member: Member) -> bool:
+        with self._books.lock:
+            slaves = [self._books.roster.slaves[number] for number in member.numbers]
+            return any(slave.state is SlaveState.LOST or slave.parting for slave in slaves)

@@ -1,0 +1,67 @@
+"""The slave program as it travels, to machines that need have nothing of it: a zip file, and how it is started."""
+
+from __future__ import annotations
+
+import functools
+import io
+import json
+import shlex
+import sys
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import slave
+
+# The receiving end of a pipe, as argument of "python -c": runs the source that comes first on stdin.
+# Neither quotes nor an exclamation mark, so that any login shell lets it through.
+RECEIVER = "import sys; i = sys.stdin.buffer; exec(i.read(int(i.readline())))"
+
+_TOO_OLD = """
+if sys.version_info < (3, 9):
+    sys.stderr.write("slave: this is Python %d.%d (%s); a slave needs 3.9 or newer: name one, python='...'\\n"
+                     % (sys.version_info[:2] + (sys.executable,)))
+    sys.exit(6)
+exec(i.read(int(i.readline())))
+"""
+
+
+@functools.cache
+def archive() -> bytes:
+    """The package ``slave`` as a zip file."""
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as file:
+        for path in sorted(_folder().glob("*.py")):
+            file.writestr(zipfile.ZipInfo(f"slave/{path.name}"), path.read_bytes(), zipfile.ZIP_DEFLATED)
+    return packed.getvalue()
+
+
+def parcel(orders: Mapping[str, Any], runners: int | None) -> bytes:
+    """What `RECEIVER` is fed: slave/ferry.py, its orders (see there), the slave program."""
+    ferry = (_folder() / "ferry.py").read_text(encoding="utf-8") + "\nsys.exit(main(i))\n"
+    header = {"archive": len(archive()), "runners": runners, "orders": orders}
+    return _sized(_TOO_OLD) + _sized(ferry) + json.dumps(header).encode() + b"\n" + archive()
+
+
+def receiving_command(python: str) -> str:
+    """The shell command, for a machine at the other end of a pipe, that takes in a parcel.
+
+    ``python``: a shell fragment.  It is wrapped so that the login shell there may be any.
+    """
+    return f"exec /bin/sh -c {shlex.quote(f'{python} -c {shlex.quote(RECEIVER)}')}"
+
+
+def archive_command(python: str | None, path: str) -> str:
+    """The shell command that starts the slave program from the zip file ``path``; its orders come on stdin."""
+    bootstrap = f"import sys; sys.path = [{path!r}] + [p for p in sys.path if p]; from slave.__main__ import run; run()"
+    return f"{python or shlex.quote(sys.executable)} -c {shlex.quote(bootstrap)} --launched"
+
+
+def _sized(source: str) -> bytes:
+    data = source.encode()
+    return b"%d\n" % len(data) + data
+
+
+def _folder() -> Path:
+    return Path(slave.__file__).parent
