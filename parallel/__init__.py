@@ -38,14 +38,19 @@ from .errors import (
     TaskTimeout,
     UnpicklableError,
 )
-from .launch.base import Slave, SlaveArray
+from .launch.base import Slave, SlaveArray, TryAgain
+from .launch.command import CommandSlaveArray, PipedCommandSlave
 from .launch.job import Job
 from .launch.local import LocalSlave
 from .launch.sge import SGEQsubSlaveArray
+from .launch.sge_pe import SGEPESlaveArray
 from .launch.slurm import SlurmSlaveArray
+from .launch.srun import SlurmSlaves
+from .launch.ssh import SSHSlave
 from .manager import Manager, SlaveInfo
 
 __all__ = [
+    "CommandSlaveArray",
     "Context",
     "Error",
     "InputError",
@@ -56,15 +61,20 @@ __all__ = [
     "ManagerClosed",
     "NetworkError",
     "NoMoreSlavesError",
+    "PipedCommandSlave",
     "RemoteError",
     "ResultError",
+    "SGEPESlaveArray",
     "SGEQsubSlaveArray",
+    "SSHSlave",
     "Slave",
     "SlaveArray",
     "SlaveInfo",
     "SlurmSlaveArray",
+    "SlurmSlaves",
     "TaskGivenUp",
     "TaskTimeout",
+    "TryAgain",
     "UnpicklableError",
 ]
 __version__ = "0.1.0"

@@ -215,6 +215,7 @@ class Crew:
         """End all runners: idle ones get a moment to leave by themselves, busy ones SIGTERM, and at last SIGKILL."""
         slots = self._running()
         for slot in slots:
+            slot.mark[RECALL] = ANY_LEASE  # for one that has just been started and finds no master any more
             if slot.busy:
                 slot.process.terminate()  # type: ignore[union-attr]
         deadline = time.monotonic() + _TO_LEAVE

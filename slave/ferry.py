@@ -79,6 +79,8 @@ class Relay:
             if 0 in ready and not os.read(0, 65536):
                 return 1
             self._move([fd for fd in ready if fd])
+            if agent.stdout is not None and agent.stdout.fileno() not in self._slots:
+                agent.wait()  # it has closed its output, so it is about to end
             code = agent.poll()
             if code is not None:
                 return 128 - code if code < 0 else code

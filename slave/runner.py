@@ -203,7 +203,10 @@ class Runner:
                 self._link.drop()
 
     def _ensure_connected(self) -> None:
-        """Connect if need be, however long it takes: the agent decides when to give the master up, and ends us then."""
+        """Connect if need be, however long it takes: the agent decides when to give the master up.
+
+        Raises SystemExit when it has, or when the master was done before we ever found it.
+        """
         pause, longest = _DIAL_AGAIN
         jitter = random.Random(os.getpid())  # an instance of its own: the global one belongs to the tasks
         while not self._link.connected:
@@ -215,6 +218,8 @@ class Runner:
                     self._results.post(self._number, *unanswered)
             except _BROKEN:
                 self._link.drop()
+                if self._mark[RECALL] == ANY_LEASE:
+                    sys.exit()
                 time.sleep(pause * jitter.uniform(0.7, 1.3))
                 pause = min(longest, 2 * pause)
 

@@ -9,8 +9,8 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Callable, NamedTuple, Protocol
 
-from ..errors import InputError
 from ..service.ends import describe_exit
+from .arguments import whole_number, words_of
 from .ask import CommandFailed, ask, require
 from .base import Slave, SlaveArray, TryAgain
 from .folder import ArrayFolder
@@ -115,14 +115,8 @@ class BatchArray(SlaveArray):
     together = True
 
     def __init__(self, engine: Engine, numslave: int, options: str) -> None:
-        if not isinstance(numslave, int) or isinstance(numslave, bool) or numslave < 1:
-            raise InputError(f"{type(self).__name__} needs a number of slaves from 1 on, not {numslave!r}")
-        try:
-            self._options = shlex.split(options)
-        except (ValueError, AttributeError) as error:
-            raise InputError(
-                f"the options {options!r} are no text for {engine.program}'s command line: {error}"
-            ) from None
+        whole_number(numslave, type(self).__name__)
+        self._options = words_of(options, engine.program)
         self._engine = engine
         self._what = f"{type(self).__name__}({numslave}{f', {options!r}' if options else ''})"
         super().__init__([BatchSlave(f"{self._what}[{place}]") for place in range(numslave)])

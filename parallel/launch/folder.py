@@ -186,6 +186,13 @@ class ArrayFolder:
             except FileNotFoundError:
                 pass
 
+    def withdraw(self, place: int) -> None:
+        """Should that slave program still be started, it is to end at once."""
+        try:
+            os.unlink(os.path.join(self.path, f"{place}.orders"))
+        except FileNotFoundError:
+            pass
+
     def _read(self, place: int, what: str) -> str | None:
         try:
             with open(os.path.join(self.path, f"{place}.{what}"), encoding="utf-8", errors="replace") as file:

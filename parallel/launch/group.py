@@ -9,6 +9,7 @@ from typing import Callable, NamedTuple
 from ..core.roster import SlaveState
 from ..service.books import Books, log
 from ..service.desk import AgentDesk
+from ..service.ends import UNREACHABLE, last_line
 from .base import Slave, SlaveArray, TryAgain
 from .plan import Plan
 
@@ -78,7 +79,10 @@ class Group:
                 return self._plan.output_of(member.numbers[place])
             with self._books.lock:
                 numbers = self._books.roster.agents[member.agent].numbers
-            return self._plan.output_of(numbers[place]) if place < len(numbers) else None
+            if place >= len(numbers):
+                return None
+            self._plan.make_output(numbers[place])
+            return self._plan.output_of(numbers[place])
 
         return output_of
 
@@ -124,10 +128,13 @@ class Group:
 
     def _note(self, members: Sequence[Member], doing: str | None) -> None:
         """Have the status tell what these do; None: what their launchers say."""
-        with self._books.lock:
-            for one in members:
+        for one in members:
+            words = one.slave.doing if doing is None else doing
+            if doing is None and not self._has_come(one):
+                words += _last_word(self._plan.output_of(one.numbers[0]))
+            with self._books.lock:
                 for number in one.numbers:
-                    self._books.roster.slaves[number].doing = one.slave.doing if doing is None else doing
+                    self._books.roster.slaves[number].doing = words
 
     # -- end
 
@@ -184,3 +191,18 @@ class Group:
         with self._books.lock:
             slaves = [self._books.roster.slaves[number] for number in member.numbers]
             return any(slave.state is SlaveState.LOST or slave.parting for slave in slaves)
+
+
+def _last_word(path: str | None) -> str:
+    """The last line of a slave's output file, before it is connected; and what to do if it cannot connect."""
+    if path is None:
+        return ""
+    try:
+        with open(path, "rb") as file:
+            line = last_line(file)
+    except OSError:
+        return ""
+    if not line:
+        return ""
+    unreachable = "no master yet" in line or "cannot reach the master" in line
+    return f"; its last words: {line}" + (f" ({UNREACHABLE})" if unreachable else "")

@@ -18,6 +18,12 @@ _MEANING = {
 }
 
 
+UNREACHABLE = (
+    "if it tries the wrong addresses, name one of this machine that it can reach: Manager(host=...); "
+    "if a firewall is between, open a port in it and name that: Manager(port=...)"
+)
+
+
 def describe_exit(code: int | None) -> str:
     """``code`` as multiprocessing and subprocess give it: negative for a signal, None for unknown."""
     if code is None:
@@ -49,3 +55,11 @@ def last_lines(file: IO[bytes], title: str, lines: int = 10, most: int = 4096) -
     file.seek(max(0, file.tell() - most))
     last = file.read().decode(errors="replace").rstrip().splitlines()[-lines:]
     return f"{title}:\n" + "\n".join(f"    | {line}" for line in last) if last else ""
+
+
+def last_line(file: IO[bytes], most: int = 2048) -> str:
+    """The last line of an open file that is not blank."""
+    file.seek(0, os.SEEK_END)
+    file.seek(max(0, file.tell() - most))
+    lines = file.read().decode(errors="replace").rstrip().splitlines()
+    return lines[-1] if lines else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from parallel.core.roster import SlaveState
 from parallel.service.queues import ResultQueue
 from slave import crew as crew_module
+from slave import home
 from slave.crew import Crew
 from slave.runner import Assignment, Runner
 from tests.conftest import Make
@@ -124,3 +126,19 @@ def test_a_failed_setup_is_told_again_when_the_word_was_lost_with_its_connection
         runner._link.drop()
     assert told == [number, number]
     assert slave.barred == {context._tray.id} and slave.pid == os.getpid() and slave.state is SlaveState.READY
+
+
+def test_a_runner_that_finds_no_master_leaves_when_its_agent_ends(own_folder: Path) -> None:
+    """A runner leaves as the master ends, its agent hears of that before it hears of the end, and starts another one."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = server.getsockname()  # nobody listens there any more below
+    bell: Any = None
+    crew = Crew(
+        lambda slot: Assignment(slot.number, "run", [address], KEY, 1.0, home.describe(), None), lambda: (), bell
+    )
+    crew.add(0, None)
+    assert crew.start_missing() == []
+    process = crew.slots[0].process
+    assert process is not None
+    crew.end()
+    assert process.exitcode == 0, "it had to be killed"

@@ -1,0 +1,120 @@
+"""PipedSlave: slaves behind a command whose stdin and stdout lead to the machine where they run (ssh, docker run -i).
+
+The slave program travels over the pipe, and its output comes back on it (ship.py, slave/ferry.py); when the pipe ends,
+so do the slaves.  Tasks and results go over a connection of the slaves to the master, as always.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import IO, Callable
+
+from ..service.ends import tail
+from .arguments import whole_number
+from .base import Slave
+from .job import Job
+from .program import Program
+from .ship import parcel
+
+_TO_END = 2.0  # seconds for the slave program to clean up when the pipe is closed
+
+
+class PipedSlave(Slave):
+    """See the module's text.  Derive from it and define `command`."""
+
+    def __init__(self, runners: int | None) -> None:
+        self.runners = None if runners is None else whole_number(runners, type(self).__name__)
+        self._program: Program | None = None
+        self._since = 0.0
+        self._output: str | None = None
+        self._thread: threading.Thread | None = None
+
+    def command(self, python: str | None) -> list[str]:
+        """The command line; ``python`` as given to the manager."""
+        raise TypeError(f"{type(self).__name__} must define command(python)")
+
+    def start(self, job: Job) -> None:
+        """See `Slave.start`."""
+        self._output = job.output
+        self._program = Program(self.command(job.python), job.output, pipe=True)
+        self._since = time.monotonic()
+        assert self._program.stdin is not None and self._program.stdout is not None
+        data = parcel(job.orders, self.runners)
+        arguments = (self._program.stdin, self._program.stdout, data, job.output_of)
+        self._thread = threading.Thread(target=_serve, args=arguments, daemon=True, name=f"parallel {self!r}")
+        self._thread.start()
+
+    def poll(self) -> str | None:
+        """See `Slave.poll`."""
+        assert self._program is not None
+        end = self._program.poll()
+        if end is None:
+            since = time.monotonic() - self._since
+            self.doing = f"its command was started {since:.0f} s ago, and it is not connected"
+            return None
+        self._join()
+        hint = self.hint(end + tail(self._output))
+        return f"{end} ({hint})" if hint else end
+
+    def hint(self, said: str) -> str:
+        """What to do about what the command said when it ended; '' for nothing."""
+        return ""
+
+    def stop(self) -> None:
+        """See `Slave.stop`.  When stdin is closed, the other end cleans up."""
+        if self._program is not None:
+            self._close_stdin()
+            deadline = time.monotonic() + _TO_END
+            while self._program.code is None and time.monotonic() < deadline:
+                time.sleep(0.01)
+            self._program.stop()
+            self._join()
+
+    def _close_stdin(self) -> None:
+        assert self._program is not None and self._program.stdin is not None
+        try:
+            self._program.stdin.close()
+        except OSError:
+            pass  # it has ended already
+
+    def _join(self) -> None:
+        if self._thread is not None:
+            self._close_stdin()
+            self._thread.join(_TO_END)
+            self._thread = None
+
+
+def _serve(stdin: IO[bytes], stdout: IO[bytes], data: bytes, output_of: Callable[[int], str | None]) -> None:
+    """The body of the thread that feeds the program and takes its output apart."""
+    try:
+        stdin.write(data)
+        stdin.flush()
+    except (OSError, ValueError):
+        pass  # it has ended, or is being ended: poll tells how
+    files: dict[int, IO[bytes] | None] = {}
+    try:
+        with stdout:
+            while True:
+                words = stdout.readline().split()
+                if len(words) != 2 or not words[0].isdigit() or not words[1].isdigit():
+                    if not words:
+                        return
+                    _write(files, 0, output_of, b" ".join(words) + b"\n")  # a greeting of the login shell there
+                    continue
+                _write(files, int(words[0]), output_of, stdout.read(int(words[1])))
+    except (OSError, ValueError):
+        return
+    finally:
+        for file in files.values():
+            if file is not None:
+                file.close()
+
+
+def _write(files: dict[int, IO[bytes] | None], place: int, output_of: Callable[[int], str | None], data: bytes) -> None:
+    if place not in files:
+        path = output_of(place)
+        files[place] = open(path, "ab", buffering=0) if path else None  # noqa: SIM115 - closed by the caller
+    file = files[place]
+    if file is not None:
+        file.write(data)
