@@ -129,7 +129,7 @@ def test_a_failed_setup_is_told_again_when_the_word_was_lost_with_its_connection
 
 
 def test_a_runner_that_finds_no_master_leaves_when_its_agent_ends(own_folder: Path) -> None:
-    """A runner leaves as the master ends, its agent hears of that before it hears of the end, and starts another one."""
+    """A runner leaves as the master ends; its agent, which has not heard of that yet, starts another one."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = server.getsockname()  # nobody listens there any more below
     bell: Any = None
@@ -141,4 +141,6 @@ def test_a_runner_that_finds_no_master_leaves_when_its_agent_ends(own_folder: Pa
     process = crew.slots[0].process
     assert process is not None
     crew.end()
-    assert process.exitcode == 0, "it had to be killed"
+    code = process.exitcode
+    process.close()
+    assert code == 0, "it had to be killed"
