@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import mmap
 import os
 import socket
 from pathlib import Path
@@ -128,8 +130,10 @@ def test_a_failed_setup_is_told_again_when_the_word_was_lost_with_its_connection
     assert slave.barred == {context._tray.id} and slave.pid == os.getpid() and slave.state is SlaveState.READY
 
 
-def test_a_runner_that_finds_no_master_leaves_when_its_agent_ends(own_folder: Path) -> None:
+def test_a_runner_that_finds_no_master_leaves_when_its_agent_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     """A runner leaves as the master ends; its agent, which has not heard of that yet, starts another one."""
+    cells = (ctypes.c_uint64 * 5).from_buffer(mmap.mmap(-1, 40))  # unlike those of multiprocessing, gone with the test
+    monkeypatch.setattr(crew_module, "new_mark", lambda: cells)
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = server.getsockname()  # nobody listens there any more below
     bell: Any = None
