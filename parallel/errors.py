@@ -52,6 +52,21 @@ class NetworkError(Error, OSError):
         return str(self.args[0]) if self.args else ""
 
 
+class LaunchError(Error, OSError):
+    """A batch system, or another program that starts slaves, refuses; the message is the command and what it said.
+
+    ``late``: it did not answer at all, so it may have done what it was asked.  Not raised for a slave that was started
+    and ended: that is told by `NoMoreSlavesError`, when no other is left.
+    """
+
+    def __init__(self, message: str, late: bool = False) -> None:
+        super().__init__(message)
+        self.late = late
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
 class RemoteError(Error):
     """A task or a setup raised.  The task is done with; the slave lives on.
 

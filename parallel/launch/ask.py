@@ -10,21 +10,13 @@ from collections.abc import Sequence
 
 from slave.keys import VARIABLE
 
-from ..errors import InputError
+from ..errors import InputError, LaunchError
 
 _PATIENCE = 60.0  # seconds for an engine to answer
 
 
-class CommandFailed(Exception):
-    """An engine's command failed; ``str()`` is what it was, and what it said.  ``late``: it did not answer at all."""
-
-    def __init__(self, message: str, late: bool = False) -> None:
-        super().__init__(message)
-        self.late = late
-
-
 def ask(command: Sequence[str], patience: float = _PATIENCE) -> str:
-    """What a command prints.  Raises `CommandFailed`."""
+    """What a command prints.  Raises `LaunchError`."""
     shown = " ".join(map(shlex.quote, command))
     try:
         done = subprocess.run(
@@ -36,12 +28,12 @@ def ask(command: Sequence[str], patience: float = _PATIENCE) -> str:
             check=False,
         )
     except subprocess.TimeoutExpired:
-        raise CommandFailed(f"{shown}: no answer in {patience:g} s", late=True) from None
+        raise LaunchError(f"{shown}: no answer in {patience:g} s", late=True) from None
     except OSError as error:
-        raise CommandFailed(f"{shown}: {error.strerror}") from None
+        raise LaunchError(f"{shown}: {error.strerror}") from None
     if done.returncode:
         said = " ".join((done.stderr + b" " + done.stdout).decode(errors="replace").split())
-        raise CommandFailed(f"{shown}: {said or 'it says nothing'} (exit code {done.returncode})")
+        raise LaunchError(f"{shown}: {said or 'it says nothing'} (exit code {done.returncode})")
     return done.stdout.decode(errors="replace")
 
 

@@ -9,9 +9,10 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Callable, NamedTuple, Protocol
 
+from ..errors import LaunchError
 from ..service.ends import describe_exit
 from .arguments import whole_number, words_of
-from .ask import CommandFailed, ask, require
+from .ask import ask, require
 from .base import Slave, SlaveArray, TryAgain
 from .folder import ArrayFolder
 from .job import Job
@@ -65,6 +66,10 @@ class Engine(Protocol):
         """Whether a refusal to submit may be over soon."""
         ...
 
+    def advice(self, complaint: str) -> str:
+        """What to do about a refusal to submit; '' for nothing."""
+        ...
+
     def limit_question(self) -> list[str]:
         """The command that tells how long an array may be."""
         ...
@@ -82,7 +87,7 @@ class Engine(Protocol):
         ...
 
     def look(self, jobs: Sequence[str], ask: Callable[[Sequence[str]], str]) -> Places:
-        """What the tasks of these jobs do.  Tasks that have ended are left out.  Raises `CommandFailed`."""
+        """What the tasks of these jobs do.  Tasks that have ended are left out.  Raises `LaunchError`."""
         ...
 
     def fate(self, job: str, task: int, ask: Callable[[Sequence[str]], str]) -> str:
@@ -140,7 +145,7 @@ class BatchArray(SlaveArray):
     # -- start
 
     def start(self, jobs: Sequence[Job]) -> None:
-        """Submit what has not been submitted.  Raises `TryAgain`, `InputError` and `CommandFailed`."""
+        """Submit what has not been submitted.  Raises `TryAgain`, `InputError` and `LaunchError`."""
         if self._folder is None:
             assert self.run_folder is not None
             self._folder = self.run_folder.array(jobs, self._engine.index)
@@ -154,7 +159,7 @@ class BatchArray(SlaveArray):
     def _longest(self) -> int | None:
         try:
             return self._engine.limit(ask(self._engine.limit_question(), _POLL_PATIENCE))
-        except CommandFailed as error:
+        except LaunchError as error:
             log.info("parallel: %s does not tell how long an array may be: %s", self._engine.name, error)
             return None
 
@@ -169,10 +174,11 @@ class BatchArray(SlaveArray):
                 self._tried = True
                 command = engine.submission(self._folder.script, self._name, (piece.first, piece.tasks), self._options)
                 job = engine.job_id(ask(command))
-        except CommandFailed as error:
+        except LaunchError as error:
             if error.late or engine.passing(str(error)):
                 raise TryAgain(f"it is not submitted yet: {error}") from None
-            raise
+            advice = engine.advice(str(error))
+            raise LaunchError(f"{error}; {advice}" if advice else str(error)) from None
         self._name, self._tried = "", False
         self._pieces.append(piece._replace(job=job))
         self.run_folder.when_killed(" ".join(map(shlex.quote, engine.deletion(job, None))))
@@ -203,7 +209,7 @@ class BatchArray(SlaveArray):
             self._seen = self._engine.look(
                 [piece.job for piece in self._pieces], lambda command: ask(command, _POLL_PATIENCE)
             )
-        except CommandFailed as error:
+        except LaunchError as error:
             log.info("parallel: %s does not tell what its jobs do: %s", self._engine.name, error)
             return
         for piece in self._pieces:
@@ -240,7 +246,7 @@ class BatchArray(SlaveArray):
     # -- stop
 
     def stop(self, slaves: Sequence[Slave]) -> None:
-        """Delete these tasks' jobs.  Raises `CommandFailed`."""
+        """Delete these tasks' jobs.  Raises `LaunchError`."""
         for piece in self._pieces:
             tasks = [
                 task for task in range(piece.tasks) if any(self.slaves[piece.first + task] is slave for slave in slaves)

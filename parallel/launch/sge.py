@@ -8,7 +8,7 @@ import xml.etree.ElementTree
 from collections.abc import Sequence
 from typing import Callable
 
-from .ask import CommandFailed
+from ..errors import LaunchError
 from .batch import BatchArray, Places, TaskState
 
 REMEDY = (
@@ -46,6 +46,12 @@ class GridEngine:
         """A queue master that restarts, or a user's limit."""
         return _PASSING.search(complaint) is not None
 
+    def advice(self, complaint: str) -> str:
+        """A shell that has not read its settings."""
+        if "initialize environment" in complaint or "SGE_ROOT" in complaint:
+            return "the variables of Grid Engine are not set: '. $SGE_ROOT/default/common/settings.sh' sets them"
+        return ""
+
     def limit_question(self) -> list[str]:
         """See sge_conf(5), max_aj_tasks."""
         return ["qconf", "-sconf"]
@@ -70,7 +76,7 @@ class GridEngine:
         for job in {job for (job, _), state in found.items() if not state.running}:
             try:
                 reasons = ask(["qstat", "-j", job])
-            except CommandFailed:
+            except LaunchError:
                 continue  # it has ended in between
             for (one, task), state in found.items():
                 if one == job and not state.running:
@@ -81,7 +87,7 @@ class GridEngine:
         """From the accounting, if this host may read it, and if it is written already."""
         try:
             answer = ask(["qacct", "-j", job, "-t", str(task + self.first)])
-        except CommandFailed:
+        except LaunchError:
             return ""
         failed = re.findall(r"^failed\s+(\S.*?)\s*$", answer, re.MULTILINE)
         status = re.findall(r"^exit_status\s+(\S.*?)\s*$", answer, re.MULTILINE)
@@ -111,7 +117,7 @@ def _root(answer: str) -> xml.etree.ElementTree.Element:
     try:
         return xml.etree.ElementTree.fromstring(answer)
     except xml.etree.ElementTree.ParseError as error:
-        raise CommandFailed(f"qstat -xml answers in another language: {error}") from None
+        raise LaunchError(f"qstat -xml answers in another language: {error}") from None
 
 
 def _tasks(text: str) -> list[int]:

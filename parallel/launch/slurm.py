@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Callable
 
-from .ask import CommandFailed
+from ..errors import LaunchError
 from .batch import BatchArray, Places, TaskState
 
 REMEDY = (
@@ -45,6 +45,10 @@ class SlurmEngine:
         """A controller that restarts or is busy, or a user's limit."""
         return _PASSING.search(complaint) is not None
 
+    def advice(self, complaint: str) -> str:
+        """Slurm's own words do."""
+        return ""
+
     def limit_question(self) -> list[str]:
         """See slurm.conf(5), MaxArraySize."""
         return ["scontrol", "show", "config"]
@@ -66,7 +70,7 @@ class SlurmEngine:
         """One call for all.  squeue refuses a single id that it does not know any more."""
         try:
             return parse_squeue(ask(["squeue", "-h", "-r", "-j", ",".join(jobs), "-o", "%F|%K|%T|%r|%N"]))
-        except CommandFailed as error:
+        except LaunchError as error:
             if "Invalid job id" in str(error):
                 return {}
             raise
@@ -75,7 +79,7 @@ class SlurmEngine:
         """The controller remembers a job for some minutes after its end."""
         try:
             answer = ask(["scontrol", "-o", "show", "job", f"{job}_{task}"])
-        except CommandFailed:
+        except LaunchError:
             return ""
         state, reason = (re.search(rf"\b{word}=(\S+)", answer) for word in ("JobState", "Reason"))
         if state is None:
