@@ -49,6 +49,8 @@ class Post(NamedTuple):
     slots: Sequence[tuple[int | None, str | None]]  # number (None: the master gives one), output file
     grace: float = 30.0  # seconds that running tasks get to finish when a signal asks the agent to end
     stays: bool = False  # also when it has no slaves: the master may give it new ones
+    # a batch system sends SIGTERM to all processes of a job: the agent hears it, and lets running tasks finish
+    shielded: bool = False
 
 
 class Agent:
@@ -294,6 +296,7 @@ class Agent:
             patience=welcome["lease"],
             surroundings=welcome["surroundings"],
             output=slot.output,
+            shielded=self._post.shielded,
         )
 
     def _inherited(self) -> list[Closable]:

@@ -127,7 +127,8 @@ def _serve_launched() -> int:
     order = json.loads(sys.stdin.readline())
     addresses = [(str(host), int(port)) for host, port in order["addresses"]]
     slots = [(number, output) for number, output in order["slots"]]
-    post = Post(order["agent"], addresses, bytes.fromhex(order["key"]), slots, stays=order["stays"])
+    post = Post(order["agent"], addresses, bytes.fromhex(order["key"]), slots)
+    post = post._replace(stays=order["stays"], shielded=order["shielded"])
     try:
         agent = look_for_master(post, order["wait"], order["wait_refused"])
     except Unreachable as error:

@@ -46,6 +46,7 @@ class Slot:
         self.process: multiprocessing.process.BaseProcess | None = None
         self.mark: Mark = None
         self.deaths_at_once = 0
+        self.shielded = False  # its runner takes no notice of SIGTERM
         self.started = 0.0
         self.start_after = 0.0  # not before, since the last try failed
         self.stopped: tuple[str, int] | None = None  # why we end the process, and the task because of which
@@ -119,7 +120,9 @@ class Crew:
     def _start(self, slot: Slot) -> None:
         slot.mark = new_mark()
         inherited = self._inherited() if self._method == "fork" else ()
-        arguments = (self._assign(slot), slot.mark, self._bell, os.getpid(), inherited)
+        assignment = self._assign(slot)
+        slot.shielded = assignment.shielded
+        arguments = (assignment, slot.mark, self._bell, os.getpid(), inherited)
         process = self._context.Process(target=runner_main, args=arguments, name=f"slave {slot.number}")  # type: ignore[attr-defined]
         process.start()
         slot.process, slot.started, slot.stopped = process, time.monotonic(), None
@@ -216,7 +219,9 @@ class Crew:
         slots = self._running()
         for slot in slots:
             slot.mark[RECALL] = ANY_LEASE  # for one that has just been started and finds no master any more
-            if slot.busy:
+            if slot.busy and slot.shielded:
+                slot.kill()
+            elif slot.busy:
                 slot.process.terminate()  # type: ignore[union-attr]
         deadline = time.monotonic() + _TO_LEAVE
         for slot in slots:

@@ -53,6 +53,7 @@ class Assignment(NamedTuple):
     patience: float
     surroundings: dict[str, Any]
     output: str | None
+    shielded: bool = False  # takes no notice of SIGTERM
 
 
 class Closable(Protocol):
@@ -233,7 +234,7 @@ def main(
     """
     for connection in inherited:
         connection.close()
-    _reset_signals()
+    _reset_signals(assignment.shielded)
     _end_with(agent)
     _redirect(assignment.output)
     try:
@@ -242,9 +243,10 @@ def main(
         print(f"slave: runner {assignment.number} ends: {error}", file=sys.stderr)
 
 
-def _reset_signals() -> None:
+def _reset_signals(shielded: bool) -> None:
     signal.set_wakeup_fd(-1)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    # a function, and not SIG_IGN, which programs that tasks start would inherit
+    signal.signal(signal.SIGTERM, (lambda *_: None) if shielded else signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     if hasattr(os, "setsid"):  # Ctrl-C in the agent's terminal is the agent's affair, and the children can be found
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)

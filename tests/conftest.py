@@ -12,6 +12,7 @@ from typing import Callable
 import pytest
 
 import parallel
+from tests.support import engines
 from tests.support.waiting import eventually
 
 Make = Callable[..., parallel.Manager]
@@ -84,6 +85,13 @@ def nothing_left(own_folder: Path) -> Iterator[None]:
     assert not [name for name in shared_memory() if name not in before_memory]
     temporary = own_folder / "temporary"
     eventually(lambda: not list(temporary.iterdir()), 5, f"no temporary files, not {list(temporary.iterdir())}")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def engines_end() -> Iterator[None]:
+    """Engines that tests have started end after the last of them."""
+    yield
+    engines.end_all()
 
 
 @pytest.fixture

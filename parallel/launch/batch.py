@@ -240,7 +240,7 @@ class BatchArray(SlaveArray):
             since = now - self._started.setdefault(place, now)
             slave.doing = f"started on {host} {since:.0f} s ago, and not connected"
         else:
-            slave.doing = f"{job} is {state.words}" if state is not None else f"{job} was submitted"
+            slave.doing = state.words if state is not None else "submitted"
         return None
 
     # -- stop

@@ -49,6 +49,7 @@ tell() {{ # name, text: so that nobody reads half of it
     {{ echo "$2" >"$folder/$index.new" && mv "$folder/$index.new" "$folder/$index.$1"; }} 2>/dev/null
 }}
 tell started "$(uname -n)"
+trap : TERM # a batch system sends it to all processes of a job: the slave program deals with it
 {{ {command}
 }} <"$folder/$index.orders"
 code=$?

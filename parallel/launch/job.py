@@ -56,14 +56,16 @@ def slave_orders(
     wait: float,
     wait_refused: float,
     stays: bool,
+    shielded: bool = False,
 ) -> dict[str, Any]:
     """What the slave program is told: who it is, where the master is, the key.
 
     ``wait``: how many seconds to look for the master; ``wait_refused``: the same if its machine refuses connections.
-    ``stays``: whether it waits for new slaves when it has none any more.
+    ``stays``: whether it waits for new slaves when it has none any more.  ``shielded``: whether running tasks are to
+    be spared when SIGTERM is sent to every process there.
     """
     where = {"addresses": list(addresses), "key": key.hex(), "wait": wait, "wait_refused": wait_refused}
-    return {"agent": agent, "slots": list(slots), "stays": stays, **where}
+    return {"agent": agent, "slots": list(slots), "stays": stays, "shielded": shielded, **where}
 
 
 def as_line(orders: Mapping[str, Any]) -> bytes:

@@ -72,7 +72,8 @@ class Plan:
                 self.make_output(number)
         slots = [(number, self.output_of(number) or os.devnull) for number in numbers]
         wait, refused = _LOCAL if local else _ELSEWHERE
-        orders = slave_orders(agent, self.addresses(local), self.key, slots, wait, refused, stays=local)
+        addresses = self.addresses(local)
+        orders = slave_orders(agent, addresses, self.key, slots, wait, refused, stays=local, shielded=not local)
         return Job(
             slave_command(self.python, self.root),
             as_line(orders),

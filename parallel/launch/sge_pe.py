@@ -42,7 +42,7 @@ class SGEPESlaveArray(ProgramArray):
                 self._granted = parse_hostfile(file.read())
         except (OSError, ValueError) as error:
             raise InputError(f"the file of granted hosts, {path}, cannot be read: {error}") from None
-        super().__init__([Placed(f"SGEPESlaveArray() on {one.host}", one.slots) for one in self._granted])
+        super().__init__([Placed(f"SGEPESlaveArray()[{one.host}]", one.slots) for one in self._granted])
 
     def __repr__(self) -> str:
         return "SGEPESlaveArray()"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 from ..core.roster import SlaveRecord, SlaveState
 from .books import Books, names
@@ -32,7 +32,7 @@ def what_slaves_do(books: Books) -> str:
         busy = f"{len(leases)} busy" + (f", the longest for {oldest:.0f} s" if leases else "")
         parts.append(f"{len(ready)} slave{'' if len(ready) == 1 else 's'} connected, {busy}")
     if expected:
-        parts.append("not connected yet: " + "; ".join(_grouped(expected)))
+        parts.append("not connected yet: " + "; ".join(_grouped({slave: slave.doing for slave in expected})))
     if lost:
         parts.append("not heard of: " + ", ".join(names(lost)))
     if not ready and books.open_to_joiners:
@@ -40,13 +40,13 @@ def what_slaves_do(books: Books) -> str:
     return "; ".join(parts or ["no slave"])
 
 
-def _grouped(slaves: Sequence[SlaveRecord], most: int = 4) -> list[str]:
-    """What slaves do that are not connected: those that do the same together, not too many."""
-    told: dict[str, list[SlaveRecord]] = {}
-    for slave in slaves:
-        told.setdefault(slave.doing, []).append(slave)
-    texts = [", ".join(names(some)) + (f": {doing}" if doing else "") for doing, some in list(told.items())[:most]]
-    left = sum(len(some) for some in list(told.values())[most:])
+def _grouped(told: Mapping[SlaveRecord, str], most: int = 4) -> list[str]:
+    """What is told of slaves: those of whom the same is told together, not too many."""
+    groups: dict[str, list[SlaveRecord]] = {}
+    for slave, text in told.items():
+        groups.setdefault(text, []).append(slave)
+    texts = [", ".join(names(some)) + (f": {text}" if text else "") for text, some in list(groups.items())[:most]]
+    left = sum(len(some) for some in list(groups.values())[most:])
     return [*texts, f"{left} more"] if left else texts
 
 
@@ -61,8 +61,8 @@ def how_all_ended(books: Books) -> str:
         summary = f"all {len(slaves)} slaves have ended, and none is to come:"
     else:
         summary = "the only slave has ended:"
-    return "\n  ".join([summary, *(_obituary(slave) for slave in slaves)])
+    return "\n  ".join([summary, *_grouped({slave: _obituary(slave) for slave in slaves}, most=20)])
 
 
 def _obituary(slave: SlaveRecord) -> str:
-    return f"{slave}: {slave.end if slave.state is SlaveState.ENDED else 'it is ' + slave.state.value}"
+    return slave.end if slave.state is SlaveState.ENDED else f"it is {slave.state.value}"

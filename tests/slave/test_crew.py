@@ -45,7 +45,7 @@ def test_a_runner_that_cannot_be_started_is_tried_again_after_a_while(monkeypatc
     monkeypatch.setattr(crew_module, "time", SimpleNamespace(monotonic=lambda: clock.now))
     monkeypatch.setattr(crew_module, "new_mark", lambda: [0, 0, 0])
     monkeypatch.setattr(Unable, "failing", 1)
-    assignment: Any = None
+    assignment: Any = SimpleNamespace(shielded=False)
     bell: Any = None
     crew = Crew(lambda slot: assignment, lambda: (), bell)
     monkeypatch.setattr(crew, "_context", SimpleNamespace(Process=Unable))

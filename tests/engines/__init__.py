@@ -1,0 +1,1 @@
+"""Launchers on the real engines: see tools/engines and tests/support/engines.py."""

@@ -1,0 +1,107 @@
+"""The batch systems, as tests need them."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import parallel
+from parallel.launch import batch as batch_module
+from tests.support import engines
+from tests.support.waiting import eventually
+
+
+def run(*command: str) -> str:
+    """What a command prints; fails if it does."""
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
+    return done.stdout
+
+
+class Batch:
+    """One batch system."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.array = {"sge": parallel.SGEQsubSlaveArray, "slurm": parallel.SlurmSlaveArray}[name]
+        self.submit = {"sge": "qsub", "slurm": "sbatch"}[name]
+        self.hold, self.rerun = {"sge": ("-h", "-r y"), "slurm": ("--hold", "--requeue")}[name]
+        self.slots = {"sge": 4, "slurm": 8}[name]
+        self.longest = {"sge": 10, "slurm": 11}[name]
+
+    def jobs(self) -> list[tuple[str, str, str]]:
+        """Job, task and state of everything queued or running."""
+        if self.name == "sge":
+            lines = [line.split() for line in run("qstat", "-g", "d").splitlines()[2:]]
+            return [(words[0], words[-1], words[4]) for words in lines]
+        lines = [line.split() for line in run("squeue", "-h", "-r", "-o", "%F %K %t").splitlines()]
+        return [(job, task, state) for job, task, state in lines]
+
+    def running(self) -> list[tuple[str, str]]:
+        """Job and task of all that run, of which there is one at least."""
+        return eventually(lambda: [(job, task) for job, task, state in self.jobs() if state in ("r", "R")])
+
+    def delete(self, job: str, task: str) -> None:
+        """Delete one task of a job."""
+        run(*(("qdel", f"{job}.{task}") if self.name == "sge" else ("scancel", f"{job}_{task}")))
+
+    def release(self, job: str) -> None:
+        """Let a held job run."""
+        run(*(("qrls", job) if self.name == "sge" else ("scontrol", "release", job)))
+
+    def again(self, job: str, task: str) -> None:
+        """Stop one task of a job, and have it start again."""
+        run(*(("qmod", "-rj", f"{job}.{task}") if self.name == "sge" else ("scontrol", "requeue", f"{job}_{task}")))
+
+    def described(self, job: str) -> str:
+        """All that everybody may know of a job."""
+        if self.name == "sge":
+            return run("qstat", "-j", job) + run("qstat", "-xml", "-j", job)
+        return run("scontrol", "show", "job", "-d", job) + run("scontrol", "write", "batch_script", f"{job}_0", "-")
+
+    def exit_status(self, job: str, task: str) -> str:
+        """With which code a task has ended, for the batch system; '' if it does not know yet."""
+        if self.name == "sge":
+            done = subprocess.run(["qacct", "-j", job, "-t", task], capture_output=True, text=True, check=False)
+            found = re.search(r"^failed\s+(\d+).*?^exit_status\s+(\d+)", done.stdout, re.MULTILINE | re.DOTALL)
+            return ":".join(found.groups()) if found else ""
+        found = re.search(r"JobState=(\S+).*?ExitCode=(\S+)", run("scontrol", "-o", "show", "job", f"{job}_{task}"))
+        assert found is not None
+        return "" if found.group(1) in ("PENDING", "RUNNING", "COMPLETING") else found.group(2)
+
+    def is_empty(self, seconds: float = 30.0) -> None:
+        """Wait until nothing is queued or running."""
+        eventually(lambda: self.jobs() == [] or None, seconds, f"an empty queue, not {self.jobs()}")
+
+
+@pytest.fixture(params=["sge", "slurm"])
+def batch(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Batch]:
+    """Each batch system in turn, with an empty queue."""
+    yield from prepared(request.param, monkeypatch)
+
+
+def prepared(name: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Batch]:
+    """A batch system whose clients find it; nothing may be left there."""
+    for variable, value in engines.need(name).items():
+        monkeypatch.setenv(variable, value)
+    monkeypatch.setattr(batch_module, "_ASK_AGAIN", (0.5, 1.0))
+    made = Batch(name)
+    made.is_empty()
+    yield made
+    made.is_empty()
+
+
+def run_folders() -> list[Path]:
+    """The folders of runs that have not been removed."""
+    return list((Path.home() / ".cache" / "parallel").glob("*"))
+
+
+@pytest.fixture(autouse=True)
+def no_run_folder_left(own_folder: Path) -> Iterator[None]:
+    """What the slaves were told goes with the run."""
+    yield
+    eventually(lambda: not run_folders(), 10, f"no folder of a run, not {run_folders()}")

@@ -1,0 +1,340 @@
+"""Job arrays on the real batch systems: what every one of them has to do."""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+import signal
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import parallel
+from parallel.service import status
+from slave.keys import find_key
+from tests.conftest import Make
+from tests.engines.conftest import Batch, run_folders
+from tests.support import tasks
+from tests.support.programs import Program, script
+from tests.support.waiting import eventually
+
+pytestmark = pytest.mark.engines
+
+MASTER = """
+import functools, sys, time
+import parallel
+from tests.support import tasks
+if __name__ == '__main__':
+    m = parallel.Manager()
+    m.add_slave(parallel.{array}({n}, {options!r}))
+    c = m.get_context()
+    for i in range(20):
+        c.add_task(functools.partial(tasks.wait_for, 'gate'))
+    m.wait_for_slaves({wait})
+    print('ready', flush=True)
+    {end}
+"""
+
+
+def master(batch: Batch, folder: Path, n: int, end: str, wait: int = 1, options: str = "") -> Program:
+    """A script whose slaves the batch system starts; it goes on with ``end`` when ``wait`` of them have come."""
+    text = MASTER.format(array=batch.array.__name__, n=n, options=options, wait=wait, end=end)
+    return script(folder / "script.py", text)
+
+
+def secrets(place: Path) -> list[str]:
+    """The key as it might stand somewhere."""
+    key = find_key(key_file=place / ".config" / "parallel" / "authkey")
+    return [key.decode(), key.hex()]
+
+
+def command_lines() -> str:
+    """What ``ps`` shows of everybody."""
+    shown = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            shown.append(path.read_text(errors="replace").replace("\0", " "))
+        except OSError:
+            continue  # it has ended
+    return "\n".join(shown)
+
+
+def test_a_hundred_tasks_in_a_folder_with_an_awkward_name(
+    batch: Batch, make: Make, own_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Blanks and quotes in the paths; the key in no place that others see; nothing is left behind."""
+    awkward = own_folder / 'it\'s a "folder" of $HOME'
+    awkward.mkdir()
+    monkeypatch.setenv("HOME", str(awkward))
+    manager = make(0, output=str(awkward / "out %d"), python=f"AWK='a b'; export AWK; '{sys.executable}'")
+    array = batch.array(4)
+    manager.add_slave(array)
+    context = manager.get_context()
+    for number in range(100):
+        context.add_task(functools.partial(tasks.square, number))
+    for _ in range(8):
+        context.add_task(functools.partial(os.getenv, "AWK"))
+        context.add_task(functools.partial(tasks.say, "said by a task"))
+    manager.wait_for_slaves(4, 30)
+    job = batch.running()[0][0]
+    folder = run_folders()[0]
+    public = [command_lines(), batch.described(job), (folder / "1" / "script").read_text()]
+    assert folder.stat().st_mode & 0o077 == 0
+    for orders in (folder / "1").glob("*.orders"):
+        assert orders.stat().st_mode & 0o077 == 0
+    results = list(context.get_results_unordered())
+    assert sorted(one for one in results if isinstance(one, int)) == [number * number for number in range(100)]
+    assert results.count("a b") == 8, "the python fragment was honoured"
+    said = [(awkward / f"out {number}").read_text() for number in range(4)]
+    assert sum(text.count("said by a task") for text in said) == 8
+    assert all("slave: connected: 1 runners" in text for text in said)
+    for secret in secrets(awkward):
+        assert not [text for text in [*public, *said] if secret in text]
+    assert all(re.search(rf"\[{place}\], \w+ job {job}\.", repr(one)) for place, one in enumerate(array.slaves))
+    manager.shutdown()
+    batch.is_empty()
+    assert not run_folders()
+    assert str(awkward) not in command_lines()
+
+
+def test_a_deleted_slave_costs_time_and_no_attempt(batch: Batch, make: Make, own_folder: Path) -> None:
+    manager = make(0, max_attempts=1)
+    manager.add_slave(batch.array(2))
+    context = manager.get_context()
+    manager.wait_for_slaves(2, 30)
+    for number in range(4):
+        context.add_task(functools.partial(tasks.wait_for, f"gate{number}"))
+    results = iter(context.get_results_unordered())
+    (own_folder / "gate0").touch()
+    next(results)
+    eventually(lambda: len(list(own_folder.glob("gate*.started"))) == 3)
+    batch.delete(*batch.running()[0])
+    eventually(lambda: sorted(info.state for info in manager.slaves) == ["busy", "ended"], 30, f"{manager.slaves}")
+    for number in range(4):
+        (own_folder / f"gate{number}").touch()
+    assert len(list(results)) == 3
+
+
+def test_a_job_that_is_started_again_works_again(batch: Batch, make: Make, own_folder: Path) -> None:
+    """Preempted or requeued: the same slave comes back, and no attempt is counted."""
+    manager = make(0, max_attempts=1)
+    manager.add_slave(batch.array(1, batch.rerun))
+    context = manager.get_context()
+    context.add_task(functools.partial(tasks.wait_for, "gate"))
+    manager.begin()
+    eventually((own_folder / "gate.started").exists, 30)
+    before = manager.slaves[0].pid
+    batch.again(*batch.running()[0])
+    started = own_folder / "gate.started"
+    again = 150 if batch.name == "slurm" else 30  # Slurm holds a requeued job back for two minutes by default
+    if batch.name == "slurm":
+        eventually(lambda: [one for one in batch.jobs() if one[2] == "PD"], 30)
+        Program("scontrol", "update", f"JobId={batch.jobs()[0][0]}_0", "StartTime=now").ends()
+    eventually(lambda: len(started.read_text().splitlines()) == 2, again, f"a second start; {manager.slaves}")
+    (own_folder / "gate").touch()
+    assert len(list(context.get_results_unordered())) == 1
+    assert [info.number for info in manager.slaves] == [0] and manager.slaves[0].pid != before
+
+
+def test_slaves_that_the_queue_does_not_start_are_told_of_and_do_not_hold_up_the_end(
+    batch: Batch, make: Make, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(status, "FIRST_WORD", 2.0)
+    manager = make(0)
+    manager.add_slave(batch.array(batch.slots + 2))
+    manager.wait_for_slaves(batch.slots, 30)
+    with pytest.raises(TimeoutError):
+        manager.wait_for_slaves(batch.slots + 2, 3)
+    assert re.search(r"not connected yet: slave \d+ .*\[\d+\], \w+ job \d+\.\d+\).*: queued \(\w+\): \w+", caplog.text)
+    context = manager.get_context()
+    for number in range(20):
+        context.add_task(functools.partial(tasks.square, number))
+    assert len(list(context.get_results_unordered())) == 20
+    began = time.monotonic()
+    manager.shutdown()
+    assert time.monotonic() - began < 10
+    batch.is_empty()
+
+
+def test_slaves_that_come_late_join(batch: Batch, make: Make, own_folder: Path) -> None:
+    manager = make(1)
+    context = manager.get_context()
+    manager.add_slave(batch.array(2, batch.hold))
+    for number in range(3):
+        context.add_task(functools.partial(tasks.wait_for, f"gate{number}"))
+    manager.begin()
+    eventually((own_folder / "gate0.started").exists)
+    held = eventually(lambda: [one for one in manager.slaves if one.state == "expected"])
+    assert [one.number for one in held] == [1, 2]
+    batch.release(batch.jobs()[0][0])
+    eventually((own_folder / "gate2.started").exists, 30, "tasks on the late slaves")
+    for number in range(3):
+        (own_folder / f"gate{number}").touch()
+    assert len(list(context.get_results_unordered())) == 3
+
+
+def test_an_array_longer_than_the_site_allows_is_split(batch: Batch, make: Make) -> None:
+    manager = make(0)
+    n = batch.longest + 2
+    manager.add_slave(batch.array(n, batch.hold))
+    manager.begin()
+    jobs = sorted({int(job) for job, _, _ in batch.jobs()})
+    assert len(jobs) == 2 and len(batch.jobs()) == n
+    batch.release(str(jobs[1]))
+    manager.wait_for_slaves(2, 30)
+    assert [info.number for info in manager.slaves if info.state == "idle"] == [n - 2, n - 1]
+
+
+def test_an_array_that_was_withdrawn_before_it_began_is_deleted(batch: Batch, make: Make) -> None:
+    manager = make(0)
+    array = batch.array(2, batch.hold)
+    manager.add_slave(array)
+    manager.begin()
+    assert len(batch.jobs()) == 2
+    manager.remove_slave(array.slaves[0])
+    eventually(lambda: len(batch.jobs()) == 1)
+    manager.remove_slave(array)
+    batch.is_empty()
+    assert [info.state for info in manager.slaves] == ["ended"] * 2
+
+
+@pytest.mark.parametrize("end", ["interrupted", "leaves", "killed", "terminated"])
+def test_no_job_outlives_its_master(batch: Batch, own_folder: Path, end: str) -> None:
+    """Running and queued ones: after Ctrl-C, at interpreter exit, and even when nobody is left to say goodbye."""
+    last = "pass" if end == "leaves" else "list(c.get_results_unordered())"
+    program = master(batch, own_folder, batch.slots + 2, last, wait=batch.slots)
+    program.says("ready", 40)
+    if end != "leaves":
+        signum = {"interrupted": signal.SIGINT, "killed": signal.SIGKILL, "terminated": signal.SIGTERM}[end]
+        program.process.send_signal(signum)
+    program.ends()
+    batch.is_empty(60)
+    eventually(lambda: not run_folders(), 10)
+    eventually(lambda: str(own_folder) not in command_lines(), 10, "the end of all processes")
+
+
+def test_a_job_that_starts_when_the_master_has_finished_has_not_failed(batch: Batch, own_folder: Path) -> None:
+    """Master, and what would have deleted its jobs, are killed; these start later: they see nobody, or no folder."""
+    program = master(batch, own_folder, 1, "list(c.get_results_unordered())", wait=0, options=batch.hold)
+    program.says("ready")
+    job, task, _ = eventually(batch.jobs)[0]
+    (folder,) = run_folders()
+    keeper = next(line for line in Path("/proc").glob("[0-9]*/cmdline") if is_keeper(line, folder))
+    os.kill(int(keeper.parent.name), signal.SIGKILL)
+    program.process.kill()
+    program.ends()
+    batch.release(job)
+    batch.is_empty()
+    output = (own_folder / "slave0.output").read_text()
+    assert "slave: the master has finished: nobody listens there any more" in output
+    assert re.search(r"\d: connection refused", output)
+    assert eventually(lambda: batch.exit_status(job, task), 15) in ("0:0",)
+    script_file = folder / "1" / "script"
+    text = script_file.read_text()
+    Program("rm", "-r", str(folder)).ends()
+    late = Program("/bin/sh", "-c", text, "script", "0", variables={"SGE_TASK_ID": "1", "SLURM_ARRAY_TASK_ID": "0"})
+    assert late.ends() == 0
+    assert "slave: the master has finished (its folder" in late.err
+
+
+def is_keeper(path: Path, folder: Path) -> bool:
+    """Whether that is the command line of the shell that waits for the end of a run."""
+    try:
+        return str(folder) in path.read_text() and "todo" in path.read_text()
+    except OSError:
+        return False
+
+
+FLAKY = """#!/bin/sh
+PATH={path}
+export PATH
+echo "$@" >>{folder}/calls
+case $(wc -l <{folder}/calls) in
+{behaviour}
+esac
+exec {real} "$@"
+"""
+
+
+@pytest.mark.parametrize("accepted", [False, True])
+def test_a_submission_is_tried_again_after_a_passing_failure(
+    batch: Batch,
+    make: Make,
+    own_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    accepted: bool,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """And where the first one was accepted all the same, there are no two arrays."""
+    complaint = {
+        "sge": "error: unable to contact qmaster using port 16444 on host",
+        "slurm": "sbatch: error: Batch job submission failed: Socket timed out on send/recv operation",
+    }[batch.name]
+    first = f'{batch.submit} "$@" >/dev/null; ' if accepted else ""
+    fake = own_folder / "bin" / batch.submit
+    fake.parent.mkdir()
+    behaviour = f"1) {first}echo '{complaint}' >&2; exit 1 ;;"
+    path = os.environ["PATH"]
+    fake.write_text(FLAKY.format(path=f"'{path}'", folder=fake.parent, behaviour=behaviour, real=batch.submit))
+    fake.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{fake.parent}:{path}")
+    manager = make(0)
+    manager.add_slave(batch.array(2))
+    manager.wait_for_slaves(2, 30)
+    assert re.search(r"SlaveArray\(2\) cannot be started just now: it is not submitted yet: .*: .*error", caplog.text)
+    assert len(batch.jobs()) == 2
+    assert len((fake.parent / "calls").read_text().splitlines()) == (1 if accepted else 2)
+
+
+def test_a_refused_submission_is_told_and_the_manager_goes_on(batch: Batch, make: Make) -> None:
+    option, words = {"sge": ("-l nonsense=3", 'unknown resource "nonsense"'), "slurm": ("-p nonsense", "invalid part")}[
+        batch.name
+    ]
+    manager = make(1)
+    manager.add_slave(batch.array(2, option))
+    context = manager.get_context()
+    context.add_task(functools.partial(tasks.square, 3))
+    with pytest.raises(parallel.LaunchError, match=f"{batch.submit} .*{option}.*{words}"):
+        list(context.get_results_unordered())
+    assert list(context.get_results_unordered()) == [9]
+    assert [info.state for info in manager.slaves][1:] == ["ended", "ended"]
+
+
+def test_a_slave_program_that_cannot_start(batch: Batch, make: Make) -> None:
+    """All ended: the error says how, and the end of their output files."""
+    manager = make(0, python="/no/such/python")
+    manager.add_slave(batch.array(2))
+    context = manager.get_context()
+    context.add_task(functools.partial(tasks.square, 3))
+    with pytest.raises(parallel.NoMoreSlavesError) as caught:
+        list(context.get_results_unordered())
+    text = str(caught.value)
+    assert "all 2 slaves have ended" in text and "it exited with code 127 on " in text
+    assert re.search(r"the end of .*slave0\.output:\n    \| .*script.*: /no/such/python: not found", text)
+
+
+def test_no_command_of_that_name(batch: Batch, make: Make, monkeypatch: pytest.MonkeyPatch, own_folder: Path) -> None:
+    """The first classic complaint: it works in a terminal, and not in a notebook."""
+    manager = make(0)
+    with monkeypatch.context() as patch, pytest.raises(parallel.InputError) as caught:
+        patch.setenv("PATH", str(own_folder))
+        manager.add_slave(batch.array(2))
+    text = str(caught.value)
+    assert text.startswith(f"{batch.submit}: command not found; this program's PATH is {own_folder}. ")
+    assert "add it to PATH where this program is started" in text and "os.environ['PATH'] += " in text
+    assert not manager.slaves
+
+
+def test_a_missing_module_is_told_with_its_remedy(batch: Batch, make: Make) -> None:
+    manager = make(0)
+    manager.add_slave(batch.array(1))
+    context = manager.get_context()
+    context.add_task(functools.partial(__import__, "no_such_module_here"))
+    with pytest.raises(parallel.RemoteError) as caught:
+        list(context.get_results_unordered())
+    text = str(caught.value)
+    assert re.search(r"No module 'no_such_module_here' for \S+ \(Python [\d.]+\) on \S+", text)
+    assert "Install it there, or name the Python that has it: Manager(python='...')" in text

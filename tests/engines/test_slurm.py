@@ -1,0 +1,77 @@
+"""What only Slurm does: steps in an allocation; preemption by a better partition."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import parallel
+from tests.conftest import Make
+from tests.engines.conftest import Batch, prepared, run
+from tests.support import tasks
+from tests.support.programs import ROOT
+from tests.support.waiting import eventually
+
+pytestmark = pytest.mark.engines
+
+
+@pytest.fixture
+def slurm(monkeypatch: pytest.MonkeyPatch) -> Iterator[Batch]:
+    yield from prepared("slurm", monkeypatch)
+
+
+SCRIPT = """
+import functools
+import parallel
+from tests.support import tasks
+if __name__ == '__main__':
+    with parallel.Manager() as m:
+        m.add_slave(parallel.SlurmSlaves())
+        m.wait_for_slaves(3, 30)
+        c = m.get_context()
+        for i in range(100):
+            c.add_task(functools.partial(tasks.square, i))
+        print(sum(c.get_results_unordered()), [info.name for info in m.slaves])
+"""
+
+
+@pytest.mark.parametrize("started", ["in the script", "by srun"])
+def test_a_script_in_an_allocation_has_a_slave_for_each_task(slurm: Batch, own_folder: Path, started: str) -> None:
+    (own_folder / "script.py").write_text(SCRIPT)
+    python = f"PYTHONPATH='{ROOT}' {'srun -n 1 ' if started == 'by srun' else ''}'{sys.executable}'"
+    by_srun = "SLURM_NTASKS=3; export SLURM_NTASKS; " if started == "by srun" else ""
+    if started == "by srun":  # srun tells its one task that there is one
+        python = f"PYTHONPATH='{ROOT}' srun -n 1 env SLURM_NTASKS=3 '{sys.executable}'"
+    job = own_folder / "job"
+    job.write_text(f"#!/bin/sh\n{by_srun}cd '{own_folder}' && {python} script.py\n")
+    run("sbatch", "-W", "-n", "3", "-o", str(own_folder / "said"), str(job))
+    said = (own_folder / "said").read_text()
+    assert f"{sum(i * i for i in range(100))} ['SlurmSlaves()[0], Slurm job " in said, said
+    assert "slave: connected" in (own_folder / "slave2.output").read_text()
+
+
+def test_outside_an_allocation(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    with pytest.raises(parallel.InputError, match=r"SLURM_JOB_ID is not set: start this script by 'sbatch -n TASKS"):
+        parallel.SlurmSlaves()
+
+
+def test_a_preempted_job_costs_no_attempt_and_comes_back(slurm: Batch, make: Make, own_folder: Path) -> None:
+    manager = make(0, max_attempts=1)
+    manager.add_slave(parallel.SlurmSlaveArray(1, "--requeue --exclusive -w n1"))
+    context = manager.get_context()
+    context.add_task(functools.partial(tasks.wait_for, "gate"))
+    manager.begin()
+    started = own_folder / "gate.started"
+    eventually(started.exists, 30)
+    run("srun", "-p", "urgent", "--exclusive", "-w", "n1", "true")
+    job = slurm.jobs()[0][0]
+    eventually(lambda: [state for _, _, state in slurm.jobs()] == ["PD"], 30)
+    run("scontrol", "update", f"JobId={job}_0", "StartTime=now")
+    eventually(lambda: len(started.read_text().splitlines()) == 2, 60, f"a second start; {manager.slaves}")
+    (own_folder / "gate").touch()
+    assert len(list(context.get_results_unordered())) == 1

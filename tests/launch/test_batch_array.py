@@ -1,0 +1,186 @@
+"""BatchArray with a strict fake of an engine and of the time: how often it asks, what it concludes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Callable
+
+import pytest
+
+import parallel
+from parallel.launch import ask as ask_module
+from parallel.launch import batch as batch_module
+from parallel.launch.batch import BatchArray, Places, TaskState
+from parallel.launch.folder import RunFolder
+from parallel.launch.job import Job
+from parallel.launch.slurm import SlurmEngine
+
+
+class FakeEngine(SlurmEngine):
+    """Submits, and tells of its jobs what the test wants."""
+
+    def __init__(self) -> None:
+        self.states: dict[tuple[str, int], TaskState] = {}
+        self.looks = 0
+        self.fates = 0
+
+    def look(self, jobs: Sequence[str], ask: Callable[[Sequence[str]], str]) -> Places:
+        assert jobs == ["12"]
+        self.looks += 1
+        return dict(self.states)
+
+    def fate(self, job: str, task: int, ask: Callable[[Sequence[str]], str]) -> str:
+        self.fates += 1
+        return "its state is TIMEOUT"
+
+
+QUEUED, RUNNING = TaskState(False, "queued (PENDING): Resources"), TaskState(True, "running (RUNNING) on n1")
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    made = SimpleNamespace(now=1000.0)
+    monkeypatch.setattr(batch_module, "time", SimpleNamespace(monotonic=lambda: made.now))
+    return made
+
+
+@pytest.fixture
+def engine() -> FakeEngine:
+    return FakeEngine()
+
+
+@pytest.fixture
+def array(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch, clock: SimpleNamespace) -> BatchArray:
+    """Two slaves, submitted as job 12, both queued."""
+
+    def ask(command: Sequence[str], patience: float = 0.0) -> str:
+        if command[0] == "sbatch":
+            return "12\n"
+        if command[:3] == ["scontrol", "show", "config"]:
+            return "MaxArraySize            = 1001\n"
+        raise AssertionError(f"nobody should ask {command}")
+
+    monkeypatch.setattr(batch_module, "ask", ask)
+    made = BatchArray(engine, 2, "")
+    made.run_folder = RunFolder()
+    engine.states = {("12", 0): QUEUED, ("12", 1): QUEUED}
+    try:
+        made.start([Job(("true",), b"", (number,), None, orders={"slots": []}) for number in range(2)])
+    finally:
+        path = made.run_folder._path
+        assert path is not None
+        made.run_folder.remove()
+    (path / "1").mkdir(parents=True)
+    return made
+
+
+def folder_of(array: BatchArray) -> Path:
+    assert array._folder is not None
+    return Path(array._folder.path)
+
+
+def test_the_engine_is_asked_at_once_and_then_ever_more_seldom(
+    array: BatchArray, engine: FakeEngine, clock: SimpleNamespace
+) -> None:
+    times = []
+    for _ in range(300):
+        before = engine.looks
+        assert array.poll() == [None, None]
+        if engine.looks > before:
+            times.append(clock.now - 1000)
+        clock.now += 1.0
+    assert times[:4] == [0.0, 3.0, 8.0, 15.0]
+    pauses = [later - earlier for earlier, later in zip(times, times[1:])]
+    assert pauses == sorted(pauses) and pauses[-1] == 20.0
+    assert [slave.doing for slave in array.slaves] == [QUEUED.words] * 2
+
+
+def test_it_is_asked_each_time_when_a_slave_is_not_heard_any_more(array: BatchArray, engine: FakeEngine) -> None:
+    array.poll()
+    array.urgent = True
+    for _ in range(5):
+        array.poll()
+    assert engine.looks == 6
+
+
+def test_a_task_that_is_missing_once_has_not_ended(
+    array: BatchArray, engine: FakeEngine, clock: SimpleNamespace
+) -> None:
+    array.urgent = True
+    array.poll()
+    engine.states = {("12", 0): QUEUED}
+    assert array.poll() == [None, None]
+    engine.states = {("12", 0): QUEUED, ("12", 1): RUNNING}
+    assert array.poll() == [None, None]
+    engine.states = {("12", 0): QUEUED}
+    assert array.poll() == [None, None]
+    end = "Slurm job 12.1 left the queue before it was started: its state is TIMEOUT"
+    assert array.poll() == [None, end]
+    engine.states = {}
+    array.poll()
+    assert array.poll() == ["Slurm job 12.0 left the queue before it was started: its state is TIMEOUT", end]
+    assert engine.fates == 2
+
+
+def test_an_engine_that_does_not_answer_ends_nobody(
+    array: BatchArray, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def look(jobs: Sequence[str], ask: Callable[[Sequence[str]], str]) -> Places:
+        raise parallel.LaunchError("squeue: no answer in 10 s", late=True)
+
+    monkeypatch.setattr(engine, "look", look)
+    array.urgent = True
+    for _ in range(5):
+        assert array.poll() == [None, None]
+
+
+def test_how_the_slave_program_ended_is_read_in_its_folder(array: BatchArray, engine: FakeEngine) -> None:
+    folder = folder_of(array)
+    (folder / "0.started").write_text("node7\n")
+    engine.states = {("12", 0): RUNNING, ("12", 1): QUEUED}
+    assert array.poll() == [None, None]
+    assert array.slaves[0].doing == "started on node7 0 s ago, and not connected"
+    (folder / "0.ended").write_text("4\n")
+    (folder / "1.started").write_text("node8\n")
+    (folder / "1.ended").write_text("137\n")
+    assert array.poll() == [
+        "it exited with code 4 on node7",
+        "it was killed by SIGKILL, perhaps out of memory on node8",
+    ]
+
+
+def test_a_task_that_is_queued_again_has_not_been_started(array: BatchArray, engine: FakeEngine) -> None:
+    folder = folder_of(array)
+    (folder / "0.started").write_text("node7\n")
+    engine.states = {("12", 0): RUNNING, ("12", 1): QUEUED}
+    array.urgent = True
+    array.poll()
+    engine.states = {("12", 0): QUEUED, ("12", 1): QUEUED}
+    assert array.poll() == [None, None]
+    assert array.slaves[0].doing == QUEUED.words
+    assert not (folder / "0.started").exists()
+
+
+@pytest.mark.parametrize("numslave", [0, -1, 2.0, "2", True, None])
+def test_a_number_of_slaves_that_is_none(numslave: object) -> None:
+    with pytest.raises(parallel.InputError, match="SlurmSlaveArray needs a number of slaves, a whole one from 1 on"):
+        parallel.SlurmSlaveArray(numslave)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("options", ["-J 'half a quote", None, 3])
+def test_options_that_no_shell_would_take(options: object) -> None:
+    with pytest.raises(parallel.InputError, match="are no part of a command line for qsub"):
+        parallel.SGEQsubSlaveArray(2, options)  # type: ignore[arg-type]
+
+
+def test_the_key_is_not_handed_to_an_engines_commands(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PARALLEL_AUTHKEY", "a key that qsub -V would show to everybody")
+    assert "PARALLEL_AUTHKEY" not in ask_module.ask(["env"])
+
+
+def test_a_command_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(parallel.LaunchError, match=r"^sleep 60: no answer in 0.1 s$") as caught:
+        ask_module.ask(["sleep", "60"], 0.1)
+    assert caught.value.late
