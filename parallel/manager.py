@@ -215,7 +215,8 @@ class Manager:
             while len(books.roster.ready()) < n:
                 if books.closing:
                     raise ManagerClosed("the manager was shut down while slaves were waited for")
-                if not books.open_to_joiners and books.roster.possible() < n:
+                closed = not books.open_to_joiners and not books.roster.open_ended()
+                if closed and books.roster.possible() < n:
                     raise NoMoreSlavesError(f"{n} slaves cannot come: {status.how_all_ended(books)}")
                 now = time.monotonic()
                 if timeout is not None and now >= began + timeout:

@@ -42,6 +42,7 @@ class SlaveRecord:
         self.call = 0  # counts its connections and calls for tasks, so that a stale one can be told
         self.running = 0  # the task that its last heartbeat named
         self.launched = False  # its launcher will say when it has ended for good: its engine may start it again
+        self.with_others = False  # its agent brings as many more as its machine has processors
         self.preemptible = False  # its engine may end it at any moment, for which no task is to blame
         self.dismissed = False  # the user had it removed
         self.doing = ""  # what its launcher says that it does, while it is not connected
@@ -130,6 +131,11 @@ class Roster:
     def possible(self) -> int:
         """How many slaves are connected, may come, or may come back."""
         return sum(slave.state is not SlaveState.ENDED for slave in self.slaves.values())
+
+    def open_ended(self) -> bool:
+        """Whether an agent is to come of which nobody knows how many slaves it brings."""
+        waiting = (slave for slave in self.slaves.values() if slave.with_others and slave.state is not SlaveState.ENDED)
+        return any(not self.agents[slave.agent].enlisted for slave in waiting)
 
     def ready(self) -> list[SlaveRecord]:
         """The slaves that have joined and are heard."""

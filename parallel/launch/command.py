@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import string
+import subprocess
 
 from ..errors import InputError, InputTypeError
 from .arguments import whole_number
@@ -100,7 +101,9 @@ def check_template(template: str) -> set[str]:
 def check_program(template: str) -> None:
     """Raises `InputError` if the first word of a template is no program that is found here."""
     first = template.split()[0]
-    if "{" not in first and "=" not in first:  # else the shell will tell
+    if "{" in first or "=" in first:
+        return  # the shell will tell
+    if subprocess.run(["/bin/sh", "-c", 'command -v "$0"', first], capture_output=True, check=False).returncode:
         require(first, "add it to PATH, or write it with its folder")
 
 

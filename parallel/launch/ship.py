@@ -49,7 +49,7 @@ def receiving_command(python: str) -> str:
 
     ``python``: a shell fragment.  It is wrapped so that the login shell there may be any.
     """
-    return f"exec /bin/sh -c {shlex.quote(f'{python} -c {shlex.quote(RECEIVER)}')}"
+    return f"/bin/sh -c {shlex.quote(f'{python} -c {shlex.quote(RECEIVER)}')}"
 
 
 def archive_command(python: str | None, path: str) -> str:

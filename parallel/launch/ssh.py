@@ -47,7 +47,8 @@ class SSHSlave(PipedSlave):
 
     def command(self, python: str | None) -> list[str]:
         """See `PipedSlave.command`."""
-        return ["ssh", *self._options, *_OPTIONS, self._host, receiving_command(self._python or python or "python3")]
+        there = receiving_command(self._python or python or "python3")
+        return ["ssh", *self._options, *_OPTIONS, self._host, f"exec {there}"]
 
     def hint(self, said: str) -> str:
         """See `PipedSlave.hint`."""

@@ -82,7 +82,8 @@ class Yard:
 
     def _expect(self, slave: Slave, name: str, agent: str) -> int:
         number = self._books.roster.new_number()
-        self._books.roster.expect(number, name, agent, self._plan.output_of(number))
+        record = self._books.roster.expect(number, name, agent, self._plan.output_of(number))
+        record.with_others = slave.runners is None
         self._numbers[number] = slave
         return number
 

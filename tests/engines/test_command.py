@@ -1,0 +1,195 @@
+"""CommandSlaveArray with a real mpirun, and with plain shells; PipedCommandSlave."""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+import parallel
+from parallel.service import status
+from tests.conftest import Make
+from tests.support import engines, tasks
+from tests.support.programs import script
+from tests.support.waiting import eventually
+
+MPIRUN = "mpirun --allow-run-as-root --oversubscribe -n {n} {command}"
+
+
+def squares(manager: parallel.Manager) -> None:
+    context = manager.get_context()
+    for number in range(100):
+        context.add_task(functools.partial(tasks.square, number))
+    assert sorted(context.get_results_unordered()) == [number * number for number in range(100)]
+
+
+def said_by(text: str) -> list[int]:
+    """Processes whose command line has a text."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if text in path.read_text(errors="replace"):
+                found.append(int(path.parent.name))
+        except OSError:
+            continue
+    return found
+
+
+@pytest.mark.engines
+def test_mpirun(make: Make, own_folder: Path) -> None:
+    engines.need("openmpi")
+    manager = make(0)
+    manager.add_slave(parallel.CommandSlaveArray(MPIRUN, 4))
+    manager.wait_for_slaves(4, 30)
+    squares(manager)
+    for number in range(4):
+        assert "slave: connected: 1 runners" in (own_folder / f"slave{number}.output").read_text()
+    manager.shutdown()
+    assert not said_by(str(own_folder))
+
+
+@pytest.mark.engines
+def test_a_slave_of_mpirun_that_dies_costs_no_task(make: Make, own_folder: Path) -> None:
+    """mpirun ends all when one ends badly; their tasks go to others."""
+    engines.need("openmpi")
+    manager = make(0)
+    manager.add_slave(parallel.CommandSlaveArray(MPIRUN, 2))
+    context = manager.get_context()
+    for number in range(2):
+        context.add_task(functools.partial(tasks.wait_for, f"gate{number}"))
+    manager.begin()
+    eventually(lambda: len(list(own_folder.glob("gate*.started"))) == 2, 20)
+    agent = int(Path(f"/proc/{manager.slaves[0].pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
+    os.kill(agent, signal.SIGKILL)
+    eventually(lambda: [info.state for info in manager.slaves] == ["ended"] * 2, 15, f"their end: {manager.slaves}")
+    manager.add_slave(parallel.LocalSlave())
+    for number in range(2):
+        (own_folder / f"gate{number}").touch()
+    assert len(list(context.get_results_unordered())) == 2
+
+
+@pytest.mark.engines
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGKILL])
+def test_mpirun_ends_with_its_master(own_folder: Path, signum: int) -> None:
+    engines.need("openmpi")
+    program = script(
+        own_folder / "script.py",
+        f"""
+import functools, parallel
+from tests.support import tasks
+if __name__ == '__main__':
+    m = parallel.Manager()
+    m.add_slave(parallel.CommandSlaveArray({MPIRUN!r}, 2))
+    c = m.get_context()
+    c.add_task(functools.partial(tasks.wait_for, 'gate'))
+    m.wait_for_slaves(2)
+    print('ready', flush=True)
+    list(c.get_results_unordered())
+""",
+    )
+    program.says("ready")
+    eventually((own_folder / "gate.started").exists)
+    program.process.send_signal(signum)
+    program.ends()
+    eventually(lambda: not said_by(str(own_folder)), 15, "the end of all processes")
+    eventually(lambda: not list((own_folder / "home" / ".cache" / "parallel").iterdir()), 10)
+
+
+def test_one_command_for_each_slave(make: Make, own_folder: Path) -> None:
+    manager = make(0, output="out%d")
+    manager.add_slave(parallel.CommandSlaveArray("NUMBER={i} OF={n} {command}", 3))
+    manager.wait_for_slaves(3, 20)
+    squares(manager)
+    context = manager.get_context()
+    for _ in range(12):
+        context.add_task(functools.partial(os.getenv, "NUMBER"))
+    assert set(context.get_results_unordered()) <= {"0", "1", "2"}
+    assert all((own_folder / f"out{number}").exists() for number in range(3))
+
+
+def test_a_command_that_hands_it_to_another_shell(make: Make) -> None:
+    manager = make(0)
+    manager.add_slave(parallel.CommandSlaveArray("sh -c {quoted}", 1))
+    squares(manager)
+
+
+def test_more_processes_than_slaves(make: Make, own_folder: Path) -> None:
+    """Whoever starts one command many times gets as many slaves as were asked for."""
+    manager = make(0)
+    manager.add_slave(parallel.CommandSlaveArray("{command} & {command} & {command} >said; wait", 2))
+    manager.wait_for_slaves(2, 20)
+    squares(manager)
+    assert len(manager.slaves) == 2
+
+
+def test_a_command_that_starts_too_few_is_told(
+    make: Make, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(status, "FIRST_WORD", 2.5)
+    manager = make(0)
+    manager.add_slave(parallel.CommandSlaveArray("exec {command}", 2))
+    with pytest.raises(TimeoutError):
+        manager.wait_for_slaves(2, 5)
+    assert re.search(r"its command was started \d s ago and runs, but has not started it", caplog.text)
+
+
+def test_a_command_that_fails_is_told_once_for_all(make: Make) -> None:
+    manager = make(0)
+    manager.add_slave(parallel.CommandSlaveArray("echo 'no more nodes' >&2; exit 7; {command}", 3))
+    context = manager.get_context()
+    context.add_task(functools.partial(tasks.square, 3))
+    with pytest.raises(parallel.NoMoreSlavesError) as caught:
+        list(context.get_results_unordered())
+    text = str(caught.value)
+    assert "the command that started it has ended: it exited with code 7; its last words:\n    | no more nodes" in text
+    assert text.count("no more nodes'") == 3 and text.count("| no more nodes") == 1
+
+
+@pytest.mark.parametrize(
+    ("template", "said"),
+    [
+        ("mpirun -n {n}", r"starts no slave: where should \{command\} stand in it"),
+        ("mpirun {command} {what}", r"has \{what\}; there are \{command\}, \{quoted\}, \{n\} and \{i\}"),
+        ("mpirun {command", "cannot be read: .*; braces of its own are doubled"),
+        (3, "the command must be text such as"),
+    ],
+)
+def test_a_template_that_cannot_be_right(template: object, said: str) -> None:
+    with pytest.raises(parallel.InputError, match=said):
+        parallel.CommandSlaveArray(template, 2)  # type: ignore[arg-type]
+
+
+def test_a_command_that_is_not_there(make: Make) -> None:
+    with pytest.raises(parallel.InputError, match="^no-such-launcher: command not found; this program's PATH is"):
+        make(0).add_slave(parallel.CommandSlaveArray("no-such-launcher {command}", 2))
+
+
+def test_a_slave_behind_a_pipe(make: Make, own_folder: Path) -> None:
+    """As in a container that shares nothing: another folder, an empty environment."""
+    manager = make(0)
+    template = "env -i -C / PATH=$PATH {command}"
+    manager.add_slave(parallel.PipedCommandSlave(template, 2, python=sys.executable))
+    squares(manager)
+    context = manager.get_context()
+    for number in range(8):
+        context.add_task(functools.partial(tasks.say, f"said {number}"))
+    list(context.get_results_unordered())
+    eventually(lambda: sum(path.read_text().count("said ") for path in own_folder.glob("slave*.output")) == 8)
+    manager.shutdown()
+    assert not list((own_folder / "temporary").iterdir())
+
+
+def test_much_output_behind_a_pipe_arrives_whole(make: Make, own_folder: Path) -> None:
+    manager = make(0)
+    manager.add_slave(parallel.PipedCommandSlave("{command}", 1, python=sys.executable))
+    context = manager.get_context()
+    for _ in range(5):
+        context.add_task(functools.partial(tasks.say, "x" * 3_000_000))
+    list(context.get_results_unordered())
+    eventually(lambda: (own_folder / "slave0.output").stat().st_size > 15_000_000, 20)
+    assert (own_folder / "slave0.output").read_text().count("x" * 3_000_000 + "\n") == 5
