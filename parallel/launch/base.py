@@ -26,6 +26,8 @@ class Slave:
     preemptible = False  # whether an engine may end it at any moment, for which no task is to blame
     doing = ""  # what it does before it is connected, in words; a launcher's poll may update it
 
+    trouble = ""  # why it will not come unless somebody helps, in words; the user is told at once
+
     def check(self) -> None:
         """Called by `Manager.add_slave`.  Raise `InputError` if it is known already that it cannot be started."""
 

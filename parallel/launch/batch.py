@@ -29,6 +29,7 @@ class TaskState(NamedTuple):
 
     running: bool
     words: str  # "queued: ...", "held: ...", "running on n1"
+    error: bool = False  # whether it will not run unless somebody helps
 
 
 class Piece(NamedTuple):
@@ -241,6 +242,7 @@ class BatchArray(SlaveArray):
             slave.doing = f"started on {host} {since:.0f} s ago, and not connected"
         else:
             slave.doing = state.words if state is not None else "submitted"
+            slave.trouble = state.words if state is not None and state.error else ""
         return None
 
     # -- stop

@@ -36,6 +36,7 @@ class Group:
         self._left = list(members)  # those that have not ended
         self._started = False
         self._since = 0.0  # when it was started
+        self._told: set[str] = set()  # troubles that the user has been told of
         self._pause, self._again = _RETRY[0], 0.0  # until the next try to start it, and when that is
 
     def __repr__(self) -> str:
@@ -116,6 +117,8 @@ class Group:
                 why = f"it did not connect within {connect_timeout:g} s (connect_timeout)"
                 self._stop([one])
             if why is not None:
+                if UNREACHABLE in _last_word(self._plan.output_of(one.numbers[0])):
+                    why += f" ({UNREACHABLE})"
                 self._left.remove(one)
                 self._desk.agent_ended(one.agent, why)
         self._note(self._left, None)
@@ -131,10 +134,20 @@ class Group:
         for one in members:
             words = one.slave.doing if doing is None else doing
             if doing is None and not self._has_come(one):
-                words += _last_word(self._plan.output_of(one.numbers[0]))
+                said = _last_word(self._plan.output_of(one.numbers[0]))
+                words += f"; its last words: {said}" if said else ""
+                self._warn(one, said if UNREACHABLE in said else one.slave.trouble)
             with self._books.lock:
                 for number in one.numbers:
                     self._books.roster.slaves[number].doing = words
+
+    def _warn(self, member: Member, trouble: str) -> None:
+        """Tell the user of a trouble at once, and once."""
+        if trouble and trouble not in self._told:
+            self._told.add(trouble)
+            with self._books.lock:
+                name = str(self._books.roster.slaves[member.numbers[0]])
+            log.warning("parallel: %s cannot come: %s", name, trouble)
 
     # -- end
 
@@ -194,7 +207,7 @@ class Group:
 
 
 def _last_word(path: str | None) -> str:
-    """The last line of a slave's output file, before it is connected; and what to do if it cannot connect."""
+    """The last line of a slave's output file; and what to do if that says that it cannot connect."""
     if path is None:
         return ""
     try:
@@ -202,7 +215,5 @@ def _last_word(path: str | None) -> str:
             line = last_line(file)
     except OSError:
         return ""
-    if not line:
-        return ""
     unreachable = "no master yet" in line or "cannot reach the master" in line
-    return f"; its last words: {line}" + (f" ({UNREACHABLE})" if unreachable else "")
+    return f"{line} ({UNREACHABLE})" if unreachable else line

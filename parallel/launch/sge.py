@@ -80,7 +80,7 @@ class GridEngine:
                 continue  # it has ended in between
             for (one, task), state in found.items():
                 if one == job and not state.running:
-                    found[one, task] = TaskState(False, with_reason(state.words, task + self.first, reasons))
+                    found[one, task] = state._replace(words=with_reason(state.words, task + self.first, reasons))
         return found
 
     def fate(self, job: str, task: int, ask: Callable[[Sequence[str]], str]) -> str:
@@ -109,7 +109,8 @@ def parse_qstat(answer: str, jobs: Sequence[str]) -> dict[tuple[str, int], TaskS
         job, state = entry.findtext("JB_job_number", ""), entry.findtext("state", "")
         if job in jobs:
             for task in _tasks(entry.findtext("tasks", "1")):
-                found[job, task - 1] = TaskState(_runs(state), _words(state, entry.findtext("queue_name", "")))
+                words = _words(state, entry.findtext("queue_name", ""))
+                found[job, task - 1] = TaskState(_runs(state), words, "E" in state)
     return found
 
 

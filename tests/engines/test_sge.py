@@ -35,10 +35,12 @@ def test_an_error_state_is_told_with_its_text(
     manager.add_slave(parallel.SGEQsubSlaveArray(2, "-wd /no/such/folder"))
     manager.begin()
     eventually(lambda: [state for _, _, state in sge.jobs()] == ["Eqw"] * 2)
+    eventually(lambda: "cannot come: in error state Eqw" in caplog.text)
     with pytest.raises(TimeoutError):
         manager.wait_for_slaves(2, 6)
     said = r"in error state Eqw: can't chdir to /no/such/folder: No such file or directory \(mend that, then 'qmod -cj'"
-    assert re.search(said, caplog.text)
+    assert re.search(rf"parallel: slave \d \(.*\) cannot come: {said}", caplog.text)
+    assert re.search(rf"not connected yet: slave 0 .*, slave 1 .*: {said}", caplog.text)
 
 
 PE_SCRIPT = """
