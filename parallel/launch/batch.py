@@ -91,8 +91,12 @@ class Engine(Protocol):
         """What the tasks of these jobs do.  Tasks that have ended are left out.  Raises `LaunchError`."""
         ...
 
-    def fate(self, job: str, task: int, ask: Callable[[Sequence[str]], str]) -> str:
-        """How a task ended that did not end by itself, in words; '' if the engine does not tell."""
+    def fate_question(self, job: str) -> list[str]:
+        """The command that tells how the tasks of a job ended."""
+        ...
+
+    def fates(self, answer: str) -> Mapping[int, str]:
+        """The same in words, by task, as far as the engine knows."""
         ...
 
     def deletion(self, job: str, tasks: Sequence[int] | None) -> list[str]:
@@ -128,11 +132,11 @@ class BatchArray(SlaveArray):
         super().__init__([BatchSlave(f"{self._what}[{place}]") for place in range(numslave)])
         self._folder: ArrayFolder | None = None
         self._pieces: list[Piece] = []
-        self._name = ""  # of the submission under way
-        self._tried = False  # whether a submission may have succeeded without our knowing
+        self._unsure: tuple[str, Piece] | None = None  # a submission that may have been accepted without our knowing
         self._ends: list[str | None] = [None] * numslave
         self._missing = [0] * numslave
         self._seen: Places = {}
+        self._fates: dict[tuple[str, int], str] = {}  # by job and task: how it ended, as the engine says
         self._next_look, self._pause = 0.0, _ASK_AGAIN[0]
         self._started: dict[int, float] = {}  # place: when its slave program was first seen to have been started
 
@@ -165,29 +169,43 @@ class BatchArray(SlaveArray):
             return None
 
     def _submit(self, piece: Piece) -> None:
-        assert self._folder is not None and self.run_folder is not None
+        assert self._folder is not None
         engine = self._engine
-        if not self._name:
-            self._name = f"parallel-{secrets.token_hex(4)}"
         try:
-            job = engine.found(ask(engine.search(self._name)), self._name) if self._tried else None
+            job = self._find_unsure()
             if job is None:
-                self._tried = True
-                command = engine.submission(self._folder.script, self._name, (piece.first, piece.tasks), self._options)
-                job = engine.job_id(ask(command))
+                name = f"parallel-{secrets.token_hex(4)}"
+                self._unsure = name, piece
+                place_and_tasks = piece.first, piece.tasks
+                job = engine.job_id(ask(engine.submission(self._folder.script, name, place_and_tasks, self._options)))
         except LaunchError as error:
             if error.late or engine.passing(str(error)):
                 raise TryAgain(f"it is not submitted yet: {error}") from None
+            self._unsure = None
             advice = engine.advice(str(error))
             raise LaunchError(f"{error}; {advice}" if advice else str(error)) from None
-        self._name, self._tried = "", False
-        self._pieces.append(piece._replace(job=job))
-        self.run_folder.when_killed(" ".join(map(shlex.quote, engine.deletion(job, None))))
+        self._accepted(piece._replace(job=job))
+
+    def _find_unsure(self) -> str | None:
+        """The job of a submission that had no answer, or a strange one, if there is one."""
+        if self._unsure is None:
+            return None
+        name, _ = self._unsure
+        return self._engine.found(ask(self._engine.search(name)), name)
+
+    def _accepted(self, piece: Piece) -> None:
+        assert self.run_folder is not None
+        self._unsure = None
+        self._pieces.append(piece)
+        self.run_folder.when_killed(" ".join(map(shlex.quote, self._engine.deletion(piece.job, None))))
         for place in range(piece.first, piece.first + piece.tasks):
             slave = self.slaves[place]
             assert isinstance(slave, BatchSlave)
-            slave.name = f"{self._what}[{place}], {engine.name} job {job}.{place - piece.first + engine.first}"
-        log.info("parallel: %s submitted as %s job %s", self._what, engine.name, job)
+            slave.name = f"{self._what}[{place}], {self._task_name(piece, place)}"
+        log.info("parallel: %s submitted as %s job %s", self._what, self._engine.name, piece.job)
+
+    def _task_name(self, piece: Piece, place: int) -> str:
+        return f"{self._engine.name} job {piece.job}.{place - piece.first + self._engine.first}"
 
     # -- poll
 
@@ -217,9 +235,20 @@ class BatchArray(SlaveArray):
             for task in range(piece.tasks):
                 here = (piece.job, task) in self._seen
                 self._missing[piece.first + task] = 0 if here else self._missing[piece.first + task] + 1
+                gone = self._missing[piece.first + task] == _GONE and self._ends[piece.first + task] is None
+                if gone and (piece.job, task) not in self._fates:
+                    self._fates.update(self._ask_fates(piece.job))
                 if here and piece.first + task in started and not self._seen[piece.job, task].running:
                     self._folder.forget(piece.first + task)  # it was preempted or requeued, and starts again
                     self._started.pop(piece.first + task, None)
+
+    def _ask_fates(self, job: str) -> Mapping[tuple[str, int], str]:
+        try:
+            answer = ask(self._engine.fate_question(job), _POLL_PATIENCE)
+        except LaunchError as error:
+            log.info("parallel: %s does not tell how its jobs ended: %s", self._engine.name, error)
+            return {}
+        return {(job, task): fate for task, fate in self._engine.fates(answer).items()}
 
     def _how(self, place: int, now: float) -> str | None:
         """How the slave at this place ended; None if it did not: then what it does is noted."""
@@ -228,15 +257,14 @@ class BatchArray(SlaveArray):
         slave = self.slaves[place]
         if piece is None:
             return None
-        job = f"{self._engine.name} job {piece.job}.{place - piece.first + self._engine.first}"
         code, host = self._folder.exit_code(place), self._folder.host(place)
         if code is not None:
             return describe_exit(128 - code if code > 128 else code) + f" on {host}"
         state = self._seen.get((piece.job, place - piece.first))
         if self._missing[place] >= _GONE:
-            fate = self._engine.fate(piece.job, place - piece.first, lambda command: ask(command, _POLL_PATIENCE))
+            fate = self._fates.get((piece.job, place - piece.first), "was it deleted?")
             where = f"after it had been started on {host}" if host else "before it was started"
-            return f"{job} left the queue {where}{f': {fate}' if fate else ' (was it deleted?)'}"
+            return f"{self._task_name(piece, place)} left the queue {where} ({fate})"
         if host is not None:
             since = now - self._started.setdefault(place, now)
             slave.doing = f"started on {host} {since:.0f} s ago, and not connected"
@@ -249,6 +277,10 @@ class BatchArray(SlaveArray):
 
     def stop(self, slaves: Sequence[Slave]) -> None:
         """Delete these tasks' jobs.  Raises `LaunchError`."""
+        if self._unsure is not None:
+            job = self._find_unsure()
+            if job is not None:
+                self._accepted(self._unsure[1]._replace(job=job))
         for piece in self._pieces:
             tasks = [
                 task for task in range(piece.tasks) if any(self.slaves[piece.first + task] is slave for slave in slaves)

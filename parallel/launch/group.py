@@ -67,6 +67,8 @@ class Group:
             self._note(self._left, str(error))
         except BaseException as error:
             why = f"it could not be started: {type(error).__name__}: {error}"
+            if self.array.together:
+                self._stop(self.members)  # a part of it may have been started; or Ctrl-C came in the middle
             self._end(self._left, why)
             raise
         else:

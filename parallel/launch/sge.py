@@ -23,6 +23,9 @@ _PASSING = re.compile(
 )
 
 
+_ACCOUNTED = ("taskid", "failed", "exit_status")  # see accounting(5)
+
+
 class GridEngine:
     """See `Engine`."""
 
@@ -83,17 +86,20 @@ class GridEngine:
                     found[one, task] = state._replace(words=with_reason(state.words, task + self.first, reasons))
         return found
 
-    def fate(self, job: str, task: int, ask: Callable[[Sequence[str]], str]) -> str:
-        """From the accounting, if this host may read it, and if it is written already."""
-        try:
-            answer = ask(["qacct", "-j", job, "-t", str(task + self.first)])
-        except LaunchError:
-            return ""
-        failed = re.findall(r"^failed\s+(\S.*?)\s*$", answer, re.MULTILINE)
-        status = re.findall(r"^exit_status\s+(\S.*?)\s*$", answer, re.MULTILINE)
-        return (
-            f"qacct says: failed {failed[-1]}, exit status {' '.join(status[-1].split())}" if failed and status else ""
-        )
+    def fate_question(self, job: str) -> list[str]:
+        """The accounting, if this host may read it, and if it is written already."""
+        return ["qacct", "-j", job]
+
+    def fates(self, answer: str) -> dict[int, str]:
+        """One section for each task."""
+        found: dict[int, str] = {}
+        for section in re.split(r"^=+$", answer, flags=re.MULTILINE):
+            told = {name: re.search(rf"^{name}\s+(\S.*?)\s*$", section, re.MULTILINE) for name in _ACCOUNTED}
+            task, failed, status = told.values()
+            if task and failed and status and task.group(1).isdigit():
+                words = f"qacct says: failed {failed.group(1)}, exit status {' '.join(status.group(1).split())}"
+                found[int(task.group(1)) - self.first] = words
+        return found
 
     def deletion(self, job: str, tasks: Sequence[int] | None) -> list[str]:
         """``-t`` takes one range only; several tasks are several jobs' names."""

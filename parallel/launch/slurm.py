@@ -75,18 +75,20 @@ class SlurmEngine:
                 return {}
             raise
 
-    def fate(self, job: str, task: int, ask: Callable[[Sequence[str]], str]) -> str:
+    def fate_question(self, job: str) -> list[str]:
         """The controller remembers a job for some minutes after its end."""
-        try:
-            answer = ask(["scontrol", "-o", "show", "job", f"{job}_{task}"])
-        except LaunchError:
-            return ""
-        state, reason = (re.search(rf"\b{word}=(\S+)", answer) for word in ("JobState", "Reason"))
-        if state is None:
-            return ""
-        return f"its state is {state.group(1)}" + (
-            f", {reason.group(1)}" if reason is not None and reason.group(1) != "None" else ""
-        )
+        return ["scontrol", "-o", "show", "job", job]
+
+    def fates(self, answer: str) -> dict[int, str]:
+        """One line for each task."""
+        found: dict[int, str] = {}
+        for line in answer.splitlines():
+            told = dict(re.findall(r"\b(ArrayTaskId|JobState|Reason)=(\S+)", line))
+            if told.get("ArrayTaskId", "").isdigit() and "JobState" in told:
+                reason = told.get("Reason", "None")
+                words = f"its state is {told['JobState']}"
+                found[int(told["ArrayTaskId"])] = words if reason == "None" else f"{words}, {reason}"
+        return found
 
     def deletion(self, job: str, tasks: Sequence[int] | None) -> list[str]:
         """See scancel(1)."""

@@ -289,6 +289,23 @@ def test_a_submission_is_tried_again_after_a_passing_failure(
     assert len((fake.parent / "calls").read_text().splitlines()) == (1 if accepted else 2)
 
 
+def test_when_a_part_of_an_array_is_refused_the_rest_is_deleted(
+    batch: Batch, make: Make, own_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = own_folder / "bin" / batch.submit
+    fake.parent.mkdir()
+    path = os.environ["PATH"]
+    behaviour = "2) echo 'no more of that' >&2; exit 1 ;;"
+    fake.write_text(FLAKY.format(path=f"'{path}'", folder=fake.parent, behaviour=behaviour, real=batch.submit))
+    fake.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{fake.parent}:{path}")
+    manager = make(0)
+    manager.add_slave(batch.array(batch.longest + 2, batch.hold))
+    with pytest.raises(parallel.LaunchError, match="no more of that"):
+        manager.begin()
+    batch.is_empty()
+
+
 def test_a_refused_submission_is_told_and_the_manager_goes_on(batch: Batch, make: Make) -> None:
     option, words = {"sge": ("-l nonsense=3", 'unknown resource "nonsense"'), "slurm": ("-p nonsense", "invalid part")}[
         batch.name

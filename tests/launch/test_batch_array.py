@@ -24,16 +24,16 @@ class FakeEngine(SlurmEngine):
     def __init__(self) -> None:
         self.states: dict[tuple[str, int], TaskState] = {}
         self.looks = 0
-        self.fates = 0
+        self.fate_answers: list[str] = []
 
     def look(self, jobs: Sequence[str], ask: Callable[[Sequence[str]], str]) -> Places:
         assert jobs == ["12"]
         self.looks += 1
         return dict(self.states)
 
-    def fate(self, job: str, task: int, ask: Callable[[Sequence[str]], str]) -> str:
-        self.fates += 1
-        return "its state is TIMEOUT"
+    def fates(self, answer: str) -> dict[int, str]:
+        self.fate_answers.append(answer)
+        return {0: "its state is TIMEOUT", 1: "its state is CANCELLED"}
 
 
 QUEUED, RUNNING = TaskState(False, "queued (PENDING): Resources"), TaskState(True, "running (RUNNING) on n1")
@@ -60,6 +60,8 @@ def array(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch, clock: SimpleName
             return "12\n"
         if command[:3] == ["scontrol", "show", "config"]:
             return "MaxArraySize            = 1001\n"
+        if command == ["scontrol", "-o", "show", "job", "12"]:
+            return "the fates"
         raise AssertionError(f"nobody should ask {command}")
 
     monkeypatch.setattr(batch_module, "ask", ask)
@@ -116,12 +118,12 @@ def test_a_task_that_is_missing_once_has_not_ended(
     assert array.poll() == [None, None]
     engine.states = {("12", 0): QUEUED}
     assert array.poll() == [None, None]
-    end = "Slurm job 12.1 left the queue before it was started: its state is TIMEOUT"
+    end = "Slurm job 12.1 left the queue before it was started (its state is CANCELLED)"
     assert array.poll() == [None, end]
     engine.states = {}
     array.poll()
-    assert array.poll() == ["Slurm job 12.0 left the queue before it was started: its state is TIMEOUT", end]
-    assert engine.fates == 2
+    assert array.poll() == ["Slurm job 12.0 left the queue before it was started (its state is TIMEOUT)", end]
+    assert engine.fate_answers == ["the fates"], "asked once for all"
 
 
 def test_an_engine_that_does_not_answer_ends_nobody(
@@ -184,3 +186,26 @@ def test_a_command_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None
     with pytest.raises(parallel.LaunchError, match=r"^sleep 60: no answer in 0.1 s$") as caught:
         ask_module.ask(["sleep", "60"], 0.1)
     assert caught.value.late
+
+
+def test_a_submission_that_was_interrupted_is_found_and_deleted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C while sbatch runs: nobody has seen the job's number, but it has a name of its own."""
+    commands: list[list[str]] = []
+
+    def ask(command: Sequence[str], patience: float = 0.0) -> str:
+        commands.append(list(command))
+        if command[0] == "sbatch":
+            raise KeyboardInterrupt
+        return "12\n" if command[0] == "squeue" else ""
+
+    monkeypatch.setattr(batch_module, "ask", ask)
+    array = BatchArray(FakeEngine(), 2, "")
+    array.run_folder = RunFolder()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            array.start([Job(("true",), b"", (number,), None, orders={"slots": []}) for number in range(2)])
+        array.stop(array.slaves)
+    finally:
+        array.run_folder.remove()
+    name = next(word for word in commands[1] if word.startswith("--job-name=")).split("=")[1]
+    assert commands[2:] == [["squeue", "-h", "-n", name, "-o", "%F"], ["scancel", "12"]]

@@ -120,6 +120,36 @@ def test_which_refusals_pass(engine: GridEngine, complaint: str, passing: bool) 
     assert engine.passing(complaint) is passing
 
 
+def test_how_tasks_ended() -> None:
+    qacct = """\
+==============================================================
+qname        all.q
+taskid       1
+failed       100 : assumedly after job
+exit_status  137                  (Killed)
+==============================================================
+taskid       2
+failed       0
+exit_status  0
+==============================================================
+taskid       undefined
+failed       0
+exit_status  0
+Total System Usage
+"""
+    first, second = (
+        "qacct says: failed 100 : assumedly after job, exit status 137 (Killed)",
+        "qacct says: failed 0, exit status 0",
+    )
+    assert GridEngine().fates(qacct) == {0: first, 1: second}
+    scontrol = """\
+JobId=8 ArrayJobId=1 ArrayTaskId=3 JobName=x JobState=TIMEOUT Reason=TimeLimit Dependency=(null)
+JobId=9 ArrayJobId=1 ArrayTaskId=4 JobName=x JobState=CANCELLED Reason=None Dependency=(null)
+JobId=1 ArrayJobId=1 ArrayTaskId=5-9 JobName=x JobState=PENDING Reason=Resources Dependency=(null)
+"""
+    assert SlurmEngine().fates(scontrol) == {3: "its state is TIMEOUT, TimeLimit", 4: "its state is CANCELLED"}
+
+
 def test_the_hosts_of_a_parallel_job() -> None:
     text = "n1.cluster 2 all.q@n1 UNDEFINED\nn2 1 all.q@n2 UNDEFINED\nn2 3 other.q@n2 UNDEFINED\n"
     assert parse_hostfile(text) == [Granted("n1.cluster", 2), Granted("n2", 4)]
