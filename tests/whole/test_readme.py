@@ -12,6 +12,8 @@ import pytest
 from tests.support.programs import ROOT, Program
 
 README = (ROOT / "README.md").read_text()
+# run by tests/engines/test_readme_engines.py
+ON_ENGINES = {"by_ssh.py", "on_sge.py", "in_sge_job.py", "on_slurm.py", "in_slurm_job.py", "by_command.py"}
 PROGRAMS = re.findall(r"```python\n# (\w+\.py)\n(.*?)```", README, re.S)
 
 
@@ -19,7 +21,10 @@ def test_every_python_block_is_a_program_with_a_name() -> None:
     assert len(PROGRAMS) == README.count("```python") >= 2
 
 
-@pytest.mark.parametrize(("name", "text"), PROGRAMS, ids=[name for name, _ in PROGRAMS])
+HERE = [(name, text) for name, text in PROGRAMS if name not in ON_ENGINES]
+
+
+@pytest.mark.parametrize(("name", "text"), HERE, ids=[name for name, _ in HERE])
 def test_programs_print_what_the_readme_says(own_folder: Path, name: str, text: str) -> None:
     (own_folder / name).write_text(text)
     program = Program(sys.executable, name, cwd=own_folder)
