@@ -143,7 +143,9 @@ class Yard:
         deadline = time.monotonic() + grace
         with self._lock:
             if self._local is not None:
-                self._local.stop(grace)
+                with self._books.lock:  # one that has not come yet will not hear that it is to end
+                    came = self._books.roster.agents[self._local_id].enlisted
+                self._local.stop(grace if came else 0.0)
             while any(group.waits_for_end() for group in self._groups) and time.monotonic() < deadline:
                 time.sleep(_CLOSE_SECONDS)
             for group in self._groups:

@@ -12,6 +12,7 @@ import pytest
 
 import parallel
 from parallel.launch.job import as_line, join_command, slave_command, slave_orders
+from parallel.launch.local import LocalAgent
 from tests.conftest import Make
 from tests.support import tasks
 from tests.support.waiting import eventually
@@ -159,3 +160,21 @@ def test_join_commands() -> None:
     )
     assert join_command("python3", "/site-packages", True, ["a:1", "b:1"]) == "python3 -m slave a:1 b:1"
     assert join_command("python3", "/site-packages", True, ["[::1]:5"]) == "python3 -m slave '[::1]:5'"
+
+
+def test_a_manager_that_ends_before_its_slaves_came_does_not_wait_for_them(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their agent, which finds nobody, would look for the master for seconds."""
+    waited: list[float] = []
+    stop = LocalAgent.stop
+
+    def note(self: LocalAgent, grace: float) -> None:
+        waited.append(grace)
+        stop(self, grace)
+
+    monkeypatch.setattr(LocalAgent, "stop", note)
+    manager = make(1)
+    assert list(manager.get_context().get_results_unordered()) == []
+    manager.shutdown()
+    assert waited == [0.0]
