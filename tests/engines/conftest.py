@@ -14,6 +14,35 @@ from parallel.launch import batch as batch_module
 from tests.support import engines
 from tests.support.waiting import eventually
 
+SUM = """
+import functools
+import parallel
+from tests.support import tasks
+if __name__ == '__main__':
+    with parallel.Manager() as m:
+        m.add_slave({slaves})
+        m.wait_for_slaves({n}, 60)
+        c = m.get_context()
+        for i in range(100):
+            c.add_task(functools.partial(tasks.square, i))
+        print('sum', sum(c.get_results_unordered()), 'on', *sorted(info.host for info in m.slaves), flush=True)
+        print([info.name for info in m.slaves])
+"""
+SUMMED = f"sum {sum(i * i for i in range(100))} on "  # what it prints
+
+WAIT = """
+import functools, parallel
+from tests.support import tasks
+if __name__ == '__main__':
+    m = parallel.Manager()
+    m.add_slave({slave})
+    c = m.get_context()
+    c.add_task(functools.partial(tasks.wait_for, 'gate'))
+    m.wait_for_slaves(2)
+    print('ready', flush=True)
+    list(c.get_results_unordered())
+"""
+
 
 def run(*command: str) -> str:
     """What a command prints; fails if it does."""

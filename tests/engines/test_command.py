@@ -14,6 +14,7 @@ import pytest
 import parallel
 from parallel.service import status
 from tests.conftest import Make
+from tests.engines.conftest import WAIT
 from tests.support import engines, tasks
 from tests.support.programs import script
 from tests.support.waiting import eventually
@@ -77,21 +78,7 @@ def test_a_slave_of_mpirun_that_dies_costs_no_task(make: Make, own_folder: Path)
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGKILL])
 def test_mpirun_ends_with_its_master(own_folder: Path, signum: int) -> None:
     engines.need("openmpi")
-    program = script(
-        own_folder / "script.py",
-        f"""
-import functools, parallel
-from tests.support import tasks
-if __name__ == '__main__':
-    m = parallel.Manager()
-    m.add_slave(parallel.CommandSlaveArray({MPIRUN!r}, 2))
-    c = m.get_context()
-    c.add_task(functools.partial(tasks.wait_for, 'gate'))
-    m.wait_for_slaves(2)
-    print('ready', flush=True)
-    list(c.get_results_unordered())
-""",
-    )
+    program = script(own_folder / "script.py", WAIT.format(slave=f"parallel.CommandSlaveArray({MPIRUN!r}, 2)"))
     program.says("ready")
     eventually((own_folder / "gate.started").exists)
     program.process.send_signal(signum)

@@ -13,7 +13,7 @@ import pytest
 import parallel
 from parallel.service import status
 from tests.conftest import Make
-from tests.engines.conftest import Batch, prepared, run
+from tests.engines.conftest import SUM, SUMMED, Batch, prepared, run
 from tests.support import tasks
 from tests.support.programs import ROOT
 from tests.support.waiting import eventually
@@ -43,29 +43,14 @@ def test_an_error_state_is_told_with_its_text(
     assert re.search(rf"not connected yet: slave 0 .*, slave 1 .*: {said}", caplog.text)
 
 
-PE_SCRIPT = """
-import functools
-import parallel
-from tests.support import tasks
-if __name__ == '__main__':
-    with parallel.Manager() as m:
-        m.add_slave(parallel.SGEPESlaveArray())
-        m.wait_for_slaves(3, 30)
-        c = m.get_context()
-        for i in range(100):
-            c.add_task(functools.partial(tasks.square, i))
-        print(sum(c.get_results_unordered()), [info.name for info in m.slaves])
-"""
-
-
 def test_a_script_in_a_parallel_job_has_a_slave_for_each_slot(sge: Batch, own_folder: Path) -> None:
-    (own_folder / "script.py").write_text(PE_SCRIPT)
+    (own_folder / "script.py").write_text(SUM.format(slaves="parallel.SGEPESlaveArray()", n=3))
     job = own_folder / "job"
     home = own_folder / "home"
     job.write_text(f"cd '{own_folder}'; HOME='{home}' PYTHONPATH='{ROOT}' '{sys.executable}' script.py\n")
     run("qsub", "-sync", "y", "-pe", "smp", "3", "-S", "/bin/sh", "-j", "y", "-o", str(own_folder / "said"), str(job))
     said = (own_folder / "said").read_text()
-    assert f"{sum(i * i for i in range(100))} ['SGEPESlaveArray()[" in said, said
+    assert SUMMED in said and "['SGEPESlaveArray()[" in said, said
     assert (own_folder / "slave2.output").exists()
 
 

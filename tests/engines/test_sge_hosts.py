@@ -8,28 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.engines.conftest import SUM, SUMMED
 from tests.support import engines
 from tests.support.programs import ROOT, Program
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.engines
 
-SCRIPT = """
-import functools, socket
-import parallel
-from tests.support import tasks
-if __name__ == '__main__':
-    with parallel.Manager() as m:
-        m.add_slave({slaves})
-        m.wait_for_slaves(4, 60)
-        c = m.get_context()
-        for i in range(100):
-            c.add_task(functools.partial(tasks.square, i))
-        print('sum', sum(c.get_results_unordered()), flush=True)
-        print('on', *sorted(info.host for info in m.slaves), flush=True)
-        for info in m.slaves:
-            print(info.name)
-"""
 ON_HEAD = ("ip", "netns", "exec", "sgehead", "unshare", "--uts", "sh", "-c", 'hostname head; exec "$@"', "sh")
 
 
@@ -54,7 +39,7 @@ def test_a_parallel_job_has_slaves_on_all_its_hosts(own_folder: Path) -> None:
     """On the first host directly, on the other one by qrsh -inherit."""
     folder = own_folder / "it's a folder"
     folder.mkdir()
-    (folder / "script.py").write_text(SCRIPT.format(slaves="parallel.SGEPESlaveArray()"))
+    (folder / "script.py").write_text(SUM.format(n=4, slaves="parallel.SGEPESlaveArray()"))
     job = own_folder / "job"
     job.write_text(f'cd "{folder}"; HOME="{folder}" PYTHONPATH="{ROOT}" "{sys.executable}" script.py\n')
     said = own_folder / "said"
@@ -63,17 +48,15 @@ def test_a_parallel_job_has_slaves_on_all_its_hosts(own_folder: Path) -> None:
     )
     assert submission.ends(90) == 0, submission.err
     text = said.read_text()
-    assert f"sum {sum(i * i for i in range(100))}" in text, text
-    assert "on n1 n1 n2 n2" in text
+    assert f"{SUMMED}n1 n1 n2 n2" in text, text
     assert text.count("SGEPESlaveArray()[n1]") == text.count("SGEPESlaveArray()[n2]") == 2
     assert sorted(path.name for path in folder.glob("slave*.output")) == [f"slave{i}.output" for i in range(4)]
     assert not list((folder / ".cache" / "parallel").iterdir())
 
 
 def test_an_array_of_slaves_on_other_hosts_than_the_master(own_folder: Path) -> None:
-    (own_folder / "script.py").write_text(SCRIPT.format(slaves="parallel.SGEQsubSlaveArray(4)"))
+    (own_folder / "script.py").write_text(SUM.format(n=4, slaves="parallel.SGEQsubSlaveArray(4)"))
     program = on_head(sys.executable, str(own_folder / "script.py"))
     assert program.ends(90) == 0, program.err
-    assert f"sum {sum(i * i for i in range(100))}" in program.out
-    assert "on n1 n1 n2 n2" in program.out
+    assert f"{SUMMED}n1 n1 n2 n2" in program.out
     assert len(re.findall(r"SGEQsubSlaveArray\(4\)\[\d\], SGE job \d+\.\d", program.out)) == 4

@@ -11,7 +11,7 @@ import pytest
 
 import parallel
 from tests.conftest import Make
-from tests.engines.conftest import Batch, prepared, run
+from tests.engines.conftest import SUM, SUMMED, Batch, prepared, run
 from tests.support import tasks
 from tests.support.programs import ROOT
 from tests.support.waiting import eventually
@@ -24,24 +24,9 @@ def slurm(monkeypatch: pytest.MonkeyPatch) -> Iterator[Batch]:
     yield from prepared("slurm", monkeypatch)
 
 
-SCRIPT = """
-import functools
-import parallel
-from tests.support import tasks
-if __name__ == '__main__':
-    with parallel.Manager() as m:
-        m.add_slave(parallel.SlurmSlaves())
-        m.wait_for_slaves(3, 30)
-        c = m.get_context()
-        for i in range(100):
-            c.add_task(functools.partial(tasks.square, i))
-        print(sum(c.get_results_unordered()), [info.name for info in m.slaves])
-"""
-
-
 @pytest.mark.parametrize("started", ["in the script", "by srun"])
 def test_a_script_in_an_allocation_has_a_slave_for_each_task(slurm: Batch, own_folder: Path, started: str) -> None:
-    (own_folder / "script.py").write_text(SCRIPT)
+    (own_folder / "script.py").write_text(SUM.format(slaves="parallel.SlurmSlaves()", n=3))
     python = f"PYTHONPATH='{ROOT}' {'srun -n 1 ' if started == 'by srun' else ''}'{sys.executable}'"
     by_srun = "SLURM_NTASKS=3; export SLURM_NTASKS; " if started == "by srun" else ""
     if started == "by srun":  # srun tells its one task that there is one
@@ -50,7 +35,7 @@ def test_a_script_in_an_allocation_has_a_slave_for_each_task(slurm: Batch, own_f
     job.write_text(f"#!/bin/sh\n{by_srun}cd '{own_folder}' && {python} script.py\n")
     run("sbatch", "-W", "-n", "3", "-o", str(own_folder / "said"), str(job))
     said = (own_folder / "said").read_text()
-    assert f"{sum(i * i for i in range(100))} ['SlurmSlaves()[0], Slurm job " in said, said
+    assert SUMMED in said and "['SlurmSlaves()[0], Slurm job " in said, said
     assert "slave: connected" in (own_folder / "slave2.output").read_text()
 
 

@@ -15,6 +15,7 @@ import parallel
 from slave.cli import usable_cpus
 from slave.keys import find_key
 from tests.conftest import Make, children
+from tests.engines.conftest import WAIT
 from tests.support import engines, tasks
 from tests.support.programs import pyenv, script
 from tests.support.waiting import eventually
@@ -136,21 +137,7 @@ def session_of(pid: int) -> int:
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGKILL])
 def test_slaves_end_with_their_master(config: str, own_folder: Path, signum: int) -> None:
-    program = script(
-        own_folder / "script.py",
-        f"""
-import functools, parallel
-from tests.support import tasks
-if __name__ == '__main__':
-    m = parallel.Manager()
-    m.add_slave(parallel.SSHSlave('node1', 2, options={config!r}))
-    c = m.get_context()
-    c.add_task(functools.partial(tasks.wait_for, 'gate'))
-    m.wait_for_slaves(2)
-    print('ready', flush=True)
-    list(c.get_results_unordered())
-""",
-    )
+    program = script(own_folder / "script.py", WAIT.format(slave=f"parallel.SSHSlave('node1', 2, options={config!r})"))
     program.says("ready")
     eventually((own_folder / "gate.started").exists)
     program.process.send_signal(signum)
