@@ -60,6 +60,7 @@ class SlaveArray:
     together = False
     run_folder: RunFolder | None = None  # for files that the slaves' machines see; the manager sets it
     urgent = False  # some of them were connected and are not heard any more: the next poll had better know more
+    closing = False  # all have been told to end: polls come quickly, and had better ask nobody else
 
     def __init__(self, slaves: Sequence[Slave]) -> None:
         self.slaves = list(slaves)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import secrets
 import shlex
+import signal
 import time
 from collections.abc import Mapping, Sequence
 from typing import Callable, NamedTuple, Protocol
@@ -20,6 +21,8 @@ from .job import Job
 log = logging.getLogger("parallel")
 
 _ASK_AGAIN = 2.0, 20.0  # seconds between two questions to the engine: at first, at most
+_GLANCE_SECONDS, _GLANCE_AGAIN = 0.01, 5.0  # between two looks at the folder: for each slave, at most
+_TERMINATED = 128 + signal.SIGTERM  # the exit code of a slave program that its engine asked to end
 _GONE = 2  # answers in a row without a job, after which it is believed to be gone
 _POLL_PATIENCE = 10.0  # seconds for the engine to say what its jobs do
 
@@ -137,6 +140,7 @@ class BatchArray(SlaveArray):
         self._missing = [0] * numslave
         self._seen: Places = {}
         self._fates: dict[tuple[str, int], str] = {}  # by job and task: how it ended, as the engine says
+        self._next_glance, self._was_urgent = 0.0, False
         self._next_look, self._pause = 0.0, _ASK_AGAIN[0]
         self._started: dict[int, float] = {}  # place: when its slave program was first seen to have been started
 
@@ -210,9 +214,16 @@ class BatchArray(SlaveArray):
     # -- poll
 
     def poll(self) -> list[str | None]:
-        """See `SlaveArray.poll`.  The folder is looked at each time, the engine is asked ever more seldom."""
+        """See `SlaveArray.poll`.  The folder is looked at often, the engine is asked ever more seldom."""
+        assert self._folder is not None
         now = time.monotonic()
-        if (now >= self._next_look or self.urgent) and None in self._ends and self._pieces:
+        if now >= self._next_glance or self.urgent or self.closing:
+            self._folder.look()
+            self._next_glance = now + min(_GLANCE_AGAIN, _GLANCE_SECONDS * len(self.slaves))
+        if self.urgent and not self._was_urgent:
+            self._next_look, self._pause = now, _ASK_AGAIN[0]
+        self._was_urgent = self.urgent
+        if now >= self._next_look and not self.closing and None in self._ends and self._pieces:
             self._look()
             self._pause = min(_ASK_AGAIN[1], self._pause * 1.5)
             self._next_look = time.monotonic() + self._pause
@@ -258,7 +269,8 @@ class BatchArray(SlaveArray):
         if piece is None:
             return None
         code, host = self._folder.exit_code(place), self._folder.host(place)
-        if code is not None:
+        ended_by_engine = code == _TERMINATED and self._missing[place] < _GONE  # which may start it again
+        if code is not None and not ended_by_engine:
             return describe_exit(128 - code if code > 128 else code) + f" on {host}"
         state = self._seen.get((piece.job, place - piece.first))
         if self._missing[place] >= _GONE:

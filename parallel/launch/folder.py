@@ -169,6 +169,15 @@ class ArrayFolder:
     def __init__(self, path: str) -> None:
         self.path = path
         self.script = os.path.join(path, "script")
+        self._seen: frozenset[str] = frozenset()
+        self._texts: dict[str, str] = {}  # of files that were read; they are written once
+
+    def look(self) -> None:
+        """See which slave programs have been started, and which have ended: so `host` and `exit_code` know."""
+        try:
+            self._seen = frozenset(os.listdir(self.path))
+        except OSError:
+            pass  # a network's file system in trouble, which may pass
 
     def host(self, place: int) -> str | None:
         """Where that slave program was started; None if it was not yet."""
@@ -182,6 +191,8 @@ class ArrayFolder:
     def forget(self, place: int) -> None:
         """Its job is started again: what is told of the former one is out of date."""
         for what in ("started", "ended"):
+            self._texts.pop(f"{place}.{what}", None)
+            self._seen -= {f"{place}.{what}"}
             try:
                 os.unlink(os.path.join(self.path, f"{place}.{what}"))
             except FileNotFoundError:
@@ -195,11 +206,14 @@ class ArrayFolder:
             pass
 
     def _read(self, place: int, what: str) -> str | None:
-        try:
-            with open(os.path.join(self.path, f"{place}.{what}"), encoding="utf-8", errors="replace") as file:
-                return file.read().strip() or None
-        except OSError:  # not there yet; or a network's file system in trouble, which may pass
-            return None
+        name = f"{place}.{what}"
+        if name in self._seen and name not in self._texts:
+            try:
+                with open(os.path.join(self.path, name), encoding="utf-8", errors="replace") as file:
+                    self._texts[name] = file.read().strip()
+            except OSError:
+                return None  # just gone, since its job is started again; or a file system in trouble, which may pass
+        return self._texts.get(name) or None
 
 
 def _private(path: str, flags: int) -> int:

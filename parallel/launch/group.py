@@ -11,8 +11,10 @@ from ..service.books import Books, log
 from ..service.desk import AgentDesk
 from ..service.ends import UNREACHABLE, last_line
 from .base import Slave, SlaveArray, TryAgain
+from .job import Job
 from .plan import Plan
 
+_NOTE_SECONDS = 0.02  # for each slave, between two looks at what those do that are not connected
 _RETRY = 2.0, 60.0  # seconds between two tries to start what cannot be started just now: at first, at most
 
 
@@ -34,8 +36,10 @@ class Group:
         self.array, self.members = array, list(members)
         self._books, self._desk, self._plan = books, desk, plan
         self._left = list(members)  # those that have not ended
+        self._jobs: list[Job] = []  # made for the first try to start it
         self._started = False
         self._since = 0.0  # when it was started
+        self._next_note = 0.0  # when the status is told next what they do
         self._told: set[str] = set()  # troubles that the user has been told of
         self._pause, self._again = _RETRY[0], 0.0  # until the next try to start it, and when that is
 
@@ -54,11 +58,13 @@ class Group:
         if not self._left:
             return
         try:
-            jobs = [
-                self._plan.job(one.agent, one.numbers, local=False, output_of=self._output_of(one))
-                for one in self.members
-            ]
-            self.array.start(jobs)
+            if not self._jobs:
+                self._jobs = [
+                    self._plan.job(one.agent, one.numbers, local=False, output_of=self._output_of(one))
+                    for one in self.members
+                ]
+                self._launch()
+            self.array.start(self._jobs)
         except TryAgain as error:
             if not self._again:
                 log.warning("parallel: %r cannot be started just now: %s; trying again", self, error)
@@ -89,13 +95,21 @@ class Group:
 
         return output_of
 
+    def _launch(self) -> None:
+        """From now on we have the last word on how these slaves end."""
+        with self._books.lock:
+            for one in self._left:
+                for number in one.numbers:
+                    slave = self._books.roster.slaves[number]
+                    slave.launched, slave.preemptible = True, one.slave.preemptible
+
     def _rename(self) -> None:
+        """What was started may have a better name than before."""
         names = [repr(one.slave) for one in self.members]
         with self._books.lock:
             for one, name in zip(self.members, names):
                 for number in one.numbers:
                     slave = self._books.roster.slaves[number]
-                    slave.launched, slave.preemptible = slave.state is not SlaveState.ENDED, one.slave.preemptible
                     if slave.name != name:
                         slave.rename(name)
 
@@ -111,10 +125,8 @@ class Group:
                     log.warning("parallel: %r cannot be started: %s", self, error)
             return
         self.array.urgent = any(self._is_lost(one) for one in self._left)
-        ends = self._ask()
         late = time.monotonic() - self._since > connect_timeout
-        for one in list(self._left):
-            why = ends[self.members.index(one)]
+        for one, why in self._ends():
             if why is None and late and not self._has_come(one):
                 why = f"it did not connect within {connect_timeout:g} s (connect_timeout)"
                 self._stop([one])
@@ -123,13 +135,18 @@ class Group:
                     why += f" ({UNREACHABLE})"
                 self._left.remove(one)
                 self._desk.agent_ended(one.agent, why)
-        self._note(self._left, None)
+        if time.monotonic() >= self._next_note:
+            self._note(self._left, None)
+            self._next_note = time.monotonic() + _NOTE_SECONDS * len(self._left)
 
-    def _ask(self) -> Sequence[str | None]:
+    def _ends(self) -> list[tuple[Member, str | None]]:
+        """How those have ended that had not when they were asked before; None for those that have not."""
         try:
-            return self.array.poll()
+            ends: Sequence[str | None] = self.array.poll()
         except Exception as error:
-            return [f"its launcher cannot say how it is: {type(error).__name__}: {error}"] * len(self.members)
+            ends = [f"its launcher cannot say how it is: {type(error).__name__}: {error}"] * len(self.members)
+        left = {id(one) for one in self._left}
+        return [(one, why) for one, why in zip(self.members, ends) if id(one) in left]
 
     def _note(self, members: Sequence[Member], doing: str | None) -> None:
         """Have the status tell what these do; None: what their launchers say."""
@@ -170,8 +187,9 @@ class Group:
         """Whether some that had come have not ended; for shutdown, after they were told to."""
         if not self._started:
             return False
-        for one, why in zip(self.members, self._ask()):
-            if why is not None and one in self._left:
+        self.array.urgent, self.array.closing = False, True
+        for one, why in self._ends():
+            if why is not None:
                 self._left.remove(one)
         return any(self._has_come(one) for one in self._left)
 

@@ -61,6 +61,8 @@ class ProgramArray(SlaveArray):
 
     def poll(self) -> list[str | None]:
         """See `SlaveArray.poll`."""
+        assert self._folder is not None
+        self._folder.look()
         ends: list[str | None] = [None] * len(self.slaves)
         for program, places in self._programs:
             over = program.poll()

@@ -82,9 +82,18 @@ class Batch:
         """Let a held job run."""
         run(*(("qrls", job) if self.name == "sge" else ("scontrol", "release", job)))
 
-    def again(self, job: str, task: str) -> None:
-        """Stop one task of a job, and have it start again."""
-        run(*(("qmod", "-rj", f"{job}.{task}") if self.name == "sge" else ("scontrol", "requeue", f"{job}_{task}")))
+    def start_again(self, job: str, task: str) -> None:
+        """Stop one task of a job, and have it start again; Slurm would wait for two minutes before it does."""
+        if self.name == "sge":
+            run("qmod", "-rj", f"{job}.{task}")
+            return
+        run("scontrol", "requeue", f"{job}_{task}")
+        self.start_now(f"{job}_{task}")
+
+    def start_now(self, task: str) -> None:
+        """Have Slurm start a task of a requeued job, as soon as it is queued again."""
+        eventually(lambda: "PD" in [state for _, _, state in self.jobs()], 30, f"a queued job, not {self.jobs()}")
+        run("scontrol", "update", f"JobId={task}", "StartTime=now")
 
     def described(self, job: str) -> str:
         """All that everybody may know of a job."""

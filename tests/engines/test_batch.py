@@ -126,16 +126,27 @@ def test_a_job_that_is_started_again_works_again(batch: Batch, make: Make, own_f
     manager.begin()
     eventually((own_folder / "gate.started").exists, 30)
     before = manager.slaves[0].pid
-    batch.again(*batch.running()[0])
+    batch.start_again(*batch.running()[0])
     started = own_folder / "gate.started"
-    again = 150 if batch.name == "slurm" else 30  # Slurm holds a requeued job back for two minutes by default
-    if batch.name == "slurm":
-        eventually(lambda: [one for one in batch.jobs() if one[2] == "PD"], 30)
-        Program("scontrol", "update", f"JobId={batch.jobs()[0][0]}_0", "StartTime=now").ends()
-    eventually(lambda: len(started.read_text().splitlines()) == 2, again, f"a second start; {manager.slaves}")
+    eventually(lambda: len(started.read_text().splitlines()) == 2, 60, f"a second start; {manager.slaves}")
     (own_folder / "gate").touch()
     assert len(list(context.get_results_unordered())) == 1
     assert [info.number for info in manager.slaves] == [0] and manager.slaves[0].pid != before
+
+
+def test_an_idle_slave_whose_job_is_started_again_comes_back(batch: Batch, make: Make) -> None:
+    """It leaves at once when it is asked to; as long as its job is queued, it is not taken for ended."""
+    manager = make(0)
+    manager.add_slave(batch.array(1, batch.rerun))
+    manager.wait_for_slaves(1, 30)
+    before = manager.slaves[0].pid
+    batch.start_again(*batch.running()[0])
+    eventually(lambda: not Path(f"/proc/{before}").exists(), 30, "the end of the slave's process")
+    context = manager.get_context()
+    context.add_task(tasks.pid_of)
+    (after,) = context.get_results_unordered()
+    assert after != before
+    assert [(info.number, info.pid) for info in manager.slaves] == [(0, after)]
 
 
 def test_slaves_that_the_queue_does_not_start_are_told_of_and_do_not_hold_up_the_end(

@@ -55,8 +55,7 @@ def test_a_preempted_job_costs_no_attempt_and_comes_back(slurm: Batch, make: Mak
     eventually(started.exists, 30)
     run("srun", "-p", "urgent", "--exclusive", "-w", "n1", "true")
     job = slurm.jobs()[0][0]
-    eventually(lambda: [state for _, _, state in slurm.jobs()] == ["PD"], 30)
-    run("scontrol", "update", f"JobId={job}_0", "StartTime=now")
+    slurm.start_now(f"{job}_0")
     eventually(lambda: len(started.read_text().splitlines()) == 2, 60, f"a second start; {manager.slaves}")
     (own_folder / "gate").touch()
     assert len(list(context.get_results_unordered())) == 1

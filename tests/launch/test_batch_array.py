@@ -99,70 +99,123 @@ def test_the_engine_is_asked_at_once_and_then_ever_more_seldom(
     assert [slave.doing for slave in array.slaves] == [QUEUED.words] * 2
 
 
-def test_it_is_asked_each_time_when_a_slave_is_not_heard_any_more(array: BatchArray, engine: FakeEngine) -> None:
-    array.poll()
-    array.urgent = True
-    for _ in range(5):
+def test_it_is_asked_at_once_when_a_slave_is_not_heard_any_more(
+    array: BatchArray, engine: FakeEngine, clock: SimpleNamespace
+) -> None:
+    while clock.now < 1300:
         array.poll()
-    assert engine.looks == 6
+        clock.now += 1.0
+    before, began, times = engine.looks, clock.now, []
+    array.urgent = True
+    for _ in range(20):
+        array.poll()
+        if engine.looks > before:
+            times.append(clock.now - began)
+        before = engine.looks
+        clock.now += 1.0
+    assert times == [0.0, 3.0, 8.0, 15.0], "at once, and then ever more seldom again"
+
+
+def test_nobody_is_asked_when_all_have_been_told_to_end(
+    array: BatchArray, engine: FakeEngine, clock: SimpleNamespace
+) -> None:
+    array.closing = True
+    for _ in range(100):
+        array.poll()
+        clock.now += 0.05
+    assert engine.looks == 0
+
+
+def looks_again(array: BatchArray, clock: SimpleNamespace) -> list[str | None]:
+    """Poll after so long a time that the folder is looked at and the engine is asked."""
+    clock.now += 100.0
+    return array.poll()
 
 
 def test_a_task_that_is_missing_once_has_not_ended(
     array: BatchArray, engine: FakeEngine, clock: SimpleNamespace
 ) -> None:
-    array.urgent = True
     array.poll()
     engine.states = {("12", 0): QUEUED}
-    assert array.poll() == [None, None]
+    assert looks_again(array, clock) == [None, None]
     engine.states = {("12", 0): QUEUED, ("12", 1): RUNNING}
-    assert array.poll() == [None, None]
+    assert looks_again(array, clock) == [None, None]
     engine.states = {("12", 0): QUEUED}
-    assert array.poll() == [None, None]
+    assert looks_again(array, clock) == [None, None]
     end = "Slurm job 12.1 left the queue before it was started (its state is CANCELLED)"
-    assert array.poll() == [None, end]
+    assert looks_again(array, clock) == [None, end]
     engine.states = {}
-    array.poll()
-    assert array.poll() == ["Slurm job 12.0 left the queue before it was started (its state is TIMEOUT)", end]
+    looks_again(array, clock)
+    assert looks_again(array, clock) == [
+        "Slurm job 12.0 left the queue before it was started (its state is TIMEOUT)",
+        end,
+    ]
     assert engine.fate_answers == ["the fates"], "asked once for all"
 
 
 def test_an_engine_that_does_not_answer_ends_nobody(
-    array: BatchArray, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+    array: BatchArray, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch, clock: SimpleNamespace
 ) -> None:
     def look(jobs: Sequence[str], ask: Callable[[Sequence[str]], str]) -> Places:
         raise parallel.LaunchError("squeue: no answer in 10 s", late=True)
 
     monkeypatch.setattr(engine, "look", look)
-    array.urgent = True
     for _ in range(5):
-        assert array.poll() == [None, None]
+        assert looks_again(array, clock) == [None, None]
 
 
-def test_how_the_slave_program_ended_is_read_in_its_folder(array: BatchArray, engine: FakeEngine) -> None:
+def test_how_the_slave_program_ended_is_read_in_its_folder(
+    array: BatchArray, engine: FakeEngine, clock: SimpleNamespace
+) -> None:
     folder = folder_of(array)
     (folder / "0.started").write_text("node7\n")
     engine.states = {("12", 0): RUNNING, ("12", 1): QUEUED}
     assert array.poll() == [None, None]
     assert array.slaves[0].doing == "started on node7 0 s ago, and not connected"
+    clock.now += 2.0
+    array.poll()
+    assert array.slaves[0].doing == "started on node7 2 s ago, and not connected"
     (folder / "0.ended").write_text("4\n")
     (folder / "1.started").write_text("node8\n")
     (folder / "1.ended").write_text("137\n")
+    engine.states = {("12", 0): RUNNING, ("12", 1): RUNNING}
+    clock.now += 1.0
     assert array.poll() == [
         "it exited with code 4 on node7",
         "it was killed by SIGKILL, perhaps out of memory on node8",
     ]
 
 
-def test_a_task_that_is_queued_again_has_not_been_started(array: BatchArray, engine: FakeEngine) -> None:
+def test_a_task_that_is_queued_again_has_not_been_started(
+    array: BatchArray, engine: FakeEngine, clock: SimpleNamespace
+) -> None:
     folder = folder_of(array)
     (folder / "0.started").write_text("node7\n")
     engine.states = {("12", 0): RUNNING, ("12", 1): QUEUED}
-    array.urgent = True
     array.poll()
+    (folder / "0.ended").write_text("143\n")  # it drained when it was told to end
+    assert looks_again(array, clock) == [None, None], "the engine has it still, and may start it again"
     engine.states = {("12", 0): QUEUED, ("12", 1): QUEUED}
-    assert array.poll() == [None, None]
+    assert looks_again(array, clock) == [None, None]
     assert array.slaves[0].doing == QUEUED.words
-    assert not (folder / "0.started").exists()
+    assert not (folder / "0.started").exists() and not (folder / "0.ended").exists()
+    (folder / "0.started").write_text("node9\n")
+    engine.states = {("12", 0): RUNNING, ("12", 1): QUEUED}
+    assert looks_again(array, clock) == [None, None]
+    assert array.slaves[0].doing.startswith("started on node9 ")
+
+
+def test_a_task_that_was_told_to_end_and_left_the_queue_has_ended(
+    array: BatchArray, engine: FakeEngine, clock: SimpleNamespace
+) -> None:
+    folder = folder_of(array)
+    (folder / "0.started").write_text("node7\n")
+    (folder / "0.ended").write_text("143\n")
+    engine.states = {("12", 0): RUNNING, ("12", 1): QUEUED}
+    assert array.poll() == [None, None]
+    engine.states = {("12", 1): QUEUED}
+    assert looks_again(array, clock) == [None, None]
+    assert looks_again(array, clock) == ["it was killed by SIGTERM, somebody asked it to end on node7", None]
 
 
 @pytest.mark.parametrize("numslave", [0, -1, 2.0, "2", True, None])
