@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import string
 import subprocess
@@ -101,8 +102,8 @@ def check_template(template: str) -> set[str]:
 def check_program(template: str) -> None:
     """Raises `InputError` if the first word of a template is no program that is found here."""
     first = template.split()[0]
-    if "{" in first or "=" in first:
-        return  # the shell will tell
+    if not re.fullmatch(r"[\w./+-]+", first):
+        return  # a variable, a quote, ...: the shell will tell
     if subprocess.run(["/bin/sh", "-c", 'command -v "$0"', first], capture_output=True, check=False).returncode:
         require(first, "add it to PATH, or write it with its folder")
 

@@ -6,6 +6,7 @@ so do the slaves.  Tasks and results go over a connection of the slaves to the m
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from typing import IO, Callable
@@ -16,6 +17,8 @@ from .base import Slave
 from .job import Job
 from .program import Program
 from .ship import parcel
+
+log = logging.getLogger("parallel")
 
 _TO_END = 2.0  # seconds for the slave program to clean up when the pipe is closed
 
@@ -28,6 +31,7 @@ class PipedSlave(Slave):
         self._program: Program | None = None
         self._since = 0.0
         self._output: str | None = None
+        self._fed = threading.Event()  # the program has taken in all that it is told
         self._thread: threading.Thread | None = None
 
     def command(self, python: str | None) -> list[str]:
@@ -41,7 +45,8 @@ class PipedSlave(Slave):
         self._since = time.monotonic()
         assert self._program.stdin is not None and self._program.stdout is not None
         data = parcel(job.orders, self.runners)
-        arguments = (self._program.stdin, self._program.stdout, data, job.output_of)
+        self._fed.clear()
+        arguments = (self._program.stdin, self._program.stdout, data, self._fed, job.output_of)
         self._thread = threading.Thread(target=_serve, args=arguments, daemon=True, name=f"parallel {self!r}")
         self._thread.start()
 
@@ -64,10 +69,11 @@ class PipedSlave(Slave):
     def stop(self) -> None:
         """See `Slave.stop`.  When stdin is closed, the other end cleans up."""
         if self._program is not None:
-            self._close_stdin()
-            deadline = time.monotonic() + _TO_END
-            while self._program.code is None and time.monotonic() < deadline:
-                time.sleep(0.01)
+            if self._fed.is_set():  # else it reads nothing, and closing would wait for it
+                self._close_stdin()
+                deadline = time.monotonic() + _TO_END
+                while self._program.code is None and time.monotonic() < deadline:
+                    time.sleep(0.01)
             self._program.stop()
             self._join()
 
@@ -79,32 +85,41 @@ class PipedSlave(Slave):
             pass  # it has ended already
 
     def _join(self) -> None:
-        if self._thread is not None:
+        """The program has ended."""
+        if self._thread is not None and self._fed.wait(_TO_END):
             self._close_stdin()
             self._thread.join(_TO_END)
             self._thread = None
 
 
-def _serve(stdin: IO[bytes], stdout: IO[bytes], data: bytes, output_of: Callable[[int], str | None]) -> None:
+def _serve(
+    stdin: IO[bytes],
+    stdout: IO[bytes],
+    data: bytes,
+    fed: threading.Event,
+    output_of: Callable[[int], str | None],
+) -> None:
     """The body of the thread that feeds the program and takes its output apart."""
     try:
         stdin.write(data)
         stdin.flush()
-    except (OSError, ValueError):
-        pass  # it has ended, or is being ended: poll tells how
+    except OSError:
+        pass  # it has ended: poll tells how
+    fed.set()
     files: dict[int, IO[bytes] | None] = {}
     try:
         with stdout:
             while True:
-                words = stdout.readline().split()
-                if len(words) != 2 or not words[0].isdigit() or not words[1].isdigit():
-                    if not words:
-                        return
-                    _write(files, 0, output_of, b" ".join(words) + b"\n")  # a greeting of the login shell there
-                    continue
-                _write(files, int(words[0]), output_of, stdout.read(int(words[1])))
-    except (OSError, ValueError):
-        return
+                line = stdout.readline()
+                words = line.split()
+                if len(words) == 2 and words[0].isdigit() and words[1].isdigit():
+                    _write(files, int(words[0]), output_of, stdout.read(int(words[1])))
+                elif line:
+                    _write(files, 0, output_of, line)  # a greeting of the login shell there
+                else:
+                    return
+    except OSError as error:
+        log.warning("parallel: a slave's output cannot be written any more: %s", error)
     finally:
         for file in files.values():
             if file is not None:

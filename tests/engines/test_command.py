@@ -7,11 +7,13 @@ import os
 import re
 import signal
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 import parallel
+from parallel.launch import piped
 from parallel.service import status
 from tests.conftest import Make
 from tests.engines.conftest import WAIT
@@ -180,3 +182,39 @@ def test_much_output_behind_a_pipe_arrives_whole(make: Make, own_folder: Path) -
     list(context.get_results_unordered())
     eventually(lambda: (own_folder / "slave0.output").stat().st_size > 15_000_000, 20)
     assert (own_folder / "slave0.output").read_text().count("x" * 3_000_000 + "\n") == 5
+
+
+def test_a_command_that_reads_nothing_does_not_hold_up_the_end(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As an ssh to a machine that does not answer; and more is to be said than fits into a pipe."""
+    monkeypatch.setattr(piped, "parcel", lambda orders, runners: b"x" * 1_000_000)
+    manager = make(0)
+    manager.add_slave(parallel.PipedCommandSlave("exec sleep 600; {command}", 1))
+    manager.begin()
+    began = time.monotonic()
+    manager.shutdown()
+    assert time.monotonic() - began < 30, "it waited for the command"
+
+
+def test_a_greeting_of_the_login_shell_is_output_like_any_other(make: Make, own_folder: Path) -> None:
+    manager = make(0)
+    greeting = "echo; echo 'Welcome to node7'; echo '3 new'; exec {command}"
+    manager.add_slave(parallel.PipedCommandSlave(greeting, 2, python=sys.executable))
+    squares(manager)
+    assert (
+        (own_folder / "slave0.output").read_text().startswith("\nWelcome to node7\n3 new\nslave: connected: 2 runners")
+    )
+
+
+def test_a_full_disk_under_the_output_of_a_piped_slave_is_told(
+    make: Make, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(piped, "_write", write)
+    manager = make(0)
+    manager.add_slave(parallel.PipedCommandSlave("{command}", 1, python=sys.executable))
+    context = manager.get_context()
+    context.add_task(functools.partial(tasks.square, 3))
+    assert list(context.get_results_unordered()) == [9]
+    eventually(lambda: "a slave's output cannot be written any more: [Errno 28] No space left" in caplog.text)
