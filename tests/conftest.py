@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -16,6 +17,9 @@ from tests.support import engines
 from tests.support.waiting import eventually
 
 Make = Callable[..., parallel.Manager]
+
+# a shell ignores SIGINT in what it runs in the background, and programs inherit that: Ctrl-C would be nothing to them
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
