@@ -170,14 +170,15 @@ class ArrayFolder:
         self.path = path
         self.script = os.path.join(path, "script")
         self._seen: frozenset[str] = frozenset()
-        self._texts: dict[str, str] = {}  # of files that were read; they are written once
+        self._texts: dict[str, str] = {}  # of files that were read; they are written once for each start of a job
 
     def look(self) -> None:
         """See which slave programs have been started, and which have ended: so `host` and `exit_code` know."""
         try:
             self._seen = frozenset(os.listdir(self.path))
         except OSError:
-            pass  # a network's file system in trouble, which may pass
+            return  # a network's file system in trouble, which may pass
+        self._texts = {name: text for name, text in self._texts.items() if name in self._seen}
 
     def host(self, place: int) -> str | None:
         """Where that slave program was started; None if it was not yet."""

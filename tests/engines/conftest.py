@@ -51,6 +51,18 @@ def run(*command: str) -> str:
     return done.stdout
 
 
+def step_daemons() -> list[str]:
+    """What Slurm runs for each job that it has started."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if path.read_text(errors="replace").startswith("slurmstepd: ["):
+                found.append(path.parent.name)
+        except OSError:
+            continue  # it has ended
+    return found
+
+
 class Batch:
     """One batch system."""
 
@@ -91,8 +103,12 @@ class Batch:
         self.start_now(f"{job}_{task}")
 
     def start_now(self, task: str) -> None:
-        """Have Slurm start a task of a requeued job, as soon as it is queued again."""
+        """Have Slurm start a task of a requeued job, when it is queued again and all of its first start has ended.
+
+        A late word of that, which never comes within the two minutes that Slurm waits, would end the second start.
+        """
         eventually(lambda: "PD" in [state for _, _, state in self.jobs()], 30, f"a queued job, not {self.jobs()}")
+        eventually(lambda: not step_daemons(), 30, "the end of the first start")
         run("scontrol", "update", f"JobId={task}", "StartTime=now")
 
     def described(self, job: str) -> str:

@@ -205,6 +205,22 @@ def test_a_task_that_is_queued_again_has_not_been_started(
     assert array.slaves[0].doing.startswith("started on node9 ")
 
 
+def test_what_an_earlier_start_of_a_job_told_is_forgotten(
+    array: BatchArray, engine: FakeEngine, clock: SimpleNamespace
+) -> None:
+    """Also if the engine was never seen to have it queued in between: the script removes what the former one wrote."""
+    folder = folder_of(array)
+    (folder / "0.started").write_text("node7\n")
+    (folder / "0.ended").write_text("143\n")
+    engine.states = {("12", 0): RUNNING, ("12", 1): QUEUED}
+    assert array.poll() == [None, None]
+    (folder / "0.ended").unlink()
+    engine.states = {("12", 1): QUEUED}
+    looks_again(array, clock)
+    end = "Slurm job 12.0 left the queue after it had been started on node7 (its state is TIMEOUT)"
+    assert looks_again(array, clock) == [end, None]
+
+
 def test_a_task_that_was_told_to_end_and_left_the_queue_has_ended(
     array: BatchArray, engine: FakeEngine, clock: SimpleNamespace
 ) -> None:
