@@ -158,8 +158,8 @@ class ResultQueueProxy(QueueProxy):
         self._callmethod("setup_failed", (number, context, data, lease, list(unstarted)))
 
     def hand_back(self, number: int, lease: int, unstarted: Sequence[int]) -> None:
-        """These tasks of the lease were not started and will not be.  One way."""
-        self._tell("hand_back", number, lease, list(unstarted))
+        """These tasks of the lease were not started and will not be."""
+        self._callmethod("hand_back", (number, lease, list(unstarted)))
 
 
 class AgentDeskProxy(QueueProxy):

@@ -89,6 +89,8 @@ class Runner:
 
         Raises `AnotherMaster` if this run is over and another began there.
         """
+        # what the master has not answered is asked for once more before we end: else the agent's word that this process
+        # has ended may overtake our last outcome, and its task be run again
         self._home.move_in()
         ran: list[tuple[int, int, float]] = []
         while self._mark[RECALL] != ANY_LEASE:
@@ -99,6 +101,8 @@ class Runner:
             lease, forgotten = found
             self._contexts.forget(forgotten)
             ran = self._run_lease(lease)
+        if self._unanswered:
+            self._give_back([])
 
     def _fetch(self, ran: Sequence[tuple[int, int, float]]) -> tuple[Lease, list[int]] | None:
         return self._tasks.fetch(self._number, self._pid, ran)
@@ -193,6 +197,7 @@ class Runner:
     def _give_back(self, entries: Sequence[Entry]) -> None:
         unstarted = [entry[0] for entry in entries]
         self._insist(lambda: self._results.hand_back(self._number, self._lease, unstarted))
+        self._answered()
 
     def _insist(self, call: Callable[[], T]) -> T:
         """Make a call, on a new connection if the old one is broken or breaks."""

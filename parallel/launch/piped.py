@@ -71,9 +71,7 @@ class PipedSlave(Slave):
         if self._program is not None:
             if self._fed.is_set():  # else it reads nothing, and closing would wait for it
                 self._close_stdin()
-                deadline = time.monotonic() + _TO_END
-                while self._program.code is None and time.monotonic() < deadline:
-                    time.sleep(0.01)
+                self._program.wait(_TO_END)
             self._program.stop()
             self._join()
 

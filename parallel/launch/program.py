@@ -54,14 +54,18 @@ class Program:
         """Its exit code, negative for a signal; None while it runs."""
         return self._process.poll()
 
+    def wait(self, seconds: float) -> None:
+        """Wait at most so long until it ends by itself."""
+        try:
+            self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            pass
+
     def stop(self) -> None:
         """End it: SIGTERM, with which mpirun and srun end what they started, then SIGKILL for its whole group."""
         if self._process.poll() is None:
             self._signal(signal.SIGTERM)
-            try:
-                self._process.wait(_TO_END)
-            except subprocess.TimeoutExpired:
-                pass
+            self.wait(_TO_END)
         self._signal(signal.SIGKILL)
         self._process.wait()
         self.poll()

@@ -12,6 +12,8 @@ from .folder import ArrayFolder
 from .job import Job
 from .program import Program
 
+_TO_END = 2.0  # seconds for a command to clean up (mpirun has a folder of files) when what it started has ended
+
 
 class Start(NamedTuple):
     """One command, and the places in the array of the slave programs that it starts."""
@@ -94,6 +96,9 @@ class ProgramArray(SlaveArray):
         for place in stopped:
             self._folder.withdraw(place)
         ends = self.poll()
+        deadline = time.monotonic() + _TO_END
         for program, places in self._programs:
             if all(place in stopped or ends[place] is not None for place in places):
+                if None not in [ends[place] for place in places]:
+                    program.wait(max(0.0, deadline - time.monotonic()))
                 program.stop()

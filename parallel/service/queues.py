@@ -119,7 +119,7 @@ class ResultQueue:
 
     ident = "results"
     exposed = ("post", "post_and_wait", "setup_failed", "hand_back")
-    one_way = ("post", "hand_back")
+    one_way = ("post",)
     gathered = ("post",)
 
     def __init__(self, books: Books) -> None:

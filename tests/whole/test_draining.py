@@ -6,12 +6,16 @@ import functools
 import os
 import re
 import signal
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import parallel
+from parallel.service.desk import AgentDesk
+from parallel.service.queues import ResultQueue
 from tests.conftest import Make
 from tests.support import tasks
 from tests.support.programs import Program, slave
@@ -68,6 +72,38 @@ def test_an_agent_that_is_asked_to_end_finishes_what_runs(
     for path in started:
         assert len(path.read_text().splitlines()) == 1, "it finished, and was not run again"
     assert "lost" not in caplog.text and "pid 0" not in caplog.text
+
+
+def test_the_end_of_a_slave_does_not_overtake_its_last_outcome(
+    make: Make, own_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the task, though finished, would run again elsewhere."""
+    manager = make(1)
+    context = manager.get_context()
+    (started,) = gates(context, own_folder, "a")
+    results = context.get_results_unordered()
+    eventually(started.exists)
+    post, told, waiting = ResultQueue.post, threading.Event(), list[int]()
+
+    def late(queue: ResultQueue, posts: Sequence[Any]) -> None:
+        told.wait(1.0)
+        post(queue, posts)
+
+    def hear(desk: AgentDesk, *ended: Any) -> None:
+        runner_ended(desk, *ended)
+        waiting.append(manager.books.table.waiting)
+        told.set()
+
+    runner_ended = AgentDesk.runner_ended
+    monkeypatch.setattr(ResultQueue, "post", late)
+    monkeypatch.setattr(AgentDesk, "runner_ended", hear)
+    manager.remove_slave(0)
+    eventually(lambda: manager.slaves[0].state == "draining")
+    (own_folder / "a").touch()
+    assert len(list(results)) == 1
+    eventually(told.is_set)
+    assert waiting == [0]
+    eventually(lambda: manager.slaves[0].state == "ended")
 
 
 def test_a_second_signal_ends_it_at_once(by_hand: tuple[parallel.Manager, Program], own_folder: Path) -> None:
