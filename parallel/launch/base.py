@@ -84,6 +84,9 @@ class SlaveArray:
         for slave in slaves:
             slave.stop()
 
+    def finish(self) -> None:
+        """All have ended or were stopped, and the manager ends: leave nothing behind."""
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.slaves!r})"
 

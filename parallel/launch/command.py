@@ -110,4 +110,6 @@ def check_program(template: str) -> None:
 
 def shell_command(template: str, command: str, n: int, i: int) -> list[str]:
     """The argument vector that runs a filled template."""
-    return ["/bin/sh", "-c", template.format(command=command, quoted=shlex.quote(command), n=n, i=i)]
+    # told to end, together with what it runs, the shell is to wait for that: who sees it end kills what is left
+    text = "trap 'exit 143' TERM\n" + template.format(command=command, quoted=shlex.quote(command), n=n, i=i)
+    return ["/bin/sh", "-c", text]

@@ -197,6 +197,7 @@ class Group:
         """Stop what has not ended, whatever its launcher says to that."""
         if self._started or self._again:
             self._stop(self._left)
+            self.array.finish()
 
     def _stop(self, members: Sequence[Member]) -> None:
         if not members:

@@ -12,7 +12,7 @@ from .folder import ArrayFolder
 from .job import Job
 from .program import Program
 
-_TO_END = 2.0  # seconds for a command to clean up (mpirun has a folder of files) when what it started has ended
+_TO_END = 2.0  # seconds for a command to end by itself when what it started has ended or will not start
 
 
 class Start(NamedTuple):
@@ -90,15 +90,32 @@ class ProgramArray(SlaveArray):
         return None
 
     def stop(self, slaves: Sequence[Slave]) -> None:
-        """End the programs of which no slave is left; others may not start theirs any more."""
+        """End the programs of which no slave is left; others may not start theirs any more.
+
+        A program whose slaves have not been started may be on its way to start them, and then ends by itself, for they
+        find no orders.  Better than to stop it: mpirun leaves files behind if it is told to end that early.
+        """
         assert self._folder is not None
         stopped = [place for place, slave in enumerate(self.slaves) if any(slave is one for one in slaves)]
         for place in stopped:
             self._folder.withdraw(place)
         ends = self.poll()
-        deadline = time.monotonic() + _TO_END
-        for program, places in self._programs:
-            if all(place in stopped or ends[place] is not None for place in places):
-                if None not in [ends[place] for place in places]:
-                    program.wait(max(0.0, deadline - time.monotonic()))
-                program.stop()
+        over = [
+            (program, any(ends[place] is None and self._folder.host(place) is not None for place in places))
+            for program, places in self._programs
+            if all(place in stopped or ends[place] is not None for place in places)
+        ]
+        _stop([program for program, runs in over if runs], 0.0)
+        _stop([program for program, runs in over if not runs], _TO_END)
+
+    def finish(self) -> None:
+        """See `SlaveArray.finish`: the commands may clean up."""
+        _stop([program for program, _ in self._programs], _TO_END)
+
+
+def _stop(programs: Sequence[Program], patience: float) -> None:
+    """Stop programs that do not end by themselves within ``patience`` seconds."""
+    deadline = time.monotonic() + patience
+    for program in programs:
+        program.wait(max(0.0, deadline - time.monotonic()))
+        program.stop()

@@ -14,6 +14,8 @@ import pytest
 
 import parallel
 from parallel.launch import piped
+from parallel.launch.command import shell_command
+from parallel.launch.program import Program
 from parallel.service import status
 from tests.conftest import Make
 from tests.engines.conftest import WAIT
@@ -105,6 +107,39 @@ def test_a_command_that_hands_it_to_another_shell(make: Make) -> None:
     manager = make(0)
     manager.add_slave(parallel.CommandSlaveArray("sh -c {quoted}", 1))
     squares(manager)
+
+
+TIDY = """\
+: >begun
+trap 'sleep 0.3; : >tidied; exit 0' TERM
+until [ -e go ]; do sleep 0.01; done
+trap 'exit 1' TERM
+[ $# -eq 0 ] || "$@"
+: >tidied
+"""
+
+
+def test_a_command_that_is_told_to_end_may_clean_up(own_folder: Path) -> None:
+    """As mpirun must, behind the shell that runs the template."""
+    (own_folder / "tidy").write_text(TIDY)
+    program = Program(shell_command("sh tidy; # {command}", "", 1, 0), None)
+    eventually((own_folder / "begun").exists)
+    program.stop()
+    assert (own_folder / "tidied").exists()
+    assert program.code == 143, "nothing that stands behind it in the template is run"
+
+
+def test_a_command_that_has_not_started_its_slaves_ends_by_itself(make: Make, own_folder: Path) -> None:
+    """Since they have nothing to do any more; and it may clean up too."""
+    (own_folder / "tidy").write_text(TIDY)
+    manager = make(0)
+    manager.add_slave(parallel.CommandSlaveArray("sh tidy {command}", 1))
+    with pytest.raises(TimeoutError):
+        manager.wait_for_slaves(1, 0.1)
+    eventually((own_folder / "begun").exists)
+    (own_folder / "go").touch()
+    manager.shutdown()
+    assert (own_folder / "tidied").exists()
 
 
 def test_more_processes_than_slaves(make: Make, own_folder: Path) -> None:
