@@ -9,209 +9,24 @@ the table tells what the user sees and how soon the slave is back.  tests/whole/
 from __future__ import annotations
 
 import argparse
-import ctypes
 import functools
 import logging
-import os
-import signal
 import statistics
-import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections import Counter
 from pathlib import Path
-from typing import Any, Callable, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 import parallel  # noqa: E402 - found only after the line above
-from slave import link, runner, wire  # noqa: E402
+from tools.sabotage import FAULTS, MOMENTS, failing_setup, failing_victim, sabotage, work  # noqa: E402
 
 TASKS = 60
-MOMENTS = {
-    "idle": "waiting for tasks",
-    "setup": "in the context's setup",
-    "task": "in a task",
-    "sending": "while a result is being sent",
-    "fetching": "while tasks are being fetched",
-    "between": "between two tasks of one lease",
-}
-
-
-# -- what fails: these run in a slave
-
-
-def _signal(signum: int) -> None:
-    os.kill(os.getpid(), signum)
-    time.sleep(60)  # it is on its way, if not here already
-
-
-def _segfault() -> None:
-    ctypes.string_at(0)
-
-
-def _exit_at_once() -> NoReturn:
-    os._exit(3)
-
-
-def _raise(kind: type[BaseException]) -> NoReturn:
-    raise kind("by the fault table")
-
-
-def _recurse() -> int:
-    return 1 + _recurse()
-
-
-def _stop(seconds: float) -> None:
-    """Be stopped for so long, and be continued."""
-    wake = f"sleep {seconds}; kill -CONT {os.getpid()}"
-    subprocess.Popen(["/bin/sh", "-c", wake], start_new_session=True, stdout=subprocess.DEVNULL)
-    os.kill(os.getpid(), signal.SIGSTOP)
-
-
-class Fault(NamedTuple):
-    """A way to fail: ``strike`` is called in the slave."""
-
-    strike: Callable[[], object]
-    moments: tuple[str, ...]
-    kills: bool = True  # the runner, wherever it strikes; else the task alone if it strikes inside of one
-    lease: float = 30.0
-
-
-_ALL = tuple(MOMENTS)
-_RAISED = tuple(name for name in MOMENTS if name != "idle")  # an exception needs somebody who runs
-_LEASE = 0.6  # seconds, of the managers whose slaves are stopped for longer
-FAULTS = {
-    "SIGKILL": Fault(functools.partial(_signal, signal.SIGKILL), _ALL),
-    "segfault": Fault(_segfault, _ALL),
-    "os._exit": Fault(_exit_at_once, _ALL),
-    "SIGTERM": Fault(functools.partial(_signal, signal.SIGTERM), _ALL),
-    "sys.exit": Fault(functools.partial(_raise, SystemExit), _RAISED, kills=False),
-    "KeyboardInterrupt": Fault(functools.partial(_raise, KeyboardInterrupt), _RAISED, kills=False),
-    "MemoryError": Fault(functools.partial(_raise, MemoryError), _RAISED, kills=False),
-    "endless recursion": Fault(_recurse, _RAISED, kills=False),
-    "SIGSTOP for 3 leases": Fault(functools.partial(_stop, 3 * _LEASE), _ALL, kills=False, lease=_LEASE),
-}
-
-
-def strike_once(flag: str, name: str) -> None:
-    """Fail, if nobody has yet; the flag file tells when (time.monotonic) and in which process."""
-    try:
-        handle = os.open(flag, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
-    except FileExistsError:
-        return
-    os.write(handle, f"{time.monotonic()} {os.getpid()}\n".encode())
-    os.close(handle)
-    FAULTS[name].strike()
-
-
-def work(number: int, *_: object) -> int:
-    """A task of some milliseconds."""
-    end = time.perf_counter() + 0.003
-    while time.perf_counter() < end:
-        pass
-    return number
-
-
-def failing_work(flag: str, name: str, number: int, *_: object) -> int:
-    """The same, and the fault in the middle of it."""
-    strike_once(flag, name)
-    return work(number)
-
-
-def failing_setup(flag: str, name: str) -> str:
-    """A setup with the fault in it."""
-    strike_once(flag, name)
-    return "ready"
-
-
-def sabotage(moment: str, flag: str, name: str, *_: object) -> str:
-    """Change the program of this runner, so that it fails at the moment."""
-    strike = functools.partial(strike_once, flag, name)
-    if moment == "sending":
-        _sabotage_sending(strike)
-    elif moment == "fetching":
-        _sabotage_fetching(strike)
-    elif moment == "between":
-        _sabotage_posting(strike)
-    else:
-        assert moment == "idle", moment
-        threading.Thread(target=_strike_when_told, args=(flag + ".now", strike), daemon=True).start()
-    return "sabotaged"
-
-
-def _sabotage_sending(strike: Callable[[], None]) -> None:
-    send = wire.Connection.send
-
-    def send_half(self: wire.Connection, message: Any) -> None:
-        if message[1] in ("post", "post_and_wait") and not getattr(self, "struck", False):
-            self.struck = True  # type: ignore[attr-defined]
-            halves = _Halves(self._sock, strike)
-            self._sock = halves  # type: ignore[assignment]
-            try:
-                send(self, message)
-            finally:
-                self._sock = halves.sock
-        else:
-            send(self, message)
-
-    wire.Connection.send = send_half  # type: ignore[method-assign]
-
-
-class _Halves:
-    """A socket that fails after the first half of what it is to send."""
-
-    def __init__(self, sock: Any, strike: Callable[[], None]) -> None:
-        self.sock, self.strike = sock, strike
-
-    def sendall(self, data: bytes) -> None:
-        self.sock.sendall(data[: len(data) // 2])
-        self.strike()
-        self.sock.sendall(data[len(data) // 2 :])
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.sock, name)
-
-
-def _sabotage_fetching(strike: Callable[[], None]) -> None:
-    fetch = link.TaskQueueProxy.fetch
-
-    def fetch_and_fail(self: link.TaskQueueProxy, *args: Any) -> Any:
-        tell = self._tell
-
-        def tell_and_fail(method: str, *details: object) -> None:
-            tell(method, *details)
-            strike()
-
-        self._tell = tell_and_fail  # type: ignore[method-assign]
-        try:
-            return fetch(self, *args)
-        finally:
-            del self._tell
-
-    link.TaskQueueProxy.fetch = fetch_and_fail  # type: ignore[method-assign, assignment]
-
-
-def _sabotage_posting(strike: Callable[[], None]) -> None:
-    post = runner.Runner._post
-
-    def post_and_fail(self: runner.Runner, task: int, packed: Any) -> None:
-        post(self, task, packed)
-        strike()
-
-    runner.Runner._post = post_and_fail  # type: ignore[method-assign]
-
-
-def _strike_when_told(path: str, strike: Callable[[], None]) -> None:
-    while not os.path.exists(path):
-        time.sleep(0.002)
-    strike()
-
-
-# -- the trial: this runs in the master
 
 
 class Trial(NamedTuple):
@@ -231,11 +46,15 @@ class _Watch(threading.Thread):
         self._manager, self._flag = manager, flag
         self.done = threading.Event()
         self.back: float | None = None
+        self._before = self._pids()  # here, since the fault may strike before this thread gets its first turn
+
+    def _pids(self) -> dict[int, int]:
+        return {info.number: info.pid for info in self._manager.slaves}
 
     def run(self) -> None:
-        before: dict[int, int] = {}
+        before = self._before
         while not self.done.wait(0.001):
-            now = {info.number: info.pid for info in self._manager.slaves}
+            now = self._pids()
             if self._flag.exists() and self._flag.read_text():
                 struck, pid = self._flag.read_text().split()
                 number = next((number for number, old in before.items() if old == int(pid)), None)
@@ -292,13 +111,6 @@ def _run(manager: parallel.Manager, name: str, moment: str, flag: Path, told: li
     return outcomes
 
 
-def failing_victim(flag: str, name: str, number: int, *_: object) -> int:
-    """The task in which the fault strikes; the second time it notes when it began."""
-    if os.path.exists(flag):
-        Path(flag).with_suffix(".again").write_text(str(time.monotonic()))
-    return failing_work(flag, name, number)
-
-
 def _read(context: parallel.Context[Any], told: list[str]) -> Counter[object]:
     outcomes: Counter[object] = Counter()
     while True:
@@ -320,9 +132,6 @@ class _Told(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         self.lines.append(record.getMessage())
-
-
-# -- the table
 
 
 def main() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tools import faults
+from tools.sabotage import FAULTS
 
 MEANING = {
     "SIGKILL": "it was killed by SIGKILL, perhaps out of memory",
@@ -20,7 +21,7 @@ MEANING = {
 }
 CELLS = [
     pytest.param(name, moment, marks=[] if name == "SIGKILL" else [pytest.mark.slow])
-    for name, fault in faults.FAULTS.items()
+    for name, fault in FAULTS.items()
     for moment in fault.moments
 ]
 
@@ -30,7 +31,7 @@ def test_each_task_has_one_outcome_and_the_slave_is_back(own_folder: Path, name:
     folder = own_folder / "trial"
     folder.mkdir()
     trial = faults.attempt(name, moment, folder)
-    fault = faults.FAULTS[name]
+    fault = FAULTS[name]
     raised = not fault.kills and name in MEANING
     assert set(trial.outcomes.values()) == {1}, trial.told
     expected = set(range(faults.TASKS * (2 if moment == "idle" else 1)))

@@ -1,48 +1,15 @@
-"""Whole scripts as users write them: __main__, modules beside it, no guard, a session, Ctrl-C, the end."""
+"""Whole scripts as users write them: __main__, modules beside it, no guard, a session, a fork."""
 
 from __future__ import annotations
 
-import os
-import signal
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Callable
 
 import pytest
 
 from tests.conftest import children
-from tests.support.programs import Program, script
-from tests.support.waiting import eventually
-
-Run = Callable[..., Program]
-
-
-@pytest.fixture
-def run(own_folder: Path) -> Iterator[Run]:
-    """Runs a script in a folder of its own, and ends it after the test."""
-    started: list[Program] = []
-
-    def begin(text: str, *arguments: str, **options: Any) -> Program:
-        started.append(script(own_folder / "script.py", text, *arguments, **options))
-        return started[-1]
-
-    yield begin
-    for program in started:
-        program.kill()
-
-
-OPENING = """
-import functools, os, sys
-import parallel
-"""
-
-MAIN = """
-if __name__ == '__main__':
-    with parallel.Manager() as m:
-        m.add_slave(parallel.LocalSlave())
-        m.add_slave(parallel.LocalSlave())
-"""
+from tests.support.programs import Program
+from tests.whole.conftest import MAIN, OPENING, Run
 
 
 def test_functions_and_classes_of_the_script_itself(run: Run) -> None:
@@ -106,6 +73,19 @@ def test_a_file_in_the_folder_named_like_a_library_module_does_no_harm(run: Run,
     )
     assert program.ends() == 0, program.err
     assert program.out == "{}\n"
+
+
+def children_of(program: Program) -> list[str]:
+    """Processes that still belong to the program's session, or whose parent it was."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            text = stat.read_text()
+        except OSError:
+            continue
+        if int(text.rsplit(")", 1)[1].split()[3]) == program.process.pid:
+            found.append(text)
+    return found
 
 
 def test_a_script_that_is_not_guarded(run: Run) -> None:
@@ -231,100 +211,6 @@ def test_what_slaves_print_goes_to_their_output_files(run: Run, own_folder: Path
     assert program.out == "" and program.err == ""
     lines = (own_folder / "logs" / "of 0").read_text().splitlines()
     assert [line for line in lines if not line.startswith("slave: ")] == ["to stdout", "to stderr", "from a child"]
-
-
-def children_of(program: Program) -> list[str]:
-    """Processes that still belong to the program's session, or whose parent it was."""
-    found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            text = stat.read_text()
-        except OSError:
-            continue
-        if int(text.rsplit(")", 1)[1].split()[3]) == program.process.pid:
-            found.append(text)
-    return found
-
-
-def slaves_of(own_folder: Path) -> list[int]:
-    """Processes that write to the slaves' output files in this folder."""
-    found = []
-    for link in Path("/proc").glob("[0-9]*/fd/1"):
-        try:
-            if os.readlink(link).startswith(str(own_folder / "slave")):
-                found.append(int(link.parts[2]))
-        except OSError:
-            continue
-    return found
-
-
-BUSY = (
-    OPENING
-    + "import threading\ndef busy(): threading.Event().wait()\n"
-    + MAIN
-    + "        c = m.get_context()\n        for _ in range(5): c.add_task(busy)\n"
-    + "        m.wait_for_slaves(2)\n        print('ready', flush=True)\n"
-    + "        for _ in c.get_results_unordered(): pass\n"
-)
-
-
-def test_ctrl_c_in_the_loop_ends_everything_at_once(run: Run, own_folder: Path) -> None:
-    program = run(BUSY)
-    program.says("ready")
-    assert len(slaves_of(own_folder)) == 3
-    os.killpg(program.process.pid, signal.SIGINT)
-    assert program.ends(5) in (1, -signal.SIGINT)
-    assert "KeyboardInterrupt" in program.err
-    assert slaves_of(own_folder) == []
-
-
-@pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGTERM])
-def test_slaves_end_when_their_master_is_killed(run: Run, own_folder: Path, signum: int) -> None:
-    program = run(BUSY)
-    program.says("ready")
-    program.process.send_signal(signum)
-    assert program.ends(5) == -signum
-    eventually(lambda: not slaves_of(own_folder), 5, "the end of the slaves")
-
-
-def test_a_manager_that_nobody_shut_down_ends_with_the_interpreter(run: Run, own_folder: Path) -> None:
-    program = run(
-        OPENING
-        + """
-if __name__ == '__main__':
-    m = parallel.Manager()
-    m.add_slave(parallel.LocalSlave())
-    c = m.get_context()
-    c.add_task(dict)
-    print(next(c.get_results_unordered()))
-"""
-    )
-    assert program.ends(5) == 0, program.err
-    assert program.out == "{}\n" and program.err == ""
-    assert slaves_of(own_folder) == []
-
-
-def test_a_manager_that_is_garbage_ends(run: Run, own_folder: Path) -> None:
-    program = run(
-        OPENING
-        + """
-import gc
-def use():
-    m = parallel.Manager()
-    m.add_slave(parallel.LocalSlave())
-    c = m.get_context()
-    c.add_task(dict)
-    print(list(c.get_results_unordered()), flush=True)
-if __name__ == '__main__':
-    use()
-    gc.collect()
-    print('waits', flush=True)
-    import threading
-    threading.Event().wait()
-"""
-    )
-    program.says("waits")
-    eventually(lambda: not slaves_of(own_folder), 5, "the end of the slaves")
 
 
 def test_a_fork_of_the_users_program_harms_nothing(run: Run) -> None:

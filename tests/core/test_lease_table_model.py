@@ -1,0 +1,271 @@
+"""The lease table against a model that does its own counting."""
+
+from __future__ import annotations
+
+import os
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from parallel.core.lease_table import LeaseTable
+from parallel.core.pacing import LEASE_BYTES, LEASE_SECONDS, Pacing
+from parallel.core.task import Task
+
+TERM = 8.0
+STEPS = [0.0, 1.0, TERM / 2, TERM, 2.5 * TERM]
+SLAVES = st.integers(0, 1)
+CONTEXTS = st.sampled_from([1, 1, 1, 2, 3])
+PLACES = st.sampled_from([0, 0, 1, 2, None, 999_999])
+BARRED: list[frozenset[int]] = [frozenset(), frozenset(), frozenset({1}), frozenset({1, 2}), frozenset({1, 2, 3})]
+
+
+class TableMachine(RuleBasedStateMachine):
+    """Drives a table at random.
+
+    The model: for each task where it is, counted here and not read from the table; for each lease its order and how
+    long it lasts.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 100.0
+        self.max_attempts = 2
+        self.table = LeaseTable(TERM, self.max_attempts)
+        self.pace = Pacing()
+        self.next_id = 1
+        self.context_of: dict[int, int] = {}
+        self.waiting: list[int] = []  # what waits, in the order in which it must be granted
+        self.held: dict[int, list[int]] = {}  # by slave, in the order of the lease
+        self.until: dict[int, float] = {}  # by slave
+        self.blame: dict[int, int] = {}
+        self.attempts: dict[int, int] = {}
+        self.finished: set[int] = set()
+        self.retries: dict[int, int] = {}
+
+    @initialize(seconds=st.sampled_from([0.0, 0.02, 0.04, 1.0]))
+    def measure(self, seconds: float) -> None:
+        self.pace.learn(1, 1, seconds)
+        self.pace.learn(2, 1, 0.03)
+
+    @rule(
+        contexts=st.lists(CONTEXTS, min_size=1, max_size=5),
+        size=st.sampled_from([1, 1, 1, LEASE_BYTES // 2]),
+        retries=st.sampled_from([0, 0, 1, 2]),
+    )
+    def add(self, contexts: list[int], size: int, retries: int) -> None:
+        for context in contexts:
+            self.table.add(Task(self.next_id, context, _Sized(size), retries=retries))
+            self.retries[self.next_id] = retries
+            self.context_of[self.next_id] = context
+            self.waiting.append(self.next_id)
+            self.next_id += 1
+
+    @rule(barred=st.sampled_from(BARRED), share=st.sampled_from([1, 2, 3, 50]), slave=SLAVES)
+    def grant(self, slave: int, barred: frozenset[int], share: int) -> None:
+        if slave in self.held:
+            slave = 1 - slave
+        if slave in self.held:
+            return
+        lease = self.table.grant(slave, self.now, lambda context: context not in barred, share, self.pace)
+        may = [id for id in self._turn() if self.context_of[id] not in barred]
+        if lease is None:
+            assert not may
+            return
+        got = list(lease.tasks)
+        assert got == may[: len(got)], "not the oldest ones, in order"
+        assert 1 <= len(got) <= share
+        if all(self.pace.seconds_per_task(self.context_of[id]) is None for id in got):
+            assert len(got) == 1, "several tasks of which nothing is known"
+        known = sum(self.pace.seconds_per_task(self.context_of[id]) or 0.0 for id in got)
+        assert len(got) == 1 or known <= LEASE_SECONDS * 1.001
+        for id in got:
+            self.waiting.remove(id)
+            self.attempts[id] = self.attempts.get(id, 0) + 1
+            assert lease.tasks[id].attempt == self.attempts[id]
+        self.held[slave] = got
+        self.until[slave] = self.now + TERM
+
+    def _turn(self) -> list[int]:
+        """Waiting tasks in the order of their turn: within a context as they stand, between contexts the older head."""
+        queues: dict[int, list[int]] = {}
+        for id in self.waiting:
+            queues.setdefault(self.context_of[id], []).append(id)
+        order = []
+        while any(queues.values()):
+            head = min((queue for queue in queues.values() if queue), key=lambda queue: queue[0])
+            order.append(head.pop(0))
+        return order
+
+    @rule(data=st.data())
+    @precondition(lambda self: self.next_id > 1)
+    def settle(self, data: st.DataObject) -> None:
+        id = data.draw(st.integers(1, self.next_id - 1))
+        task = self.table.settle(id)
+        assert (task is not None) == (id not in self.finished), "an outcome was lost or given twice"
+        self._finish(id)
+
+    @rule(data=st.data(), slave=SLAVES, current=st.sampled_from([True, True, False]))
+    @precondition(lambda self: self.next_id > 1)
+    def retry(self, data: st.DataObject, slave: int, current: bool) -> None:
+        """A task raised on the slave, under its lease or an earlier one."""
+        held = self.held.get(slave, [])
+        id = data.draw(st.sampled_from(held) if held else st.integers(1, self.next_id - 1))
+        lease = self.table.leases.get(slave)
+        number = lease.id if lease is not None and current else 999_999
+        again = id not in self.finished and self.retries[id] > 0
+        failures = self.table.tasks[id].failures if again else 0
+        assert self.table.retry(slave, number, id) == again
+        if again and current and id in held:
+            self.retries[id] -= 1
+            assert self.table.tasks[id].failures == failures + 1
+            self.waiting[:0] = self._unhold(slave, [id])
+
+    def _finish(self, id: int) -> None:
+        self.finished.add(id)
+        if id in self.waiting:
+            self.waiting.remove(id)
+        for slave in list(self.held):
+            self._unhold(slave, [id])
+
+    def _unhold(self, slave: int, ids: list[int]) -> list[int]:
+        out = [id for id in self.held.get(slave, []) if id in ids]
+        if slave in self.held:
+            self.held[slave] = [id for id in self.held[slave] if id not in ids]
+            if not self.held[slave]:
+                del self.held[slave], self.until[slave]
+        return out
+
+    @rule(slave=SLAVES, data=st.data())
+    def hand_back(self, slave: int, data: st.DataObject) -> None:
+        held = self.held.get(slave, [])
+        ids = data.draw(st.none() | st.lists(st.sampled_from([*held, 999_999]), unique=True))
+        back = self._unhold(slave, held if ids is None else ids)
+        if ids is not None:
+            back.sort(key=ids.index)
+        assert self.table.hand_back(slave, ids) == len(back)
+        self.waiting[:0] = back
+
+    @rule(
+        slave=SLAVES,
+        place=st.sampled_from([0, 0, 1, 2, None, 999_999]),
+        current=st.sampled_from([True, True, False]),
+        any_lease=st.booleans(),
+    )
+    def recall(self, slave: int, place: int | None, current: bool, any_lease: bool) -> None:
+        held = self.held.get(slave, [])
+        running = self._named(slave, place)
+        lease = self.table.leases.get(slave)
+        id = 0 if any_lease else lease.id if lease is not None and current else 999_999
+        behind: list[int] = []
+        if (current or any_lease) and running:
+            behind = held[held.index(running) + 1 :] if running in held else list(held)
+        assert self.table.hand_back_after(slave, id, running) == len(behind)
+        self.waiting[:0] = self._unhold(slave, behind)
+
+    @rule(slave=SLAVES, running=PLACES)
+    def lose(self, slave: int, running: int | None) -> None:
+        """``running``: the task at that place in the lease, none (None), or one that is not in it."""
+        self._lose(slave, self._named(slave, running))
+
+    def _named(self, slave: int, place: int | None) -> int:
+        held = self.held.get(slave, [])
+        if place is None:
+            return 0
+        return held[place] if place < len(held) else 999_999
+
+    def _lose(self, slave: int, running: int) -> None:
+        back = self._unhold(slave, list(self.held.get(slave, [])))
+        given_up = self.table.lose(slave, running, "it was killed")
+        assert slave not in self.table.leases
+        if running in back:
+            self.blame[running] = self.blame.get(running, 0) + 1
+            back.remove(running)
+            if self.blame[running] == self.max_attempts:
+                assert given_up is not None and given_up.task.id == running
+                assert given_up.ends == ["it was killed"] * self.max_attempts
+                self._finish(running)
+            else:
+                assert given_up is None
+                back.insert(0, running)
+        else:
+            assert given_up is None
+        self.waiting[:0] = back
+
+    @rule(slave=SLAVES)
+    def renew(self, slave: int) -> None:
+        self.table.renew(slave, self.now)
+        if slave in self.until:
+            self.until[slave] = self.now + TERM
+
+    @rule(slave=SLAVES, step=st.sampled_from(STEPS))
+    def shorten(self, slave: int, step: float) -> None:
+        self.table.shorten(slave, self.now + step)
+        if slave in self.until:
+            self.until[slave] = min(self.until[slave], self.now + step)
+
+    @rule(step=st.sampled_from(STEPS))
+    def pass_time(self, step: float) -> None:
+        self.now += step
+
+    @rule(step=st.sampled_from(STEPS))
+    def stand_still(self, step: float) -> None:
+        """The master was stopped: time passes for nobody's lease."""
+        self.now += step
+        self.table.shift(step)
+        for slave in self.until:
+            self.until[slave] += step
+
+    @rule(step=st.sampled_from(STEPS))
+    def expire(self, step: float) -> None:
+        self.now += step
+        expired = self.table.expired(self.now)
+        assert sorted(expired) == sorted(slave for slave, until in self.until.items() if until <= self.now)
+        for slave in expired:
+            self._lose(slave, self.held[slave][0])
+
+    @rule(context=st.sampled_from([2, 3]))
+    def drop(self, context: int) -> None:
+        gone = [id for id, of in self.context_of.items() if of == context and id not in self.finished]
+        assert self.table.drop(context) == len(gone)
+        for id in gone:
+            self._finish(id)
+
+    @invariant()
+    def table_is_sound(self) -> None:
+        self.table.check()
+        assert self.table.waiting == len(self.waiting)
+        assert {slave: list(lease.tasks) for slave, lease in self.table.leases.items()} == self.held
+        assert {slave: lease.deadline for slave, lease in self.table.leases.items()} == self.until
+        assert set(self.table.tasks) == set(self.context_of) - self.finished
+        assert {id: task.retries for id, task in self.table.tasks.items()} == {
+            id: self.retries[id] for id in self.table.tasks
+        }
+        for context in (1, 2, 3):
+            ids = {slave: [id for id in held if self.context_of[id] == context] for slave, held in self.held.items()}
+            found = {slave: held for slave, (_, held) in self.table.held(context).items()}
+            assert found == {slave: held for slave, held in ids.items() if held}
+
+
+class _Sized(bytes):
+    """Claims to be as long as it says, to save memory."""
+
+    def __new__(cls, size: int) -> _Sized:
+        self = super().__new__(cls)
+        self.size = size
+        return self
+
+    size: int
+
+    def __len__(self) -> int:
+        return self.size
+
+
+TestTable = TableMachine.TestCase
+TestTable.settings = settings(
+    max_examples=int(os.environ.get("PARALLEL_TEST_EXAMPLES", "200")),
+    stateful_step_count=40,
+    deadline=None,
+    print_blob=True,
+    suppress_health_check=[HealthCheck.too_slow],
+)
