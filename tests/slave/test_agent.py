@@ -11,7 +11,7 @@ import parallel
 from parallel.service.desk import AgentDesk
 from slave.agent import Agent, Post
 from tests.conftest import Make
-from tests.support import tasks
+from tests.support import deaths
 from tests.support.programs import script
 
 
@@ -76,7 +76,7 @@ def test_a_slave_whose_processes_die_at_once_is_told(make: Make, own_folder: Pat
     manager.wait_for_slaves(1, 10)
     Path("slave0.output").unlink()
     Path("slave0.output").mkdir()
-    context.add_task(tasks.die)
+    context.add_task(deaths.die)
     try:
         list(context.get_results_unordered())
         raise AssertionError("it gave a result")

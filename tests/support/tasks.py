@@ -6,7 +6,6 @@ import collections
 import gc
 import os
 import random
-import signal
 import socket
 import sys
 import threading
@@ -105,18 +104,6 @@ def unpicklable() -> object:
     return {"model": [threading.Lock()]}
 
 
-def leave(code: int | None = 3) -> NoReturn:
-    sys.exit(code)
-
-
-def interrupt() -> NoReturn:
-    raise KeyboardInterrupt("by the task itself")
-
-
-def recurse() -> int:
-    return 1 + recurse()
-
-
 def stranger() -> object:
     """An instance of a class that exists in the slave only."""
     module = type(sys)("only_here")
@@ -143,11 +130,6 @@ def failing_setup_on(number: int) -> str:
     return "fine"
 
 
-def dying_setup() -> NoReturn:
-    os.kill(os.getpid(), signal.SIGKILL)
-    raise AssertionError("still alive")
-
-
 class Held:
     """What a setup returned; can be counted in the slave's memory."""
 
@@ -171,20 +153,6 @@ def pid_of(*_: object) -> int:
 
 def say(text: str) -> None:
     print(text)
-
-
-def die(signum: int = signal.SIGKILL) -> NoReturn:
-    os.kill(os.getpid(), signum)
-    raise AssertionError("still alive")
-
-
-def die_once(path: str) -> str:
-    """Kill this process the first time."""
-    mark = Path(path)
-    if not mark.exists():
-        mark.write_text(str(os.getpid()))
-        die()
-    return "survived"
 
 
 def wait_for(path: str, *_: object) -> int:
@@ -256,11 +224,6 @@ def setup_is_lock(lock: object) -> bool:
     return hasattr(lock, "acquire")
 
 
-def speak_and_die() -> NoReturn:
-    print("I ran out of ink")
-    os._exit(9)
-
-
 def version_slowly(*_: object) -> tuple[int, ...]:
     spin(0.05)
     return tuple(sys.version_info[:2])
@@ -315,17 +278,6 @@ def fail_times(log: str, times: int) -> str:
 def say_and_wait(text: str, path: str) -> int:
     print(text)
     return wait_for(path)
-
-
-def kill_parent_once(path: str, signum: int) -> str:
-    """Kill the agent, the first time; that ends this process too."""
-    mark = Path(path)
-    if mark.exists():
-        return "survived"
-    mark.touch()
-    os.kill(os.getppid(), signum)
-    threading.Event().wait(60)
-    raise AssertionError("still alive")
 
 
 def log_line(log: str) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 import parallel
 from tests.conftest import Make
-from tests.support import rude, tasks
+from tests.support import deaths, rude, tasks
 from tests.support.waiting import eventually
 
 
@@ -112,6 +112,6 @@ def test_a_task_that_the_system_kills_for_want_of_memory(make: Make, small_group
 def test_a_task_that_kills_its_agent(make: Make, own_folder: Path) -> None:
     """Once: then another agent comes, and the task runs to its end."""
     context = make(1).get_context()
-    context.add_task(functools.partial(tasks.kill_parent_once, str(own_folder / "mark"), signal.SIGKILL))
+    context.add_task(functools.partial(deaths.kill_parent_once, str(own_folder / "mark"), signal.SIGKILL))
     assert list(context.get_results_unordered()) == ["survived"]
     works(context)

@@ -13,7 +13,7 @@ import pytest
 
 import parallel
 from tests.conftest import Make
-from tests.support import tasks
+from tests.support import deaths, tasks
 from tests.support.waiting import eventually
 
 
@@ -60,7 +60,7 @@ def test_exception_whose_str_fails(make: Make) -> None:
 
 @pytest.mark.parametrize(
     ("task", "type_name"),
-    [(tasks.leave, "SystemExit"), (tasks.interrupt, "KeyboardInterrupt"), (tasks.recurse, "RecursionError")],
+    [(deaths.leave, "SystemExit"), (deaths.interrupt, "KeyboardInterrupt"), (deaths.recurse, "RecursionError")],
 )
 def test_exits_of_a_task_cost_no_slave(make: Make, task: Callable[..., object], type_name: str) -> None:
     manager = make()

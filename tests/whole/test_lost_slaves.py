@@ -13,14 +13,14 @@ import pytest
 
 import parallel
 from tests.conftest import Make
-from tests.support import tasks
+from tests.support import deaths, tasks
 from tests.support.waiting import eventually
 from tests.whole.test_failures import pid
 
 
 def test_setup_that_kills_its_slave(make: Make) -> None:
     manager = make(2)
-    context = manager.get_context(tasks.dying_setup)
+    context = manager.get_context(deaths.dying_setup)
     context.add_task(tasks.give)
     with pytest.raises(parallel.RemoteError, match=r"(?s)setup.*killed by SIGKILL.*while it ran the context's setup"):
         list(context.get_results_unordered())
@@ -29,7 +29,7 @@ def test_setup_that_kills_its_slave(make: Make) -> None:
 def test_task_of_a_killed_slave_runs_again(make: Make, own_folder: Path) -> None:
     manager = make(1)
     context = manager.get_context()
-    context.add_task(functools.partial(tasks.die_once, str(own_folder / "died")))
+    context.add_task(functools.partial(deaths.die_once, str(own_folder / "died")))
     for number in range(20):
         context.add_task(functools.partial(tasks.give, number))
     assert sorted(map(str, context.get_results_unordered())) == sorted([*map(str, range(20)), "survived"])
@@ -39,7 +39,7 @@ def test_task_of_a_killed_slave_runs_again(make: Make, own_folder: Path) -> None
 def test_task_that_kills_every_slave_is_given_up(make: Make) -> None:
     manager = make(2, max_attempts=2)
     context = manager.get_context()
-    context.add_task(tasks.die)
+    context.add_task(deaths.die)
     for number in range(20):
         context.add_task(functools.partial(tasks.give, number))
     results: list[int] = []
@@ -62,7 +62,7 @@ def test_a_lost_slave_and_a_given_up_task_are_told_in_one_line_each(
 ) -> None:
     manager = make(1, max_attempts=2)
     context = manager.get_context()
-    context.add_task(tasks.die)
+    context.add_task(deaths.die)
     with pytest.raises(parallel.TaskGivenUp):
         list(context.get_results_unordered())
     who = r"slave 0 \(LocalSlave\(\) on \S+, pid \d+\)"
@@ -77,7 +77,7 @@ def test_a_lost_slave_and_a_given_up_task_are_told_in_one_line_each(
 
 def test_last_words_of_a_slave_are_told(make: Make) -> None:
     context = make(1, max_attempts=1).get_context()
-    context.add_task(tasks.speak_and_die)
+    context.add_task(deaths.speak_and_die)
     with pytest.raises(parallel.TaskGivenUp, match=r"(?s)exited with code 9.*slave0.output:\n.*I ran out of ink"):
         list(context.get_results_unordered())
 
@@ -86,7 +86,7 @@ def test_children_that_a_dead_runner_left_end(make: Make) -> None:
     context = make(1).get_context()
     context.add_task(tasks.leave_child)
     (child,) = context.get_results_unordered()
-    context.add_task(tasks.die)
+    context.add_task(deaths.die)
     with pytest.raises(parallel.TaskGivenUp):
         list(context.get_results_unordered())
     eventually(lambda: not alive(child), 5, f"the end of process {child}")
