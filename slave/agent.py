@@ -105,16 +105,16 @@ class Agent:
             self._welcome = welcome
             for number, (_, output) in zip(welcome["numbers"], self._post.slots):
                 self._crew.add(number, output)
+            self._signals.watch(self._crew.kill)  # before there is a runner that would die with us
             self._start_runners()
         self._lost_at, self._peer = None, self._reports.connection.peer
-        self._beat()
+        self._next_beat = 0.0
 
     def serve(self) -> str:
         """Serve until the master is done, or no slave is left here; returns which.  Runners have ended in any case.
 
         Raises `MasterGone`, `WrongKey`, and `Quit` after a signal: then the running tasks got some time to finish.
         """
-        self._signals.watch(self._crew.kill)
         try:
             while True:
                 end = self._step()

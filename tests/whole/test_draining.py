@@ -148,6 +148,15 @@ def test_idle_slaves_end_at_once_though_the_master_is_stopped(make: Make) -> Non
     eventually(lambda: {info.state for info in manager.slaves} == {"ended"})
 
 
+def test_an_agent_that_is_asked_to_end_while_it_starts_its_runners_does_so_in_good_order(make: Make) -> None:
+    manager = make(0, port=0)
+    program = slave(f"127.0.0.1:{manager.address[1]}", "-n", "30")
+    manager.wait_for_slaves(1, 15)
+    program.process.send_signal(signal.SIGTERM)
+    assert program.ends(20) == 128 + signal.SIGTERM
+    eventually(lambda: {info.state for info in manager.slaves} == {"ended"})
+
+
 def test_a_local_slave_is_removed_and_another_one_is_added(make: Make, own_folder: Path) -> None:
     manager = make(0)
     first, second = parallel.LocalSlave(), parallel.LocalSlave()
