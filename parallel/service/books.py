@@ -7,7 +7,8 @@
     the timer thread (expiry.py)            table and roster (expire)
 
 Whoever waits does so on a condition over the one lock: a fetching slave on its own (`idle`), an agent's long poll on
-its own (`order_news`), a reader on its tray's, and whoever waits for slaves to come on `joined`.
+its own (`order_news`), a reader on its tray's, whoever waits for slaves to come on `joined`, and a new runner on
+`replaced`.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ Lock = (
     Any  # threading.RLock, which is no type; it may be taken again by a log handler or finalizer that asks for a state
 )
 
+_REPORT_SECONDS = 2.0  # for an agent's word, sent before, to arrive
 _LOOK_AGAIN = 1.0  # seconds; whoever waits for room is woken, and looks all the same
 RECALL_AGE = 2 * LEASE_SECONDS  # seconds after which a lease should be done, and is called back if others idle
 GIVEN_UP, TIMED_OUT = 2, 3  # kinds of outcome beside slave.outcome's VALUE and FAILURE, made by the master
@@ -93,6 +95,7 @@ class Books:
         self.idle: dict[int, threading.Condition] = {}  # slaves that wait for a lease, the longest waiting first
         self.order_news: dict[str, threading.Condition] = {}
         self.joined = threading.Condition(self.lock)
+        self.replaced = threading.Condition(self.lock)  # it is known how some slave's process ended
         self.full: set[int] = set()  # contexts of which enough results wait for the user: no leases until some are read
         self.room = threading.Condition(self.lock)  # a full context has room again
         self.readers = 0  # how many users wait for a result of whatever context
@@ -165,6 +168,20 @@ class Books:
         news = self.order_news.get(agent)
         if news is not None:
             news.notify_all()
+
+    def replace(self, slave: SlaveRecord) -> None:
+        """The slave's process has ended, and what it held is dealt with; its agent starts another one."""
+        slave.state, slave.pid = SlaveState.EXPECTED, 0
+        self.replaced.notify_all()
+
+    def wait_for_report(self, slave: SlaveRecord, pid: int) -> None:
+        """The slave's process ``pid`` joins: wait until its agent's word on how the former one ended is here.
+
+        That was sent before, but over another connection.  If it does not come its agent is about to enlist again.
+        """
+        deadline = time.monotonic() + min(_REPORT_SECONDS, self.table.term / 4)
+        while slave.pid not in (0, pid) and not self.closing and time.monotonic() < deadline:
+            self.replaced.wait(deadline - time.monotonic())
 
     # -- tasks
 
@@ -290,6 +307,7 @@ class Books:
             for news in self.order_news.values():
                 news.notify_all()
             self.room.notify_all()
+            self.replaced.notify_all()
             self.wake_readers()
 
 

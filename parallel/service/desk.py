@@ -64,6 +64,7 @@ class AgentDesk:
             for slave in books.roster.of_agent(agent.id):
                 if slave.pid and slave.number in pids and pids[slave.number] != slave.pid:
                     books.lose(slave, 0, "its process ended while its agent was out of reach")
+                    books.replace(slave)
         return welcome
 
     def orders(self, agent: str, acknowledged: int) -> tuple[int, list[Order]]:
@@ -107,7 +108,7 @@ class AgentDesk:
                 if cause == TIMED_OUT:
                     books.time_out(slave, task)
                 books.lose(slave, 0, f"its agent ended it: {cause}", wanted=True)
-                slave.state, slave.pid = SlaveState.EXPECTED, 0
+                books.replace(slave)
                 return
             end = describe_exit(exitcode)
             if setup:
@@ -117,7 +118,7 @@ class AgentDesk:
                     books.trays[setup].failures[number] = end + last_words
             slave.end = end + last_words
             books.lose(slave, 0 if setup else task, end, last_words)
-            slave.state, slave.pid = SlaveState.EXPECTED, 0
+            books.replace(slave)
             books.wake_readers()
 
     def slot_closed(self, agent: str, number: int, why: str) -> None:

@@ -49,7 +49,10 @@ class TaskQueue:
         books = self._books
         with books.lock:
             slave = books.roster.slaves.get(number)
-            if run != books.run or slave is None or slave.state is SlaveState.ENDED:
+            if run != books.run or slave is None:
+                return False
+            books.wait_for_report(slave, pid)
+            if slave.state is SlaveState.ENDED:
                 return False
             held = books.table.leases.get(number)
             if held is not None and (slave.pid != pid or held.id != lease):

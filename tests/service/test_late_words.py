@@ -77,6 +77,36 @@ class Fetch:
         return self.answer
 
 
+def test_the_end_of_a_process_is_told_and_blamed_though_the_next_one_joins_before_the_agents_word(
+    master: Master, caplog: pytest.LogCaptureFixture
+) -> None:
+    number = master.slave()
+    master.add()
+    master.tasks.fetch(number, PID, 1, [])
+    joined: list[bool] = []
+    next_one = threading.Thread(
+        target=lambda: joined.append(master.tasks.join(number, PID + 1, 1, master.books.run, 0))
+    )
+    next_one.start()
+    eventually(lambda: master.books.replaced._waiters, what="the new process to wait")  # type: ignore[attr-defined]
+    assert master.lease_of(number) == [1]
+    master.desk.runner_ended("a", number, PID, -9, 1, 0, "")
+    next_one.join(1)
+    assert joined == [True] and master.books.roster.slaves[number].pid == PID + 1
+    assert f"lost slave 0 (started by hand on here, pid {PID}): it was killed by SIGKILL" in caplog.text
+    assert [len(task.ends or ()) for task in master.books.table.tasks.values()] == [1]
+
+
+def test_a_process_whose_predecessors_end_nobody_tells_joins_all_the_same(master: Master) -> None:
+    """Its agent is cut off, and will enlist again."""
+    number = master.slave()
+    master.add()
+    master.books.table.term = 0.1
+    master.tasks.fetch(number, PID, 1, [])
+    assert master.tasks.join(number, PID + 1, 1, master.books.run, 0)
+    assert master.lease_of(number) == [] and master.books.roster.slaves[number].pid == PID + 1
+
+
 def test_a_waiting_call_of_an_old_connection_gets_no_lease_when_its_slave_has_joined_anew(master: Master) -> None:
     number = master.slave()
     stale = Fetch(master, number)
