@@ -32,9 +32,8 @@ from ..core.task import Task
 
 log = logging.getLogger("parallel")
 
-Lock = (
-    Any  # threading.RLock, which is no type; it may be taken again by a log handler or finalizer that asks for a state
-)
+# threading.RLock, which is no type; it may be taken again by a log handler or finalizer that asks for a state
+Lock = Any
 
 _REPORT_SECONDS = 2.0  # for an agent's word, sent before, to arrive
 _LOOK_AGAIN = 1.0  # seconds; whoever waits for room is woken, and looks all the same
@@ -320,11 +319,3 @@ def _fate(back: int, given_up: GivenUp | None) -> str:
         return tasks
     reason = "given up: it ended its slave too often"
     return f"; its task is {reason}" if back == 1 else f"{tasks}, but for one that is {reason}"
-
-
-def names(slaves: Sequence[SlaveRecord], most: int = 4) -> list[str]:
-    """The slaves as text, not too many."""
-    texts = [str(slave) for slave in slaves[:most]]
-    if len(slaves) > most:
-        texts.append(f"{len(slaves) - most} more")
-    return texts

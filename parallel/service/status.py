@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from ..core.roster import SlaveRecord, SlaveState
-from .books import Books, names
+from .books import Books
 
-FIRST_WORD = (
-    5.0  # seconds without progress after which the waiting user is told why; each next word takes twice as long
-)
+FIRST_WORD = 5.0  # seconds without progress until the waiting user is told why; the next words take twice as long each
 SELDOM = 600.0  # seconds between two words at the most
 
 
@@ -34,7 +32,7 @@ def what_slaves_do(books: Books) -> str:
     if expected:
         parts.append("not connected yet: " + "; ".join(_grouped({slave: slave.doing for slave in expected})))
     if lost:
-        parts.append("not heard of: " + ", ".join(names(lost)))
+        parts.append("not heard of: " + ", ".join(_names(lost)))
     if not ready and books.open_to_joiners:
         parts.append("no slave is connected; slaves may join by hand")
     return "; ".join(parts or ["no slave"])
@@ -45,9 +43,17 @@ def _grouped(told: Mapping[SlaveRecord, str], most: int = 4) -> list[str]:
     groups: dict[str, list[SlaveRecord]] = {}
     for slave, text in told.items():
         groups.setdefault(text, []).append(slave)
-    texts = [", ".join(names(some)) + (f": {text}" if text else "") for text, some in list(groups.items())[:most]]
+    texts = [", ".join(_names(some)) + (f": {text}" if text else "") for text, some in list(groups.items())[:most]]
     left = sum(len(some) for some in list(groups.values())[most:])
     return [*texts, f"{left} more"] if left else texts
+
+
+def _names(slaves: Sequence[SlaveRecord], most: int = 4) -> list[str]:
+    """The slaves as text, not too many."""
+    texts = [str(slave) for slave in slaves[:most]]
+    if len(slaves) > most:
+        texts.append(f"{len(slaves) - most} more")
+    return texts
 
 
 def how_all_ended(books: Books) -> str:
