@@ -25,10 +25,11 @@ from typing import Any, Callable, NamedTuple
 
 from slave.wire import Buffer
 
-from ..core.lease_table import GivenUp, Lease, LeaseTable
+from ..core.lease_table import Lease, LeaseTable
 from ..core.pacing import LEASE_SECONDS, Pacing
 from ..core.roster import Order, Roster, SlaveRecord, SlaveState
 from ..core.task import Task
+from .ends import fate
 
 log = logging.getLogger("parallel")
 
@@ -125,7 +126,7 @@ class Books:
         given_up = self.table.lose(slave.number, running, f"{end} on {slave.host}{last_words}")
         slave.running = 0
         level = logging.INFO if wanted else logging.WARNING
-        log.log(level, "parallel: lost %s: %s%s", str(slave), end, _fate(back, given_up))
+        log.log(level, "parallel: lost %s: %s%s", str(slave), end, fate(back, given_up))
         if given_up is not None:
             self.deliver(given_up.task.context, Settled(GIVEN_UP, str(slave), given_up.ends, ()))
         self.stop_waiting(slave)
@@ -308,14 +309,3 @@ class Books:
             self.room.notify_all()
             self.replaced.notify_all()
             self.wake_readers()
-
-
-def _fate(back: int, given_up: GivenUp | None) -> str:
-    """What becomes of the ``back`` tasks that a lost slave held."""
-    if not back:
-        return ""
-    tasks = "; its task goes to another slave" if back == 1 else f"; its {back} tasks go to other slaves"
-    if given_up is None:
-        return tasks
-    reason = "given up: it ended its slave too often"
-    return f"; its task is {reason}" if back == 1 else f"{tasks}, but for one that is {reason}"

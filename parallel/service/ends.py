@@ -6,6 +6,8 @@ import os
 import signal
 from typing import IO
 
+from ..core.lease_table import GivenUp
+
 _MEANING = {
     "SIGKILL": "perhaps out of memory",
     "SIGSEGV": "a crash in compiled code",
@@ -36,6 +38,17 @@ def describe_exit(code: int | None) -> str:
         return f"it was killed by signal {-code}"
     meaning = _MEANING.get(name)
     return f"it was killed by {name}" + (f", {meaning}" if meaning else "")
+
+
+def fate(back: int, given_up: GivenUp | None) -> str:
+    """What becomes of the ``back`` tasks that a lost slave held."""
+    if not back:
+        return ""
+    tasks = "; its task goes to another slave" if back == 1 else f"; its {back} tasks go to other slaves"
+    if given_up is None:
+        return tasks
+    reason = "given up: it ended its slave too often"
+    return f"; its task is {reason}" if back == 1 else f"{tasks}, but for one that is {reason}"
 
 
 def tail(path: str | None) -> str:
