@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -105,10 +106,13 @@ class Batch:
     def start_now(self, task: str) -> None:
         """Have Slurm start a task of a requeued job, when it is queued again and all of its first start has ended.
 
-        A late word of that, which never comes within the two minutes that Slurm waits, would end the second start.
+        A late word of that, which never comes within the two minutes that Slurm waits, would end the second start.  So
+        would a start in the very second of that end: slurmd compares these in whole seconds.
         """
         eventually(lambda: "PD" in [state for _, _, state in self.jobs()], 30, f"a queued job, not {self.jobs()}")
         eventually(lambda: not step_daemons(), 30, "the end of the first start")
+        ended = int(time.time())
+        eventually(lambda: time.time() > ended + 1.1, 5, "the next second")
         run("scontrol", "update", f"JobId={task}", "StartTime=now")
 
     def described(self, job: str) -> str:

@@ -87,6 +87,10 @@ with_name() { # names of programs: of the processes on standard input, those whi
     done
 }
 
+written() { # files with process ids: these; where root may not look at others' environments, as in many containers
+    cat "$@" 2>/dev/null || :
+}
+
 tree() { # processes: they and all that descends from them
     local pid
     for pid in "$@"; do

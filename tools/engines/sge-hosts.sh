@@ -13,6 +13,8 @@ eval "one_host_$(declare -f stop)"
 install() {
     one_host_install
     have ip || packages iproute2
+    ip netns add sgeprobe 2>/dev/null || impossible "network namespaces cannot be made (a container without that right?)"
+    ip netns del sgeprobe
 }
 
 on() { # host, command: with that host's network and name

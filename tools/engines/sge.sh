@@ -26,8 +26,8 @@ stop() {
     local ours
     # the execution daemon first, or it would report the ends of its jobs; jobs carry the folder in their environment
     # shellcheck disable=SC2046 # lists of numbers
-    end $(with_variable "SGE_ROOT=$D/root" | with_name sge_execd)
-    ours=$(with_variable "SGE_ROOT=$D/root" | with_name sge_shepherd sge_qmaster)
+    end $({ with_variable "SGE_ROOT=$D/root" && written "$D"/execd/*/execd.pid; } | with_name sge_execd)
+    ours=$({ with_variable "SGE_ROOT=$D/root" && written "$D"/qmaster/qmaster.pid; } | with_name sge_shepherd sge_qmaster)
     # shellcheck disable=SC2046,SC2086
     end $(tree $ours) $(with_variable "SGE_JOB_SPOOL_DIR=$D/*")
     rm -rf "$D"

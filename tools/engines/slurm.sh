@@ -11,7 +11,7 @@ ready() { # without its configuration, sinfo looks for another one in the networ
 
 stop() {
     local pids munge
-    pids=$(with_variable "SLURM_CONF=$D/slurm.conf")
+    pids=$(with_variable "SLURM_CONF=$D/slurm.conf" && written "$D"/run/*.pid | with_name slurmctld slurmd)
     munge=$(cat "$D/munge/munged.pid" 2>/dev/null || :)
     grep -qs "$D/munge/" "/proc/${munge:-none}/cmdline" || munge=
     # daemons, jobs, and whatever has left its job's process tree but still has its environment
