@@ -68,8 +68,8 @@ class SlaveRecord:
 
     @property
     def suspect(self) -> int:
-        """The task to blame if it vanishes now; 0 for none."""
-        return 0 if self.preemptible else self.running
+        """The task to blame if it vanishes now; 0 for none, as when somebody has asked it to end."""
+        return 0 if self.preemptible or self.draining else self.running
 
     @property
     def alive(self) -> bool:

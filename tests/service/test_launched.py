@@ -57,6 +57,20 @@ def test_what_vanishes_with_its_job_is_blamed_on_no_task(master: Master) -> None
         master.books.table.check()
 
 
+def test_what_vanishes_after_it_was_asked_to_end_is_blamed_on_no_task(master: Master) -> None:
+    master.books.roster.slaves[0].preemptible = False
+    master.add()
+    master.tasks.fetch(0, PID, 1, [])
+    master.desk.beat("a", [(0, PID, 1)])
+    assert master.books.roster.slaves[0].suspect == 1
+    master.desk.drain("a", [0])
+    master.desk.agent_ended("a", "it exited with code 1")
+    assert slave_of(master) is SlaveState.ENDED
+    with master.books.lock:
+        assert master.books.table.tasks[1].ends is None
+        master.books.table.check()
+
+
 def test_a_job_that_starts_again_brings_the_same_slave_with_another_process(master: Master) -> None:
     master.add(3)
     master.tasks.fetch(0, PID, 1, [])
