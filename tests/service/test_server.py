@@ -5,7 +5,9 @@ from __future__ import annotations
 import functools
 import os
 import pickle
+import resource
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +109,18 @@ def test_silent_and_halting_strangers_are_hung_up_on_in_time(make: Make, monkeyp
     assert hung_up(silent) and hung_up(halting)
 
 
+@pytest.fixture
+def many_descriptors() -> Iterator[None]:
+    """As many as a thousand connections take, of which both ends are here."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < 4000:
+        pytest.skip(f"this user may open {hard} files at most")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 4000), hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.usefixtures("many_descriptors")
 def test_a_thousand_strangers_do_not_keep_a_slave_out(make: Make) -> None:
     manager = make(0, port=0, authkey=KEY)
     strangers = [socket.create_connection(address(manager)) for _ in range(1000)]

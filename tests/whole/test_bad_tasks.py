@@ -26,7 +26,7 @@ def works(context: parallel.Context[Any], turns: int = 3) -> None:
 
 
 @pytest.mark.parametrize("name", list(rude.TASKS))
-def test_a_rude_task_harms_nobody(make: Make, name: str) -> None:
+def test_a_rude_task_harms_nobody(make: Make, own_folder: Path, name: str) -> None:
     manager = make(1, max_attempts=1)
     context = manager.get_context()
     works(context, 1)
@@ -35,7 +35,7 @@ def test_a_rude_task_harms_nobody(make: Make, name: str) -> None:
     works(context)
     context.add_task(functools.partial(tasks.blob, 1_000_000))
     assert [len(result) for result in context.get_results_unordered()] == [1_000_000]
-    context.add_task(functools.partial(tasks.wait_for, "never"), timeout=0.2)
+    context.add_task(functools.partial(tasks.wait_for, str(own_folder / "never")), timeout=0.2)
     with pytest.raises(parallel.TaskTimeout):
         list(context.get_results_unordered())
     works(context)
