@@ -10,25 +10,29 @@ with parallel.Manager() as m:
     for result in c.get_results_unordered():  # in order of completion
         ...
 
-user -> context.py pickles a task -> core/lease_table.py queues it
-     -> a slave's runner fetches a lease of tasks (service/queues.py, by proxy through service/server.py)
-     -> slave/runner.py runs setup once and then the tasks, and posts each outcome to the result queue
-     -> the lease table settles the task -> the user's generator wakes, unpickles, yields
+A task's way: user -> context.py pickles it -> core/scheduler.py queues it -> a slave's runner asks the task queue
+(service/task_queue.py, by proxy through service/server.py) and gets a lease -> slave/runner.py runs setup once and then
+the task, and posts the outcome to the result queue -> the scheduler settles it -> the user's generator wakes,
+unpickles, yields.  A slave's way: expected -> joined -> (lost <-> back) -> ended, each step a move in core/slave.py.
 
 errors.py   every exception            launch/   how slaves get started
 core/       decisions only             service/  everything that waits
 """
 
+import importlib
 import sys
+from typing import TYPE_CHECKING, Any
 
 if sys.version_info < (3, 9):  # noqa: UP036 - whoever runs a script with an older one is told so
     raise ImportError(f"parallel needs Python 3.9 or newer; this is {sys.version.split()[0]} ({sys.executable})")
 
 from .context import Context
+from .core.users import SlaveInfo
 from .errors import (
     Error,
     InputError,
     InputTypeError,
+    InternalError,
     LaunchError,
     ManagerClosed,
     NetworkError,
@@ -40,15 +44,41 @@ from .errors import (
     UnpicklableError,
 )
 from .launch.base import Slave, SlaveArray, TryAgain
-from .launch.command import CommandSlaveArray, PipedCommandSlave
 from .launch.job import Job
 from .launch.local import LocalSlave
-from .launch.sge import SGEQsubSlaveArray
-from .launch.sge_pe import SGEPESlaveArray
-from .launch.slurm import SlurmSlaveArray
-from .launch.srun import SlurmSlaves
-from .launch.ssh import SSHSlave
-from .manager import Manager, SlaveInfo
+from .manager import Manager
+
+if TYPE_CHECKING:
+    from .launch.batch.sge import SGEQsubSlaveArray
+    from .launch.batch.sge_pe import SGEPESlaveArray
+    from .launch.batch.slurm import SlurmSlaveArray
+    from .launch.batch.srun import SlurmSlaves
+    from .launch.command import CommandSlaveArray, PipedCommandSlave
+    from .launch.ssh import SSHSlave
+
+# loaded when they are first used: most programs start slaves in one way
+_LATER = {
+    "SGEQsubSlaveArray": ".launch.batch.sge",
+    "SGEPESlaveArray": ".launch.batch.sge_pe",
+    "SlurmSlaveArray": ".launch.batch.slurm",
+    "SlurmSlaves": ".launch.batch.srun",
+    "CommandSlaveArray": ".launch.command",
+    "PipedCommandSlave": ".launch.command",
+    "SSHSlave": ".launch.ssh",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = getattr(importlib.import_module(_LATER[name], __name__), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LATER})
+
 
 __all__ = [
     "CommandSlaveArray",
@@ -56,6 +86,7 @@ __all__ = [
     "Error",
     "InputError",
     "InputTypeError",
+    "InternalError",
     "Job",
     "LaunchError",
     "LocalSlave",

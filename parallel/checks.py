@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import socket
 
-from slave import home
+from slave import environment
 
 from .errors import Error, InputError, NetworkError
 
 
 def refuse_inside_slave() -> None:
     """Raise `Error` in a slave: a task cannot be a master, and a script's import must not start one."""
-    doing = home.inside_runner()
+    doing = environment.inside_runner()
     if doing is None:
         return
     if doing.startswith("importing"):

@@ -5,50 +5,92 @@ from __future__ import annotations
 import os
 import threading
 import weakref
+from collections import deque
+from typing import Callable
 
-from .launch.yard import Yard
-from .service.books import Books
-from .service.expiry import ExpiryTimer
-from .service.reach import Reach
+from .launch.launcher import Launcher
+from .service.dispatcher import Dispatcher
+from .service.endpoint import Endpoint
+from .service.publisher import Publisher
+from .service.ticket import Ticket
 
 _STOP_SECONDS = 3.0  # for slaves to end by themselves
+_HANG_UP_SECONDS = 1.0  # for connections
+_TELL_SECONDS = 2.0  # for what has happened to be logged
 
 
 class Closer:
-    """Shuts a manager down, once.
+    """Shuts a manager down, once, in a thread of its own.
 
-    Knows its parts but not the manager itself, so that this can be garbage-collected.
+    So Ctrl-C leaves nothing half done, and a signal handler that calls `close` waits for nobody whom it interrupted:
+    whoever waits does so on a ticket of his own.  Knows the manager's parts but not the manager itself, so that this
+    can be garbage-collected.
     """
 
-    def __init__(self, books: Books, yard: Yard, reach: Reach, timer: ExpiryTimer) -> None:
-        self._books, self._yard, self._reach, self._timer = books, yard, reach, timer
-        self._lock = threading.RLock()  # guards _done; held while closing, so that a second caller waits
-        self._done = False
+    def __init__(self, dispatcher: Dispatcher, launcher: Launcher, endpoint: Endpoint, publisher: Publisher) -> None:
+        self._dispatcher, self._launcher, self._endpoint = dispatcher, launcher, endpoint
+        self._publisher = publisher
+        self._waiting: deque[Ticket] = deque()
+        self._begun: list[Ticket] = []
+        self._threads: set[int] = set()  # those that wait here: what a signal handler interrupted in them stands still
+        self.done = False
+        self._error: BaseException | None = None
         self._pid = os.getpid()
 
     def close(self) -> None:
-        """End everything.  May be called again, and from any thread."""
-        if os.getpid() != self._pid:
+        """End everything, and wait for that.  May be called again, and from any thread."""
+        if os.getpid() != self._pid or self.done:
             return
-        with self._lock:
-            if self._done:
-                return
-            # each step may be done twice: after a Ctrl-C in the middle, the next call (the last: at exit) does all
-            try:
-                self._reach.close_door()
-                self._books.close()
-            finally:
-                try:
-                    self._yard.stop(_STOP_SECONDS)
-                finally:
-                    self._reach.stop(grace=1.0)
-                    self._timer.stop()
-            self._done = True
+        ticket = Ticket()
+        self._waiting.append(ticket)
+        self._begun.append(ticket)
+        if self._begun[0] is ticket or self._error is not None:  # the first one, or after an error
+            self._start()
+        here = threading.get_ident()
+        self._threads.add(here)
+        try:
+            while not self.done and not ticket.wait(1.0):
+                pass
+        finally:
+            self._threads.discard(here)
+        if self._error is not None:
+            raise self._error
 
     def close_elsewhere(self) -> None:
-        """Close in a thread of its own: the garbage collector may call this in a thread that holds the books' lock."""
-        if os.getpid() == self._pid and not self._done:
-            threading.Thread(target=self.close, daemon=True, name="parallel shutdown").start()
+        """Begin to close and do not wait: the garbage collector may call this in any thread at any moment."""
+        if os.getpid() == self._pid and not self.done and not self._begun:
+            self._begun.append(Ticket())
+            self._start()
+
+    def _start(self) -> None:
+        self._error = None
+        try:
+            threading.Thread(target=self._close, name="parallel shutdown", daemon=True).start()
+        except RuntimeError:  # at interpreter exit no thread can be started any more (3.12)
+            self._close()
+
+    def _close(self) -> None:
+        try:
+            for step in self._steps():
+                try:
+                    step()
+                except BaseException as error:
+                    self._error = error  # and the other steps are done all the same
+            self.done = self._error is None
+        finally:
+            while self._waiting:
+                self._waiting.popleft().answer(None)
+
+    def _steps(self) -> list[Callable[[], object]]:
+        """Each may be done twice."""
+        return [
+            self._endpoint.close_acceptor,
+            lambda: self._dispatcher.call(self._dispatcher.scheduler.close),
+            lambda: self._launcher.stop(_STOP_SECONDS, waiting=self._threads),
+            lambda: self._endpoint.stop(_HANG_UP_SECONDS),
+            self._dispatcher.stop,
+            lambda: self._publisher.stop(_TELL_SECONDS),
+        ]
 
 
 def close_weakly(closer: weakref.ref[Closer]) -> None:

@@ -8,22 +8,33 @@ import time
 import traceback
 import weakref
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any, Callable, Generic, TypeVar
+from typing import Any, Callable, Generic, Protocol, TypeVar
 
-from slave.home import main_can_travel
-from slave.outcome import FAILURE, VALUE, unpack_failure
+from slave.environment import main_can_travel
+from slave.outcome import unpack_failure
 from slave.pickling import explain
+from slave.protocol import FAILURE, GIVEN_UP, TIMED_OUT, VALUE
 
 from .checks import check_timeout
+from .core.effects import Outcome
 from .errors import InputTypeError, RemoteError, ResultError, TaskGivenUp, TaskTimeout, UnpicklableError
 from .feeder import Feeder
-from .service.books import GIVEN_UP, TIMED_OUT, Settled
-from .service.tray import Tray
-
-if TYPE_CHECKING:
-    from .manager import Manager
+from .pickled import describe
+from .service.dispatcher import Dispatcher
+from .service.mailbox import Mailbox
 
 Result = TypeVar("Result")
+
+
+class Owner(Protocol):
+    """What a context needs of the manager that made it."""
+
+    environment: Any  # of the master, for slaves
+    main_stays: bool  # slaves cannot import the script
+    dispatcher: Dispatcher
+
+    def begin(self) -> None:
+        """Start the slaves that were added."""
 
 
 class Context(Generic[Result]):
@@ -33,23 +44,23 @@ class Context(Generic[Result]):
     there: a tuple is unpacked, None gives no argument, anything else is one argument.
     """
 
-    def __init__(
-        self, manager: Manager, setup: Callable[[], object] | None, timeout: float | None, retries: int
-    ) -> None:
+    def __init__(self, manager: Owner, setup: Callable[[], object] | None, timeout: float | None, retries: int) -> None:
         self._manager = manager
         self._timeout, self._retries = timeout, retries
-        payload = None if setup is None else dump(setup, "the setup", manager.surroundings)
-        self._tray = Tray(manager.books, payload)
-        self._feeder = Feeder(self._tray, lambda task, timeout: self.add_task(task, timeout=timeout))
-        self._reading = threading.RLock()  # guards the front of the tray: who looks at an outcome is who takes it
-        finalizer = weakref.finalize(self, Tray.abandon, self._tray)
+        payload = None if setup is None else dump(setup, "the setup", manager.environment)
+        self._mailbox = Mailbox(manager.dispatcher, payload)
+        self._feeder = Feeder(self._mailbox, self._feed)
+        self._reading = threading.RLock()  # guards the front of the mailbox: who looks at an outcome is who takes it
+        finalizer = weakref.finalize(self, Mailbox.abandon, self._mailbox)
         finalizer.atexit = False  # then the manager ends, and everything with it
 
     def __repr__(self) -> str:
-        return f"<Context {self._tray.id} of {self._manager!r}>"
+        return f"<Context {self._mailbox.id} of {self._manager!r}>"
 
-    def add_task(self, task: Callable[..., Result], *, timeout: float | None = None) -> None:
+    def add_task(self, task: Callable[..., Result], *, timeout: float | None = None) -> int:
         """Add a task: any picklable callable, which will be called with what setup returned.
+
+        Returns its id, a whole number that no other task of this manager has: see `cancel` and `RemoteError.task_id`.
 
         ``timeout``: seconds that it may run (math.inf: as long as it takes); default: the context's.
 
@@ -59,11 +70,11 @@ class Context(Generic[Result]):
         """
         if not callable(task):
             raise InputTypeError(f"a task must be callable, and {task!r} is not; to pass data, use functools.partial")
-        payload = _quick_pickle(task) or dump(task, "the task", self._manager.surroundings)
+        payload = _quick_pickle(task) or dump(task, "the task", self._manager.environment)
         if self._manager.main_stays and b"__main__" in payload:
-            check_main(self._manager.surroundings, "the task")
+            check_main(self._manager.environment, "the task")
         limit = self._timeout if timeout is None else check_timeout(timeout)
-        self._tray.add(payload, limit, self._retries)
+        return self._mailbox.add(payload, limit, self._retries)
 
     def add_tasks(self, tasks: Iterable[Callable[..., Result]], *, timeout: float | None = None) -> None:
         """Add the tasks of an iterable, which may be endless: they are taken from it as the slaves need them.
@@ -78,15 +89,22 @@ class Context(Generic[Result]):
             check_timeout(timeout)
         self._feeder.append(tasks, timeout)
 
-    def cancel(self) -> int:
+    def _feed(self, task: Callable[..., Result], timeout: float | None) -> None:
+        self.add_task(task, timeout=timeout)
+
+    def cancel(self, task: int | None = None) -> int:
         """Drop the tasks that wait and stop those that run; returns how many these were: they have no outcome.
+
+        ``task``, an id that `add_task` returned: that one only; 0 is returned if its outcome is known already.
 
         A running task is stopped by ending its slave's process; a new one takes its place, and runs setup again when
         it gets a task.  Iterables given to `add_tasks` are asked no more.  Results that are known already stay and can
         be read; new tasks can be added.
         """
+        if task is not None:
+            return int(self._mailbox.cancel_task(task))
         self._feeder.clear()
-        return self._tray.cancel()
+        return self._mailbox.cancel()
 
     def get_results_unordered(self) -> Iterator[Result]:
         """A generator of the tasks' results, in the order of their completion; starts the slaves if need be.
@@ -102,17 +120,17 @@ class Context(Generic[Result]):
         return self._results()
 
     def _results(self) -> Iterator[Result]:
-        """An outcome that has left the tray and not reached the user goes back: a KeyboardInterrupt loses nothing."""
+        """An outcome that has left the mailbox without reaching the user goes back: Ctrl-C loses nothing."""
         self._feeder.refill()
         while True:
-            if self._tray.hungry:
+            if self._mailbox.wants_tasks:
                 self._feeder.refill()
-            taken: Settled | None = None
+            taken: Outcome | None = None
             try:
                 with self._reading:
                     taken, is_error, value = self._take()
                 if taken is None:
-                    if not self._tray.wait(for_tasks=not self._feeder.asking):
+                    if not self._mailbox.wait(for_tasks=not self._feeder.asking):
                         if self._feeder.exhausted or self._feeder.asking:
                             return
                         self._feeder.refill()
@@ -128,55 +146,56 @@ class Context(Generic[Result]):
             except BaseException:
                 if taken is not None:
                     with self._reading:
-                        self._tray.put_back(taken)
+                        self._mailbox.put_back(taken)
                 raise
 
-    def _take(self) -> tuple[Settled | None, bool, Any]:
-        """The next outcome, whether it is an error, and its value; it leaves the tray when it has been rebuilt."""
-        ready = self._tray.ready
+    def _take(self) -> tuple[Outcome | None, bool, Any]:
+        """The next outcome, whether it is an error, and its value; it leaves the mailbox when it has been rebuilt."""
+        ready = self._mailbox.ready
         if not ready:
             return None, False, None
         taken = ready[0]
         try:
             is_error, value = _rebuild(taken)
-            self._tray.took(taken)
+            self._mailbox.took(taken)
             return taken, is_error, value
         except BaseException:
             if not ready or ready[0] is not taken:
-                self._tray.put_back(taken)
+                self._mailbox.put_back(taken)
             raise
 
 
-def _rebuild(settled: Settled) -> tuple[bool, Any]:
+def _rebuild(outcome: Outcome) -> tuple[bool, Any]:
     """Whether the outcome is an error to raise, and that error or the value."""
-    kind, slave, data, buffers, _, tries = settled
+    kind, slave, data = outcome.kind, outcome.slave, outcome.data
     if kind == VALUE:
         try:
-            return False, pickle.loads(data, buffers=buffers)
+            return False, pickle.loads(data, buffers=outcome.buffers)
         except Exception as error:
             what = "a task's result cannot be rebuilt in this process"
             trace = traceback.format_exc()
-            return True, ResultError(what, type(error).__name__, str(error), trace, slave, error)
+            result_error = ResultError(what, type(error).__name__, str(error), trace, slave, error)
+            return True, result_error.of_task(outcome.task, "it ran, and is not kept")
     if kind == TIMED_OUT:
-        return True, TaskTimeout("a task", slave, data)
+        return True, TaskTimeout("a task", slave, data).of_task(outcome.task, describe(outcome.payload))
     if kind == GIVEN_UP:
-        return True, TaskGivenUp("a task", slave, data)
+        return True, TaskGivenUp("a task", slave, data).of_task(outcome.task, describe(outcome.payload))
     assert kind == FAILURE, f"an outcome of the unknown kind {kind}"
     failure = unpack_failure(data)
-    exc = failure.exception()
-    what = "a task" if tries == 1 else f"a task (tried {tries} times)"
-    return True, RemoteError(what, failure.type_name, failure.message, failure.traceback, slave, exc)
+    what = "a task" if outcome.tries == 1 else f"a task (tried {outcome.tries} times)"
+    remote = RemoteError(what, failure.type_name, failure.message, failure.traceback, slave, failure.exception())
+    return True, remote.of_task(outcome.task, describe(outcome.payload))
 
 
-def dump(value: object, name: str, surroundings: Any) -> bytes:
+def dump(value: object, name: str, environment: Any) -> bytes:
     """The pickle of a task or setup.  Raises `UnpicklableError` naming what is to blame."""
     try:
         payload = pickle.dumps(value, 5)
     except Exception as error:
         why = f"{name} cannot be sent to a slave: {explain(value, name, error)}"
     else:
-        if b"__main__" in payload and not main_can_travel(surroundings):
-            check_main(surroundings, name)
+        if b"__main__" in payload and not main_can_travel(environment):
+            check_main(environment, name)
         return payload
     raise UnpicklableError(why)  # not while the other is handled: its traceback is all ours and tells nothing more
 
@@ -189,7 +208,7 @@ def _quick_pickle(value: object) -> bytes | None:
         return None
 
 
-def check_main(surroundings: Any, name: str) -> None:
+def check_main(environment: Any, name: str) -> None:
     """Raise `UnpicklableError`: it refers to a program that slaves cannot import."""
     raise UnpicklableError(
         f"{name} refers to something defined in this session, which has no file that a slave could import; "

@@ -11,12 +11,15 @@ Error
     ResultError      ... its result cannot be rebuilt in this process
   NetworkError     the network: a port in use, an unknown host
   NoMoreSlavesError  the slaves: all have ended, and none is to come
+  InternalError    a bug in this package: a thread of the manager has died
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
+
+SomeError = TypeVar("SomeError", bound="RemoteError")
 
 
 class Error(Exception):
@@ -71,8 +74,12 @@ class RemoteError(Error):
     """A task or a setup raised.  The task is done with; the slave lives on.
 
     ``exc``: the exception itself, or None where it cannot be rebuilt in this process.  ``type_name``, ``message``: its
-    type and text.  ``traceback``: the remote traceback (text).  ``slave``: which slave it was, as text.
+    type and text.  ``traceback``: the remote traceback (text).  ``slave``: which slave it was, as text.  ``task_id``:
+    what `Context.add_task` returned for the task, 0 for a setup.  ``task``: the task's repr, cut at 200 characters.
     """
+
+    task_id: int = 0
+    task: str = ""
 
     def __init__(
         self, what: str, type_name: str, message: str, traceback: str, slave: str, exc: BaseException | None = None
@@ -81,12 +88,23 @@ class RemoteError(Error):
         self.what, self.type_name, self.message = what, type_name, message
         self.traceback, self.slave, self.exc = traceback, slave, exc
 
+    def of_task(self: SomeError, task_id: int, task: str) -> SomeError:
+        """This error, which now says which task it was."""
+        self.task_id, self.task = task_id, task
+        return self
+
+    @property
+    def _which(self) -> str:
+        """A line that says which task it was, if it was one."""
+        return f"\n  it was task {self.task_id}: {self.task}" if self.task_id else ""
+
     def __str__(self) -> str:
         text = f"{self.type_name}: {self.message}" if self.message else self.type_name
-        return f"{self.what} raised {text}\n  on {self.slave}; its traceback there:\n\n{self.traceback}".rstrip()
+        where = f"\n  on {self.slave}; its traceback there:\n\n{self.traceback}".rstrip()
+        return f"{self.what} raised {text}{self._which}{where}"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), self.args
+        return type(self), self.args, {"task_id": self.task_id, "task": self.task}
 
 
 class TaskGivenUp(RemoteError):
@@ -99,7 +117,7 @@ class TaskGivenUp(RemoteError):
 
     def __str__(self) -> str:
         lines = "".join(f"\n  attempt {number}: {end}" for number, end in enumerate(self.ends, 1))
-        return f"{self.what} ended its slave {len(self.ends)} times and is given up:{lines}"
+        return f"{self.what} ended its slave {len(self.ends)} times and is given up:{lines}{self._which}"
 
 
 class TaskTimeout(RemoteError):
@@ -115,16 +133,16 @@ class TaskTimeout(RemoteError):
         self.type_name, self.message, self.traceback, self.exc = "TaskTimeout", str(self), "", None
 
     def __str__(self) -> str:
-        return f"{self.what} ran for longer than its timeout of {self.timeout:g} s and was killed, on {self.slave}"
+        limit = f"its timeout of {self.timeout:g} s"
+        return f"{self.what} ran for longer than {limit} and was killed, on {self.slave}{self._which}"
 
 
 class ResultError(RemoteError):
     """A task ran, and its result cannot be rebuilt here: a class that this process cannot import, or no memory."""
 
     def __str__(self) -> str:
-        return (
-            f"{self.what}: {self.type_name}: {self.message}\n  it came from {self.slave}\n\n{self.traceback}".rstrip()
-        )
+        where = f"\n  it came from {self.slave}\n\n{self.traceback}".rstrip()
+        return f"{self.what}: {self.type_name}: {self.message}{self._which}{where}"
 
 
 class NoMoreSlavesError(Error):
@@ -132,4 +150,11 @@ class NoMoreSlavesError(Error):
 
     The tasks stay in their context: add a slave and ask for results again.  Not raised while a slave may still come, by
     hand for instance (``port`` given): then the master waits and says so.
+    """
+
+
+class InternalError(Error, RuntimeError):
+    """A thread of the manager has died, which is a bug in this package; its traceback was logged.
+
+    Raised by every call that would else wait in vain.  Results that are known by then can still be read.
     """

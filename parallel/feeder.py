@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, Callable
 
 from .errors import InputTypeError
-from .service.tray import Tray
+from .service.mailbox import Mailbox
 
 _LONGEST_AHEAD = 60.0  # seconds of work that are fetched ahead at the most
 
@@ -20,8 +20,8 @@ class Feeder:
     author expects it.  So many tasks are fetched that the slaves have enough to do until the reader comes again.
     """
 
-    def __init__(self, tray: Tray, add: Callable[[Any, float | None], None]) -> None:
-        self._tray, self._add = tray, add
+    def __init__(self, mailbox: Mailbox, add: Callable[[Any, float | None], None]) -> None:
+        self._mailbox, self._add = mailbox, add
         self._sources: deque[tuple[Iterator[Any], float | None]] = deque()
         self._lock = threading.Lock()  # held while an iterable is asked
         self._owner = 0  # the thread that holds it
@@ -38,7 +38,7 @@ class Feeder:
     def clear(self) -> None:
         """Ask none of them any more."""
         self._sources.clear()
-        self._tray.not_hungry()
+        self._mailbox.no_more_tasks()
 
     @property
     def exhausted(self) -> bool:
@@ -64,7 +64,7 @@ class Feeder:
         with self._lock:
             self._owner = threading.get_ident()
             try:
-                for _ in range(self._tray.wanted(min(_LONGEST_AHEAD, 2 * self._away))):
+                for _ in range(self._mailbox.wanted(min(_LONGEST_AHEAD, 2 * self._away))):
                     if not self._fetch():
                         return
             finally:
@@ -84,5 +84,5 @@ class Feeder:
             else:
                 self._add(task, timeout)
                 return True
-        self._tray.not_hungry()
+        self._mailbox.no_more_tasks()
         return False

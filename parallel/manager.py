@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import atexit
+import logging
 import os
+import secrets
 import site
 import sysconfig
-import time
 import weakref
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Callable, NamedTuple, TypeVar
+from typing import Any, Callable, TypeVar, cast
 
 import slave as slave_package
-from slave import home
+from slave import environment
 from slave.dial import Address, format_address
 from slave.errors import KeyTrouble
 from slave.keys import find_key
@@ -21,35 +22,32 @@ from slave.keys import find_key
 from .checks import check_arguments, check_lease, check_result_bytes, check_retries, check_timeout, refuse_inside_slave
 from .closer import Closer, close_weakly
 from .context import Context
+from .core.effects import Closed, NoSlaves
+from .core.events import Event
+from .core.scheduler import Scheduler
+from .core.users import SlaveInfo
 from .errors import InputError, InputTypeError, ManagerClosed, NoMoreSlavesError
 from .launch.base import Slave, SlaveArray
+from .launch.config import LaunchConfig
 from .launch.job import join_command
-from .launch.plan import Plan
-from .launch.yard import Yard
-from .service import status
-from .service.books import Books, log
-from .service.desk import AgentDesk
-from .service.expiry import ExpiryTimer
-from .service.queues import ResultQueue, TaskQueue
-from .service.reach import Reach
+from .launch.launcher import Launcher
+from .launch.slave_service import SlaveService
+from .service.agent_service import AgentService
+from .service.dispatcher import Dispatcher
+from .service.endpoint import Endpoint
+from .service.launch_service import LaunchService
+from .service.messages import how_all_ended
+from .service.publisher import Publisher, Subscription
+from .service.result_queue import ResultQueue
 from .service.server import Served
+from .service.task_queue import TaskQueue
+from .service.ticket import Ticket
+
+log = logging.getLogger("parallel")
 
 _LEASE = 30.0
-_EVER = 1e9  # seconds
 
 SomeManager = TypeVar("SomeManager", bound="Manager")
-
-
-class SlaveInfo(NamedTuple):
-    """A slave as it was when `Manager.slaves` was read."""
-
-    number: int
-    name: str
-    host: str
-    pid: int
-    state: str  # 'expected', 'idle', 'busy', 'draining', 'lost' or 'ended'
-    tasks_done: int
-    output: str | None
 
 
 class Manager:
@@ -94,19 +92,29 @@ class Manager:
         except KeyTrouble as error:
             raise InputError(str(error)) from None
         self._python, self._port, self._pid = python, port, os.getpid()
-        self.surroundings = home.describe()
-        self.main_stays = not home.main_can_travel(self.surroundings)
-        self.books = Books(self.heartbeat_timeout, max_attempts, self.surroundings, port is not None, result_bytes)
-        self._desk = AgentDesk(self.books)
-        objects: list[Served] = [TaskQueue(self.books), ResultQueue(self.books), self._desk]
-        self._reach = Reach(key, host, port, objects)
+        self.environment = environment.describe()
+        self.main_stays = not environment.main_can_travel(self.environment)
         self._root = str(Path(slave_package.__file__).resolve().parent.parent)
-        plan = Plan(python, self._root, key, output, self._reach.addresses)
-        self._yard = Yard(self.books, self._desk, plan)
+        config = LaunchConfig(python, self._root, key, output, lambda local: [])
+        scheduler = Scheduler(
+            self.heartbeat_timeout,
+            max_attempts,
+            run=secrets.token_hex(8),  # tells this master from the one that had the same port before
+            environment=self.environment,
+            may_join=port is not None,
+            result_bytes=result_bytes,
+            output_of=config.output_of,
+        )
+        publisher = Publisher()
+        self.dispatcher = Dispatcher(scheduler, publisher)
+        objects: list[Served] = [TaskQueue(scheduler), ResultQueue(scheduler), AgentService(scheduler)]
+        self._endpoint = Endpoint(key, host, port, objects, self.dispatcher)
+        config.addresses = self._endpoint.addresses
+        self._launcher = Launcher(cast(SlaveService, LaunchService(self.dispatcher)), config)
         self._begun = False
-        timer = ExpiryTimer(self.books)
-        timer.start()
-        self._closer = Closer(self.books, self._yard, self._reach, timer)
+        publisher.start()
+        self.dispatcher.start()
+        self._closer = Closer(self.dispatcher, self._launcher, self._endpoint, publisher)
         weakref.finalize(self, self._closer.close_elsewhere).atexit = False
         atexit.register(close_weakly, weakref.ref(self._closer))
         if port is not None:
@@ -115,7 +123,9 @@ class Manager:
 
     def __repr__(self) -> str:
         where = (
-            f"at {format_address(self._reach.addresses(local=False)[0])}" if self._reach.open else "not listening yet"
+            f"at {format_address(self._endpoint.addresses(local=False)[0])}"
+            if self._endpoint.open
+            else "not listening yet"
         )
         return f"<{type(self).__name__} {where}>"
 
@@ -133,7 +143,7 @@ class Manager:
     def address(self) -> Address:
         """``(host, port)`` where slaves reach this manager: the first address that they are told."""
         self._open()
-        return self._reach.addresses(local=False)[0]
+        return self._endpoint.addresses(local=False)[0]
 
     @property
     def join_command(self) -> str:
@@ -141,7 +151,7 @@ class Manager:
         if self._port is None:
             raise InputError("slaves may not join this manager by hand: give it a port, Manager(port=5757)")
         self._open()
-        addresses = [format_address(address) for address in self._reach.addresses(local=False)]
+        addresses = [format_address(address) for address in self._endpoint.addresses(local=False)]
         return join_command(self._python, self._root, _importable(self._root), addresses)
 
     # -- slaves
@@ -149,7 +159,7 @@ class Manager:
     def add_slave(self, slave: Slave | SlaveArray) -> None:
         """Add a slave or an array of them; it starts when results are first asked for, or at once if a run is on."""
         self._check_open()
-        self._yard.add(slave)
+        self._launcher.add(slave)
         if self._begun:
             self.begin()
 
@@ -163,17 +173,14 @@ class Manager:
         self._check_open()
         members = slave.slaves if isinstance(slave, SlaveArray) else [slave]
         for number in [number for one in members for number in self._numbers_of(one)]:
-            if not self._yard.withdraw(number):
-                with self.books.lock:
-                    record = self.books.roster.slaves[number]
-                    record.draining = record.dismissed = True
-                    self.books.stop_waiting(record)
-                    self.books.order(record.agent, ("drain", number, _EVER if grace is None else grace))
+            if not self._launcher.withdraw(number):
+                self.dispatcher.call(self.dispatcher.scheduler.users.dismiss, number, grace)
 
     def _numbers_of(self, slave: object) -> list[int]:
         number = slave.number if isinstance(slave, SlaveInfo) else slave
-        numbers = self._yard.numbers_of(slave) if isinstance(slave, Slave) else [number]
-        known = [one for one in numbers if isinstance(one, int) and one in self.books.roster.slaves]
+        numbers = self._launcher.numbers_of(slave) if isinstance(slave, Slave) else [number]
+        every = {info.number for info in self.slaves}
+        known = [one for one in numbers if isinstance(one, int) and one in every]
         if not known:
             raise InputError(f"this manager has no slave {slave!r}; its slaves are in manager.slaves")
         return known
@@ -181,26 +188,8 @@ class Manager:
     @property
     def slaves(self) -> list[SlaveInfo]:
         """All slaves, as they are now."""
-        with self.books.lock:
-            leases = self.books.table.leases
-            return [
-                SlaveInfo(
-                    record.number,
-                    record.name,
-                    record.host,
-                    record.pid,
-                    record.state.value
-                    if record.state.value != "ready"
-                    else "draining"
-                    if record.draining
-                    else "busy"
-                    if record.number in leases
-                    else "idle",
-                    record.done,
-                    record.output,
-                )
-                for record in self.books.roster.slaves.values()
-            ]
+        infos: list[SlaveInfo] = self.dispatcher.call(self.dispatcher.scheduler.users.infos)
+        return infos
 
     def wait_for_slaves(self, n: int, timeout: float | None = None) -> None:
         """Start the slaves and wait until ``n`` are connected.
@@ -208,25 +197,36 @@ class Manager:
         Raises TimeoutError after ``timeout`` seconds, `NoMoreSlavesError` if there can never be so many.
         """
         self.begin()
-        books = self.books
-        began = time.monotonic()
-        word, next_word = status.FIRST_WORD, began + status.FIRST_WORD
-        with books.lock:
-            while len(books.roster.ready()) < n:
-                if books.closing:
-                    raise ManagerClosed("the manager was shut down while slaves were waited for")
-                closed = not books.open_to_joiners and not books.roster.open_ended()
-                if closed and books.roster.possible() < n:
-                    raise NoMoreSlavesError(f"{n} slaves cannot come: {status.how_all_ended(books)}")
-                now = time.monotonic()
-                if timeout is not None and now >= began + timeout:
-                    raise TimeoutError(f"{len(books.roster.ready())} of {n} slaves are connected after {timeout:g} s")
-                if now >= next_word:
-                    log.warning("parallel: waiting for %d slaves: %s", n, status.what_slaves_do(books))
-                    word = min(status.SELDOM, 2 * word)
-                    next_word = now + word
-                until = next_word if timeout is None else min(next_word, began + timeout)
-                books.joined.wait(max(0.0, until - now))
+        users = self.dispatcher.scheduler.users
+        ticket = Ticket()
+        try:
+            self.dispatcher.ask(ticket, users.wait_for_slaves, n)
+            came = self.dispatcher.wait_for(ticket, timeout)
+        except BaseException:
+            self.dispatcher.tell(users.stop_waiting_for_slaves, ticket)
+            raise
+        if not came:
+            connected = self.dispatcher.call(users.stop_waiting_for_slaves, ticket)
+            raise TimeoutError(f"{connected} of {n} slaves are connected after {timeout:g} s")
+        verdict = ticket.result()
+        if isinstance(verdict, Closed):
+            raise ManagerClosed("the manager was shut down while slaves were waited for")
+        if isinstance(verdict, NoSlaves):
+            raise NoMoreSlavesError(f"{n} slaves cannot come: {how_all_ended(verdict)}")
+
+    def subscribe(self, callback: Callable[[Event], object]) -> Subscription:
+        """Have ``callback`` called with each event (parallel/core/events.py) from now on, in a thread of its own.
+
+        A slow callback holds up nobody: when 100,000 events wait for it, it misses those that come then, and a `Missed`
+        event tells how many.  One that raises is logged and told no more.  ``close()`` of what is returned ends it.
+        """
+        self._check_open()
+        subscription = self.dispatcher.publisher.subscribe(callback)
+        self.dispatcher.call(self._watch)
+        return subscription
+
+    def _watch(self, now: float) -> None:
+        self.dispatcher.scheduler.state.watched = True
 
     # -- contexts
 
@@ -254,11 +254,11 @@ class Manager:
         """Open the server and start the slaves that were added; done by the first call for results."""
         self._open()
         check_lease(self.heartbeat_timeout)
-        with self.books.lock:
-            if not any(agent.enlisted for agent in self.books.roster.agents.values()):
-                self.books.table.term = self.heartbeat_timeout  # from now on agents are told of it
+        self.dispatcher.check_alive()
+        if self.heartbeat_timeout != self.dispatcher.scheduler.state.table.term:
+            self.dispatcher.call(self.dispatcher.scheduler.set_term, self.heartbeat_timeout)
         self._begun = True
-        self._yard.start(self.connect_timeout)
+        self._launcher.start(self.connect_timeout)
 
     def shutdown(self) -> None:
         """End slaves and jobs, and give up what is unfinished.  May be called again, and from any thread."""
@@ -267,14 +267,14 @@ class Manager:
     def _check_open(self) -> None:
         if os.getpid() != self._pid:
             raise ManagerClosed(f"this manager belongs to process {self._pid}, of which this one is a fork")
-        if self.books.closing:
+        if self.dispatcher.scheduler.state.closing:
             raise ManagerClosed("the manager was shut down")
 
     def _open(self) -> None:
         """Listen, if that has not begun, where the slaves added so far can reach it."""
         self._check_open()
-        lan = self._port is not None or self._yard.leaves_this_machine
-        self._reach.listen(lan, self.heartbeat_timeout, self._desk.disconnected)
+        lan = self._port is not None or self._launcher.leaves_this_machine
+        self._endpoint.listen(lan, self.heartbeat_timeout)
 
 
 def _importable(root: str) -> bool:

@@ -1,9 +1,10 @@
 """The agent: one per machine and master.  One thread, one loop; it runs no user code.
 
-    reports link   agent -> master   heartbeats, how runners ended, leases handed back (one way but for hello, goodbye)
-    orders link    master -> agent   start a runner, recall a lease, end                  (a long poll, always open)
+    reports link    agent -> master   heartbeats, how runners ended, leases called back (one way but for enlist, leave)
+    commands link   master -> agent   start a runner, recall a lease, end               (a long poll, always open)
 
-The loop waits for orders, for the death of a runner (SIGCHLD), for signals, and for the time of the next heartbeat.
+The loop waits for commands, for the death of a runner (SIGCHLD), for signals, and for the time of the next heartbeat.
+How the agent stands with the master, and what follows from that, session.py decides.
 """
 
 from __future__ import annotations
@@ -12,41 +13,52 @@ import functools
 import logging
 import os
 import platform
-import select
+import selectors
 import signal
 import socket
 import time
 from collections.abc import Sequence
 from typing import Any, Callable, NamedTuple
 
-from .crew import Crew, Slot
 from .dial import Address
-from .errors import Incompatible, MasterFinished, MasterGone, ProtocolError, Unreachable
-from .link import AgentDeskProxy, CallFailed, Link
-from .runner import Assignment, Closable
+from .errors import Incompatible, MasterGone, ProtocolError, Unreachable
+from .link import AgentServiceProxy, CallFailed, Link
+from .protocol import (
+    COMMANDS,
+    REPORTS,
+    WHICHEVER,
+    Command,
+    Drain,
+    End,
+    Recall,
+    Role,
+    StartRunner,
+    StopTasks,
+)
+from .runner import Closable, RunnerConfig
+from .runner_pool import RunnerPool, Slave
+from .session import AgentSession, commands_of
 from .signals import Quit, Signals
 from .wire import HANDSHAKE_SECONDS
 
 log = logging.getLogger("slave")
 
-_BEATS_PER_LEASE = 6
-_REFUSED_SECONDS = 3.0  # a machine that answers and has nobody listening for so long has no master any more
-_UNREACHABLE_LEASES = 10  # the same for a machine that does not answer: the network may come back, and we work on then
-_AGAIN = 0.25  # seconds between two tries to reach a master that was lost
 _GOODBYE_SECONDS = 1.0
-_LONGEST_WAIT = 3600.0  # seconds; select() refuses what a lease without end would ask for
 _POLL_WITHOUT_SIGCHLD = 0.5  # seconds; where no signal tells of a runner's death (Windows)
 _DRAINED = "it was asked to end"
 _BROKEN = (OSError, EOFError, ProtocolError)
 
+# poll() where there is one: it takes descriptors of any number, and, unlike epoll and kqueue, none of its own
+_Selector: Callable[[], selectors.BaseSelector] = getattr(selectors, "PollSelector", selectors.SelectSelector)
 
-class Post(NamedTuple):
+
+class AgentConfig(NamedTuple):
     """What an agent is told at its start: where the master is, and which slaves to be."""
 
     agent: str
     addresses: Sequence[Address]
     key: bytes
-    slots: Sequence[tuple[int | None, str | None]]  # number (None: the master gives one), output file
+    slaves: Sequence[tuple[int | None, str | None]]  # number (None: the master gives one), output file
     grace: float = 30.0  # seconds that running tasks get to finish when a signal asks the agent to end
     stays: bool = False  # also when it has no slaves: the master may give it new ones
     # a batch system sends SIGTERM to all processes of a job: the agent hears it, and lets running tasks finish
@@ -56,59 +68,47 @@ class Post(NamedTuple):
 class Agent:
     """Serves one master until that is done, gone, or a signal comes."""
 
-    def __init__(self, post: Post, start_method: str | None = None) -> None:
-        self._post = post
-        self._reports = Link(post.addresses, post.key, ("agent", post.agent, "reports"))
-        self._orders = Link(post.addresses, post.key, ("agent", post.agent, "orders"))
-        self._desk = self._reports.proxy(AgentDeskProxy)
-        self._order_desk = self._orders.proxy(AgentDeskProxy)
-        self._welcome: dict[str, Any] = {}
+    def __init__(self, config: AgentConfig, start_method: str | None = None) -> None:
+        self._config = config
+        numbers = [number for number, _ in config.slaves]
+        self._session = AgentSession(
+            config.agent, socket.gethostname(), os.getpid(), platform.python_version(), numbers
+        )
+        self._reports, self._commands = self._link(REPORTS), self._link(COMMANDS)
+        self._service = self._reports.proxy(AgentServiceProxy)
+        self._command_service = self._commands.proxy(AgentServiceProxy)
         self._signals = Signals()
-        self._crew = Crew(self._assign, self._inherited, self._signals.bell, start_method)
-        self._next_beat = 0.0
-        self._lost_at: float | None = None
-        self._peer: Address = ("", 0)  # the address of the master at which it was reached last
-        self._draining = False
-        self._obeyed = 0  # the number of the last order that was carried out
+        self._pool = RunnerPool(config.agent, self._runner_config, self._inherited, self._signals.waker, start_method)
+
+    def _link(self, kind: str) -> Link:
+        role = Role(kind, 0, self._config.agent, os.getpid(), 0)
+        return Link(self._config.addresses, self._config.key, role)
 
     def enlist(self) -> None:
         """Connect and report for duty.
 
-        Raises `SlaveError` (Unreachable, WrongKey, Incompatible), OSError or EOFError.
+        Raises `SlaveError` (Unreachable, WrongKey, Incompatible, MasterFinished), OSError or EOFError.
         """
+        session, first = self._session, self._session.reply is None
         self._reports.connect()
-        card = {
-            "agent": self._post.agent,
-            "run": self._welcome.get("run", ""),
-            "host": socket.gethostname(),
-            "pid": os.getpid(),
-            "version": platform.python_version(),
-            "connection": self._reports.count,
-            "slots": [number for number, _ in self._post.slots] if not self._welcome else list(self._crew.slots),
-            "runners": [(number, pid) for number, pid, _ in self._crew.alive()],
-        }
         self._reports.connection.limit(HANDSHAKE_SECONDS)
+        request = session.enlist_request(self._reports.count, list(self._pool.slaves), self._pool.alive())
         try:
-            welcome = self._desk.enlist(card)
+            reply = self._service.enlist(request)
         except CallFailed as error:
             raise Incompatible(f"the master refused this slave: {error}") from None
-        if welcome["done"]:
-            raise MasterFinished("the master has finished")
-        if self._welcome and welcome["run"] != self._welcome["run"]:
-            raise MasterGone("the master has gone, and another one listens in its place")
-        self._orders.connect()
+        session.judge(reply)
+        self._commands.connect()
         self._reports.connection.limit(None)
-        for link in (self._reports, self._orders):
-            link.be_patient(welcome["lease"])
-        self._order_desk.ask_orders(self._post.agent, self._obeyed)
-        if not self._welcome:
-            self._welcome = welcome
-            for number, (_, output) in zip(welcome["numbers"], self._post.slots):
-                self._crew.add(number, output)
-            self._signals.watch(self._crew.kill)  # before there is a runner that would die with us
+        for link in (self._reports, self._commands):
+            link.be_patient(reply.lease)
+        self._command_service.ask_commands(*session.commands_request())
+        session.enlisted(reply, self._reports.connection.peer, time.monotonic())
+        if first:
+            for number, (_, output) in zip(reply.numbers, self._config.slaves):
+                self._pool.add(number, output)
+            self._signals.watch(self._pool.kill)  # before there is a runner that would die with us
             self._start_runners()
-        self._lost_at, self._peer = None, self._reports.connection.peer
-        self._next_beat = 0.0
 
     def serve(self) -> str:
         """Serve until the master is done, or no slave is left here; returns which.  Runners have ended in any case.
@@ -124,181 +124,176 @@ class Agent:
             self._leave(f"it was ended by {quit_}")
             raise
         finally:
-            self._crew.end()
-            self._reports.drop()
-            self._orders.drop()
-            self._signals.close()
-
-    def _leave(self, why: str) -> None:
-        """Say goodbye, unless the master is too busy to hear it."""
-        if self._lost_at is None:
-            try:
-                self._reports.connection.limit(_GOODBYE_SECONDS)
-                self._desk.leave(self._post.agent, why)
-            except (*_BROKEN, CallFailed) as error:
-                log.info("the master could not be told that this slave ends: %s", error)
+            self._pool.end()
+            self._close_links()
 
     def close(self) -> None:
         """Give up before `serve`."""
-        self._crew.kill()
+        self._pool.kill()
+        self._close_links()
+
+    def _close_links(self) -> None:
         self._reports.drop()
-        self._orders.drop()
+        self._commands.drop()
         self._signals.close()
+
+    def _leave(self, why: str) -> None:
+        """Say goodbye, unless the master is too busy to hear it."""
+        if self._session.connected:
+            try:
+                self._reports.connection.limit(_GOODBYE_SECONDS)
+                self._service.leave(self._config.agent, why)
+            except (*_BROKEN, CallFailed) as error:
+                log.info("the master could not be told that this slave ends: %s", error)
 
     def _step(self) -> str | None:
         """Wait for something to happen and deal with it; why this is the end, if it is.  Raises as `serve`."""
         ready = self._wait()
         asked = self._signals.asked
-        if asked is not None and not self._draining:
-            log.warning("asked to end; running tasks have %g s to finish (again: at once)", self._post.grace)
-            self._draining = True
-            self._drain(list(self._crew.slots), self._post.grace)
-        self._crew.stop_late()
+        if asked is not None and self._session.drain():
+            log.warning("asked to end; running tasks have %g s to finish (again: at once)", self._config.grace)
+            self._drain(list(self._pool.slaves), self._config.grace)
+        self._pool.stop_late()
         self._reap()
-        if not self._crew.slots:
+        if not self._pool.slaves:
             if asked is not None:
                 raise Quit(asked)
-            if not self._post.stays:
+            if not self._config.stays:
                 self._leave("it has no slaves any more")
                 return "no slave is left here"
-        if self._lost_at is not None:
-            if not self._draining:
-                self._try_again()
-            return None
-        try:
-            if self._orders.connection in ready:
-                last, orders = self._order_desk.orders()
-                if ("end",) in orders:
-                    return "the master is done"
-                for order in orders:
-                    self._obey(*order)
-                self._obeyed = last
-                self._order_desk.ask_orders(self._post.agent, last)
-            if self._reports.connection in ready:
-                raise EOFError("the master closed the connection")
-            if time.monotonic() >= self._next_beat:
-                self._beat()
-        except (*_BROKEN, CallFailed) as error:
-            self._lose(error)
+        if self._session.looks_for_master:
+            self._try_again()
+        elif self._session.connected:
+            try:
+                return self._talk(ready)
+            except (*_BROKEN, CallFailed) as error:
+                self._lose(error)
+        return None
+
+    def _talk(self, ready: Sequence[object]) -> str | None:
+        """Listen to the master where there is something to hear, and send a heartbeat in time; as `_step`."""
+        if self._commands.connection in ready:
+            reply = self._command_service.commands()
+            commands = commands_of(reply)
+            if any(isinstance(command, End) for command in commands):
+                return "the master is done"
+            for command in commands:
+                self._carry_out(command)
+            self._session.carried_out(reply)
+            self._command_service.ask_commands(*self._session.commands_request())
+        if self._reports.connection in ready:
+            raise EOFError("the master closed the connection")
+        if self._session.heartbeat_due(time.monotonic()):
+            self._service.heartbeat(self._config.agent, self._pool.alive())
         return None
 
     def _wait(self) -> list[object]:
         """What is readable, after at most the time to the next heartbeat or try."""
-        sources: list[Any] = [self._signals.ear]
-        patience = _AGAIN
-        if self._lost_at is None:
-            sources += [self._orders.connection, self._reports.connection]
-            patience = min(max(0.0, self._next_beat - time.monotonic()), _LONGEST_WAIT)
-        if not hasattr(signal, "SIGCHLD") or not self._crew.complete:
+        sources: list[Any] = [self._signals.woken]
+        patience = min(self._session.patience(time.monotonic()), self._pool.patience())
+        if self._session.connected:
+            sources += [self._commands.connection, self._reports.connection]
+        if not hasattr(signal, "SIGCHLD") or not self._pool.complete:
             patience = min(patience, _POLL_WITHOUT_SIGCHLD)
-        patience = min(patience, self._crew.patience())
-        ready, _, _ = select.select(sources, [], [], patience)
-        if self._signals.ear in ready:
-            self._signals.ear.recv(4096)
-        return list(ready)
+        with _Selector() as selector:
+            for source in sources:
+                selector.register(source, selectors.EVENT_READ)
+            ready: list[object] = [key.fileobj for key, _ in selector.select(patience)]
+        if self._signals.woken in ready:
+            self._signals.woken.recv(4096)
+        return ready
 
     def _reap(self) -> None:
-        for ended in list(self._crew.reap()):
+        for ended in list(self._pool.reap()):
             level = logging.INFO if ended.exitcode or ended.task else logging.DEBUG  # else the master told it to end
-            log.log(level, "runner %d (pid %d) ended with exit code %s", ended.number, ended.pid, ended.exitcode)
-            self._say(functools.partial(self._desk.runner_ended, self._post.agent, *ended))
-            if self._crew.slots[ended.number].draining:
-                self._close_slot(ended.number, _DRAINED)
-            elif self._crew.hopeless(ended.number):
+            log.log(level, "runner %d (pid %d) ended with exit code %s", ended.slave, ended.pid, ended.exitcode)
+            self._report(functools.partial(self._service.runner_ended, ended))
+            if self._pool.slaves[ended.slave].draining:
+                self._close_slave(ended.slave, _DRAINED)
+            elif self._pool.hopeless(ended.slave):
                 why = f"its process ends right after the start, last with exit code {ended.exitcode}"
-                log.warning("slave %d is not started again: %s", ended.number, why)
-                self._close_slot(ended.number, why)
+                log.warning("slave %d is not started again: %s", ended.slave, why)
+                self._close_slave(ended.slave, why)
         self._start_runners()
 
     def _drain(self, numbers: Sequence[int], grace: float) -> None:
-        """Have slaves finish the tasks that run, and hand back what they have not started."""
-        self._say(functools.partial(self._desk.drain, self._post.agent, numbers))
+        """Have slaves finish the tasks that run, and give back what they have not started."""
+        self._report(functools.partial(self._service.draining, self._config.agent, numbers))
         for number in numbers:
-            running = self._crew.drain(number, grace)
+            running = self._pool.drain(number, grace)
             if running:
-                self._say(functools.partial(self._desk.recalled, self._post.agent, number, 0, running))
-            elif number in self._crew.slots and not self._crew.slots[number].pid:
-                self._close_slot(number, _DRAINED)
+                self._report(functools.partial(self._recalled, number, WHICHEVER, running))
+            elif number in self._pool.slaves and not self._pool.slaves[number].pid:
+                self._close_slave(number, _DRAINED)
 
-    def _close_slot(self, number: int, why: str) -> None:
-        del self._crew.slots[number]
-        self._say(functools.partial(self._desk.slot_closed, self._post.agent, number, why))
+    def _close_slave(self, number: int, why: str) -> None:
+        del self._pool.slaves[number]
+        self._report(functools.partial(self._service.slave_closed, self._config.agent, number, why))
 
     def _start_runners(self) -> None:
-        for trouble in self._crew.start_missing():
+        for trouble in self._pool.start_missing():
             log.warning("a runner cannot be started for now: %s", trouble)
 
-    def _obey(self, order: str, *details: Any) -> None:
-        if order == "start":
-            number, output = details
-            if number not in self._crew.slots:
-                self._crew.add(number, output)
+    def _carry_out(self, command: Command | None) -> None:
+        if isinstance(command, StartRunner):
+            if command.slave not in self._pool.slaves:
+                self._pool.add(command.slave, command.output)
                 self._start_runners()
-        elif order == "recall":
-            number, lease = details
-            running = self._crew.recall(number, lease)
-            if running is not None:
-                self._desk.recalled(self._post.agent, number, lease, running)
-        elif order == "stop":
-            number, lease, cancelled = details
-            running = self._crew.stop(number, lease, cancelled)
-            if running is not None:
-                self._desk.recalled(self._post.agent, number, lease, running)
-        elif order == "drain":
-            number, grace = details
-            self._drain([number], grace)
+        elif isinstance(command, Recall):
+            self._recalled(command.slave, command.lease, self._pool.recall(command.slave, command.lease))
+        elif isinstance(command, StopTasks):
+            running = self._pool.stop(command.slave, command.lease, command.tasks)
+            self._recalled(command.slave, command.lease, running)
+        elif isinstance(command, Drain):
+            self._drain([command.slave], command.grace)
         else:
-            log.warning("the master gave an order that this release does not know: %s", order)
+            log.warning("the master gave a command that this release does not know")
 
-    def _beat(self) -> None:
-        self._next_beat = time.monotonic() + self._welcome["lease"] / _BEATS_PER_LEASE
-        self._desk.beat(self._post.agent, self._crew.alive())
+    def _recalled(self, slave: int, lease: int, running: int | None) -> None:
+        """Tell the master that a lease was called back; ``running`` is None if there was no runner to hear of it."""
+        if running is not None:
+            self._service.recalled(self._config.agent, slave, lease, running)
 
-    def _say(self, report: Callable[[], None]) -> None:
+    def _report(self, report: Callable[[], None]) -> None:
         """Report, unless the master is out of reach: then `enlist` will tell it the whole state again."""
-        if self._lost_at is None:
+        if self._session.connected:
             try:
                 report()
             except (*_BROKEN, CallFailed) as error:
                 self._lose(error)
 
     def _lose(self, error: BaseException) -> None:
-        log.warning("the connection to the master broke (%s); trying again", error)
+        if self._session.connected:
+            log.warning("the connection to the master broke (%s); trying again", error)
+            self._session.lost(time.monotonic())
         self._reports.drop()
-        self._orders.drop()
-        self._lost_at = time.monotonic()
+        self._commands.drop()
 
     def _try_again(self) -> None:
-        assert self._lost_at is not None
-        lost_at, lost = self._lost_at, time.monotonic() - self._lost_at
+        """Enlist again.  Raises `MasterGone` if the master has been out of reach for too long."""
+        now = time.monotonic()
+        lost = self._session.lost_for(now)
         try:
             self.enlist()
             log.warning("connected to the master again, after %.1f s", lost)
-        except Unreachable as error:
-            self._lost_at = lost_at
-            self._give_up_in_time(lost, self._peer in error.refused, error)
-        except _BROKEN as error:
-            self._lost_at = lost_at
-            self._give_up_in_time(lost, False, error)
+        except (Unreachable, *_BROKEN) as error:
+            refused = error.refused if isinstance(error, Unreachable) else ()
+            if self._session.gives_up(now, refused):
+                raise MasterGone(f"the master has been gone for {lost:.0f} s ({error})") from None
 
-    def _give_up_in_time(self, lost: float, refused: bool, error: BaseException) -> None:
-        """Raise `MasterGone` if the master has been out of reach, for ``lost`` seconds, for too long."""
-        if lost > _UNREACHABLE_LEASES * self._welcome["lease"] or (refused and lost > _REFUSED_SECONDS):
-            raise MasterGone(f"the master has been gone for {lost:.0f} s ({error})") from None
-
-    def _assign(self, slot: Slot) -> Assignment:
-        welcome = self._welcome
-        return Assignment(
-            number=slot.number,
-            run=welcome["run"],
-            addresses=self._post.addresses,
-            key=self._post.key,
-            patience=welcome["lease"],
-            surroundings=welcome["surroundings"],
-            output=slot.output,
-            shielded=self._post.shielded,
+    def _runner_config(self, slave: Slave) -> RunnerConfig:
+        reply = self._session.first
+        return RunnerConfig(
+            slave=slave.number,
+            run=reply.run,
+            addresses=self._config.addresses,
+            key=self._config.key,
+            patience=reply.lease,
+            environment=reply.environment,
+            output=slave.output,
+            shielded=self._config.shielded,
         )
 
     def _inherited(self) -> list[Closable]:
-        links = [link.connection for link in (self._reports, self._orders) if link.connected]
-        return [*links, self._signals.ear]
+        links = [link.connection for link in (self._reports, self._commands) if link.connected]
+        return [*links, self._signals.woken]

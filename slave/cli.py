@@ -6,16 +6,16 @@ import argparse
 import json
 import logging
 import os
+import secrets
 import signal
 import sys
-import uuid
 from typing import NoReturn
 
-from .agent import Agent, Post
+from .agent import Agent, AgentConfig
 from .dial import format_address, parse_address
 from .errors import MasterFinished, MasterGone, SlaveError, Unreachable
+from .find_master import find_master
 from .keys import find_key
-from .search import look_for_master
 from .signals import Quit
 
 log = logging.getLogger("slave")
@@ -107,9 +107,11 @@ def _serve_by_hand(options: argparse.Namespace) -> int:
     names = ", ".join(format_address(address) for address in options.address)
     wait = options.wait
     while True:
-        post = Post(uuid.uuid4().hex, options.address, key, [(None, None)] * options.runners, options.grace)
+        config = AgentConfig(
+            secrets.token_hex(16), options.address, key, [(None, None)] * options.runners, options.grace
+        )
         try:
-            _serve(look_for_master(post, wait), f"{options.runners} runners for the master at {names}")
+            _serve(find_master(config, wait), f"{options.runners} runners for the master at {names}")
         except (MasterFinished, MasterGone) as error:
             if not options.keep:
                 raise
@@ -124,18 +126,18 @@ def _serve_by_hand(options: argparse.Namespace) -> int:
 
 def _serve_launched() -> int:
     """Read who we are from stdin, where no other user can see the key, and serve."""
-    order = json.loads(sys.stdin.readline())
-    addresses = [(str(host), int(port)) for host, port in order["addresses"]]
-    slots = [(number, output) for number, output in order["slots"]]
-    post = Post(order["agent"], addresses, bytes.fromhex(order["key"]), slots)
-    post = post._replace(stays=order["stays"], shielded=order["shielded"])
+    told = json.loads(sys.stdin.readline())
+    addresses = [(str(host), int(port)) for host, port in told["addresses"]]
+    slaves = [(number, output) for number, output in told["slots"]]
+    config = AgentConfig(told["agent"], addresses, bytes.fromhex(told["key"]), slaves)
+    config = config._replace(stays=told["stays"], shielded=told["shielded"])
     try:
-        agent = look_for_master(post, order["wait"], order["wait_refused"])
+        agent = find_master(config, told["wait"], told["wait_refused"])
     except Unreachable as error:
         if not error.others:  # a job that the queue starts when the run is over has not failed
             raise MasterFinished(f"the master has finished: nobody listens there any more ({error})") from None
         raise
-    _serve(agent, f"{len(slots)} runners")
+    _serve(agent, f"{len(slaves)} runners")
     return 0
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Callable
 
-from .home import Home
+from .environment import Environment
 from .outcome import Packed, pack_failure
-from .wire import Buffer, Unfit
+from .protocol import Buffer
+from .wire import Unfit
 
 
 class SetupFailed(Exception):
@@ -21,8 +22,8 @@ class SetupFailed(Exception):
 class Contexts:
     """The arguments for each context's tasks: setup runs at most once per process and context, also if it fails."""
 
-    def __init__(self, home: Home, payload_of: Callable[[int], Buffer | None]) -> None:
-        self._home = home
+    def __init__(self, environment: Environment, payload_of: Callable[[int], Buffer | None]) -> None:
+        self._environment = environment
         self._payload_of = payload_of
         self._cached: dict[int, tuple[object, ...] | SetupFailed] = {}
 
@@ -51,7 +52,7 @@ class Contexts:
         try:
             if isinstance(payload, Unfit):
                 raise MemoryError(f"no memory here for the context's setup of {payload.size} bytes")
-            value = self._home.loads(payload)()
+            value = self._environment.loads(payload)()
         except BaseException as error:  # whatever setup does, sys.exit included, it costs the context, not the slave
             return SetupFailed(context, pack_failure(error))
         if value is None:

@@ -18,8 +18,8 @@ import os
 import struct
 
 from .errors import Incompatible, ProtocolError, WrongKey
+from .protocol import VERSION
 
-VERSION = 1
 _MAGIC = b"parallel"
 _NONCE = 32
 _OPENING = struct.Struct(f"!8sH{_NONCE}s")

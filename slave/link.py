@@ -1,26 +1,43 @@
-"""One connection to the master, and the proxies that call the master's queues over it.
+"""One connection to the master, and the proxies that call the master's services over it.
 
-The proxies are `multiprocessing.managers.BaseProxy` objects, built by hand on the fixed ids of the queues: no
+The proxies are those of multiprocessing.managers (mp_adapter.py), built by hand on the fixed ids of the services: no
 connection is spent on creating them or on counting references.  Differences from the stock proxy: it uses the
 connection of its `Link`, not one per thread; a call that fails half way drops the connection, so that no later call
 can read its answer; and some calls are one-way, since the caller has better things to do than to wait.
+
+What goes out is made plain here, and what comes in is made a message (protocol.py).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from multiprocessing.managers import BaseProxy, Token
 from typing import Any, TypeVar
 
 from . import wire
 from .dial import Address, dial
-from .outcome import Packed
+from .mp_adapter import Proxy
+from .protocol import (
+    AGENT_SERVICE,
+    RESULT_QUEUE,
+    TASK_QUEUE,
+    Buffer,
+    CommandsReply,
+    EnlistReply,
+    EnlistRequest,
+    FetchRequest,
+    GiveBack,
+    JoinRequest,
+    LeaseMessage,
+    OutcomeMessage,
+    Role,
+    RunnerBeat,
+    RunnerEnded,
+    Service,
+    SetupFailure,
+    outcome_message,
+)
 
-ProxyType = TypeVar("ProxyType", bound="QueueProxy")
-
-Entry = tuple[int, int, wire.Buffer]  # task id, context id, payload
-# lease id, tasks in the order in which to run them, and by task id the seconds that one may run, where there is a limit
-Lease = tuple[int, list[Entry], dict[int, float]]
+ProxyType = TypeVar("ProxyType", bound="ServiceProxy")
 
 
 class CallFailed(Exception):
@@ -28,14 +45,12 @@ class CallFailed(Exception):
 
 
 class Link:
-    """A connection that can be made anew.  ``role`` tells the master whose it is: ('runner', number, pid), ..."""
+    """A connection that can be made anew.  ``role`` tells the master whose it is; this counts its connections."""
 
-    def __init__(
-        self, addresses: Sequence[Address], key: bytes, role: tuple[object, ...], patience: float = 30.0
-    ) -> None:
+    def __init__(self, addresses: Sequence[Address], key: bytes, role: Role, patience: float = 30.0) -> None:
         self._addresses, self._key, self._role, self._patience = list(addresses), key, role, patience
         self._connection: wire.Connection | None = None
-        self.count = 0  # of connections; the current one's is the last part of its role
+        self.count = 0  # of connections
 
     @property
     def connection(self) -> wire.Connection:
@@ -55,7 +70,8 @@ class Link:
         connection = dial(self._addresses, self._key, self._patience)
         try:
             self.count += 1
-            connection.send((None, "accept_connection", ((*self._role, self.count),), {}))
+            role = self._role._replace(connection=self.count)
+            connection.send((None, "accept_connection", (tuple(role),), {}))
             _answer(connection)
         except BaseException:
             connection.close()
@@ -78,33 +94,29 @@ class Link:
         return kind(self, self._addresses[0], self._key)
 
 
-class QueueProxy(BaseProxy):
-    """What the proxies have in common.  ``ident`` is the fixed id of the object in the master's server."""
+class ServiceProxy(Proxy):
+    """What the proxies have in common."""
 
-    ident = ""
-    _id: str
+    service: Service
 
     def __init__(self, link: Link, address: Address, key: bytes) -> None:
-        super().__init__(Token(type(self).__name__, address, self.ident), wire.SERIALIZER, authkey=key, incref=False)
-        self._link = link
+        super().__init__(self.service.ident, address, key, self._send_and_receive)
+        self._link, self._ident = link, self.service.ident
 
-    def _incref(self) -> None:
-        """Nothing: the queues live as long as the master, and a forked process has no business with it."""
+    def _send_and_receive(self, method: str, args: tuple[Any, ...]) -> Any:
+        self._send(method, args)
+        return self._receive()
 
-    def _callmethod(self, methodname: str, args: Any = (), kwds: Any = None) -> Any:
-        self._tell(methodname, *args)
-        return self._hear()
-
-    def _tell(self, method: str, *args: object) -> None:
+    def _send(self, method: str, args: tuple[Any, ...]) -> None:
         """Send a call and do not wait."""
         connection = self._link.connection
         try:
-            connection.send((self._id, method, args, {}))
+            connection.send((self._ident, method, args, {}))
         except BaseException:
             self._link.drop()
             raise
 
-    def _hear(self) -> Any:
+    def _receive(self) -> Any:
         """The answer to the call that was sent last."""
         try:
             return _answer(self._link.connection)
@@ -115,97 +127,96 @@ class QueueProxy(BaseProxy):
             raise
 
 
-class TaskQueueProxy(QueueProxy):
-    """Where a runner gets its tasks (parallel/service/queues.py: TaskQueue)."""
+class TaskQueueProxy(ServiceProxy):
+    """Where a runner gets its tasks (parallel/service/task_queue.py)."""
 
-    ident = "tasks"
+    service = TASK_QUEUE
 
-    def join(self, number: int, pid: int, run: str, lease: int) -> bool:
-        """Say that ``pid`` is slave ``number`` and holds ``lease`` (0: none); False if this is another master."""
-        return bool(self._callmethod("join", (number, pid, self._link.count, run, lease)))
+    def join(self, request: JoinRequest) -> bool:
+        """Say which slave this is; False if the master has no use for it."""
+        return bool(self._callmethod("join", (tuple(request),)))
 
-    def fetch(self, number: int, pid: int, ran: Sequence[tuple[int, int, float]]) -> tuple[Lease, list[int]] | None:
-        """A lease and the contexts to forget; None when the master is done.
+    def fetch(self, request: FetchRequest) -> LeaseMessage | None:
+        """A lease, possibly of nothing after some seconds in which there was nothing; None when the master is done."""
+        slave, pid, connection, ran = request
+        found = self._callmethod("fetch", ((slave, pid, connection, _plain(ran)),))
+        return None if found is None else LeaseMessage(*found)
 
-        Waits for some seconds if there is nothing; the lease may be empty.  ``ran``: context, tasks, seconds of the
-        last one.
-        """
-        found: tuple[Lease, list[int]] | None = self._callmethod("fetch", (number, pid, self._link.count, list(ran)))
-        return found
-
-    def setup_of(self, number: int, context: int) -> wire.Buffer | None:
+    def setup_of(self, slave: int, context: int) -> Buffer | None:
         """The context's pickled setup; None if it has none."""
-        payload: wire.Buffer | None = self._callmethod("setup_of", (number, context))
+        payload: Buffer | None = self._callmethod("setup_of", (slave, context))
         return payload
 
 
-class ResultQueueProxy(QueueProxy):
-    """Where a runner posts what came of its tasks (parallel/service/queues.py: ResultQueue)."""
+class ResultQueueProxy(ServiceProxy):
+    """Where a runner posts what came of its tasks (parallel/service/result_queue.py)."""
 
-    ident = "results"
+    service = RESULT_QUEUE
 
-    def post(self, number: int, lease: int, task: int, outcome: Packed) -> None:
+    def post(self, outcome: OutcomeMessage) -> None:
         """One task's outcome, one way: the next call's answer says that it arrived."""
-        self._tell("post", number, lease, task, *outcome)
+        self._send("post", outcome)
 
-    def post_and_wait(self, number: int, lease: int, task: int, outcome: Packed) -> None:
+    def post_and_wait(self, outcome: OutcomeMessage) -> None:
         """The same, and wait until the master has it."""
-        kind, data, buffers = outcome
-        self._callmethod("post_and_wait", (number, lease, task, kind, wire.opaque(data), buffers))
+        slave, lease, context, task, kind, data, buffers = outcome
+        large = outcome_message(slave, lease, context, task, kind, wire.opaque(data), buffers)
+        self._callmethod("post_and_wait", large)
 
-    def setup_failed(self, number: int, context: int, data: wire.Buffer, lease: int, unstarted: Sequence[int]) -> None:
-        """Setup of ``context`` raised here; the tasks ``unstarted`` of the lease go to other slaves."""
-        self._callmethod("setup_failed", (number, context, data, lease, list(unstarted)))
+    def setup_failed(self, failure: SetupFailure) -> None:
+        """A context's setup raised here."""
+        self._callmethod("setup_failed", (tuple(failure),))
 
-    def hand_back(self, number: int, lease: int, unstarted: Sequence[int]) -> None:
-        """These tasks of the lease were not started and will not be."""
-        self._callmethod("hand_back", (number, lease, list(unstarted)))
+    def give_back(self, back: GiveBack) -> None:
+        """Some tasks of a lease will not be started here."""
+        self._callmethod("give_back", (tuple(back),))
 
 
-class AgentDeskProxy(QueueProxy):
-    """What an agent tells and asks (parallel/service/desk.py: AgentDesk)."""
+class AgentServiceProxy(ServiceProxy):
+    """What an agent tells and asks (parallel/service/agent_service.py)."""
 
-    ident = "agents"
+    service = AGENT_SERVICE
 
-    def enlist(self, card: dict[str, Any]) -> dict[str, Any]:
-        """Say who this agent is and which runners it has; the answer holds its id, their numbers and the lease."""
-        reply: dict[str, Any] = self._callmethod("enlist", (card,))
-        return reply
+    def enlist(self, request: EnlistRequest) -> EnlistReply:
+        """Say who this agent is, and which slaves and runners it has."""
+        plain = tuple(request._replace(runners=_plain(request.runners)))  # type: ignore[arg-type]
+        return EnlistReply(*self._callmethod("enlist", (plain,)))
 
-    def ask_orders(self, agent: str, acknowledged: int) -> None:
-        """Begin to wait for orders after number ``acknowledged``; `orders` reads the answer when there is one."""
-        self._tell("orders", agent, acknowledged)
+    def ask_commands(self, agent: str, acknowledged: int) -> None:
+        """Begin to wait for commands after number ``acknowledged``; `commands` reads the answer when there is one."""
+        self._send("commands", (agent, acknowledged))
 
-    def orders(self) -> tuple[int, list[tuple[Any, ...]]]:
-        """The orders that `ask_orders` asked for, and the number of the last."""
-        found: tuple[int, list[tuple[Any, ...]]] = self._hear()
-        return found
+    def commands(self) -> CommandsReply:
+        """The commands that `ask_commands` asked for."""
+        return CommandsReply(*self._receive())
 
-    def beat(self, agent: str, alive: Sequence[tuple[int, int, int]]) -> None:
-        """These runners (number, pid, running task) are alive.  One way."""
-        self._tell("beat", agent, list(alive))
+    def heartbeat(self, agent: str, beats: Sequence[RunnerBeat]) -> None:
+        """These runners are alive.  One way."""
+        self._send("heartbeat", (agent, _plain(beats)))
 
-    def runner_ended(
-        self, agent: str, number: int, pid: int, exitcode: int | None, task: int, setup: int, cause: str
-    ) -> None:
-        """A runner died; ``task`` and ``setup`` are its mark, ``cause`` is why its agent ended it, if so.  One way."""
-        self._tell("runner_ended", agent, number, pid, exitcode, task, setup, cause)
+    def runner_ended(self, ended: RunnerEnded) -> None:
+        """A runner's process ended.  One way."""
+        self._send("runner_ended", (tuple(ended),))
 
-    def slot_closed(self, agent: str, number: int, why: str) -> None:
-        """Slave ``number`` will not be started again.  One way."""
-        self._tell("slot_closed", agent, number, why)
+    def slave_closed(self, agent: str, slave: int, why: str) -> None:
+        """The slave will not be started again.  One way."""
+        self._send("slave_closed", (agent, slave, why))
 
-    def recalled(self, agent: str, number: int, lease: int, running: int) -> None:
-        """Of the lease (0: whichever it holds) tasks after ``running`` will not be started.  One way."""
-        self._tell("recalled", agent, number, lease, running)
+    def recalled(self, agent: str, slave: int, lease: int, running: int) -> None:
+        """Of the lease (WHICHEVER: the one it holds) tasks after ``running`` will not be started.  One way."""
+        self._send("recalled", (agent, slave, lease, running))
 
-    def drain(self, agent: str, numbers: Sequence[int]) -> None:
+    def draining(self, agent: str, slaves: Sequence[int]) -> None:
         """These slaves are to end when their running tasks have: they need no more leases.  One way."""
-        self._tell("drain", agent, list(numbers))
+        self._send("draining", (agent, list(slaves)))
 
     def leave(self, agent: str, why: str) -> None:
         """The agent ends; answered, so that the master has it before the connection closes."""
         self._callmethod("leave", (agent, why))
+
+
+def _plain(messages: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    return [tuple(message) for message in messages]
 
 
 def _answer(connection: wire.Connection) -> Any:

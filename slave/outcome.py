@@ -1,8 +1,9 @@
 """A value or a failure, as data.
 
-On the wire an outcome is ``(kind, data, buffers)``: kind VALUE with the pickled value and its out-of-band buffers, or
-kind FAILURE with a pickled tuple of strings and bytes, so that a failure can be read where none of the classes in it
-exist.  The exception itself travels inside as bytes, to be rebuilt where that is possible.
+Packed, an outcome is ``(kind, data, buffers)``, the last parts of an outcome message: kind VALUE with the pickled value
+and its out-of-band buffers, or kind FAILURE with a pickled tuple of strings and bytes, so that a failure can be read
+where none of the classes in it exist.  The exception itself travels inside as bytes, to be rebuilt where that is
+possible.
 """
 
 from __future__ import annotations
@@ -17,9 +18,8 @@ from types import TracebackType
 from typing import Any, NamedTuple
 
 from .pickling import explain
-from .wire import OUT_OF_BAND, Buffer
-
-VALUE, FAILURE = 0, 1
+from .protocol import FAILURE, VALUE, Buffer
+from .wire import OUT_OF_BAND
 
 Packed = tuple[int, Buffer, Sequence[Buffer]]
 

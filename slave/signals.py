@@ -1,4 +1,4 @@
-"""What wakes the agent's loop: signals, the end of a runner (SIGCHLD) among them, and runners that ring the bell."""
+"""What wakes the agent's loop: signals, the end of a runner (SIGCHLD) among them, and what a runner has to tell."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ class Quit(Exception):
 
 
 class Signals:
-    """Signals are noted while it watches; ``ear`` is readable after each, and after each byte sent to ``bell``."""
+    """Signals are noted while it watches; ``woken`` is readable after each, and after each byte sent to ``waker``."""
 
     def __init__(self) -> None:
-        self.ear, self.bell = socket.socketpair()
-        self.ear.setblocking(False)
-        self.bell.setblocking(False)
+        self.woken, self.waker = socket.socketpair()
+        self.woken.setblocking(False)
+        self.waker.setblocking(False)
         self.asked: int | None = None  # the signal that asked us to end
         self._at_once: Callable[[], None] = lambda: None
         self._before: dict[int, Any] = {}
@@ -33,7 +33,7 @@ class Signals:
         self._at_once = at_once
         names = [name for name in ("SIGINT", "SIGTERM", "SIGCHLD") if hasattr(signal, name)]
         self._before = {getattr(signal, name): signal.getsignal(getattr(signal, name)) for name in names}
-        self._fd_before = signal.set_wakeup_fd(self.bell.fileno(), warn_on_full_buffer=False)
+        self._fd_before = signal.set_wakeup_fd(self.waker.fileno(), warn_on_full_buffer=False)
         for signum in self._before:
             signal.signal(signum, self._note)
 
@@ -44,8 +44,8 @@ class Signals:
             for signum, handler in self._before.items():
                 signal.signal(signum, handler)
             self._before = {}
-        self.ear.close()
-        self.bell.close()
+        self.woken.close()
+        self.waker.close()
 
     def _note(self, signum: int, frame: object) -> None:
         if signum == getattr(signal, "SIGCHLD", None):

@@ -8,7 +8,7 @@ All numbers are big-endian.  The buffers are the message's out-of-band parts (PE
 from their own memory to the socket and from the socket to fresh memory without a copy in between.  What users pickled
 travels inside messages as opaque bytes, so that no class of theirs is ever rebuilt in the master's server threads.
 
-`Listener` and `Client` are the pair that multiprocessing.managers knows as the serializer ``SERIALIZER``.
+`Listener` and `Client` are the pair that multiprocessing.managers knows as a serializer (mp_adapter.py).
 """
 
 from __future__ import annotations
@@ -17,27 +17,25 @@ import errno
 import pickle
 import socket
 import struct
-from multiprocessing import managers
-from typing import Any, Union
+from typing import Any
 
 from . import handshake
 from .errors import ProtocolError
+from .mp_adapter import register_serializer
+from .protocol import Buffer
+from .transport import SocketTransport, Transport, rest_of, tune
 
-SERIALIZER = "parallel"
 OUT_OF_BAND = 32 * 1024  # bytes from which a payload is worth a buffer of its own
 HANDSHAKE_SECONDS = 10.0  # a peer that has not proved itself by then is hung up on
 
 _HEAD = struct.Struct("!IQ")
-_WINDOW = 256 * 1024  # bytes read ahead; also the largest body that is parsed in place
+WINDOW = 256 * 1024  # bytes read ahead
+_MOST_PARSED = WINDOW - _HEAD.size  # bytes of a body that is parsed in place
+_EMPTY = memoryview(b"")
 _MOST_BODY = 256 << 20  # bytes; leases are cut far below, and large payloads are buffers
 _MOST_BUFFERS = 1 << 20
 _MOST_BUFFER = 1 << 44  # bytes
-_MOST_VECTORS = 512  # below every system's IOV_MAX
 _SCRAP = 1 << 20
-_LONGEST_PROBE = 32_767  # seconds: tcp(7), MAX_TCP_KEEPIDLE
-_LONGEST_TIMEOUT = (1 << 31) - 1  # milliseconds: the option is an int
-
-Buffer = Union[bytes, bytearray, memoryview, pickle.PickleBuffer]
 
 
 class Unfit(bytes):
@@ -55,97 +53,80 @@ class Unfit(bytes):
 
 def opaque(payload: Buffer) -> Buffer:
     """``payload`` as a part of a message: a large one as a buffer that is not copied into the frame."""
-    if isinstance(payload, bytes) and len(payload) < OUT_OF_BAND:
+    if type(payload) is bytes and len(payload) < OUT_OF_BAND:
         return payload
     return pickle.PickleBuffer(payload)
 
 
-def tune(sock: socket.socket, patience: float) -> None:
-    """Set the options that every connection needs.
-
-    TCP_NODELAY, since a frame may be two writes (40 ms each otherwise).  The kernel, not the program, finds out that
-    the other machine is gone, within ``patience`` seconds: it keeps answering for a process that is stopped or busy, so
-    that only a dead machine or a cut cable counts as silence.
-    """
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    probe = int(min(max(1.0, patience / 4), _LONGEST_PROBE))
-    options = {"TCP_KEEPIDLE": probe, "TCP_KEEPALIVE": probe, "TCP_KEEPINTVL": probe, "TCP_KEEPCNT": 3}
-    options["TCP_USER_TIMEOUT"] = int(min(patience * 1000, _LONGEST_TIMEOUT))
-    for name, value in options.items():
-        if hasattr(socket, name):
-            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
-
-
 class Connection:
-    """Messages over one socket whose peer has proved that it holds the key.
+    """Messages over one transport whose peer has proved that it holds the key.
 
     Not for several threads at once.  After any exception but `Unfit`-ness the stream may stand in the middle of a
     frame: close it.
     """
 
-    def __init__(self, sock: socket.socket) -> None:
-        self._sock = sock
-        self._window = bytearray(_WINDOW)
-        self._view = memoryview(self._window)
-        self._start = self._end = 0  # the bytes read and not yet parsed
+    def __init__(self, transport: Transport) -> None:
+        self.transport = transport
+        self._view = _EMPTY  # bytes were read into it; those from start to end are not parsed yet
+        self._start = self._end = 0
 
     def __repr__(self) -> str:
-        return f"<Connection fd={self._sock.fileno()}>"
+        return f"<Connection fd={self.transport.fileno()}>"
 
     def fileno(self) -> int:
-        """The socket's descriptor, for select."""
-        return self._sock.fileno()
+        """The descriptor, for selectors."""
+        return self.transport.fileno()
 
     def limit(self, seconds: float | None) -> None:
         """Let no wait in ``send`` or ``recv`` last longer (they raise socket.timeout then); None: no limit."""
-        self._sock.settimeout(seconds)
+        self.transport.limit(seconds)
 
     @property
     def peer(self) -> tuple[str, int]:
         """The address at the other end."""
-        host, port = self._sock.getpeername()[:2]
-        return host, port
+        return self.transport.peer
 
     def be_patient(self, seconds: float) -> None:
         """Change the time after which the other machine is taken for gone."""
-        tune(self._sock, seconds)
+        self.transport.be_patient(seconds)
 
     def close(self) -> None:
-        """Close the socket."""
-        try:
-            self._sock.close()
-        except OSError:
-            pass  # a task has closed all descriptors of its process, this one among them
+        """Close the connection."""
+        self.transport.close()
 
     def shut(self) -> None:
         """Wake whoever waits on this connection, in whatever thread: its ``recv`` raises EOFError."""
-        try:
-            self._sock.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass  # it was closed or cut already
+        self.transport.shut()
+
+    # -- sending
 
     def send(self, message: object) -> None:
         """Send one message; blocks while the peer is slow.  Raises OSError when the connection is broken."""
-        buffers: list[pickle.PickleBuffer] = []
-        body = pickle.dumps(message, 5, buffer_callback=buffers.append)
-        if not buffers and len(body) < _WINDOW:
-            self._sock.sendall(_HEAD.pack(0, len(body)) + body)
-            return
-        views = [buffer.raw() for buffer in buffers]
-        sizes = struct.pack(f"!{len(views)}Q", *[view.nbytes for view in views])
-        self._send_vectors([memoryview(_HEAD.pack(len(views), len(body)) + sizes), memoryview(body), *views])
+        views = _encode(message)
+        if isinstance(views, bytes):
+            self.transport.write(views)
+        else:
+            self.transport.write_all(views)
+
+    def send_at_once(self, message: object) -> list[memoryview]:
+        """Send what can be sent without waiting (see `Transport.set_blocking`); returns what is left to be sent."""
+        frame = _encode(message)
+        views = [frame] if isinstance(frame, bytes) else frame
+        sent = self.transport.write_some(views) or 0
+        return [] if sent == len(frame) and len(views) == 1 else rest_of([memoryview(view) for view in views], sent)
+
+    # -- receiving
 
     def recv(self) -> Any:
-        """The next message.
+        """The next message; waits for it.
 
         Raises EOFError at the end of the stream, OSError when broken, `ProtocolError` on nonsense.
         """
         while True:
             have = self._end - self._start
             if have >= _HEAD.size:
-                count, size = _HEAD.unpack_from(self._window, self._start)
-                if count or size > _WINDOW - _HEAD.size:
+                count, size = _HEAD.unpack_from(self._view, self._start)
+                if count or size > _MOST_PARSED:
                     return self._recv_large(count, size)
                 if have >= _HEAD.size + size:
                     begin = self._start + _HEAD.size
@@ -153,21 +134,48 @@ class Connection:
                     return pickle.loads(self._view[begin : self._start])
             self._fill()
 
-    def pending(self) -> bool:
-        """Whether a whole small message has been read already, so that ``recv`` would not touch the socket."""
+    def receive_ready(self, window: memoryview) -> list[Any]:
+        """The messages that are there, without waiting; one read at most, through ``window`` (`WINDOW` bytes).
+
+        Raises as `recv`.  Stops before a large message: see `large_next`.
+        """
         have = self._end - self._start
-        if have < _HEAD.size:
+        window[:have] = self._view[self._start : self._end]
+        got = self.transport.read_some(window[have:])
+        if got is None:
+            return []
+        if not got:
+            raise EOFError("the connection was closed")
+        messages, at, end = [], 0, have + got
+        while end - at >= _HEAD.size:
+            count, size = _HEAD.unpack_from(window, at)
+            if count or size > _MOST_PARSED or end - at < _HEAD.size + size:
+                break
+            begin = at + _HEAD.size
+            at = begin + size
+            messages.append(pickle.loads(window[begin:at]))
+        self._view, self._start, self._end = memoryview(bytes(window[at:end])), 0, end - at
+        return messages
+
+    @property
+    def large_next(self) -> bool:
+        """Whether the next message has begun to arrive and is so large that ``recv`` had better wait for the rest."""
+        if self._end - self._start < _HEAD.size:
             return False
-        count, size = _HEAD.unpack_from(self._window, self._start)
-        return bool(count == 0 and have >= _HEAD.size + size)
+        count, size = _HEAD.unpack_from(self._view, self._start)
+        return bool(count or size > _MOST_PARSED)
 
     def _fill(self) -> None:
-        """Read what there is into the window, after moving the half frame in it to the front."""
+        """Read what there is into a window of our own, after moving the half frame to its front."""
         have = self._end - self._start
-        if self._start:
-            self._window[:have] = self._window[self._start : self._end]
+        if len(self._view) < WINDOW:
+            window = memoryview(bytearray(WINDOW))
+            window[:have] = self._view[self._start : self._end]
+            self._view, self._start, self._end = window, 0, have
+        elif self._start:
+            self._view[:have] = bytes(self._view[self._start : self._end])
             self._start, self._end = 0, have
-        got = self._sock.recv_into(self._view[have:])
+        got = self.transport.read_some(self._view[have:])
         if not got:
             raise EOFError("the connection was closed")
         self._end += got
@@ -200,25 +208,19 @@ class Connection:
         have = min(self._end - self._start, view.nbytes)
         view[:have] = self._view[self._start : self._start + have]
         self._start += have
-        while have < view.nbytes:
-            got = self._sock.recv_into(view[have:], 0, socket.MSG_WAITALL)
-            if not got:
-                raise EOFError("the connection was closed in the middle of a message")
-            have += got
+        if have < view.nbytes:
+            self.transport.read_all(view[have:])
 
-    def _send_vectors(self, views: list[memoryview]) -> None:
-        if not hasattr(self._sock, "sendmsg"):  # Windows
-            for view in views:
-                self._sock.sendall(view)
-            return
-        at = 0
-        while at < len(views):
-            sent = self._sock.sendmsg(views[at : at + _MOST_VECTORS])
-            while at < len(views) and sent >= views[at].nbytes:
-                sent -= views[at].nbytes
-                at += 1
-            if sent:
-                views[at] = views[at][sent:]
+
+def _encode(message: object) -> bytes | list[memoryview]:
+    """A message as a frame: in one piece if it is small, else with its large parts in their own memory."""
+    buffers: list[pickle.PickleBuffer] = []
+    body = pickle.dumps(message, 5, buffer_callback=buffers.append)
+    if not buffers and len(body) < WINDOW:
+        return _HEAD.pack(0, len(body)) + body
+    views = [buffer.raw() for buffer in buffers]
+    sizes = struct.pack(f"!{len(views)}Q", *[view.nbytes for view in views])
+    return [memoryview(_HEAD.pack(len(views), len(body)) + sizes), memoryview(body), *(view for view in views if view)]
 
 
 def read_exactly(sock: socket.socket, size: int) -> bytes:
@@ -245,7 +247,7 @@ def introduce(sock: socket.socket, key: bytes, patience: float) -> Connection:
     handshake.accept(key, greeted, answered, read_exactly(sock, handshake.VERDICT_SIZE))
     sock.settimeout(None)
     tune(sock, patience)
-    return Connection(sock)
+    return Connection(SocketTransport(sock))
 
 
 def Client(address: tuple[str, int], authkey: bytes | None = None) -> Connection:  # noqa: N802 - the name managers calls
@@ -264,7 +266,7 @@ class Listener:
     """The sockets on which a master can be reached.
 
     ``address`` is ``(host, port)``: host '' means every interface, by IPv4 and IPv6.  Accepting and the handshake are
-    the server's affair (parallel/service/door.py), where one thread does it for all strangers at once.
+    the server's affair (parallel/service/acceptor.py), where one thread does it for all strangers at once.
     """
 
     def __init__(self, address: tuple[str, int], backlog: int = 128) -> None:
@@ -290,4 +292,4 @@ def _bind(host: str, port: int) -> socket.socket:
     return socket.create_server((host, port), family=family, backlog=1024)
 
 
-managers.listener_client[SERIALIZER] = (Listener, Client)  # type: ignore[attr-defined]  # typeshed leaves it out
+register_serializer(Listener, Client)

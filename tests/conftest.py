@@ -14,6 +14,7 @@ import pytest
 
 import parallel
 from tests.support import engines
+from tests.support.inside import check
 from tests.support.waiting import eventually
 
 Make = Callable[..., parallel.Manager]
@@ -100,7 +101,7 @@ def engines_end() -> Iterator[None]:
 
 @pytest.fixture
 def make(own_folder: Path) -> Iterator[Make]:
-    """Makes managers with local slaves; ends them after the test and checks their lease tables."""
+    """Makes managers with local slaves; ends them after the test and checks the invariants of their schedulers."""
     made: list[parallel.Manager] = []
 
     def build(slaves: int = 1, **options: object) -> parallel.Manager:
@@ -112,6 +113,5 @@ def make(own_folder: Path) -> Iterator[Make]:
 
     yield build
     for manager in made:
-        with manager.books.lock:
-            manager.books.table.check()
+        check(manager)
         manager.shutdown()

@@ -136,12 +136,12 @@ def _sabotage_sending(strike: Callable[[], None]) -> None:
     def send_half(self: wire.Connection, message: Any) -> None:
         if message[1] in ("post", "post_and_wait") and not getattr(self, "struck", False):
             self.struck = True  # type: ignore[attr-defined]
-            halves = _Halves(self._sock, strike)
-            self._sock = halves  # type: ignore[assignment]
+            whole = self.transport
+            self.transport = _Halves(whole, strike)
             try:
                 send(self, message)
             finally:
-                self._sock = halves.sock
+                self.transport = whole
         else:
             send(self, message)
 
@@ -149,35 +149,35 @@ def _sabotage_sending(strike: Callable[[], None]) -> None:
 
 
 class _Halves:
-    """A socket that fails after the first half of what it is to send."""
+    """A transport that fails after the first half of what it is to write."""
 
-    def __init__(self, sock: Any, strike: Callable[[], None]) -> None:
-        self.sock, self.strike = sock, strike
+    def __init__(self, whole: Any, strike: Callable[[], None]) -> None:
+        self.whole, self.strike = whole, strike
 
-    def sendall(self, data: bytes) -> None:
-        self.sock.sendall(data[: len(data) // 2])
+    def write(self, data: bytes) -> None:
+        self.whole.write(data[: len(data) // 2])
         self.strike()
-        self.sock.sendall(data[len(data) // 2 :])
+        self.whole.write(data[len(data) // 2 :])
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self.sock, name)
+        return getattr(self.whole, name)
 
 
 def _sabotage_fetching(strike: Callable[[], None]) -> None:
     fetch = link.TaskQueueProxy.fetch
 
     def fetch_and_fail(self: link.TaskQueueProxy, *args: Any) -> Any:
-        tell = self._tell
+        send = self._send
 
-        def tell_and_fail(method: str, *details: object) -> None:
-            tell(method, *details)
+        def send_and_fail(method: str, args: tuple[Any, ...]) -> None:
+            send(method, args)
             strike()
 
-        self._tell = tell_and_fail  # type: ignore[method-assign]
+        self._send = send_and_fail  # type: ignore[method-assign]
         try:
             return fetch(self, *args)
         finally:
-            del self._tell
+            del self._send
 
     link.TaskQueueProxy.fetch = fetch_and_fail  # type: ignore[method-assign, assignment]
 
@@ -185,8 +185,8 @@ def _sabotage_fetching(strike: Callable[[], None]) -> None:
 def _sabotage_posting(strike: Callable[[], None]) -> None:
     post = runner.Runner._post
 
-    def post_and_fail(self: runner.Runner, task: int, packed: Any) -> None:
-        post(self, task, packed)
+    def post_and_fail(self: runner.Runner, packed: Any) -> None:
+        post(self, packed)
         strike()
 
     runner.Runner._post = post_and_fail  # type: ignore[method-assign]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 
 LEASE_SECONDS = 0.1
+LEAST_SECONDS = 0.0005  # of work are granted in one lease, though many slaves share what waits: nobody would notice
 LEASE_BYTES = 4 << 20  # payload bytes after which a lease takes no further task
 MOST_TASKS = 10_000  # in one lease
 

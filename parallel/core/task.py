@@ -3,19 +3,21 @@
 WAITING   stands in its context's queue of the lease table
 LEASED    is held by one slave: stands in that slave's lease
 SETTLED   has its one outcome; the lease table has forgotten it
-DROPPED   its context was abandoned or cancelled; the lease table has forgotten it
+DROPPED   it was cancelled, or its context was or was abandoned; the lease table has forgotten it
 
-             +- return, lose, retry -+
-             v                       |
-add --> WAITING -- grant --> LEASED -+- settle --> SETTLED
-             |                  |                    ^
+             +- give back, lose, retry -+
+             v                          |
+add --> WAITING ---- grant ----> LEASED + settle --> SETTLED
+             |                      |                   ^
              +----- settle: an earlier attempt's outcome came late
-             +-- drop --> DROPPED <-- drop --+       (its context was abandoned or cancelled)
+             +--- drop ---> DROPPED <--- drop           (it, or its context, was cancelled or abandoned)
 """
 
 from __future__ import annotations
 
 import enum
+
+from .moves import next_state
 
 
 class State(enum.IntEnum):
@@ -31,7 +33,7 @@ class Move(enum.IntEnum):
     """What can happen to a task after it was added."""
 
     GRANT = 0  # a slave gets it
-    RETURN = 1  # the slave had not started it, or was lost without being to blame
+    GIVE_BACK = 1  # the slave had not started it, or was lost without its being to blame
     LOSE = 2  # the slave died while it ran the task, or was lost with it
     SETTLE = 3  # an outcome came
     DROP = 4  # nobody asks for its outcome any more
@@ -42,16 +44,12 @@ MOVES = {
     (State.WAITING, Move.GRANT): State.LEASED,
     (State.WAITING, Move.SETTLE): State.SETTLED,
     (State.WAITING, Move.DROP): State.DROPPED,
-    (State.LEASED, Move.RETURN): State.WAITING,
+    (State.LEASED, Move.GIVE_BACK): State.WAITING,
     (State.LEASED, Move.LOSE): State.WAITING,
     (State.LEASED, Move.RETRY): State.WAITING,
     (State.LEASED, Move.SETTLE): State.SETTLED,
     (State.LEASED, Move.DROP): State.DROPPED,
 }
-
-
-class IllegalMove(Exception):
-    """The lease table tried what the table of moves does not have: a bug of ours, and nothing was changed."""
 
 
 class Task:
@@ -70,11 +68,11 @@ class Task:
         self.ends: list[str] | None = None  # how each attempt that is blamed on this task ended
 
     def __repr__(self) -> str:
-        return f"<Task {self.id} of context {self.context}: {self.state.name}, attempt {self.attempt}>"
+        return f"<Task {self.id} of context {self.context}, attempt {self.attempt}>"
 
     def move(self, what: Move) -> None:
         """Make a move.  Raises `IllegalMove` and changes nothing if the table does not have it."""
         try:
             self.state = MOVES[self.state, what]
         except KeyError:
-            raise IllegalMove(f"{what.name} of {self!r}") from None
+            next_state(MOVES, self.state, what, self)

@@ -1,15 +1,16 @@
 """Slave and SlaveArray: the bases from which a way to start slaves is derived.
 
-A way to start slaves is three verbs: start, poll, stop.  All three are called by one thread at a time and should not
-block for long.
+A way to start slaves is three verbs: start, poll, stop.  All three are called by one thread at a time, never under a
+lock of the manager's: one that blocks holds up nobody but the slaves that were added together with its own, and
+`Manager.shutdown` leaves it behind after a few seconds.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .folder import RunFolder
 from .job import Job
+from .staging import StagingFolder
 
 
 class TryAgain(Exception):
@@ -58,7 +59,7 @@ class SlaveArray:
     """
 
     together = False
-    run_folder: RunFolder | None = None  # for files that the slaves' machines see; the manager sets it
+    staging: StagingFolder | None = None  # for files that the slaves' machines see; set by `Manager.add_slave`
     urgent = False  # some of them were connected and are not heard any more: the next poll had better know more
     closing = False  # all have been told to end: polls come quickly, and had better ask nobody else
 
@@ -85,7 +86,7 @@ class SlaveArray:
             slave.stop()
 
     def finish(self) -> None:
-        """All have ended or were stopped, and the manager ends: leave nothing behind."""
+        """All have ended or were stopped, and the manager ends: leave nothing behind.  Called by `Manager.shutdown`."""
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.slaves!r})"

@@ -9,11 +9,11 @@ import subprocess
 
 from ..errors import InputError, InputTypeError
 from .arguments import whole_number
-from .ask import require
-from .folder import CLAIM
-from .piped import PipedSlave
+from .bootstrap import receiving_command
+from .pipe import PipedSlave
 from .program_array import Placed, ProgramArray, Start
-from .ship import receiving_command
+from .run_command import require
+from .staging import CLAIM
 
 _FIELDS = {"command", "quoted", "n", "i"}
 

@@ -1,240 +1,297 @@
-"""Group: what one call of add_slave brought, other than local slaves, from its start to its end."""
+"""Group: what one call of add_slave brought, other than local slaves, from its start to its end.
+
+The user's thread starts it; from then on a thread of its own asks its launcher about once a second how its slaves are,
+and stops them.  So a launcher that blocks holds up its own slaves only, and at the manager's end is left behind.
+"""
 
 from __future__ import annotations
 
+import enum
+import logging
+import queue
+import threading
 import time
+from collections import deque
 from collections.abc import Sequence
-from typing import Callable, NamedTuple
+from typing import Callable
 
-from ..core.roster import SlaveState
-from ..service.books import Books, log
-from ..service.desk import AgentDesk
-from ..service.ends import UNREACHABLE, last_line
-from .base import Slave, SlaveArray, TryAgain
+from ..exits import UNREACHABLE, could_not_start, tails
+from .base import SlaveArray, TryAgain
+from .calls import LauncherCalls
+from .config import LaunchConfig
+from .connecting import Connecting, came, last_words
 from .job import Job
-from .plan import Plan
+from .slave_service import SlaveService
+from .unit import Unit
 
-_NOTE_SECONDS = 0.02  # for each slave, between two looks at what those do that are not connected
+log = logging.getLogger("parallel")
+
+_POLL_SECONDS = 1.0  # between two questions to a launcher how its slaves are
+_CLOSE_SECONDS = 0.05  # the same when they have been told to end
 _RETRY = 2.0, 60.0  # seconds between two tries to start what cannot be started just now: at first, at most
+_LATE_SECONDS = 1.0  # for a poll to return that was called while the slaves had time to end
 
 
-class Member(NamedTuple):
-    """One slave program: it has an agent, and is one slave or several."""
-
-    slave: Slave
-    agent: str
-    numbers: Sequence[int]  # the slaves known beforehand; the agent may bring more
+class _Stage(enum.Enum):
+    NEW = "start was not called, or has not returned"
+    RETRYING = "cannot be started just now"
+    STARTED = "started"
+    FAILED = "cannot be started"
 
 
 class Group:
     """One array, or one slave as an array of one.
 
-    The caller, a `Yard`, has one thread here at a time.  The books' lock is taken inside.
+    The launcher is called in `start`, and after that by the group's own thread only.  All else returns at once and
+    takes no lock, so that a signal handler may call it in the middle of anything.  ``on_end`` is called when the
+    group's thread ends, and nothing is left to be done.
     """
 
-    def __init__(self, array: SlaveArray, members: Sequence[Member], books: Books, desk: AgentDesk, plan: Plan) -> None:
-        self.array, self.members = array, list(members)
-        self._books, self._desk, self._plan = books, desk, plan
-        self._left = list(members)  # those that have not ended
+    def __init__(
+        self,
+        array: SlaveArray,
+        units: Sequence[Unit],
+        service: SlaveService,
+        config: LaunchConfig,
+        on_end: Callable[[Group], None],
+    ) -> None:
+        self._array, self._units = array, list(units)
+        self._service, self._config, self._on_end = service, config, on_end
+        self._launcher, self._connecting = LauncherCalls(array, self._units), Connecting(service, config)
+        self._starting = threading.Lock()  # held by `start`; the group's thread begins when it is released
+        self._stage = _Stage.NEW
+        self._left = {unit.agent: unit for unit in units}  # not ended; whoever takes one out tells of its end
+        self._withdrawn: deque[Unit] = deque()  # ended by `withdraw`, and to be stopped if they were started
+        self._wake: queue.SimpleQueue[None] = queue.SimpleQueue()  # a put() may interrupt another one
         self._jobs: list[Job] = []  # made for the first try to start it
-        self._started = False
-        self._since = 0.0  # when it was started
-        self._next_note = 0.0  # when the status is told next what they do
-        self._told: set[str] = set()  # troubles that the user has been told of
+        self._called, self._raised = False, False  # the launcher's start; and it raised an Exception
+        self._connect_timeout = 0.0
         self._pause, self._again = _RETRY[0], 0.0  # until the next try to start it, and when that is
-
-    def __repr__(self) -> str:
-        return repr(self.array if self.array.together else self.members[0].slave)
+        self._closing, self._deadline = False, 0.0
+        self.is_alive = False  # whether its thread has been started and has not ended
 
     @property
-    def over(self) -> bool:
-        """Whether all have ended."""
-        return not self._left
+    def name(self) -> str:
+        """What it is, in words."""
+        return self._launcher.name
 
     # -- start
 
-    def start(self) -> None:
-        """Start it.  What cannot be started has ended, and the error goes to the caller; or it is tried again later."""
-        if not self._left:
-            return
+    @property
+    def is_starting(self) -> bool:
+        """Whether some thread is in `start`."""
+        return self._starting.locked()
+
+    @property
+    def is_new(self) -> bool:
+        """Whether nobody has begun to start it."""
+        return self._stage is _Stage.NEW and not self.is_starting
+
+    def start(self, connect_timeout: float) -> None:
+        """Start it, once.  What cannot be started has ended, and the error goes on; or it is tried again later."""
+        with self._starting:
+            if self._stage is not _Stage.NEW:
+                return
+            if self._closing or not self._left:  # all were withdrawn
+                self._stage = _Stage.FAILED
+                self._on_end(self)
+                return
+            self._connect_timeout = connect_timeout
+            try:
+                threading.Thread(target=self._run, daemon=True, name=f"parallel launcher of {self.name}").start()
+            except RuntimeError as error:  # there can be no more threads
+                self._fail(error)
+                self._on_end(self)
+                raise
+            self.is_alive = True  # in case that the thread has not come so far to say so itself
+            self._try()
+
+    def _try(self) -> None:
+        """Call the launcher's start."""
         try:
             if not self._jobs:
                 self._jobs = [
-                    self._plan.job(one.agent, one.numbers, local=False, output_of=self._output_of(one))
-                    for one in self.members
+                    self._config.job(one.agent, one.numbers, local=False, output_of=self._output_of(one))
+                    for one in self._units
                 ]
-                self._launch()
-            self.array.start(self._jobs)
+            self._called = True
+            self._launcher.start(self._jobs)
         except TryAgain as error:
-            if not self._again:
-                log.warning("parallel: %r cannot be started just now: %s; trying again", self, error)
+            if self._stage is _Stage.NEW:
+                log.warning("parallel: %s cannot be started just now: %s; trying again", self.name, error)
             self._again = time.monotonic() + self._pause
             self._pause = min(_RETRY[1], 2 * self._pause)
-            self._note(self._left, str(error))
+            self._stage = _Stage.RETRYING
+            for one in self._unended():
+                self._service.started(one.agent, one.numbers, doing=str(error))
         except BaseException as error:
-            why = f"it could not be started: {type(error).__name__}: {error}"
-            if self.array.together:
-                self._stop(self.members)  # a part of it may have been started; or Ctrl-C came in the middle
-            self._end(self._left, why)
+            self._fail(error)
             raise
         else:
-            self._started, self._since = True, time.monotonic()
-            self._rename()
-            self._stop([one for one in self.members if one not in self._left])  # were removed before
+            self._connecting.began(self._units, self._connect_timeout)
+            self._stage = _Stage.STARTED
+            for one in self._unended():
+                name = repr(one.slave)  # it may have a better one than before
+                names = dict.fromkeys(one.numbers, name) if name != one.name else None
+                self._service.started(one.agent, one.numbers, names=names)
 
-    def _output_of(self, member: Member) -> Callable[[int], str | None]:
+    def _fail(self, error: BaseException) -> None:
+        self._stage, self._raised = _Stage.FAILED, isinstance(error, Exception)
+        self._end(could_not_start(error))
+
+    def _output_of(self, unit: Unit) -> Callable[[int], str | None]:
+        """By place, the output files of a unit's slaves; those of slaves that its agent brings are made when asked."""
+        numbers = list(unit.numbers)
+
         def output_of(place: int) -> str | None:
-            if place < len(member.numbers):
-                return self._plan.output_of(member.numbers[place])
-            with self._books.lock:
-                numbers = self._books.roster.agents[member.agent].numbers
-            if place >= len(numbers):
-                return None
-            self._plan.make_output(numbers[place])
-            return self._plan.output_of(numbers[place])
+            if place >= len(unit.numbers):
+                brought = {view.number for view in self._service.describe(unit.agent)} - set(numbers)
+                numbers.extend(sorted(brought))
+                if place >= len(numbers):
+                    return None
+                self._config.make_output(numbers[place])
+            return self._config.output_of(numbers[place])
 
         return output_of
 
-    def _launch(self) -> None:
-        """From now on we have the last word on how these slaves end."""
-        with self._books.lock:
-            for one in self._left:
-                for number in one.numbers:
-                    slave = self._books.roster.slaves[number]
-                    slave.launched, slave.preemptible = True, one.slave.preemptible
+    # -- the group's thread
 
-    def _rename(self) -> None:
-        """What was started may have a better name than before."""
-        names = [repr(one.slave) for one in self.members]
-        with self._books.lock:
-            for one, name in zip(self.members, names):
-                for number in one.numbers:
-                    slave = self._books.roster.slaves[number]
-                    if slave.name != name:
-                        slave.rename(name)
-
-    # -- watch
-
-    def watch(self, connect_timeout: float) -> None:
-        """Ask the launcher how its slaves are; end those that have ended, or that have not connected in time."""
-        if not self._started:
-            if self._again and time.monotonic() >= self._again:
-                try:
-                    self.start()
-                except Exception as error:
-                    log.warning("parallel: %r cannot be started: %s", self, error)
-            return
-        self.array.urgent = any(self._is_lost(one) for one in self._left)
-        late = time.monotonic() - self._since > connect_timeout
-        for one, why in self._ends():
-            if why is None and late and not self._has_come(one):
-                why = f"it did not connect within {connect_timeout:g} s (connect_timeout)"
-                self._stop([one])
-            if why is not None:
-                if UNREACHABLE in _last_word(self._plan.output_of(one.numbers[0])):
-                    why += f" ({UNREACHABLE})"
-                self._left.remove(one)
-                self._desk.agent_ended(one.agent, why)
-        if time.monotonic() >= self._next_note:
-            self._note(self._left, None)
-            self._next_note = time.monotonic() + _NOTE_SECONDS * len(self._left)
-
-    def _ends(self) -> list[tuple[Member, str | None]]:
-        """How those have ended that had not when they were asked before; None for those that have not."""
+    def _run(self) -> None:
+        self.is_alive = True
+        with self._starting:
+            pass  # the user's thread starts it
         try:
-            ends: Sequence[str | None] = self.array.poll()
-        except Exception as error:
-            ends = [f"its launcher cannot say how it is: {type(error).__name__}: {error}"] * len(self.members)
-        left = {id(one) for one in self._left}
-        return [(one, why) for one, why in zip(self.members, ends) if id(one) in left]
+            while self._has_to_be_watched():
+                self._sleep()
+                self._guard(self._step)
+            self._guard(self._close)
+        finally:
+            self.is_alive = False
+            self._on_end(self)
 
-    def _note(self, members: Sequence[Member], doing: str | None) -> None:
-        """Have the status tell what these do; None: what their launchers say."""
-        for one in members:
-            words = one.slave.doing if doing is None else doing
-            if doing is None and not self._has_come(one):
-                said = _last_word(self._plan.output_of(one.numbers[0]))
-                words += f"; its last words: {said}" if said else ""
-                self._warn(one, said if UNREACHABLE in said else one.slave.trouble)
-            with self._books.lock:
-                for number in one.numbers:
-                    self._books.roster.slaves[number].doing = words
+    def _guard(self, step: Callable[[], None]) -> None:
+        try:
+            step()
+        except Exception:
+            log.exception("parallel: a bug in the watch over %s, which goes on; please report it", self.name)
 
-    def _warn(self, member: Member, trouble: str) -> None:
-        """Tell the user of a trouble at once, and once."""
-        if trouble and trouble not in self._told:
-            self._told.add(trouble)
-            with self._books.lock:
-                name = str(self._books.roster.slaves[member.numbers[0]])
-            log.warning("parallel: %s cannot come: %s", name, trouble)
+    def _has_to_be_watched(self) -> bool:
+        if self._closing or self._stage not in (_Stage.STARTED, _Stage.RETRYING):
+            return False
+        return bool(self._left or self._withdrawn or self._launcher.has_finish)
+
+    def _sleep(self) -> None:
+        """Until the next thing is to be done, or `_wake` says that there is something else."""
+        seconds: float | None = _POLL_SECONDS
+        if self._stage is _Stage.RETRYING:
+            seconds = max(0.0, self._again - time.monotonic())
+        elif not self._left:
+            seconds = None  # but for `finish`, when the manager ends, all is done
+        try:
+            self._wake.get(timeout=seconds)
+        except queue.Empty:
+            pass
+
+    def _step(self) -> None:
+        if self._closing:
+            return
+        if self._stage is _Stage.STARTED:
+            self._stop_withdrawn()
+            if self._left:
+                self._watch()
+        elif not self._left:
+            self._stage = _Stage.FAILED  # all were withdrawn while it was tried again and again
+        elif time.monotonic() >= self._again:
+            try:
+                self._try()
+            except Exception as error:
+                log.warning("parallel: %s cannot be started: %s", self.name, error)
+
+    def _watch(self) -> None:
+        """Ask the launcher how its slaves are; end those that have ended, or that have not connected in time."""
+        self._connecting.look(self._unended(), self._array)
+        for one, end in self._ends():
+            late = self._connecting.overdue(one) if end is None else None
+            why = end or late
+            if why is None or self._left.pop(one.agent, None) is None:
+                continue
+            if late is not None:
+                self._launcher.stop([one])
+            if UNREACHABLE in last_words(self._config.output_of(one.numbers[0])):
+                why += f" ({UNREACHABLE})"
+            said = tails((view.number, view.output) for view in self._service.describe(one.agent) if not view.ended)
+            self._service.ended(one.agent, why, last_words=said)
+        self._connecting.tell(self._unended())
+
+    def _ends(self) -> list[tuple[Unit, str | None]]:
+        """How those have ended that had not when they were asked before; None for those that have not."""
+        return [(one, why) for one, why in zip(self._units, self._launcher.poll()) if one.agent in self._left]
+
+    def _unended(self) -> list[Unit]:
+        return list(self._left.values())
 
     # -- end
 
-    def member(self, number: int) -> Member | None:
-        """The one with that slave, if it was started or is to be, and has not ended."""
-        return next((one for one in self._left if number in one.numbers), None)
-
-    def withdraw(self, member: Member) -> bool:
+    def withdraw(self, unit: Unit) -> bool:
         """End one that has not come yet; False if it has, or is so near that its agent must end it."""
-        if self._started and self._has_come(member):
+        if unit.agent not in self._left:
+            return True
+        if self._stage is _Stage.STARTED and came(self._service.describe(unit.agent)):
             return False
-        if self._started:
-            self._stop([member])
-        self._end([member], "it was removed before it came")
+        if self._left.pop(unit.agent, None) is not None:
+            self._service.ended(unit.agent, "it was removed before it came", numbers=unit.numbers)
+            self._withdrawn.append(unit)
+            self._wake.put(None)
         return True
 
-    def waits_for_end(self) -> bool:
-        """Whether some that had come have not ended; for shutdown, after they were told to."""
-        if not self._started:
-            return False
-        self.array.urgent, self.array.closing = False, True
-        for one, why in self._ends():
-            if why is not None:
-                self._left.remove(one)
-        return any(self._has_come(one) for one in self._left)
+    def close(self, deadline: float) -> None:
+        """The slaves have been told to end: stop at ``deadline`` what has not ended then.  May be called again."""
+        self._deadline, self._closing = deadline, True
+        self._wake.put(None)
 
-    def stop(self) -> None:
-        """Stop what has not ended, whatever its launcher says to that."""
-        if self._started or self._again:
-            self._stop(self._left)
-            self.array.finish()
+    def is_late(self, now: float) -> bool:
+        """Whether to wait no longer for the end of a group that was told to close."""
+        return now >= self._deadline + _LATE_SECONDS and not self._launcher.is_stopping(now)
 
-    def _stop(self, members: Sequence[Member]) -> None:
-        if not members:
-            return
-        try:
-            self.array.stop([one.slave for one in members])
-        except Exception as error:
-            numbers = ", ".join(str(number) for one in members for number in one.numbers)
-            log.warning("parallel: slave %s (%r) could not be stopped: %s", numbers, self, error)
+    def what_it_does(self) -> str:
+        """Why it is late, in words."""
+        call = self._launcher.under_way
+        return f"its launcher's {call}() has not returned" if call else "it has not ended yet"
 
-    def _end(self, members: Sequence[Member], why: str) -> None:
-        with self._books.lock:
-            for one in list(members):
-                self._left.remove(one)
-                for number in one.numbers:
-                    slave = self._books.roster.slaves[number]
-                    slave.launched = False
-                    self._books.end(slave, why)
+    def _close(self) -> None:
+        """The last thing to do: stop what still runs, or what was started before a start failed."""
+        if self._stage is _Stage.STARTED:
+            if self._left:
+                self._wait_for_ends()
+            self._stop_withdrawn()
+            self._launcher.stop(self._unended())
+            if self._closing:
+                self._launcher.finish()
+        elif self._stage is _Stage.RETRYING:
+            self._launcher.stop(self._units)
+            self._launcher.finish()
+        else:
+            if self._called and (self._array.together or not self._raised):
+                self._launcher.stop(self._units)  # a part may have been started; or Ctrl-C came in the middle
+            self._end("its start was interrupted")
 
-    def _has_come(self, member: Member) -> bool:
-        with self._books.lock:
-            return any(self._books.roster.slaves[number].host for number in member.numbers)
+    def _wait_for_ends(self) -> None:
+        """Wait for the ends of those that had come; the others have not heard that they are to end."""
+        self._array.urgent, self._array.closing = False, True
+        awaited = {one.agent for one in self._unended() if came(self._service.describe(one.agent))}
+        while True:
+            for one, why in self._ends():
+                if why is not None:
+                    self._left.pop(one.agent, None)
+            if not awaited & set(self._left) or time.monotonic() >= self._deadline:
+                return
+            time.sleep(_CLOSE_SECONDS)
 
-    def _is_lost(self, member: Member) -> bool:
-        with self._books.lock:
-            slaves = [self._books.roster.slaves[number] for number in member.numbers]
-            return any(slave.state is SlaveState.LOST or slave.parting for slave in slaves)
+    def _stop_withdrawn(self) -> None:
+        self._launcher.stop([self._withdrawn.popleft() for _ in range(len(self._withdrawn))])
 
-
-def _last_word(path: str | None) -> str:
-    """The last line of a slave's output file; and what to do if that says that it cannot connect."""
-    if path is None:
-        return ""
-    try:
-        with open(path, "rb") as file:
-            line = last_line(file)
-    except OSError:
-        return ""
-    unreachable = "no master yet" in line or "cannot reach the master" in line
-    return f"{line} ({UNREACHABLE})" if unreachable else line
+    def _end(self, why: str) -> None:
+        """All that are left have ended."""
+        for one in self._unended():
+            if self._left.pop(one.agent, None) is not None:
+                self._service.ended(one.agent, why, numbers=one.numbers)

@@ -1,17 +1,33 @@
-"""LocalSlave: a slave on this machine.  All of one manager share one agent process."""
+"""LocalSlave: a slave on this machine.  All of one manager share one agent process.
+
+Starting one takes milliseconds and is done in the caller's thread.  Each agent has a thread that waits for its end, and
+then starts another one in its place.
+"""
 
 from __future__ import annotations
 
+import logging
 import os
+import secrets
 import signal
 import subprocess
-import tempfile
 import threading
+import time
+from collections.abc import Mapping, Sequence
 from typing import IO, Callable
 
-from ..service.ends import describe_exit, last_lines
+from ..exits import could_not_start, describe_exit, last_lines, tails
 from .base import Slave
+from .config import LaunchConfig
 from .job import Job
+from .slave_service import ExpectedSlave, SlaveService
+
+log = logging.getLogger("parallel")
+
+_SOON = 5.0  # seconds of life below which an agent "died soon", ...
+_TRIES = 5  # ... and after so many such deaths in a row no other one is started
+_LOOK_SECONDS = 0.005  # between two looks whether what is waited for has happened
+_DEATH_SECONDS = 2.0  # for the system to end a killed process
 
 
 class LocalSlave(Slave):
@@ -26,25 +42,28 @@ class LocalAgent:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self, job: Job) -> None:
-        """Start the agent.  Raises OSError if there is no such program."""
+        """Start the agent.  Raises OSError if there is no such program; then, or if interrupted, nothing runs."""
         # without an output file its own words are kept, to be told if it ends
-        output = open(job.output, "ab") if job.output else tempfile.TemporaryFile()  # noqa: SIM115 - closed below
+        output = open(job.output, "ab") if job.output else _temporary()  # noqa: SIM115 - closed below
         try:
             # a session of its own: Ctrl-C in the terminal is for the master, which then ends its slaves in good order
             self._process = subprocess.Popen(
                 job.command, stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
             )
+            assert self._process.stdin is not None
+            try:
+                self._process.stdin.write(job.stdin)
+                self._process.stdin.close()
+            except BrokenPipeError:
+                pass  # it has ended already, and the thread below tells how
+            arguments = (self._process, output, job.output)
+            threading.Thread(target=self._watch, args=arguments, daemon=True, name="parallel local agent").start()
         except BaseException:
+            self.stop(0.0)
             output.close()
+            if self._process is not None and self._process.stdin is not None:
+                _close(self._process.stdin)
             raise
-        assert self._process.stdin is not None
-        try:
-            self._process.stdin.write(job.stdin)
-            self._process.stdin.close()
-        except BrokenPipeError:
-            pass  # it has ended already, and the thread below tells how
-        arguments = (self._process, output, job.output)
-        threading.Thread(target=self._watch, args=arguments, daemon=True, name="parallel local agent").start()
 
     def _watch(self, process: subprocess.Popen[bytes], output: IO[bytes], path: str | None) -> None:
         end = describe_exit(process.wait())
@@ -52,17 +71,148 @@ class LocalAgent:
             self._on_end(end if path else end + last_lines(output, "; its last words"))
 
     def stop(self, grace: float) -> None:
-        """Wait up to ``grace`` seconds for it to end, then kill it; its runners end with it."""
+        """Wait up to ``grace`` seconds for it to end, then kill it; its runners end with it.
+
+        Takes no lock: a signal handler may call this in the middle of anything.
+        """
         process = self._process
-        if process is None:
+        if process is None or _ends(process, grace):
             return
         try:
-            process.wait(grace)
-        except subprocess.TimeoutExpired:
+            if hasattr(os, "killpg"):
+                os.killpg(process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass  # it has just ended
+        process.kill()
+        _ends(process, _DEATH_SECONDS)
+
+
+def _ends(process: subprocess.Popen[bytes], seconds: float) -> bool:
+    """Wait for its end.  Popen.wait would keep a lock meanwhile, for which a signal handler then waits in vain."""
+    deadline = time.monotonic() + seconds
+    while process.poll() is None:
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(_LOOK_SECONDS)
+    return True
+
+
+def _close(stdin: IO[bytes]) -> None:
+    try:
+        stdin.close()
+    except OSError:
+        pass  # nobody reads it any more
+
+
+class LocalGroup:
+    """All local slaves of one manager.
+
+    ``_turn`` is held by whoever starts an agent, or has the agent start slaves.  ``_id_lock`` keeps the agent's id, for
+    the moment that it takes to expect slaves of it.  `stop` takes neither.
+    """
+
+    def __init__(self, service: SlaveService, config: LaunchConfig) -> None:
+        self._service, self._config = service, config
+        self._turn, self._id_lock = threading.Lock(), threading.Lock()
+        self._id = secrets.token_hex(16)  # of the agent that runs, or of the next one
+        self._agent: LocalAgent | None = None  # the one that runs or is being started
+        self._new: dict[int, str] = {}  # slaves to start, and the agent of which they were expected
+        self._since, self._deaths = 0.0, 0  # when the agent was started; how many have died soon in a row
+        self._closing = False
+
+    def add(self, slaves: Sequence[ExpectedSlave]) -> list[int]:
+        """Slaves that `start` will start; returns their numbers."""
+        with self._id_lock:
+            numbers = self._service.expect(self._id, slaves)
+            self._new.update(dict.fromkeys(numbers, self._id))
+        return numbers
+
+    def withdraw(self, number: int) -> bool:
+        """End a slave that was not started; False if it was."""
+        agent = self._new.pop(number, None)
+        if agent is None:
+            return False
+        self._service.ended(agent, "it was removed before it came", numbers=[number])
+        return True
+
+    def start(self) -> None:
+        """Start what was added and not yet started.  Those that cannot be started have ended, and the error goes on."""
+        taken = {number: agent for number in list(self._new) if (agent := self._new.pop(number, None)) is not None}
+        if not taken:
+            return
+        try:
+            for number in taken:
+                self._config.make_output(number)
+            with self._turn:  # and no loop: CPython 3.13 lets an interrupt in one pass the `with` by
+                self._launch_taken(taken)
+        except Exception as error:
+            self._service.ended(self._id, could_not_start(error), numbers=list(taken))
+            raise
+        except BaseException:
+            self._new.update(taken)  # the next call starts them; an agent ignores what it has started already
+            raise
+
+    def _launch_taken(self, taken: Mapping[int, str]) -> None:
+        # those of an agent that has died meanwhile have ended with it, or got the next one
+        self._launch([number for number, agent in taken.items() if agent == self._id])
+
+    def _launch(self, numbers: Sequence[int]) -> None:
+        """Have the agent that runs start them, or start one.  Needs ``_turn``."""
+        if self._closing or not numbers:
+            return
+        if self._agent is not None:
+            self._service.started(self._id, numbers, by_agent=True)
+            return
+        agent_id = self._id
+        agent = self._agent = LocalAgent(lambda why: self._ended(agent_id, why))
+        self._since = time.monotonic()
+        try:
+            agent.start(self._config.job(agent_id, numbers, local=True, fresh=False))
+        except BaseException:
+            self._agent = None
+            raise
+        self._service.started(agent_id, numbers)
+        if self._closing:
+            agent.stop(0.0)
+
+    def _ended(self, agent: str, why: str) -> None:
+        """The agent is gone.  Its slaves get another one, unless agents die soon again and again."""
+        said = tails((view.number, view.output) for view in self._service.describe(agent) if not view.ended)
+        with self._turn:
+            soon = time.monotonic() - self._since < _SOON
+            self._deaths = self._deaths + 1 if soon else 1
+            with self._id_lock:
+                self._id = secrets.token_hex(16)
+            self._agent = None
+            if self._closing:
+                return
+            successor = self._id if self._deaths < _TRIES else None
+            new = {number for number, one in list(self._new.items()) if one == agent and self._new.pop(number, "")}
+            numbers = self._service.ended(agent, why, last_words=said, successor=successor)
             try:
-                if hasattr(os, "killpg"):
-                    os.killpg(process.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass  # it has just ended
-            process.kill()
-            process.wait()
+                for number in new & set(numbers):
+                    self._config.make_output(number)
+                self._launch(numbers)
+            except Exception as error:
+                self._service.ended(self._id, could_not_start(error), numbers=numbers)
+                log.warning("parallel: the local slaves cannot be started again: %s", error)
+
+    def stop(self, grace: float, interrupting: Callable[[], bool]) -> None:
+        """End the agent, which has been told to end and has ``grace`` seconds.
+
+        ``interrupting``: whether a thread in the middle of `add` or `start` cannot go on before we return.
+        """
+        self._closing = True
+        deadline = time.monotonic() + grace
+        while self._turn.locked() and not interrupting() and time.monotonic() < deadline:
+            time.sleep(_LOOK_SECONDS)  # an agent is being started
+        agent = self._agent
+        if agent is not None:
+            came = any(view.came for view in self._service.describe(self._id))
+            agent.stop(grace if came else 0.0)  # one that has not come yet will not hear that it is to end
+
+
+def _temporary() -> IO[bytes]:
+    import tempfile  # slow to import, and seldom needed
+
+    return tempfile.TemporaryFile()

@@ -6,11 +6,11 @@ import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from ..service.ends import describe_exit
+from ..exits import describe_exit
 from .base import Slave, SlaveArray
-from .folder import ArrayFolder
 from .job import Job
-from .program import Program
+from .process import CommandProcess
+from .staging import ArrayFolder
 
 _TO_END = 2.0  # seconds for a command to end by itself when what it started has ended or will not start
 
@@ -41,7 +41,7 @@ class ProgramArray(SlaveArray):
     def __init__(self, slaves: Sequence[Slave]) -> None:
         super().__init__(slaves)
         self._folder: ArrayFolder | None = None
-        self._programs: list[tuple[Program, Sequence[int]]] = []
+        self._programs: list[tuple[CommandProcess, Sequence[int]]] = []
         self._since = 0.0
 
     def starts(self, script: str) -> list[Start]:
@@ -50,12 +50,12 @@ class ProgramArray(SlaveArray):
 
     def start(self, jobs: Sequence[Job]) -> None:
         """See `SlaveArray.start`."""
-        assert self.run_folder is not None
-        self._folder = self.run_folder.array(jobs, self.index)
+        assert self.staging is not None
+        self._folder = self.staging.array(jobs, self.index)
         self._since = time.monotonic()
         try:
             for command, places in self.starts(self._folder.script):
-                self._programs.append((Program(command, None), places))
+                self._programs.append((CommandProcess(command, None), places))
         except BaseException:
             for program, _ in self._programs:
                 program.stop()
@@ -72,7 +72,7 @@ class ProgramArray(SlaveArray):
                 ends[place] = self._how(place, program, over)
         return ends
 
-    def _how(self, place: int, program: Program, over: str | None) -> str | None:
+    def _how(self, place: int, program: CommandProcess, over: str | None) -> str | None:
         """How the slave program at this place ended; None if it did not: then what it does is noted."""
         assert self._folder is not None
         code, host = self._folder.exit_code(place), self._folder.host(place)
@@ -113,7 +113,7 @@ class ProgramArray(SlaveArray):
         _stop([program for program, _ in self._programs], _TO_END)
 
 
-def _stop(programs: Sequence[Program], patience: float) -> None:
+def _stop(programs: Sequence[CommandProcess], patience: float) -> None:
     """Stop programs that do not end by themselves within ``patience`` seconds."""
     deadline = time.monotonic() + patience
     for program in programs:

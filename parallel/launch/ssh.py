@@ -1,15 +1,15 @@
 """SSHSlave: slaves on a machine that ssh reaches, where nothing but Python is installed.
 
-See piped.py.  What ~/.ssh/config says of the host holds.
+See pipe.py.  What ~/.ssh/config says of the host holds.
 """
 
 from __future__ import annotations
 
 from ..errors import InputError
 from .arguments import words_of
-from .ask import require
-from .piped import PipedSlave
-from .ship import receiving_command
+from .bootstrap import receiving_command
+from .pipe import PipedSlave
+from .run_command import require
 
 # a machine that vanishes is noticed in half a minute; nobody is there to type a password
 _OPTIONS = ("-T", "-o", "BatchMode=yes", "-o", "ServerAliveInterval=10", "-o", "ServerAliveCountMax=3")

@@ -1,69 +1,284 @@
-"""The BaseManager whose server the slaves' proxies call, and that server, made robust.
+"""The BaseManager whose server the slaves' proxies call, and that server: the connections of all slaves.
 
-What differs from multiprocessing.managers.Server: strangers are met at the door (door.py) before they get a thread; the
-three served objects stand under fixed ids and nothing can be created, counted, inspected or shut down from outside; a
-method that is not on an object's own list is refused; one-way calls get no answer; the server runs in threads of the
-user's process and leaves its stdout, its signals and its exit alone.
+What differs from multiprocessing.managers.Server: strangers are met by the acceptor (acceptor.py) before they get here;
+there is no thread for each connection, the dispatcher's reads them all and answers each call when the scheduler says
+so; the three served objects stand under fixed ids and nothing can be created, counted, inspected or shut down from
+outside; a method that slave/protocol.py does not list is refused; one-way calls get no answer; and the user's process
+keeps its stdout, its signals and its exit.
 """
 
 from __future__ import annotations
 
 import os
 import socket
-import threading
 import time
 import traceback
 import weakref
+from collections import deque
 from collections.abc import Sequence
-from multiprocessing import managers
 from typing import Any, Callable, Protocol
 
+from slave import mp_adapter
 from slave.errors import ProtocolError
-from slave.wire import SERIALIZER, Connection, Listener, tune
+from slave.protocol import ANSWERED, COMMANDS, GATHERED, REPORTS, RUNNER, OutcomeMessage, Role, Service, checked_outcome
+from slave.transport import SocketTransport, tune
+from slave.wire import WINDOW, Connection, Listener
 
-from .books import log
-from .door import Door
+from ..core import events as ev
+from .acceptor import Acceptor
+from .dispatcher import Dispatcher
+from .ticket import Ticket
 
-Role = tuple[Any, ...]
-Request = tuple[str, str, tuple[Any, ...], dict[str, Any]]  # ident, method, arguments, {}
-
-_MOST_GATHERED = 1000
+_NOBODY = Role("", 0, "", 0, 0)
 
 
 class Served(Protocol):
-    """An object that slaves reach by proxy."""
+    """An object that slaves reach by proxy: it has the methods of its ``service``.
+
+    One that is GATHERED takes all that arrived together and the time; any other takes a `Call`, to be answered now or
+    later, and the call's arguments.
+    """
 
     @property
-    def ident(self) -> str:
-        """Its fixed id."""
-
-    @property
-    def exposed(self) -> Sequence[str]:
-        """The methods that slaves may call."""
-
-    @property
-    def one_way(self) -> Sequence[str]:
-        """Those that get no answer."""
-
-    @property
-    def gathered(self) -> Sequence[str]:
-        """One-way methods of which the calls that came together are made as one, with a list."""
+    def service(self) -> Service:
+        """Its fixed id and its methods."""
 
 
-class QueueServer(managers.Server):
-    """Serves a few fixed objects to whoever holds the key; one thread for each connection."""
+class Call:
+    """A call of a slave's that waits for its answer."""
 
-    public = ["accept_connection"]  # noqa: RUF012 - as the base class has it
+    __slots__ = ("_peer", "encode", "now")
 
-    def __init__(self, registry: dict[str, Any], address: tuple[str, int], authkey: bytes, serializer: str) -> None:
-        super().__init__(registry, address, authkey, serializer)
-        self.listener: Listener  # made by the line above, from the serializer
-        self.stop_event = threading.Event()
-        self.objects: dict[str, Served] = {}
+    def __init__(self, peer: Peer, now: float) -> None:
+        self._peer, self.now = peer, now
+        self.encode: Callable[[Any], Any] | None = None  # makes of the answer what goes over the wire
+
+    def answer(self, value: object) -> None:
+        """Send what the call waits for."""
+        self._peer.send(("#RETURN", value if self.encode is None else self.encode(value)))
+
+    def refuse(self, reason: str) -> None:
+        """Tell the caller that the call failed."""
+        self._peer.send(("#ERROR", reason))
+
+    def aside(self, work: Callable[[], Any], then: Callable[[Any, float], None]) -> None:
+        """Have ``then(work(), now)`` called when ``work``, which may block, is done by another thread.
+
+        Meanwhile nothing more is heard of this peer, so that what it says later does not overtake it.
+        """
+        self._peer.aside(work, then)
+
+
+class Peer:
+    """One connection of a slave, served by the dispatcher's thread."""
+
+    def __init__(self, server: QueueServer, connection: Connection, name: str) -> None:
+        self.connection, self.name = connection, name
+        self.role: Role | None = None
+        self._server, self._dispatcher = server, server.dispatcher
+        self._deferred: deque[tuple[str, str, str, Any]] = deque()  # calls that wait until we listen again
+        self._unread: deque[Any] = deque()  # messages that have arrived and wait until we listen again
+        self._unsent: deque[object] = deque()  # messages to send when we listen again
+        self._aside = False  # another thread has the connection, or we wait for one
+        self._closed = False
+        self.call: Call | None = None  # the last one that waits for its answer
+
+    def readable(self, now: float) -> None:
+        """Read what there is."""
+        try:
+            messages = self.connection.receive_ready(self._server.window)
+            while self.connection.transport.has_more() and not self.connection.large_next:
+                messages += self.connection.receive_ready(self._server.window)
+            large = self.connection.large_next
+        except Exception as error:
+            self._broken(error)
+            return
+        if self._unread:
+            self._unread.extend(messages)
+        else:
+            self._hear(messages, now)
+        if large and not self._aside and not self._closed:
+            self._receive_large()
+
+    def _listen(self, now: float) -> None:
+        """Take in what has arrived before and was left."""
+        messages = list(self._unread)
+        self._unread.clear()
+        self._hear(messages, now)
+
+    def _hear(self, messages: list[Any], now: float) -> None:
+        """Take in messages, until something is to be done aside first."""
+        gathered, heard = self._server.gathered, 0
+        try:
+            for message in messages:
+                if self._aside or self._closed:
+                    self._unread.extend(messages[heard:])
+                    return
+                heard += 1
+                if message[1] == "post" and self.role is not None:  # the hot one; all others by their lists
+                    gathered.append(checked_outcome(message[2]))
+                else:
+                    self._take(message, now)
+        except ProtocolError as error:
+            self._cut(str(error))
+        except Exception:
+            self._cut("\n" + traceback.format_exc())
+
+    def _take(self, message: Any, now: float) -> None:
+        ident, method, args, _ = message
+        if self.role is None:
+            self._introduce(method, args)
+            return
+        kind = self._server.kinds.get((ident, method))
+        if kind == GATHERED:
+            self._server.gathered.append(checked_outcome(args))
+        elif kind is None:
+            self.send(("#TRACEBACK", f"there is no {method!r} of {ident!r} for slaves"))
+        else:
+            self._server.calls.append((self, kind, ident, method, args))
+
+    def _introduce(self, function: str, args: Any) -> None:
+        """The first message says whose connection this is."""
+        if function != "accept_connection":
+            self.send(("#TRACEBACK", f"{function!r} is not for slaves"))
+            self.hang_up()
+            return
+        (role,) = args
+        self.role = Role(*role) if len(role) == len(_NOBODY) else _NOBODY
+        self.send(("#RETURN", None))
+
+    def carry_out(self, kind: str, ident: str, method: str, args: Any, now: float) -> None:
+        """Make one call; later, if something is done aside that it must not overtake."""
+        if self._aside:
+            self._deferred.append((kind, ident, method, args))
+            return
+        call = Call(self, now)
+        if kind == ANSWERED:
+            self.call = call
+        try:
+            getattr(self._server.objects[ident], method)(call, *args)
+        except Exception as error:
+            text = traceback.format_exc()
+            if kind == ANSWERED:
+                self._server.tell(ev.CallFailed(now, self.name, method, text))
+                call.refuse(f"{type(error).__name__}: {error}")
+            else:
+                self._cut("\n" + text)
+
+    # -- sending
+
+    def send(self, message: object) -> None:
+        """Send a message without waiting; what does not go at once is sent by another thread."""
+        if self._closed:
+            return
+        if self._aside:
+            self._unsent.append(message)
+            return
+        try:
+            left = self.connection.send_at_once(message)
+        except Exception as error:
+            self._broken(error)
+            return
+        if left:
+            self.aside(lambda: self.connection.transport.write_all(left), lambda _, now: None, transfer=True)
+
+    # -- what may block
+
+    def _receive_large(self) -> None:
+        self.aside(self.connection.recv, lambda message, now: self._unread.append(message), transfer=True)
+
+    def aside(self, work: Callable[[], Any], then: Callable[[Any, float], None], transfer: bool = False) -> None:
+        """Have ``work`` done by another thread and then ``then(result, now)`` called; meanwhile hear nothing here.
+
+        ``transfer``: the work is to send or receive here, and may wait for that.
+        """
+        self._aside = True
+        self._dispatcher.unwatch(self.connection)
+        if transfer:
+            self.connection.transport.set_blocking(True)
+
+        def whole() -> None:
+            try:
+                result = work()
+            except BaseException as error:
+                self._dispatcher.tell(self._failed_aside, error)
+            else:
+                self._dispatcher.tell(self._back, then, result)
+
+        try:
+            self._dispatcher.side_threads.run(whole)
+        except RuntimeError as error:  # can't start new thread: the slave comes again, and says again what it said
+            self._server.tell(ev.ConnectionCut(time.monotonic(), self.name, f"cannot be served: {error}"))
+            self._failed_aside(EOFError(), 0.0)
+
+    def _failed_aside(self, error: BaseException, now: float) -> None:
+        self._aside = False
+        if self._closed:
+            self.connection.close()
+        else:
+            self._dispatcher.watch(self.connection, self.readable)
+            self._broken(error)
+
+    def _back(self, then: Callable[[Any, float], None], result: Any, now: float) -> None:
+        """Listen again."""
+        self._aside = False
+        if self._closed:
+            self.connection.close()
+            return
+        self.connection.transport.set_blocking(False)
+        self._dispatcher.watch(self.connection, self.readable)
+        then(result, now)
+        while self._unsent and not self._aside and not self._closed:
+            self.send(self._unsent.popleft())
+        while self._deferred and not self._aside and not self._closed:
+            self.carry_out(*self._deferred.popleft(), now)
+        self._listen(now)
+        self._server.carry_out(now)
+
+    # -- the end
+
+    def _broken(self, error: BaseException) -> None:
+        if isinstance(error, ProtocolError) or not isinstance(error, (EOFError, OSError)):
+            self._cut(str(error))
+        self.hang_up()
+
+    def _cut(self, why: str) -> None:
+        self._server.tell(ev.ConnectionCut(time.monotonic(), self.name, f"is cut, since it made no sense: {why}"))
+        self.hang_up()
+
+    def hang_up(self) -> None:
+        """Close it.  May be called twice."""
+        if self._closed:
+            return
+        self._closed = True
+        self.connection.shut()
+        if not self._aside:  # else the other thread wakes now, and it is closed then
+            self._dispatcher.unwatch(self.connection)
+            self.connection.close()
+        self._unread.clear()
+        self._unsent.clear()
+        self._server.gone(self)
+
+
+class QueueServer(mp_adapter.Server):
+    """Serves a few fixed objects to whoever holds the key.
+
+    What is not for the constructor, `serve`, `listen`, `close_acceptor`, `stop` and `forsake` is for the dispatcher.
+    """
+
+    def __init__(self, address: tuple[str, int], authkey: bytes) -> None:
+        super().__init__(address, authkey)
+        self.listener: Listener
+        self.dispatcher: Dispatcher
+        self.objects: dict[str, Any] = {}
+        self.kinds: dict[tuple[Any, Any], str] = {}  # by id and method
         self.patience = 30.0  # seconds after which the kernel gives a silent peer's machine up
-        self.on_disconnect: Callable[[Role], None] = lambda role: None
-        self._connections: set[Connection] = set()  # guarded by the GIL: single operations only
-        self._door = Door(self.listener.sockets, bytes(authkey), self._admit)
+        self.window = memoryview(bytearray(WINDOW))
+        self.gathered: list[OutcomeMessage] = []  # outcomes that were read in this turn
+        self.calls: list[tuple[Peer, str, str, str, Any]] = []  # the other calls
+        self._peers: set[Peer] = set()
+        self._when_empty: list[Ticket] = []
+        self._acceptor = Acceptor(self.listener.sockets, authkey, self._accepted, self.tell, self._acceptor_died)
         _servers.add(self)
 
     @property
@@ -71,128 +286,118 @@ class QueueServer(managers.Server):
         """Where it listened first."""
         return self.listener.address[1]
 
-    def serve(self, objects: Sequence[Served]) -> None:
+    def serve(self, objects: Sequence[Served], dispatcher: Dispatcher) -> None:
         """Start to serve ``objects``; returns at once."""
-        self.objects = {one.ident: one for one in objects}
-        self._door.start()
+        self.objects = {one.service.ident: one for one in objects}
+        self.kinds = {
+            (one.service.ident, method): kind for one in objects for method, kind in one.service.methods.items()
+        }
+        self.dispatcher = dispatcher
+        dispatcher.connections = self
+        self._acceptor.start()
 
     def listen(self, host: str, port: int) -> int:
         """Listen on one more address; returns the port."""
         added = Listener((host, port))
         self.listener.sockets.extend(added.sockets)
-        self._door.add(added.sockets)
+        self._acceptor.add(added.sockets)
         return added.address[1]
 
-    def close_door(self) -> None:
+    def close_acceptor(self) -> None:
         """Accept nobody any more."""
-        self.stop_event.set()
-        self._door.close()
+        self._acceptor.close()
         self.listener.close()
 
     def stop(self, grace: float) -> None:
         """Wait up to ``grace`` seconds for peers to hang up, then cut the rest off."""
-        deadline = time.monotonic() + grace
-        while self._connections and time.monotonic() < deadline:
-            time.sleep(0.005)
-        for connection in list(self._connections):
-            connection.shut()
+        ticket = Ticket()
+        self.dispatcher.tell(self._answer_when_empty, ticket)
+        self.dispatcher.wait_for(ticket, grace)
+        self.dispatcher.call(lambda now: self.shut())
+
+    def _answer_when_empty(self, ticket: Ticket, now: float) -> None:
+        if self._peers:
+            self._when_empty.append(ticket)
+        else:
+            ticket.answer(None)
 
     def forsake(self) -> None:
         """In a forked process: close its copies, so that a slave sees the end of the real master's connections."""
-        closable: list[Any] = [*self.listener.sockets, *self._door.sockets(), *self._connections]
+        closable: list[Any] = [*self.listener.sockets, *self._acceptor.sockets()]
+        closable += [peer.connection for peer in list(self._peers)]
         for one in closable:
             try:
                 one.close()
             except OSError:
                 pass
+        if hasattr(self, "dispatcher"):
+            self.dispatcher.forsake()
 
-    def _admit(self, sock: socket.socket, peer: str) -> None:
-        connection = Connection(sock)
-        self._connections.add(connection)
+    # -- for the dispatcher's thread
+
+    def carry_out(self, now: float) -> None:
+        """Call the scheduler with what was read: outcomes first, all at once, since later calls rely on them."""
+        gathered, calls = self.gathered, self.calls
+        if gathered:
+            self.gathered = []
+            self.objects["results"].post(gathered, now)
+        if calls:
+            self.calls = []
+            for peer, kind, ident, method, args in calls:
+                peer.carry_out(kind, ident, method, args, now)
+
+    def shut(self) -> None:
+        """Hang up on all."""
+        for peer in list(self._peers):
+            peer.hang_up()
+
+    def gone(self, peer: Peer) -> None:
+        """A connection has ended."""
+        self._peers.discard(peer)
+        agents, runners = self.dispatcher.scheduler.agents, self.dispatcher.scheduler.runners
+        role, now = peer.role or _NOBODY, self.dispatcher.scheduler.state.now
+        if role.kind == REPORTS:
+            agents.disconnected(role.agent, role.connection, now)
+        elif role.kind == COMMANDS:
+            agents.commands_disconnected(role.agent, peer.call, now)
+        elif role.kind == RUNNER:
+            runners.disconnected(role, now)
+        if not self._peers:
+            for ticket in self._when_empty:
+                ticket.answer(None)
+
+    def _admit(self, sock: socket.socket, name: str, now: float) -> None:
+        """Somebody proved that it holds the key."""
+        connection = Connection(SocketTransport(sock))
         try:
             tune(sock, self.patience)
-            threading.Thread(
-                target=self.handle_request, args=(connection,), daemon=True, name=f"parallel {peer}"
-            ).start()
-        except (OSError, RuntimeError) as error:  # RuntimeError: can't start new thread
-            log.warning("parallel: the connection from %s cannot be served: %s", peer, error)
-            self._hang_up(connection)
+            connection.transport.set_blocking(False)
+            peer = Peer(self, connection, name)
+            self.dispatcher.watch(connection, peer.readable)
+        except OSError as error:
+            self.tell(ev.ConnectionCut(now, name, f"cannot be served: {error}"))
+            connection.close()
+            return
+        self._peers.add(peer)
 
-    def handle_request(self, conn: Any) -> None:
-        """The life of one connection: introduce itself, then call."""
-        role: Role = ()
-        try:
-            _, function, args, _ = conn.recv()
-            if function not in self.public:
-                conn.send(("#TRACEBACK", f"{function!r} is not for slaves"))
-                return
-            role = tuple(args[0])
-            conn.send(("#RETURN", None))
-            self.serve_client(conn)
-        except (EOFError, OSError):
-            pass  # it hung up, or its machine is gone; on_disconnect draws the conclusions
-        except ProtocolError as error:
-            log.warning("parallel: a connection is cut, since it made no sense: %s", error)
-        except Exception:
-            log.warning("parallel: a connection is cut, since it made no sense:\n%s", traceback.format_exc())
-        finally:
-            self._hang_up(conn)
-            self.on_disconnect(role)
+    # -- for the acceptor's thread
 
-    def serve_client(self, conn: Any) -> None:
-        """Answer calls until the peer hangs up."""
-        request = conn.recv()
-        while True:
-            ident, name, args, _ = request
-            target = self.objects.get(ident)
-            if target is None or name not in target.exposed:
-                conn.send(("#TRACEBACK", f"there is no {name!r} of {ident!r} for slaves"))
-            elif name in target.gathered:
-                batch, request = _gather(conn, request)
-                getattr(target, name)(batch)
-                if request is not None:
-                    continue
-            elif name in target.one_way:
-                getattr(target, name)(*args)
-            else:
-                conn.send(_answer(getattr(target, name), args))
-            request = conn.recv()
+    def tell(self, event: ev.Event) -> None:
+        """Something happened to a connection."""
+        self.dispatcher.publisher.publish([event])
 
-    def _hang_up(self, connection: Connection) -> None:
-        self._connections.discard(connection)
-        connection.close()
+    def _accepted(self, sock: socket.socket, name: str) -> None:
+        self.dispatcher.tell(self._admit, sock, name)
+
+    def _acceptor_died(self, error: BaseException) -> None:
+        self.dispatcher.fail(error)
 
 
-class QueueManager(managers.BaseManager):
-    """The manager of the queues: its server runs in this process's threads."""
+class QueueManager(mp_adapter.Manager):
+    """The manager of the queues: its server runs in this process."""
 
     def __init__(self, address: tuple[str, int], authkey: bytes) -> None:
-        super().__init__(address, authkey, serializer=SERIALIZER)
-
-    def get_server(self) -> QueueServer:
-        """The server, listening.  Raises OSError if the address cannot be had."""
-        state: Any = self
-        return QueueServer(state._registry, state._address, state._authkey, state._serializer)
-
-
-def _gather(conn: Connection, request: Request) -> tuple[list[tuple[Any, ...]], Request | None]:
-    """The arguments of ``request`` and of the calls like it that came with it, and the other call after them."""
-    ident, name, args, _ = request
-    batch = [args]
-    while len(batch) < _MOST_GATHERED and conn.pending():
-        after: Request = conn.recv()
-        if after[1] != name or after[0] != ident:
-            return batch, after
-        batch.append(after[2])
-    return batch, None
-
-
-def _answer(method: Callable[..., Any], args: tuple[Any, ...]) -> tuple[str, Any]:
-    try:
-        return "#RETURN", method(*args)
-    except Exception as error:
-        log.info("parallel: a call of %s failed:\n%s", method.__name__, traceback.format_exc())
-        return "#ERROR", f"{type(error).__name__}: {error}"
+        super().__init__(address, authkey, QueueServer)
 
 
 _servers: weakref.WeakSet[QueueServer] = weakref.WeakSet()

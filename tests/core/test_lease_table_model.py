@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from parallel.core.lease_table import LeaseTable
-from parallel.core.pacing import LEASE_BYTES, LEASE_SECONDS, Pacing
+from parallel.core.pacing import LEASE_BYTES, LEASE_SECONDS, LEAST_SECONDS, Pacing
 from parallel.core.task import Task
 
 TERM = 8.0
@@ -42,8 +42,10 @@ class TableMachine(RuleBasedStateMachine):
         self.attempts: dict[int, int] = {}
         self.finished: set[int] = set()
         self.retries: dict[int, int] = {}
+        self.failures: dict[int, int] = {}
+        self.paused: set[int] = set()
 
-    @initialize(seconds=st.sampled_from([0.0, 0.02, 0.04, 1.0]))
+    @initialize(seconds=st.sampled_from([0.0, LEAST_SECONDS / 3, 0.02, 0.04, 1.0]))
     def measure(self, seconds: float) -> None:
         self.pace.learn(1, 1, seconds)
         self.pace.learn(2, 1, 0.03)
@@ -67,24 +69,30 @@ class TableMachine(RuleBasedStateMachine):
             slave = 1 - slave
         if slave in self.held:
             return
-        lease = self.table.grant(slave, self.now, lambda context: context not in barred, share, self.pace)
-        may = [id for id in self._turn() if self.context_of[id] not in barred]
+        lease = self.table.grant(slave, self.now, barred, share, self.pace)
+        may = [id for id in self._turn() if self.context_of[id] not in barred | self.paused]
         if lease is None:
             assert not may
             return
         got = list(lease.tasks)
         assert got == may[: len(got)], "not the oldest ones, in order"
-        assert 1 <= len(got) <= share
-        if all(self.pace.seconds_per_task(self.context_of[id]) is None for id in got):
-            assert len(got) == 1, "several tasks of which nothing is known"
-        known = sum(self.pace.seconds_per_task(self.context_of[id]) or 0.0 for id in got)
-        assert len(got) == 1 or known <= LEASE_SECONDS * 1.001
+        self._check_size(got, share)
         for id in got:
             self.waiting.remove(id)
             self.attempts[id] = self.attempts.get(id, 0) + 1
             assert lease.tasks[id].attempt == self.attempts[id]
         self.held[slave] = got
         self.until[slave] = self.now + TERM
+
+    def _check_size(self, got: list[int], share: int) -> None:
+        """Neither none nor too many: no more than the share, or than are done in no time, nor than are known to fit."""
+        seconds = [self.pace.seconds_per_task(self.context_of[id]) for id in got]
+        assert len(got) >= 1 and (len(got) <= share or all(known is not None for known in seconds))
+        if len(got) > share:
+            assert sum(known or 0.0 for known in seconds) <= LEAST_SECONDS * 1.001
+        if all(known is None for known in seconds):
+            assert len(got) == 1, "several tasks of which nothing is known"
+        assert len(got) == 1 or sum(known or 0.0 for known in seconds) <= LEASE_SECONDS * 1.001
 
     def _turn(self) -> list[int]:
         """Waiting tasks in the order of their turn: within a context as they stand, between contexts the older head."""
@@ -101,7 +109,8 @@ class TableMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.next_id > 1)
     def settle(self, data: st.DataObject) -> None:
         id = data.draw(st.integers(1, self.next_id - 1))
-        task = self.table.settle(id)
+        assert self.table.settle(self.context_of[id] + 1, id) is None, "it is of another context"
+        task = self.table.settle(self.context_of[id], id)
         assert (task is not None) == (id not in self.finished), "an outcome was lost or given twice"
         self._finish(id)
 
@@ -114,11 +123,10 @@ class TableMachine(RuleBasedStateMachine):
         lease = self.table.leases.get(slave)
         number = lease.id if lease is not None and current else 999_999
         again = id not in self.finished and self.retries[id] > 0
-        failures = self.table.tasks[id].failures if again else 0
-        assert self.table.retry(slave, number, id) == again
+        assert self.table.retry(slave, number, self.context_of[id], id) == again
         if again and current and id in held:
             self.retries[id] -= 1
-            assert self.table.tasks[id].failures == failures + 1
+            self.failures[id] = self.failures.get(id, 0) + 1
             self.waiting[:0] = self._unhold(slave, [id])
 
     def _finish(self, id: int) -> None:
@@ -137,13 +145,13 @@ class TableMachine(RuleBasedStateMachine):
         return out
 
     @rule(slave=SLAVES, data=st.data())
-    def hand_back(self, slave: int, data: st.DataObject) -> None:
+    def give_back(self, slave: int, data: st.DataObject) -> None:
         held = self.held.get(slave, [])
         ids = data.draw(st.none() | st.lists(st.sampled_from([*held, 999_999]), unique=True))
         back = self._unhold(slave, held if ids is None else ids)
         if ids is not None:
             back.sort(key=ids.index)
-        assert self.table.hand_back(slave, ids) == len(back)
+        assert self.table.give_back(slave, ids) == len(back)
         self.waiting[:0] = back
 
     @rule(
@@ -160,7 +168,7 @@ class TableMachine(RuleBasedStateMachine):
         behind: list[int] = []
         if (current or any_lease) and running:
             behind = held[held.index(running) + 1 :] if running in held else list(held)
-        assert self.table.hand_back_after(slave, id, running) == len(behind)
+        assert self.table.give_back_after(slave, id, running) == len(behind)
         self.waiting[:0] = self._unhold(slave, behind)
 
     @rule(slave=SLAVES, running=PLACES)
@@ -224,6 +232,24 @@ class TableMachine(RuleBasedStateMachine):
         for slave in expired:
             self._lose(slave, self.held[slave][0])
 
+    @rule(context=CONTEXTS)
+    def pause(self, context: int) -> None:
+        self.table.pause(context)
+        self.paused.add(context)
+
+    @rule(context=CONTEXTS)
+    def resume(self, context: int) -> None:
+        self.table.resume(context)
+        self.paused.discard(context)
+
+    @rule(data=st.data())
+    @precondition(lambda self: self.next_id > 1)
+    def drop_task(self, data: st.DataObject) -> None:
+        id = data.draw(st.integers(1, self.next_id - 1))
+        task = self.table.drop_task(self.context_of[id], id)
+        assert (task is not None) == (id not in self.finished)
+        self._finish(id)
+
     @rule(context=st.sampled_from([2, 3]))
     def drop(self, context: int) -> None:
         gone = [id for id, of in self.context_of.items() if of == context and id not in self.finished]
@@ -237,14 +263,17 @@ class TableMachine(RuleBasedStateMachine):
         assert self.table.waiting == len(self.waiting)
         assert {slave: list(lease.tasks) for slave, lease in self.table.leases.items()} == self.held
         assert {slave: lease.deadline for slave, lease in self.table.leases.items()} == self.until
-        assert set(self.table.tasks) == set(self.context_of) - self.finished
-        assert {id: task.retries for id, task in self.table.tasks.items()} == {
-            id: self.retries[id] for id in self.table.tasks
-        }
+        tasks = {id: task for context in self.table.contexts.values() for id, task in context.tasks.items()}
+        assert set(tasks) == set(self.context_of) - self.finished
+        for id, task in tasks.items():
+            assert (task.retries, task.failures) == (self.retries[id], self.failures.get(id, 0))
+            assert len(task.ends or ()) == self.blame.get(id, 0)
         for context in (1, 2, 3):
             ids = {slave: [id for id in held if self.context_of[id] == context] for slave, held in self.held.items()}
-            found = {slave: held for slave, (_, held) in self.table.held(context).items()}
-            assert found == {slave: held for slave, held in ids.items() if held}
+            found = {slave: sorted(held) for slave, (_, held) in self.table.held(context).items()}
+            assert found == {slave: sorted(held) for slave, held in ids.items() if held}
+            unsettled = [id for id, of in self.context_of.items() if of == context and id not in self.finished]
+            assert self.table.left(context) == len(unsettled)
 
 
 class _Sized(bytes):
@@ -264,7 +293,7 @@ class _Sized(bytes):
 TestTable = TableMachine.TestCase
 TestTable.settings = settings(
     max_examples=int(os.environ.get("PARALLEL_TEST_EXAMPLES", "200")),
-    stateful_step_count=40,
+    stateful_step_count=60,
     deadline=None,
     print_blob=True,
     suppress_health_check=[HealthCheck.too_slow],

@@ -8,81 +8,107 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from parallel.core.pacing import LEASE_SECONDS, MOST_TASKS, Pacing
-from parallel.core.roster import Roster, SlaveRecord, SlaveState
+from parallel.core.roster import Roster
+from parallel.core.slave import Contact, Life, Move, SlaveRecord
+from tests.core.fake import Env
 
 
-def roster(states: list[SlaveState]) -> Roster:
+def roster(lives: list[Life]) -> Roster:
+    """With slaves that are EXPECTED, READY or ENDED."""
     made = Roster()
-    for state in states:
-        number = made.new_number()
-        made.expect(number, "LocalSlave()", "agent").state = state
+    for life in lives:
+        slave = made.expect("LocalSlave()", "agent")
+        if life is not Life.EXPECTED:
+            made.join(slave, 1234, 1)
+        if life is Life.ENDED:
+            made.move(slave, Move.END)
+        assert slave.life is life
     return made
 
 
-def slave(made: Roster, number: int) -> SlaveRecord:
-    return made.slaves[number]
+def lost(made: Roster, number: int) -> SlaveRecord:
+    """Have a slave heard once and then missed."""
+    slave = made.slaves[number]
+    made.heard(slave, 5.0, 10.0)
+    made.lose(slave)
+    return slave
+
+
+def contact_of(made: Roster) -> Contact:
+    return made.slaves[0].contact
 
 
 def test_numbers_are_not_used_twice() -> None:
-    made = roster([SlaveState.READY] * 2)
-    assert made.new_number() == 2
+    made = roster([Life.READY, Life.ENDED])
+    assert made.expect("LocalSlave()", "agent").number == 2
 
 
 def test_a_silent_slave_is_told_once_and_may_come_back() -> None:
-    made = roster([SlaveState.READY])
-    slave(made, 0).pid = 1234
-    made.heard(slave(made, 0), 5.0, 10.0)
-    assert made.silent(14.9) == []
-    assert made.silent(15.0) == [slave(made, 0)]
-    slave(made, 0).state = SlaveState.LOST
-    assert made.silent(99.0) == []
-    assert made.heard(slave(made, 0), 100.0, 10.0)
-    assert slave(made, 0).state is SlaveState.READY
-    assert not made.heard(slave(made, 0), 101.0, 10.0)
+    made = roster([Life.READY])
+    slave = made.slaves[0]
+    made.heard(slave, 5.0, 10.0)
+    assert made.missed(14.9) == []
+    assert made.missed(15.0) == [slave]
+    made.lose(slave)
+    assert made.missed(99.0) == [] and not made.connected
+    assert made.heard(slave, 100.0, 10.0)
+    assert slave.life is Life.READY and slave.contact is Contact.HEARD and made.connected == {0: slave}
+    assert not made.heard(slave, 101.0, 10.0)
 
 
 def test_a_slave_whose_agent_never_came_is_not_silent_but_awaited() -> None:
-    made = roster([SlaveState.EXPECTED])
-    assert made.silent(1e9) == [] and made.cut_off("agent", 5.0) == []
-    made.heard(slave(made, 0), 5.0, 10.0)
-    assert made.silent(15.0) == [slave(made, 0)]
+    made = roster([Life.EXPECTED])
+    assert made.missed(1e9) == [] and made.cut_off("agent", 5.0) == []
+    made.heard(made.slaves[0], 5.0, 10.0)
+    assert made.missed(15.0) == [made.slaves[0]]
 
 
 def test_a_slave_whose_agent_was_cut_off_is_lost_soon_unless_it_is_heard_again() -> None:
-    made = roster([SlaveState.READY])
-    made.heard(slave(made, 0), 5.0, 10.0)
-    assert made.cut_off("agent", 7.0) == [slave(made, 0)]
-    assert made.silent(7.0) == [slave(made, 0)] and slave(made, 0).cut
-    made.heard(slave(made, 0), 6.0, 10.0)
-    assert made.silent(15.9) == [] and not slave(made, 0).cut
+    made = roster([Life.READY])
+    slave = made.slaves[0]
+    made.heard(slave, 5.0, 10.0)
+    assert made.cut_off("agent", 7.0) == [slave]
+    assert made.missed(7.0) == [slave] and contact_of(made) is Contact.CUT_OFF
+    made.heard(slave, 6.0, 10.0)
+    assert made.missed(15.9) == [] and contact_of(made) is Contact.HEARD
 
 
 def test_time_in_which_the_master_stood_still_does_not_count() -> None:
-    made = roster([SlaveState.READY])
-    made.heard(slave(made, 0), 5.0, 10.0)
+    made = roster([Life.READY])
+    made.heard(made.slaves[0], 5.0, 10.0)
     made.shift(90.0)
-    assert made.silent(100.0) == []
+    assert made.missed(100.0) == []
 
 
-def test_hope_needs_a_slave_that_is_neither_ended_nor_barred() -> None:
-    made = roster([SlaveState.ENDED, SlaveState.READY])
-    assert made.hopeful(1, lost_too=False)
-    slave(made, 1).barred.add(1)
-    assert not made.hopeful(1, lost_too=True)
-    assert made.hopeful(2, lost_too=False)
-    slave(made, 1).state = SlaveState.LOST
-    assert made.hopeful(2, lost_too=True) and not made.hopeful(2, lost_too=False)
-    slave(made, 1).state = SlaveState.ENDED
-    assert not made.hopeful(2, lost_too=True)
+def test_hope_needs_a_slave_that_has_not_ended_and_whose_setup_did_not_fail() -> None:
+    made = roster([Life.ENDED, Life.READY])
+    assert made.hopeful({}, lost_too=False)
+    assert not made.hopeful({1: "failed"}, lost_too=True)
+    assert made.hopeful({0: "failed"}, lost_too=False)
+    lost(made, 1)
+    assert made.hopeful({}, lost_too=True) and not made.hopeful({}, lost_too=False)
+    assert made.hopeful({0: "failed"}, lost_too=True) and not made.hopeful({0: "failed"}, lost_too=False)
+    made.move(made.slaves[1], Move.END)
+    assert not made.hopeful({}, lost_too=True)
 
 
-def test_only_slaves_that_may_have_set_a_context_up_are_told_to_forget_it() -> None:
-    made = roster([SlaveState.READY] * 2)
-    slave(made, 1).knows.add(7)
-    slave(made, 0).barred.add(7)
-    assert made.forget_context(7) == [slave(made, 1)]
-    assert slave(made, 1).to_forget == [7]
-    assert not slave(made, 0).barred and not slave(made, 1).knows
+def test_only_slaves_that_may_have_set_a_context_up_are_told_to_forget_it(env: Env) -> None:
+    numbers = env.enlist([None, None]).numbers
+    for number in numbers:
+        env.joined(number)
+    env.add()
+    assert env.take_answer(env.setup_failed(0, 1, 0, [])) is None
+    assert env.fetched(1) == [1]
+    env.post(1, 1)
+    env.take_delivered(1)
+    waiting = env.fetch(0)
+    env.drop_context(1)
+    assert env.record(1).to_forget == [1] and not env.record(0).to_forget
+    assert not env.record(0).setup_failed and not env.record(1).knows
+    told = env.take_answer(env.fetch(1))
+    assert told.lease is None and told.forget == [1]
+    env.runner_disconnected(0)
+    assert env.take_granted(waiting) == []
 
 
 @given(st.floats(min_value=1e-7, max_value=1e4), st.floats(min_value=1e-3, max_value=LEASE_SECONDS))

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import parallel
-from parallel.launch import batch as batch_module
+from parallel.launch.batch import array as array_module
 from tests.support import engines
 from tests.support.waiting import eventually
 
@@ -146,7 +146,7 @@ def prepared(name: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Batch]:
     """A batch system whose clients find it; nothing may be left there."""
     for variable, value in engines.need(name).items():
         monkeypatch.setenv(variable, value)
-    monkeypatch.setattr(batch_module, "_ASK_AGAIN", (0.5, 1.0))
+    monkeypatch.setattr(array_module, "_ASK_AGAIN", (0.5, 1.0))
     made = Batch(name)
     made.is_empty()
     yield made

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from parallel.service import status
+from parallel.core import patience
 from slave.keys import find_key
 from tests.conftest import Make
 from tests.engines.conftest import Batch, run_folders
@@ -152,7 +152,7 @@ def test_an_idle_slave_whose_job_is_started_again_comes_back(batch: Batch, make:
 def test_slaves_that_the_queue_does_not_start_are_told_of_and_do_not_hold_up_the_end(
     batch: Batch, make: Make, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(status, "FIRST_WORD", 2.0)
+    monkeypatch.setattr(patience, "FIRST_WORD", 2.0)
     manager = make(0)
     manager.add_slave(batch.array(batch.slots + 2))
     manager.wait_for_slaves(batch.slots, 30)

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 import parallel
-from parallel.launch import piped
+from parallel.core import patience
+from parallel.launch import pipe
 from parallel.launch.command import shell_command
-from parallel.launch.program import Program
-from parallel.service import status
+from parallel.launch.process import CommandProcess
 from tests.conftest import Make
 from tests.engines.conftest import WAIT
 from tests.support import engines, tasks
@@ -122,7 +122,7 @@ trap 'exit 1' TERM
 def test_a_command_that_is_told_to_end_may_clean_up(own_folder: Path) -> None:
     """As mpirun must, behind the shell that runs the template."""
     (own_folder / "tidy").write_text(TIDY)
-    program = Program(shell_command("sh tidy; # {command}", "", 1, 0), None)
+    program = CommandProcess(shell_command("sh tidy; # {command}", "", 1, 0), None)
     eventually((own_folder / "begun").exists)
     program.stop()
     assert (own_folder / "tidied").exists()
@@ -154,7 +154,7 @@ def test_more_processes_than_slaves(make: Make, own_folder: Path) -> None:
 def test_a_command_that_starts_too_few_is_told(
     make: Make, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(status, "FIRST_WORD", 2.5)
+    monkeypatch.setattr(patience, "FIRST_WORD", 2.5)
     manager = make(0)
     manager.add_slave(parallel.CommandSlaveArray("exec {command}", 2))
     with pytest.raises(TimeoutError):
@@ -221,7 +221,7 @@ def test_much_output_behind_a_pipe_arrives_whole(make: Make, own_folder: Path) -
 
 def test_a_command_that_reads_nothing_does_not_hold_up_the_end(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """As an ssh to a machine that does not answer; and more is to be said than fits into a pipe."""
-    monkeypatch.setattr(piped, "parcel", lambda orders, runners: b"x" * 1_000_000)
+    monkeypatch.setattr(pipe, "payload", lambda orders, runners: b"x" * 1_000_000)
     manager = make(0)
     manager.add_slave(parallel.PipedCommandSlave("exec sleep 600; {command}", 1))
     manager.begin()
@@ -246,7 +246,7 @@ def test_a_full_disk_under_the_output_of_a_piped_slave_is_told(
     def write(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(piped, "_write", write)
+    monkeypatch.setattr(pipe, "_write", write)
     manager = make(0)
     manager.add_slave(parallel.PipedCommandSlave("{command}", 1, python=sys.executable))
     context = manager.get_context()

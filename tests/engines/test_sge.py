@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import parallel
-from parallel.service import status
+from parallel.core import patience
 from tests.conftest import Make
 from tests.engines.conftest import SUM, SUMMED, Batch, prepared, run
 from tests.support import tasks
@@ -30,7 +30,7 @@ def test_an_error_state_is_told_with_its_text(
     sge: Batch, make: Make, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The second classic complaint: nothing failed at the submission, and no slave comes."""
-    monkeypatch.setattr(status, "FIRST_WORD", 3.0)
+    monkeypatch.setattr(patience, "FIRST_WORD", 3.0)
     manager = make(0)
     manager.add_slave(parallel.SGEQsubSlaveArray(2, "-wd /no/such/folder"))
     manager.begin()

@@ -10,12 +10,13 @@ from typing import Callable
 import pytest
 
 import parallel
-from parallel.launch import ask as ask_module
-from parallel.launch import batch as batch_module
-from parallel.launch.batch import BatchArray, Places, TaskState
-from parallel.launch.folder import RunFolder
+from parallel.launch.batch import array as array_module
+from parallel.launch.batch.array import BatchArray
+from parallel.launch.batch.engine import Places, TaskState
+from parallel.launch.batch.slurm import SlurmEngine
 from parallel.launch.job import Job
-from parallel.launch.slurm import SlurmEngine
+from parallel.launch.run_command import run_command
+from parallel.launch.staging import StagingFolder
 
 
 class FakeEngine(SlurmEngine):
@@ -42,7 +43,7 @@ QUEUED, RUNNING = TaskState(False, "queued (PENDING): Resources"), TaskState(Tru
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     made = SimpleNamespace(now=1000.0)
-    monkeypatch.setattr(batch_module, "time", SimpleNamespace(monotonic=lambda: made.now))
+    monkeypatch.setattr(array_module, "time", SimpleNamespace(monotonic=lambda: made.now))
     return made
 
 
@@ -64,16 +65,16 @@ def array(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch, clock: SimpleName
             return "the fates"
         raise AssertionError(f"nobody should ask {command}")
 
-    monkeypatch.setattr(batch_module, "ask", ask)
+    monkeypatch.setattr(array_module, "run_command", ask)
     made = BatchArray(engine, 2, "")
-    made.run_folder = RunFolder()
+    made.staging = StagingFolder()
     engine.states = {("12", 0): QUEUED, ("12", 1): QUEUED}
     try:
         made.start([Job(("true",), b"", (number,), None, orders={"slots": []}) for number in range(2)])
     finally:
-        path = made.run_folder._path
+        path = made.staging._path
         assert path is not None
-        made.run_folder.remove()
+        made.staging.remove()
     (path / "1").mkdir(parents=True)
     return made
 
@@ -248,12 +249,12 @@ def test_options_that_no_shell_would_take(options: object) -> None:
 
 def test_the_key_is_not_handed_to_an_engines_commands(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PARALLEL_AUTHKEY", "a key that qsub -V would show to everybody")
-    assert "PARALLEL_AUTHKEY" not in ask_module.ask(["env"])
+    assert "PARALLEL_AUTHKEY" not in run_command(["env"])
 
 
 def test_a_command_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(parallel.LaunchError, match=r"^sleep 60: no answer in 0.1 s$") as caught:
-        ask_module.ask(["sleep", "60"], 0.1)
+        run_command(["sleep", "60"], 0.1)
     assert caught.value.late
 
 
@@ -267,14 +268,14 @@ def test_a_submission_that_was_interrupted_is_found_and_deleted(monkeypatch: pyt
             raise KeyboardInterrupt
         return "12\n" if command[0] == "squeue" else ""
 
-    monkeypatch.setattr(batch_module, "ask", ask)
+    monkeypatch.setattr(array_module, "run_command", ask)
     array = BatchArray(FakeEngine(), 2, "")
-    array.run_folder = RunFolder()
+    array.staging = StagingFolder()
     try:
         with pytest.raises(KeyboardInterrupt):
             array.start([Job(("true",), b"", (number,), None, orders={"slots": []}) for number in range(2)])
         array.stop(array.slaves)
     finally:
-        array.run_folder.remove()
+        array.staging.remove()
     name = next(word for word in commands[1] if word.startswith("--job-name=")).split("=")[1]
     assert commands[2:] == [["squeue", "-h", "-n", name, "-o", "%F"], ["scancel", "12"]]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from parallel.launch.batch import TaskState
-from parallel.launch.sge import GridEngine, parse_qstat, with_reason
-from parallel.launch.sge_pe import Granted, parse_hostfile, start_command
-from parallel.launch.slurm import SlurmEngine, parse_squeue
+from parallel.launch.batch.engine import TaskState
+from parallel.launch.batch.sge import GridEngine, parse_qstat, with_reason
+from parallel.launch.batch.sge_pe import Granted, parse_hostfile, start_command
+from parallel.launch.batch.slurm import SlurmEngine, parse_squeue
 
 QSTAT = """<?xml version='1.0'?>
 <job_info  xmlns:xsd="http://arc.liv.ac.uk/repos/darcs/sge/source/dist/util/resources/schemas/qstat/qstat.xsd">

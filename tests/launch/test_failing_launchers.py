@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import functools
+import threading
+import time
 
 import pytest
 
 import parallel
-from parallel.launch import yard
+from parallel import closer
+from parallel.launch import group
 from tests.conftest import Make
 from tests.launch.test_own_slave import SQUARES, PipeSlave, results
 from tests.support import tasks
+from tests.support.inside import inside
 from tests.support.waiting import eventually
 
 
@@ -105,12 +109,12 @@ def test_local_slaves_that_cannot_be_started_have_ended(make: Make, monkeypatch:
 def test_a_launcher_that_cannot_say_how_its_slave_is_ends_that_slave_only(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(yard, "_POLL_SECONDS", 0.05)
+    monkeypatch.setattr(group, "_POLL_SECONDS", 0.05)
     manager = make(1)
     manager.add_slave(Unaskable())
     manager.wait_for_slaves(1, 15)
     eventually(lambda: [info.state == "ended" for info in manager.slaves] == [False, True])
-    assert "no word from the queue" in manager.books.roster.slaves[1].end
+    assert "no word from the queue" in inside(manager, lambda state: state.roster.ended[1].end)
     assert results(manager) == SQUARES
 
 
@@ -131,7 +135,7 @@ def test_a_launcher_that_cannot_stop_its_slave_is_told_and_the_others_are_stoppe
 def test_a_launcher_that_cannot_stop_a_late_slave_does_not_end_the_watch_over_the_others(
     make: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(yard, "_POLL_SECONDS", 0.05)
+    monkeypatch.setattr(group, "_POLL_SECONDS", 0.05)
     manager = make(0)
     manager.connect_timeout = 0.2
     slaves = [Unstoppable(), Idle()]
@@ -140,6 +144,38 @@ def test_a_launcher_that_cannot_stop_a_late_slave_does_not_end_the_watch_over_th
     eventually(lambda: [info.state for info in manager.slaves] == ["ended"] * 2)
     assert "slave 0 (Unstoppable()) could not be stopped: [Errno 1] not yours" in caplog.text
     assert slaves[1].stopped
+
+
+def test_a_launcher_that_does_not_come_back_harms_nobody_else(
+    make: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is asked for how its slave is, and hangs: others are added, work, and are shut down."""
+
+    class Hanging(Idle):
+        inside, free = threading.Event(), threading.Event()
+
+        def poll(self) -> str | None:
+            self.inside.set()
+            assert self.free.wait(30)
+            return None
+
+    monkeypatch.setattr(group, "_POLL_SECONDS", 0.05)
+    monkeypatch.setattr(group, "_LATE_SECONDS", 0.1)
+    monkeypatch.setattr(closer, "_STOP_SECONDS", 0.2)
+    manager, hanging = make(0), Hanging()
+    manager.add_slave(hanging)
+    manager.begin()
+    assert hanging.inside.wait(10)
+    begun = time.monotonic()
+    manager.add_slave(parallel.LocalSlave())
+    assert time.monotonic() - begun < 1.0
+    assert results(manager) == SQUARES
+    begun = time.monotonic()
+    manager.shutdown()
+    assert time.monotonic() - begun < 3.0
+    assert f"parallel: {hanging!r} is left behind: its launcher's poll() has not returned" in caplog.text
+    hanging.free.set()
+    eventually(lambda: hanging.stopped)
 
 
 def test_an_array_with_the_same_slave_twice_is_refused(make: Make) -> None:

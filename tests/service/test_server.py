@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import parallel
-from parallel.service import door as door_module
+from parallel.service import acceptor as acceptor_module
 from slave import handshake, wire
 from slave.dial import dial
 from tests.conftest import Make, ours
@@ -100,7 +100,7 @@ def test_a_wrong_key_and_a_replayed_handshake_are_refused(manager: parallel.Mana
 
 
 def test_silent_and_halting_strangers_are_hung_up_on_in_time(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(door_module, "HANDSHAKE_SECONDS", 0.3)
+    monkeypatch.setattr(acceptor_module, "HANDSHAKE_SECONDS", 0.3)
     manager = make(1, authkey=KEY)
     assert works(manager)
     silent, halting = knock(manager), knock(manager)
@@ -137,7 +137,7 @@ def test_a_thousand_strangers_do_not_keep_a_slave_out(make: Make) -> None:
 def call(manager: parallel.Manager, *message: object) -> Any:
     connection = dial([address(manager)], KEY, 5.0)
     try:
-        connection.send((None, "accept_connection", (("test",),), {}))
+        connection.send((None, "accept_connection", (("test", 0, "", 0, 1),), {}))
         assert connection.recv() == ("#RETURN", None)
         connection.send(message)
         return connection.recv()
@@ -146,7 +146,7 @@ def call(manager: parallel.Manager, *message: object) -> Any:
 
 
 @pytest.mark.parametrize("ident", ["tasks", "results", "agents", "0", "nothing", None])
-@pytest.mark.parametrize("method", ["__class__", "_books", "agent_ended", "shutdown", "ident", "__init__", "create"])
+@pytest.mark.parametrize("method", ["__class__", "_agents", "ended", "shutdown", "ident", "__init__", "create"])
 def test_key_holders_reach_only_what_is_exposed(manager: parallel.Manager, ident: object, method: str) -> None:
     kind, text = call(manager, ident, method, (), {})
     assert kind == "#TRACEBACK" and "for slaves" in text
@@ -165,7 +165,7 @@ def test_key_holders_cannot_use_the_stock_servers_functions(manager: parallel.Ma
 
 
 def test_a_call_that_fails_is_answered_with_its_reason(manager: parallel.Manager) -> None:
-    assert call(manager, "tasks", "fetch", (99, 1, 1, []), {}) == (
+    assert call(manager, "tasks", "fetch", ((99, 1, 1, []),), {}) == (
         "#ERROR",
         "UnknownSlave: slave 99 with process 1 is not known here",
     )
@@ -178,7 +178,7 @@ def test_key_holders_that_make_no_sense_are_cut_off(
     manager: parallel.Manager, message: object, caplog: pytest.LogCaptureFixture
 ) -> None:
     connection = dial([address(manager)], KEY, 5.0)
-    connection.send((None, "accept_connection", (("test",),), {}))
+    connection.send((None, "accept_connection", (("test", 0, "", 0, 1),), {}))
     connection.recv()
     connection.send(message)
     try:
@@ -192,7 +192,7 @@ def test_key_holders_that_make_no_sense_are_cut_off(
 
 def test_one_way_calls_that_make_no_sense_cost_only_their_connection(manager: parallel.Manager) -> None:
     connection = dial([address(manager)], KEY, 5.0)
-    connection.send((None, "accept_connection", (("test",),), {}))
+    connection.send((None, "accept_connection", (("test", 0, "", 0, 1),), {}))
     connection.recv()
     connection.send(("results", "post", ("no", "such", "post"), {}))
     with pytest.raises((EOFError, OSError)):

@@ -1,4 +1,4 @@
-"""Threads of the master that go on after an exception, and user code that is called while the lock is held."""
+"""Threads of the master that go on after an exception, or say that they cannot; and user code that they survive."""
 
 from __future__ import annotations
 
@@ -14,62 +14,87 @@ from typing import Any, Callable
 import pytest
 
 import parallel
-from parallel.service import expiry
-from parallel.service.books import Books, log
-from parallel.service.door import Door
+from parallel.core import events as ev
+from parallel.core.scheduler import Scheduler
+from parallel.errors import InternalError
+from parallel.service.acceptor import Acceptor
+from parallel.service.dispatcher import Dispatcher
+from parallel.service.publisher import Publisher
 from slave import handshake, wire
+from tests.core.fake import Launched
 from tests.support.waiting import eventually
 
 KEY = b"the key of these tests"
 
 
 @pytest.fixture
-def books() -> Books:
-    made = Books(0.08, 3, {}, open_to_joiners=False)
-    made.roster.expect(0, "test", "agent")
-    return made
+def dispatcher() -> Iterator[Dispatcher]:
+    """Of a scheduler that expects one slave, with a publisher."""
+    scheduler = Scheduler(0.08, 3, run="run", environment={}, may_join=False)
+    publisher = Publisher()
+    made = Dispatcher(scheduler, publisher)
+    publisher.start()
+    made.start()
+    made.call(scheduler.launches.expect, "agent", [Launched("test")])
+    yield made
+    made.stop()
+    publisher.stop(5)
 
 
-def test_the_timer_goes_on_after_a_bug_and_tells_it(
-    books: Books, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+def test_a_bug_in_the_timer_is_told_to_whoever_asks_for_anything_from_then_on(
+    dispatcher: Dispatcher, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     ticks: list[float] = []
 
-    def tick(books: Books, now: float, late: float) -> None:
+    def tick(self: Scheduler, now: float, late: float) -> None:
         ticks.append(now)
+        self.state.due = now + 0.01
         if len(ticks) == 2:
             raise ZeroDivisionError("in the second tick")
 
-    monkeypatch.setattr(expiry, "tick", tick)
-    timer = expiry.ExpiryTimer(books)
-    timer.start()
-    try:
-        eventually(lambda: len(ticks) > 4, what="more ticks")
-    finally:
-        timer.stop()
-        timer.join()
-    assert caplog.text.count("a bug in the expiry timer, which goes on; please report it") == 1
-    assert "ZeroDivisionError: in the second tick" in caplog.text
+    dispatcher.check_alive()
+    monkeypatch.setattr(Scheduler, "tick", tick)
+    eventually(lambda: not dispatcher.is_alive(), what="its end")
+    with pytest.raises(InternalError, match=r"has died of ZeroDivisionError: in the second tick\. This is a bug"):
+        dispatcher.check_alive()
+    eventually(lambda: caplog.text.count("a thread of the manager has died; please report this") == 1)
+    assert "ZeroDivisionError: in the second tick" in caplog.text and len(ticks) == 2
+
+
+class Accepting:
+    """An open acceptor, and whom it let in, what it told and of what it died."""
+
+    def __init__(self, *listeners: socket.socket) -> None:
+        self.admitted: list[socket.socket] = []
+        self.told: list[ev.Event] = []
+        self.died: list[BaseException] = []
+        self.acceptor = Acceptor(
+            listeners, KEY, lambda sock, peer: self.admitted.append(sock), self.told.append, self.died.append
+        )
+        self.acceptor.start()
+
+    def close(self) -> None:
+        self.acceptor.close()
+        for sock in self.admitted:
+            sock.close()
 
 
 @pytest.fixture
-def door() -> Iterator[tuple[int, list[socket.socket]]]:
-    """The port of an open door, and who was let in."""
-    admitted: list[socket.socket] = []
-    listener = socket.create_server(("127.0.0.1", 0))
-    made = Door([listener], KEY, lambda sock, peer: admitted.append(sock))
-    made.start()
-    yield listener.getsockname()[1], admitted
-    made.close()
-    made.close()
-    for sock in [listener, *admitted]:
-        sock.close()
+def listener() -> Iterator[socket.socket]:
+    with socket.create_server(("127.0.0.1", 0)) as made:
+        yield made
 
 
-def test_the_door_stays_open_for_others_after_an_exception(
-    door: tuple[int, list[socket.socket]], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+@pytest.fixture
+def accepting(listener: socket.socket) -> Iterator[Accepting]:
+    made = Accepting(listener)
+    yield made
+    made.close()
+
+
+def test_the_acceptor_goes_on_for_others_after_an_exception(
+    listener: socket.socket, accepting: Accepting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    port, admitted = door
     real, troubles = handshake.judge, [MemoryError("no memory just now")]
 
     def judge(*arguments: Any) -> Any:
@@ -78,54 +103,67 @@ def test_the_door_stays_open_for_others_after_an_exception(
         return real(*arguments)
 
     monkeypatch.setattr(handshake, "judge", judge)
-    with socket.create_connection(("127.0.0.1", port), 5) as unlucky:
+    with socket.create_connection(listener.getsockname(), 5) as unlucky:
         unlucky.sendall(handshake.answer(KEY, wire.read_exactly(unlucky, handshake.GREETING_SIZE)))
         eventually(lambda: not troubles)
-    connection = wire.Client(("127.0.0.1", port), KEY)
-    eventually(lambda: len(admitted) == 1)
+    connection = wire.Client(listener.getsockname(), KEY)
+    eventually(lambda: len(accepting.admitted) == 1)
     connection.close()
-    assert "a connection could not be accepted: MemoryError: no memory just now" in caplog.text
+    told = [event.why for event in accepting.told if isinstance(event, ev.CannotAccept)]
+    assert told == ["a connection could not be accepted: MemoryError: no memory just now"]
 
 
-def test_a_door_may_be_closed_twice() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        door = Door([listener], KEY, lambda sock, peer: None)
-        door.start()
-        door.close()
-        door.close()
-        assert not door.is_alive()
+def test_an_acceptor_that_dies_says_of_what_and_hangs_up(
+    listener: socket.socket, accepting: Accepting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def expire(now: float) -> None:
+        raise ZeroDivisionError("in its own affairs")
+
+    with socket.create_connection(listener.getsockname(), 5) as stranger:
+        wire.read_exactly(stranger, handshake.GREETING_SIZE)
+        monkeypatch.setattr(accepting.acceptor, "_expire", expire)
+        accepting.acceptor.add([])  # and so it wakes
+        accepting.acceptor.join(5)
+        assert [str(error) for error in accepting.died] == ["in its own affairs"]
+        assert stranger.recv(1) == b""
 
 
-class LateBell:
-    """Rings only when the thread has noticed by itself that it is over, and has closed the bell."""
+def test_an_acceptor_may_be_closed_twice(accepting: Accepting) -> None:
+    accepting.acceptor.close()
+    accepting.acceptor.close()
+    assert not accepting.acceptor.is_alive() and not accepting.died
 
-    def __init__(self, door: Door, address: tuple[str, int], bell: socket.socket) -> None:
-        self._door, self._address, self._bell = door, address, bell
+
+class LateWaker:
+    """Wakes only when the thread has noticed by itself that it is over, and has closed the waker."""
+
+    def __init__(self, acceptor: Acceptor, address: tuple[str, int], waker: socket.socket) -> None:
+        self._acceptor, self._address, self._waker = acceptor, address, waker
 
     def send(self, data: bytes) -> int:
         with socket.create_connection(self._address):
-            self._door.join(5)
-        return self._bell.send(data)
+            self._acceptor.join(5)
+        return self._waker.send(data)
 
     def close(self) -> None:
-        self._bell.close()
+        self._waker.close()
 
 
-def test_a_door_may_be_closed_while_somebody_comes(monkeypatch: pytest.MonkeyPatch) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        door = Door([listener], KEY, lambda sock, peer: None)
-        door.start()
-        with socket.create_connection(listener.getsockname()) as sock:
-            sock.recv(1)  # it listens
-        monkeypatch.setattr(door, "_bell_push", LateBell(door, listener.getsockname(), door._bell_push))
-        door.close()
-    assert not door.is_alive()
+def test_an_acceptor_may_be_closed_while_somebody_comes(
+    listener: socket.socket, accepting: Accepting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    acceptor = accepting.acceptor
+    with socket.create_connection(listener.getsockname()) as sock:
+        sock.recv(1)  # it listens
+    monkeypatch.setattr(acceptor, "_wake", LateWaker(acceptor, listener.getsockname(), acceptor._wake))
+    acceptor.close()
+    assert not acceptor.is_alive() and not accepting.died
 
 
-def slaves_of(books: Books) -> Callable[[], list[parallel.SlaveInfo]]:
-    """`Manager.slaves` of a manager with these books."""
+def slaves_of(dispatcher: Dispatcher) -> Callable[[], list[parallel.SlaveInfo]]:
+    """`Manager.slaves` of a manager with this dispatcher."""
     getter: Any = parallel.Manager.slaves
-    return lambda: getter.fget(SimpleNamespace(books=books))
+    return lambda: getter.fget(SimpleNamespace(dispatcher=dispatcher))
 
 
 def in_time(call: Callable[[], object]) -> bool:
@@ -149,19 +187,15 @@ class Curious(logging.Handler):
         return True
 
 
-def test_a_log_handler_may_ask_for_the_slaves(books: Books) -> None:
-    handler = Curious(slaves_of(books))
+def test_a_log_handler_may_ask_for_the_slaves(dispatcher: Dispatcher) -> None:
+    handler, log = Curious(slaves_of(dispatcher)), logging.getLogger("parallel")
     log.addHandler(handler)
-
-    def lose() -> None:
-        with books.lock:
-            books.lose(books.roster.slaves[0], 0, "it was killed")
-
+    state = dispatcher.scheduler.state
     try:
-        assert in_time(lose), "a message told under the lock waits for the lock"
+        dispatcher.call(lambda now: state.lose(state.roster.slaves[0], 0, "it was killed"))
+        eventually(lambda: handler.seen == ["expected"], what="the slaves in the handler")
     finally:
         log.removeHandler(handler)
-    assert handler.seen == ["expected"]
 
 
 class Cycle:
@@ -171,14 +205,15 @@ class Cycle:
         self.itself = self
 
 
-def test_a_finalizer_that_runs_under_the_lock_may_ask_for_the_slaves(books: Books) -> None:
+@pytest.mark.parametrize("inside", [True, False])
+def test_a_finalizer_may_ask_for_the_slaves_in_whichever_thread_it_runs(dispatcher: Dispatcher, inside: bool) -> None:
     seen: list[parallel.SlaveInfo] = []
-    ask = slaves_of(books)
-    weakref.finalize(Cycle(), lambda: seen.extend(ask()))
-
-    def collect() -> None:
-        with books.lock:
-            gc.collect()
-
-    assert in_time(collect), "the finalizer waits for the lock"
+    ask = slaves_of(dispatcher)
+    gc.disable()
+    try:
+        weakref.finalize(Cycle(), lambda: seen.extend(ask()))
+        collect: Callable[[], object] = (lambda: dispatcher.call(lambda now: gc.collect())) if inside else gc.collect
+        assert in_time(collect), "the finalizer waits for the thread in which it runs"
+    finally:
+        gc.enable()
     assert [slave.state for slave in seen] == ["expected"]

@@ -8,11 +8,15 @@ from typing import Any
 import pytest
 
 import parallel
-from parallel.service.desk import AgentDesk
-from slave.agent import Agent, Post
+from parallel.service import agent_service
+from slave.agent import Agent, AgentConfig
+from slave.protocol import CommandsReply, StartRunner
 from tests.conftest import Make
-from tests.support import deaths
+from tests.support import deaths, tasks
+from tests.support.inside import cut_all
 from tests.support.programs import script
+
+KEY = b"the key of these tests"
 
 
 def test_runners_that_are_spawned_work_as_forked_ones(own_folder: Path) -> None:
@@ -22,7 +26,7 @@ def test_runners_that_are_spawned_work_as_forked_ones(own_folder: Path) -> None:
         """
 import functools, sys, threading
 import parallel
-from slave.agent import Agent, Post
+from slave.agent import Agent, AgentConfig
 from slave.keys import find_key
 from tests.support import tasks
 if __name__ == '__main__':
@@ -30,7 +34,7 @@ if __name__ == '__main__':
     c = m.get_context(functools.partial(tasks.give, 5))
     c.add_task(tasks.arguments_are)
     c.add_task(functools.partial(tasks.setup_log, 'log'))
-    agent = Agent(Post('an agent', [('127.0.0.1', m.address[1])], find_key(), [(None, None)] * 2), 'spawn')
+    agent = Agent(AgentConfig('an agent', [('127.0.0.1', m.address[1])], find_key(), [(None, None)] * 2), 'spawn')
     agent.enlist()
     def read():
         print(sorted(map(str, c.get_results_unordered())), flush=True)
@@ -49,20 +53,20 @@ def test_a_runner_that_dies_at_once_is_not_started_for_ever(own_folder: Path) ->
         own_folder / "script.py",
         """
 import socket, threading
-from slave.crew import Crew
-from slave.runner import Assignment
-def assign(slot):
-    return Assignment(slot.number, 'run', [], b'k' * 16, 1.0, {}, '/no/such/folder/output')
+from slave.runner import RunnerConfig
+from slave.runner_pool import RunnerPool
+def configure(slave):
+    return RunnerConfig(slave.number, 'run', [], b'k' * 16, 1.0, {}, '/no/such/folder/output')
 if __name__ == '__main__':
-    crew = Crew(assign, lambda: (), socket.socketpair()[1])
-    crew.add(7, None)
+    pool = RunnerPool('an agent', configure, lambda: (), socket.socketpair()[1])
+    pool.add(7, None)
     pause = threading.Event()
-    while not crew.hopeless(7):
-        crew.start_missing()
-        for ended in crew.reap():
-            print(ended.number, ended.exitcode, ended.task, flush=True)
+    while not pool.hopeless(7):
+        pool.start_missing()
+        for ended in pool.reap():
+            print(ended.slave, ended.exitcode, ended.task, flush=True)
         pause.wait(0.01)
-    crew.kill()
+    pool.kill()
 """,
     )
     assert program.ends() == 0
@@ -92,38 +96,71 @@ def test_the_agent_has_one_thread(make: Make) -> None:
         assert len(list(Path(f"/proc/{pid}/task").iterdir())) == 1
 
 
-def test_an_order_that_was_lost_with_its_connection_is_carried_out_after_all_and_once(
+def test_a_command_that_was_lost_with_its_connection_is_carried_out_after_all_and_once(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     manager = make(1)
     given: list[Any] = []
-    real = AgentDesk.orders
+    real = agent_service.commands_message
 
-    def lost_the_first_time(self: AgentDesk, agent: str, acknowledged: int) -> tuple[int, list[Any]]:
-        last, orders = real(self, agent, acknowledged)
-        given.extend(orders)
-        if len(given) == 1 and orders:
-            server = manager._reach._server
-            assert server is not None
-            for connection in list(server._connections):
-                connection.shut()
-        return last, orders
+    def lost_the_first_time(found: Any, acknowledged: int) -> Any:
+        message = real(found, acknowledged)
+        commands = CommandsReply(*message).commands
+        given.extend(commands)
+        if len(given) == 1 and commands:
+            connections: Any = manager.dispatcher.connections
+            connections.shut()  # before the answer is sent
+        return message
 
-    monkeypatch.setattr(AgentDesk, "orders", lost_the_first_time)
+    monkeypatch.setattr(agent_service, "commands_message", lost_the_first_time)
     manager.wait_for_slaves(1, 15)
     manager.add_slave(parallel.LocalSlave())
     manager.wait_for_slaves(2, 15)
-    assert [order[:2] for order in given] == [("start", 1)] * 2
+    assert [command[:2] for command in given] == [("start", 1)] * 2
     parent = Path(f"/proc/{manager.slaves[0].pid}/stat").read_text().rsplit(")", 1)[1].split()[1]
     runners = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
     assert sorted(map(int, runners)) == sorted(info.pid for info in manager.slaves)
 
 
-def test_an_order_that_comes_twice_is_carried_out_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    agent = Agent(Post("an agent", [("127.0.0.1", 1)], b"k" * 16, []))
-    monkeypatch.setattr(agent._crew, "start_missing", list)
-    agent._obey("start", 5, None)
-    slot = agent._crew.slots[5]
-    agent._obey("start", 5, None)
-    assert agent._crew.slots == {5: slot}
+def test_a_command_that_comes_twice_is_carried_out_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    agent = Agent(AgentConfig("an agent", [("127.0.0.1", 1)], b"k" * 16, []))
+    monkeypatch.setattr(agent._pool, "start_missing", list)
+    agent._carry_out(StartRunner(5, None))
+    slave = agent._pool.slaves[5]
+    agent._carry_out(StartRunner(5, None))
+    assert agent._pool.slaves == {5: slave}
     agent.close()
+
+
+def test_an_agent_with_more_descriptors_than_select_takes_comes_back_after_its_connections_broke(
+    make: Make, own_folder: Path
+) -> None:
+    """As with some 520 runners, each of which costs its agent two descriptors."""
+    manager = make(0, port=0, authkey=KEY)
+    context = manager.get_context()
+    agent = script(
+        own_folder / "many.py",
+        f"""
+import os, resource
+hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 4096) if hard > 0 else 4096, hard))
+taken = [os.open('/dev/null', os.O_RDONLY) for _ in range(1100)]
+from slave.cli import main
+main(['127.0.0.1:{manager.address[1]}', '-n', '2'])
+""",
+        PARALLEL_AUTHKEY=KEY.decode(),
+    )
+    try:
+        manager.wait_for_slaves(2, 15)
+        pids = {info.pid for info in manager.slaves}
+        cut_all(manager)
+        agent.says("connected to the master again")
+        for _ in range(20):
+            context.add_task(tasks.pid_of)
+        assert set(context.get_results_unordered()) <= pids
+        assert {info.pid for info in manager.slaves} == pids
+        manager.shutdown()
+        assert agent.ends() == 0, agent.err
+        assert "Traceback" not in agent.err
+    finally:
+        agent.kill()

@@ -55,12 +55,12 @@ def other_version(opening: bytes) -> bytes:
 
 
 def test_versions_that_differ_are_told_on_both_sides() -> None:
-    with pytest.raises(Incompatible, match="the master speaks protocol 99, this slave 1"):
+    with pytest.raises(Incompatible, match="the master speaks protocol 99, this slave 2"):
         handshake.answer(KEY, other_version(handshake.greeting()))
     greeted = handshake.greeting()
     answered = other_version(handshake.answer(KEY, greeted))
     verdict, refusal = handshake.judge(KEY, greeted, answered)
-    assert refusal == "it speaks protocol 99, this master 1"
+    assert refusal == "it speaks protocol 99, this master 2"
     with pytest.raises(Incompatible):
         handshake.accept(KEY, greeted, answered, verdict)
 

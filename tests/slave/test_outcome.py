@@ -9,8 +9,9 @@ from typing import Callable
 
 import pytest
 
-from slave.outcome import FAILURE, VALUE, pack_failure, pack_value, unpack_failure
+from slave.outcome import pack_failure, pack_value, unpack_failure
 from slave.pickling import explain
+from slave.protocol import FAILURE, VALUE
 from tests.support import tasks
 
 

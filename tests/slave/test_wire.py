@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from slave import wire
 from slave.errors import ProtocolError
+from slave.transport import SocketTransport, tune
 
 
 class Pair:
@@ -23,7 +24,8 @@ class Pair:
 
     def __init__(self) -> None:
         self.a_sock, self.b_sock = socket.socketpair()
-        self.a, self.b = wire.Connection(self.a_sock), wire.Connection(self.b_sock)
+        self.a = wire.Connection(SocketTransport(self.a_sock))
+        self.b = wire.Connection(SocketTransport(self.b_sock))
 
     def through(self, *messages: object) -> list[Any]:
         def send() -> None:
@@ -124,14 +126,22 @@ def test_a_buffer_that_finds_no_memory_is_skipped(pair: Pair, monkeypatch: pytes
     assert isinstance(got[1], wire.Unfit)
 
 
-def test_pending_tells_whether_a_message_is_here_already(pair: Pair) -> None:
-    assert not pair.b.pending()
+def test_what_is_here_already_is_received_without_waiting(pair: Pair) -> None:
+    window = memoryview(bytearray(wire.WINDOW))
+    pair.b.transport.set_blocking(False)
+    assert pair.b.receive_ready(window) == []
     pair.a.send("one")
     pair.a.send("two")
-    assert pair.b.recv() == "one"
-    assert pair.b.pending()
-    assert pair.b.recv() == "two"
-    assert not pair.b.pending()
+    assert pair.b.receive_ready(window) == ["one", "two"]
+    assert pair.b.receive_ready(window) == []
+    three = struct.pack("!IQ", 0, len(pickle.dumps("three", 5))) + pickle.dumps("three", 5)
+    pair.a_sock.sendall(three[:15])
+    assert pair.b.receive_ready(window) == [] and not pair.b.large_next
+    pair.a_sock.sendall(three[15:] + struct.pack("!IQ", 0, wire.WINDOW))
+    assert pair.b.receive_ready(window) == ["three"] and pair.b.large_next
+    pair.a.close()
+    with pytest.raises(EOFError):
+        pair.b.receive_ready(window)
 
 
 def test_a_silent_peer_does_not_hold_the_slave_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,7 +153,7 @@ def test_a_silent_peer_does_not_hold_the_slave_for_ever(monkeypatch: pytest.Monk
 
 def test_the_options_that_every_connection_needs() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as sock:
-        wire.tune(sock, patience=8.0)
+        tune(sock, patience=8.0)
         assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
         assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
         if hasattr(socket, "TCP_USER_TIMEOUT"):
@@ -153,7 +163,7 @@ def test_the_options_that_every_connection_needs() -> None:
 
 def test_a_connection_whose_descriptor_was_closed_behind_its_back_can_be_closed() -> None:
     near, far = socket.socketpair()
-    connection = wire.Connection(near)
+    connection = wire.Connection(SocketTransport(near))
     os.close(near.fileno())
     connection.close()
     far.close()

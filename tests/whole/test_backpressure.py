@@ -14,14 +14,15 @@ import parallel
 from parallel.core.pacing import MOST_TASKS
 from tests.conftest import Make
 from tests.support import tasks
+from tests.support.inside import inside
 from tests.support.waiting import eventually
 
 MB = 1_000_000
 
 
 def waiting_bytes(manager: parallel.Manager) -> int:
-    with manager.books.lock:
-        return sum(settled.size for tray in manager.books.trays.values() for settled in tray.ready)
+    boxes = manager.dispatcher.mailboxes
+    return int(inside(manager, lambda state: sum(one.size for box in boxes.values() for one in list(box.ready))))
 
 
 def settles(value: Callable[[], object]) -> object:

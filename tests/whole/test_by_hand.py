@@ -180,6 +180,7 @@ def test_wrong_command_lines(start: Start, arguments: list[str], message: str) -
 
 def test_another_protocol(start: Start) -> None:
     from slave import handshake
+    from slave.protocol import VERSION
 
     with socket.create_server(("127.0.0.1", 0)) as server:
         program = start(f"127.0.0.1:{server.getsockname()[1]}", PARALLEL_AUTHKEY="x" * 20)
@@ -188,7 +189,7 @@ def test_another_protocol(start: Start) -> None:
         with peer:
             peer.sendall(handshake.greeting()[:8] + b"\x00\x63" + bytes(32))
             assert program.ends() == 6
-    assert "the master speaks protocol 99, this slave 1: use the same release on both" in program.err
+    assert f"the master speaks protocol 99, this slave {VERSION}: use the same release on both" in program.err
 
 
 @pytest.mark.parametrize("host", ["[::1]", "localhost"])

@@ -7,17 +7,18 @@ import os
 import re
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import parallel
-from parallel.service.desk import AgentDesk
-from parallel.service.queues import ResultQueue
+from parallel.service.agent_service import AgentService
+from parallel.service.server import Peer
 from tests.conftest import Make
 from tests.support import tasks
+from tests.support.inside import inside, unsettled
 from tests.support.programs import Program, slave
 from tests.support.waiting import eventually
 
@@ -40,8 +41,7 @@ def gates(context: parallel.Context[int], folder: Path, names: str) -> list[Path
 
 
 def attempts(manager: parallel.Manager) -> list[list[str] | None]:
-    with manager.books.lock:
-        return [task.ends for task in manager.books.table.tasks.values()]
+    return [task.ends for task in unsettled(manager)]
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
@@ -83,20 +83,26 @@ def test_the_end_of_a_slave_does_not_overtake_its_last_outcome(
     (started,) = gates(context, own_folder, "a")
     results = context.get_results_unordered()
     eventually(started.exists)
-    post, told, waiting = ResultQueue.post, threading.Event(), list[int]()
+    take, told, waiting = Peer._take, threading.Event(), list[int]()
+    held: list[object] = []
 
-    def late(queue: ResultQueue, posts: Sequence[Any]) -> None:
-        told.wait(1.0)
-        post(queue, posts)
+    def late(peer: Peer, message: Any, now: float) -> None:
+        """The runner's outcome is read late, but for its agent's word."""
+        if message[1] == "post" and not held:
+            held.append(message)
+            peer._unread.appendleft(message)
+            peer.aside(lambda: told.wait(1.0), lambda _, now: None)
+        else:
+            take(peer, message, now)
 
-    def hear(desk: AgentDesk, *ended: Any) -> None:
-        runner_ended(desk, *ended)
-        waiting.append(manager.books.table.waiting)
+    def hear(service: AgentService, *ended: Any) -> None:
+        runner_ended(service, *ended)
+        waiting.append(inside(manager, lambda state: state.table.waiting))
         told.set()
 
-    runner_ended = AgentDesk.runner_ended
-    monkeypatch.setattr(ResultQueue, "post", late)
-    monkeypatch.setattr(AgentDesk, "runner_ended", hear)
+    runner_ended = AgentService.runner_ended
+    monkeypatch.setattr(Peer, "_take", late)
+    monkeypatch.setattr(AgentService, "runner_ended", hear)
     manager.remove_slave(0)
     eventually(lambda: manager.slaves[0].state == "draining")
     (own_folder / "a").touch()
@@ -142,9 +148,13 @@ def test_idle_slaves_end_at_once_though_the_master_is_stopped(make: Make) -> Non
     manager = make(0, port=0)
     program = slave(f"127.0.0.1:{manager.address[1]}", "-n", "3")
     manager.wait_for_slaves(3, 15)
-    with manager.books.lock:  # nobody answers
-        program.process.send_signal(signal.SIGTERM)
+    over = threading.Event()
+    manager.dispatcher.tell(lambda now: over.wait(20))  # nobody answers
+    program.process.send_signal(signal.SIGTERM)
+    try:
         assert program.ends(5) == 128 + signal.SIGTERM
+    finally:
+        over.set()
     eventually(lambda: {info.state for info in manager.slaves} == {"ended"})
 
 

@@ -14,6 +14,7 @@ import pytest
 import parallel
 from tests.conftest import Make
 from tests.support import deaths, tasks
+from tests.support.inside import inside, unsettled
 from tests.support.waiting import eventually
 
 
@@ -165,7 +166,7 @@ def test_an_abandoned_context_leaves_the_slaves(make: Make) -> None:
         return list(other.get_results_unordered()) == [0]
 
     eventually(held, 5, "no held setup result in the slave")
-    assert len(manager.books.trays) == 1
+    assert inside(manager, lambda state: len(state.contexts)) == 1
 
 
 def test_manager_inside_a_task(make: Make) -> None:
@@ -193,7 +194,6 @@ def test_a_result_is_given_while_the_next_task_of_the_same_lease_runs(
     context.add_task(functools.partial(after, gate, *more))
     results = context.get_results_unordered()
     assert sorted(next(results) for _ in range(10)) == list(range(10))
-    with manager.books.lock:
-        assert len(manager.books.table.tasks) == 1, "the long task is not done yet"
+    assert len(unsettled(manager)) == 1, "the long task is not done yet"
     Path(gate).touch()
     assert len(list(results)) == 1

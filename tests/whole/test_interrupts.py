@@ -15,9 +15,10 @@ from typing import Any
 import pytest
 
 import parallel
-from parallel.service import status
+from parallel.core import patience
 from tests.conftest import Make, children
 from tests.support import tasks
+from tests.support.inside import readers
 from tests.support.waiting import eventually
 
 trouble: list[type[BaseException]] = []  # what rebuilding a result raises, the next times, in this process
@@ -98,8 +99,7 @@ def test_a_result_that_cannot_be_rebuilt_is_told_once(make: Make) -> None:
 
 def interrupt_when_waiting(manager: parallel.Manager) -> None:
     """Ctrl-C for this process as soon as a reader waits."""
-    (tray,) = manager.books.trays.values()
-    eventually(lambda: tray.readers)
+    eventually(lambda: readers(manager))
     os.kill(os.getpid(), signal.SIGINT)
 
 
@@ -118,8 +118,7 @@ def test_an_interrupt_while_results_are_waited_for_loses_none(make: Make, own_fo
             for result in context.get_results_unordered():
                 seen.append(result)
         thread.join()
-        (tray,) = manager.books.trays.values()
-        assert not tray.readers
+        assert not readers(manager)
     gate.touch()
     seen += context.get_results_unordered()
     assert sorted(seen[:5]) == list(range(5)) and len(seen) == 6
@@ -128,10 +127,9 @@ def test_an_interrupt_while_results_are_waited_for_loses_none(make: Make, own_fo
 def test_two_readers_of_one_context_both_end_with_its_last_result(
     make: Make, own_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(status, "FIRST_WORD", 600.0)  # nobody looks again unless he is woken
+    monkeypatch.setattr(patience, "FIRST_WORD", 600.0)  # nobody looks again unless he is woken
     manager = make(1)
     context = manager.get_context()
-    tray = manager.books.trays[context._tray.id]
     seen: list[object] = []
     for turn in range(10):
         gate = own_folder / f"gate{turn}"
@@ -141,7 +139,7 @@ def test_two_readers_of_one_context_both_end_with_its_last_result(
         ]
         for thread in threads:
             thread.start()
-        eventually(lambda: tray.readers == 2)
+        eventually(lambda: readers(manager) == 2)
         gate.touch()
         for thread in threads:
             thread.join(10)
@@ -149,7 +147,7 @@ def test_two_readers_of_one_context_both_end_with_its_last_result(
         assert len(seen) == turn + 1
 
 
-@pytest.mark.parametrize("step", ["_reach.close_door", "_yard.stop", "_reach.stop"])
+@pytest.mark.parametrize("step", ["_endpoint.close_acceptor", "_launcher.stop", "_endpoint.stop"])
 def test_a_shutdown_that_was_interrupted_is_completed_by_the_next(
     make: Make, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
@@ -169,9 +167,9 @@ def test_a_shutdown_that_was_interrupted_is_completed_by_the_next(
     with pytest.raises(KeyboardInterrupt):
         manager.shutdown()
     manager.shutdown()
-    server = manager._reach._server
-    assert server is not None and not server._connections and not server._door.is_alive()
-    assert children() == before and manager.books.closing
+    server = manager._endpoint._server
+    assert server is not None and not server._peers and not server._acceptor.is_alive()
+    assert children() == before and not manager.dispatcher.is_alive()
     with pytest.raises(parallel.ManagerClosed):
         manager.wait_for_slaves(1)
 
@@ -181,7 +179,7 @@ def interrupt_at(count: int) -> Any:
     left = [count]
 
     def trace(frame: Any, event: str, _: object) -> Any:
-        if not frame.f_code.co_filename.endswith(("parallel/context.py", "parallel/service/tray.py")):
+        if not frame.f_code.co_filename.endswith(("parallel/context.py", "parallel/service/mailbox.py")):
             return None
         line = linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip()
         if event == "line" and line not in ("yield value", "raise value"):  # Python runs no signal handler before these
@@ -200,7 +198,7 @@ def test_an_interrupt_at_whatever_line_of_the_loop_loses_nothing(make: Make) -> 
         for number in range(2):
             context.add_task(functools.partial(tasks.give, (count, number)))
         results = context.get_results_unordered()
-        eventually(lambda: len(context._tray.ready) == 2)
+        eventually(lambda: len(context._mailbox.ready) == 2)
         seen = []
         before = sys.gettrace()
         sys.settrace(interrupt_at(count))

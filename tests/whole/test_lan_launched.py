@@ -19,9 +19,9 @@ pytestmark = pytest.mark.skipif(not possible(), reason="making network namespace
 MASTER = """
 import functools, sys
 import parallel
-from parallel.launch import plan
+from parallel.launch import config
 from tests.support import tasks
-plan._ELSEWHERE = (18.0, 3.0)
+config._ELSEWHERE = (18.0, 3.0)
 if __name__ == '__main__':
     with parallel.Manager() as m:
         m.add_slave(parallel.CommandSlaveArray('ip netns exec SLAVE {command}', 1))

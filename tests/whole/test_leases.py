@@ -11,11 +11,9 @@ from pathlib import Path
 import pytest
 
 import parallel
-from parallel.core.task import Task
-from parallel.service import expiry
-from parallel.service.books import Books, TrayState
 from tests.conftest import Make
 from tests.support import tasks
+from tests.support.inside import unsettled
 from tests.support.programs import Program, script, slave
 from tests.support.waiting import eventually
 
@@ -33,8 +31,7 @@ def programs() -> Iterator[list[Program]]:
 
 
 def attempts(manager: parallel.Manager) -> list[int]:
-    with manager.books.lock:
-        return [task.attempt for task in manager.books.table.tasks.values()]
+    return [task.attempt for task in unsettled(manager)]
 
 
 def test_a_task_that_holds_the_interpreter_for_leases_is_not_taken_for_dead(make: Make) -> None:
@@ -82,6 +79,7 @@ def test_a_master_that_was_stopped_takes_nobody_for_dead(own_folder: Path, progr
 import functools, logging
 import parallel
 from tests.support import tasks
+from tests.support.inside import unsettled
 if __name__ == '__main__':
     logging.basicConfig(level=logging.INFO)
     with parallel.Manager(lease={LEASE}) as m:
@@ -134,30 +132,3 @@ def test_a_lease_may_be_longer_than_any_timer(make: Make, lease: float) -> None:
     manager.wait_for_slaves(3, 15)  # the agent lives, and follows orders
     context.add_task(functools.partial(tasks.square, 3))
     assert list(context.get_results_unordered()) == [9]
-
-
-def books_with_a_lease() -> Books:
-    books = Books(10.0, 3, {}, open_to_joiners=False)
-    slave_ = books.roster.expect(0, "test", "agent")
-    books.incoming.append(Task(1, 1, b""))
-    books.trays[1] = TrayState(1, None, books.lock)
-    books.grant(slave_)
-    return books
-
-
-@pytest.mark.parametrize(("late", "kept"), [(0.0, False), (0.4, False), (1000.0, True)])
-def test_time_in_which_the_timer_did_not_run_counts_for_nobody(late: float, kept: bool) -> None:
-    books = books_with_a_lease()
-    deadline = books.table.leases[0].deadline
-    with books.lock:
-        expiry.tick(books, deadline + 1.0, late)
-    assert (0 in books.table.leases) == kept
-    assert not kept or books.table.leases[0].deadline == deadline + late
-
-
-def test_nobody_is_taken_for_lost_while_the_master_ends(caplog: pytest.LogCaptureFixture) -> None:
-    books = books_with_a_lease()
-    books.close()
-    with books.lock:
-        expiry.tick(books, books.table.leases[0].deadline + 1.0, 0.0)
-    assert 0 in books.table.leases and "lost" not in caplog.text

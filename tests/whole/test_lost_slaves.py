@@ -67,7 +67,12 @@ def test_a_lost_slave_and_a_given_up_task_are_told_in_one_line_each(
         list(context.get_results_unordered())
     who = r"slave 0 \(LocalSlave\(\) on \S+, pid \d+\)"
     lost = f"parallel: lost {who}: it was killed by SIGKILL, perhaps out of memory"
-    first, second = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+
+    def warnings() -> list[str]:
+        return [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+
+    eventually(lambda: len(warnings()) == 2)
+    first, second = warnings()
     assert re.fullmatch(lost + "; its task goes to another slave", first)
     assert re.fullmatch(lost + "; its task is given up: it ended its slave too often", second)
     manager.wait_for_slaves(1, 10)

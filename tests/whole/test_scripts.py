@@ -249,8 +249,8 @@ def test_waiting_is_told_on_stderr_in_one_line(run: Run) -> None:
     program = run(
         OPENING
         + """
-import parallel.service.status as status
-status.FIRST_WORD = 0.2
+import parallel.core.patience as patience
+patience.FIRST_WORD = 0.2
 if __name__ == '__main__':
     m = parallel.Manager(port=0)
     c = m.get_context()

@@ -9,7 +9,7 @@ import signal
 import pytest
 
 import parallel
-from parallel.service import status
+from parallel.core import patience
 from tests.conftest import Make
 from tests.launch.test_failing_launchers import Idle, Unstartable
 from tests.support.waiting import eventually
@@ -18,7 +18,7 @@ from tests.support.waiting import eventually
 def test_who_waits_for_slaves_is_told_what_for_and_less_and_less_often(
     make: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(status, "FIRST_WORD", 0.1)
+    monkeypatch.setattr(patience, "FIRST_WORD", 0.1)
     manager = make(1)
     manager.add_slave(Idle())
     manager.wait_for_slaves(1, 15)
@@ -61,7 +61,7 @@ def test_waiting_for_more_slaves_than_there_are_says_how_many_there_are(make: Ma
 def test_a_slave_that_was_lost_may_come_back_and_is_waited_for(
     make: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(status, "FIRST_WORD", 0.1)
+    monkeypatch.setattr(patience, "FIRST_WORD", 0.1)
     manager = make(1, lease=0.4)
     manager.wait_for_slaves(1, 15)
     pid = manager.slaves[0].pid

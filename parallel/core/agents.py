@@ -1,0 +1,293 @@
+"""What is decided when an agent speaks, falls silent, or its launcher has word of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from slave.protocol import (
+    TIME_LIMIT,
+    TIMED_OUT,
+    Drain,
+    EnlistReply,
+    EnlistRequest,
+    RunnerBeat,
+    RunnerEnded,
+    StartRunner,
+)
+
+from . import events as ev
+from .effects import Call, Outcome
+from .runners import Runners
+from .slave import AgentRecord, Contact, Life, Move, SlaveRecord
+from .state import POLL_SECONDS, State
+
+RECONNECT_SECONDS = 1.0  # for an agent whose connection has ended to come back before its slaves' tasks go elsewhere
+BY_HAND = "started by hand"
+
+
+class Agents:
+    """See the module's text."""
+
+    def __init__(self, state: State, runners: Runners) -> None:
+        self._state, self._runners = state, runners
+
+    # -- it comes
+
+    def enlist(self, request: EnlistRequest, now: float) -> EnlistReply:
+        """An agent comes, or comes back after its connection broke (then ``run`` names this master)."""
+        state = self._state
+        state.now = now
+        reply = EnlistReply(state.run, state.table.term, state.environment, [], False)
+        if request.run not in ("", state.run):
+            return reply  # it looks for another master, and will see that this is not the one
+        if state.closing or (request.run and request.agent not in state.roster.agents):
+            return reply._replace(done=True)  # or it was given up: it left, or its launcher said that it has ended
+        agent = state.roster.agent(request.agent)
+        agent.connection = request.connection
+        agent.host, agent.pid, agent.version = request.host, request.pid, request.version
+        if not agent.enlisted:
+            state.tell(ev.AgentCame(now, agent.host, agent.pid, agent.version))
+            state.slaves_changed()  # it may bring fewer than somebody waits for
+        if agent.enlisted and not request.run:
+            self._start_over(agent)
+        if agent.enlisted and request.run:
+            self._end_missing(agent, request.slaves)
+        elif not agent.numbers:
+            agent.numbers = [self._number_of(agent, number) for number in request.slaves]
+        agent.enlisted = True
+        pids = {runner.slave: runner.pid for runner in request.runners}
+        for slave in list(agent.slaves.values()):
+            slave.host = agent.host
+            state.heard(slave)
+            if slave.pid and slave.number in pids and pids[slave.number] != slave.pid:
+                state.lose(slave, 0, "its process ended while its agent was out of reach")
+                self._replace(slave)
+        return reply._replace(numbers=agent.numbers)
+
+    def _number_of(self, agent: AgentRecord, number: int | None) -> int:
+        """The number of a slave that the agent brings: a new one, unless it is launched and has one."""
+        roster = self._state.roster
+        if number is not None and number in roster.slaves:
+            return number
+        sibling = next(iter(agent.slaves.values()), None)
+        slave = roster.expect(BY_HAND, agent.id)
+        if sibling is not None and sibling.has_launcher:  # its launcher left it to the agent how many there are
+            slave.name, slave.has_launcher, slave.preemptible = sibling.name, True, sibling.preemptible
+            slave.output = self._state.output_of(slave.number)
+        return slave.number
+
+    def _start_over(self, agent: AgentRecord) -> None:
+        """Another process of the same agent has come: its engine has started its job again."""
+        state = self._state
+        for slave in list(agent.slaves.values()):
+            if slave.pid:
+                state.lose(slave, 0, "its job was started again")
+            if slave.life is Life.DISMISSED:
+                state.command(agent.id, Drain(slave.number, 0.0))
+            state.release(slave)
+            state.roster.start_over(slave, agent.id)
+
+    def _end_missing(self, agent: AgentRecord, numbers: Sequence[int | None]) -> None:
+        """An agent has come back without some of its slaves, and could not say so when they ended for good."""
+        commanded = [one.slave for _, one in agent.commands if isinstance(one, StartRunner)]
+        for slave in list(agent.slaves.values()):
+            if slave.number not in numbers and slave.number not in commanded:
+                why = "its process ended right after each start, while its agent was out of reach"
+                self._state.lose(slave, 0, why)
+                self._state.end(slave, why)
+
+    # -- it waits for commands
+
+    def commands(self, call: Call, agent_id: str, acknowledged: int, now: float) -> None:
+        """Answered with ``(number of the last, commands)``; waits for `POLL_SECONDS` at most, and then with none.
+
+        ``acknowledged``: the last number that the agent has; later ones are given again.
+        """
+        state = self._state
+        state.now = now
+        agent = state.roster.agents.get(agent_id)
+        if agent is None:  # it was given up
+            state.answer(call, None)
+            return
+        if agent.call is not None:
+            state.answer(agent.call, (agent.last_command, []))  # an earlier connection's
+        agent.commands = [(number, command) for number, command in agent.commands if number > acknowledged]
+        agent.call, agent.waits_until = call, now + POLL_SECONDS
+        if state.closing:
+            self.end_all()
+        else:
+            state.send_commands(agent_id)
+
+    def end_polls(self, now: float) -> None:
+        """Answer the calls for commands that have waited for long enough."""
+        for agent in self._state.roster.agents.values():
+            if agent.call is not None and agent.waits_until <= now:
+                call, agent.call = agent.call, None
+                self._state.answer(call, (agent.last_command, []))
+
+    def end_all(self) -> None:
+        """The master is done: all agents that wait are told to end."""
+        for agent in self._state.roster.agents.values():
+            if agent.call is not None:
+                call, agent.call = agent.call, None
+                self._state.answer(call, None)
+
+    # -- it reports
+
+    def heartbeat(self, agent: str, runners: Sequence[RunnerBeat], now: float) -> None:
+        """These runners are alive."""
+        state = self._state
+        state.now = now
+        for number, pid, task in runners:
+            slave = state.roster.slaves.get(number)
+            if slave is not None and slave.pid in (pid, 0):
+                if task != slave.running:
+                    slave.running, slave.since = task, now
+                    if task and state.watched:
+                        state.tell(ev.TaskStarted(now, number, task))
+                state.heard(slave)
+
+    def runner_ended(self, report: RunnerEnded, how: str, last_words: str, now: float) -> None:
+        """A runner's process ended while its agent lives; a new one is on its way.
+
+        ``how``: its exit code in words; ``last_words``: the end of its output.
+        """
+        state = self._state
+        state.now = now
+        slave = state.roster.slaves.get(report.slave)
+        if state.closing or slave is None or slave.pid not in (report.pid, 0):
+            return
+        if report.cause:
+            if report.cause == TIME_LIMIT:
+                self._time_out(slave, report.task)
+            state.lose(slave, 0, f"its agent ended it: {report.cause}", wanted=True)
+        else:
+            end = f"{how} while it ran the context's setup" if report.setup else how
+            if report.setup:
+                self._runners.bar(slave, report.setup, end + last_words)
+            slave.end = end + last_words
+            state.lose(slave, 0 if report.setup else report.task, end, last_words)
+            state.slaves_changed()
+        self._replace(slave)
+
+    def _replace(self, slave: SlaveRecord) -> None:
+        self._state.roster.replace(slave)
+        self._runners.let_join(slave)
+
+    def _time_out(self, slave: SlaveRecord, id: int) -> None:
+        """The slave's process was ended since this task ran for too long: that is the task's outcome."""
+        state = self._state
+        lease = state.table.leases.get(slave.number)
+        if lease is not None and id in lease.tasks:
+            task = lease.tasks[id]
+            state.table.settle(task.context, id)
+            outcome = Outcome(id, TIMED_OUT, str(slave), task.timeout, (), payload=task.payload)
+            state.deliver(task.context, outcome, slave)
+
+    def slave_closed(self, number: int, why: str, last_words: str, now: float) -> None:
+        """The agent gives a slave up."""
+        self._state.now = now
+        slave = self._state.roster.slaves.get(number)
+        if slave is not None:
+            self._state.end(slave, why + last_words)
+
+    def recalled(self, number: int, lease: int, running: int, now: float) -> None:
+        """The slave will start no task of the lease (0: whichever it holds) after the one that runs."""
+        self._state.now = now
+        self._state.table.give_back_after(number, lease, running)
+
+    def draining(self, numbers: Sequence[int], now: float) -> None:
+        """These slaves end when their running tasks have."""
+        state = self._state
+        state.now = now
+        for number in numbers:
+            slave = state.roster.slaves.get(number)
+            if slave is None:
+                continue
+            if not slave.leaving:  # else we asked for it
+                state.tell(ev.SlaveLeaving(now, number, str(slave)))
+            state.roster.move(slave, Move.DRAIN)
+            state.release(slave)
+
+    def leave(self, agent: str, why: str, now: float) -> None:
+        """The agent ends, and its runners with it; that is nobody's fault."""
+        self._state.now = now
+        for slave in self._state.roster.of_agent(agent):
+            self._state.lose(slave, 0, why)
+            self._state.end(slave, why)
+        self._state.roster.forget_agent(agent)
+
+    def disconnected(self, agent_id: str, connection: int, now: float) -> None:
+        """Its reports connection ended: if it does not come back soon, its slaves are lost."""
+        state = self._state
+        state.now = now
+        agent = state.roster.agents.get(agent_id)
+        if agent is None or agent.connection != connection:
+            return  # it is back already, on another connection
+        due = now + RECONNECT_SECONDS
+        for slave in state.roster.cut_off(agent_id, due):
+            state.table.shorten(slave.number, due)
+        state.attend(due)
+
+    def commands_disconnected(self, agent_id: str, call: Call, now: float) -> None:
+        """Its commands connection ended: nobody waits there any more."""
+        agent = self._state.roster.agents.get(agent_id)
+        if agent is not None and agent.call is call:
+            agent.call = None
+
+    # -- its launcher reports
+
+    def ended(
+        self,
+        agent_id: str,
+        why: str,
+        numbers: Sequence[int] | None,
+        last_words: Mapping[int, str],
+        successor: str | None,
+        now: float,
+    ) -> list[int]:
+        """The slave program has ended, and these slaves (None: all of its) are no more.
+
+        If it had enlisted they move to the agent ``successor``, where one is named; returns the numbers of these.
+        """
+        state = self._state
+        state.now = now
+        agent = state.roster.agents.get(agent_id)
+        if agent is None or state.closing:
+            return []
+        moved: list[int] = []
+        came = agent.enlisted
+        for slave in list(agent.slaves.values()):
+            if numbers is not None and slave.number not in numbers:
+                continue
+            slave.has_launcher = False
+            words = last_words.get(slave.number, "")
+            state.lose(slave, slave.suspect, f"its agent ended: {why}", words)
+            if successor is not None and came and not slave.leaving:
+                state.release(slave)
+                state.roster.start_over(slave, successor)
+                moved.append(slave.number)
+            else:
+                state.end(slave, why + words)
+        if numbers is None:
+            state.roster.forget_agent(agent_id)
+        return moved
+
+    def missed(self, now: float) -> None:
+        """Re-enqueue the tasks of slaves whose lease is over, and of those that are not heard any more."""
+        state = self._state
+        slaves = state.roster.slaves
+        expired = {number: slaves[number] for number in state.table.expired(now)}
+        silent = {slave.number: slave for slave in state.roster.missed(now)}
+        for number, slave in {**expired, **silent}.items():
+            state.lose(slave, slave.suspect if number in expired else 0, _silence(slave, now))
+            if slave.contact in (Contact.HEARD, Contact.CUT_OFF):
+                state.roster.lose(slave)
+        if expired or silent:
+            state.slaves_changed()
+
+
+def _silence(slave: SlaveRecord, now: float) -> str:
+    if slave.contact is Contact.CUT_OFF:
+        return "its agent's connection ended and did not come back (was it killed, or its machine switched off?)"
+    return f"nothing was heard of it for {now - slave.heard:.1f} s (is its machine off, or the network cut?)"

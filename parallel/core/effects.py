@@ -1,0 +1,115 @@
+"""What the scheduler wants done: data, which the dispatcher carries out in order.
+
+A *call* is whoever waits for an answer: a runner, an agent, or a thread of the user's.  To the scheduler it is a token
+that it was given and gives back, once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Union
+
+from slave.protocol import Buffer
+
+from .lease_table import Lease
+
+Call = Any
+
+
+class Outcome(NamedTuple):
+    """What came of a task, on its way to the user.  ``kind``, ``data``, ``buffers``: see slave/protocol.py."""
+
+    task: int
+    kind: int
+    slave: str  # as it was then, in words
+    data: Any
+    buffers: Sequence[Buffer]
+    size: int = 0  # bytes of memory, about
+    tries: int = 1  # how often the task ran until it raised for the last time
+    payload: bytes = b""  # the pickled task; only where something went wrong, to say which it was
+
+
+class Answer(NamedTuple):
+    """The call has waited for this."""
+
+    call: Call
+    value: Any
+
+
+class Refuse(NamedTuple):
+    """The call cannot be; the caller is told why."""
+
+    call: Call
+    reason: str
+
+
+class Deliver(NamedTuple):
+    """Outcomes for the user, in the order of completion; ``last``: no task of the context is left."""
+
+    context: int
+    outcomes: Sequence[Outcome]
+    last: bool = False
+
+
+class WantTasks(NamedTuple):
+    """The context's reader had better add tasks: fewer are left than the slaves may need until it looks next."""
+
+    context: int
+
+
+class Pause(NamedTuple):
+    """``on``: enough results of the context wait to be read, and the scheduler wants to be told when some are."""
+
+    context: int
+    on: bool
+
+
+Effect = Union[Answer, Refuse, Deliver, WantTasks, Pause]
+
+
+class Granted(NamedTuple):
+    """The value of an answer to `fetch`: a lease or none, and the contexts that are gone."""
+
+    lease: Lease | None
+    forget: Sequence[int]
+
+
+# -- the value of an answer to a reader that waits
+
+
+class News(NamedTuple):
+    """An outcome is there, or another reader took it: look."""
+
+
+class AllDone(NamedTuple):
+    """No task of the context is left."""
+
+
+class TasksWanted(NamedTuple):
+    """None is ready; meanwhile tasks had better be added."""
+
+
+class Closed(NamedTuple):
+    """The manager is shut down."""
+
+
+class NoSlaves(NamedTuple):
+    """No slave can go on, and none is to come; ``ends``: of every slave its text, and how it ended or what it is."""
+
+    left: int
+    ends: Sequence[tuple[str, str]]
+    all_ended: bool
+
+
+class SetupFailed(NamedTuple):
+    """The context's setup failed on every slave that there is.
+
+    ``data``: the packed failure on ``slave``, or how it ended that slave, in words.  ``tried``: on how many.
+    """
+
+    data: Any
+    slave: str
+    tried: int
+
+
+Verdict = Union[News, AllDone, TasksWanted, Closed, NoSlaves, SetupFailed]

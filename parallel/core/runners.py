@@ -1,0 +1,262 @@
+"""What is decided when a runner speaks: it joins, asks for tasks, posts outcomes.
+
+A lease is written into the table before its tasks leave the master: if the answer is lost on its way, the slave's next
+word ("I hold no lease"), its agent's report or the lease's expiry brings the tasks back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from slave.protocol import (
+    FAILURE,
+    VALUE,
+    Buffer,
+    FetchRequest,
+    GiveBack,
+    JoinRequest,
+    OutcomeMessage,
+    Recall,
+    Role,
+    SetupFailure,
+)
+
+from . import events as ev
+from .effects import Call, Granted, Outcome, Refuse
+from .slave import SlaveRecord
+from .state import POLL_SECONDS, RECALL_AGE, Idle, State
+
+_REPORT_SECONDS = 2.0  # for an agent's word, sent before, to arrive
+_LOOK_AGAIN = 0.05  # seconds between two looks for overdue leases
+_OVERHEAD = 300  # bytes that the objects around an outcome take
+
+_NOTHING = Granted(None, ())
+
+
+class Joining(NamedTuple):
+    """A runner that may join when its agent's word on the end of the former one is here, or after ``until``."""
+
+    call: Call
+    request: JoinRequest
+    until: float
+
+
+class Runners:
+    """See the module's text."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+        self.joining: dict[int, Joining] = {}
+        self._next_look = 0.0  # for overdue leases
+
+    # -- join
+
+    def join(self, call: Call, request: JoinRequest, now: float) -> None:
+        """A runner says who it is; answered with whether that is so, False if it means another master.
+
+        The agent's word on how the former runner ended was sent before, but over another connection: it is waited for.
+        If it does not come the agent is about to enlist again.
+        """
+        state = self._state
+        state.now = now
+        slave = state.roster.slaves.get(request.slave)
+        earlier = self.joining.pop(request.slave, None)
+        if earlier is not None:
+            state.answer(earlier.call, False)
+        if request.run != state.run or slave is None:
+            state.answer(call, False)
+        elif slave.pid not in (0, request.pid) and not state.closing:
+            until = now + min(_REPORT_SECONDS, state.table.term / 4)
+            self.joining[request.slave] = Joining(call, request, until)
+            state.attend(until)
+        else:
+            self._join(slave, call, request)
+
+    def let_join(self, slave: SlaveRecord) -> None:
+        """It is known how its former runner ended."""
+        waiting = self.joining.pop(slave.number, None)
+        if waiting is not None:
+            self._join(slave, waiting.call, waiting.request)
+
+    def let_join_all(self, now: float) -> None:
+        """Those whose time is over join all the same; when the master ends, all do, and are told so."""
+        for number in [one for one, waiting in self.joining.items() if waiting.until <= now or self._state.closing]:
+            waiting = self.joining.pop(number)
+            slave = self._state.roster.slaves.get(number)
+            if slave is None:
+                self._state.answer(waiting.call, False)
+            else:
+                self._join(slave, waiting.call, waiting.request)
+        for waiting in self.joining.values():
+            self._state.attend(waiting.until)
+
+    def _join(self, slave: SlaveRecord, call: Call, request: JoinRequest) -> None:
+        state = self._state
+        held = state.table.leases.get(slave.number)
+        if held is not None and (slave.pid != request.pid or held.id != request.lease):
+            state.table.give_back(slave.number)
+        state.release(slave)  # a call of an earlier connection may still wait
+        if slave.pid != request.pid:
+            state.unlearn(slave)
+        state.roster.join(slave, request.pid, request.connection)
+        state.heard(slave)
+        state.tell(ev.SlaveJoined(state.now, slave.number, str(slave)))
+        state.slaves_changed()
+        state.answer(call, True)
+
+    # -- fetch
+
+    def fetch(self, call: Call, request: FetchRequest, now: float) -> None:
+        """A slave that holds no lease asks for one: answered with `Granted`, or None when it is to end.
+
+        It waits for `POLL_SECONDS` at most if there is nothing to do.
+        """
+        state = self._state
+        state.now = now
+        slave = state.roster.slaves.get(request.slave)
+        if slave is None or slave.pid != request.pid:
+            self._refuse(call, request)
+        elif slave.connection != request.connection:
+            state.answer(call, _NOTHING)  # read late, from a connection that was replaced: nobody is there any more
+        else:
+            state.release(slave)
+            state.heard(slave)
+            for context, tasks, seconds in request.ran:
+                if context in state.contexts:
+                    state.pace.learn(context, tasks, seconds)
+            state.table.give_back(slave.number)
+            if not state.serve(slave, call):
+                state.idle[slave.number] = Idle(call, now + POLL_SECONDS)
+                self.recall_overdue(now)
+
+    def _refuse(self, call: Call, request: FetchRequest) -> None:
+        ended = self._state.roster.ended.get(request.slave)
+        if ended is not None and ended.pid == request.pid:
+            self._state.answer(call, None)
+        else:
+            who = f"slave {request.slave} with process {request.pid}"
+            self._state.effects.append(Refuse(call, f"UnknownSlave: {who} is not known here"))
+
+    def recall_overdue(self, now: float) -> None:
+        """Slaves idle: leases that take far longer than planned give back what they have not started."""
+        state = self._state
+        if not state.idle:
+            return
+        if now >= self._next_look:
+            self._next_look = now + _LOOK_AGAIN
+            for lease in state.table.overdue(now, RECALL_AGE):
+                slave = state.roster.connected.get(lease.slave)
+                if slave is not None:
+                    lease.recalled = True
+                    state.command(slave.agent, Recall(lease.slave, lease.id))
+            ages = [one.granted for one in state.table.leases.values() if len(one.tasks) > 1 and not one.recalled]
+            if not ages:
+                return
+            self._next_look = max(self._next_look, min(ages) + RECALL_AGE)
+        state.attend(self._next_look)
+
+    def end_polls(self, now: float) -> None:
+        """Answer the calls for tasks that have waited for long enough."""
+        state = self._state
+        while state.idle:
+            number, waiting = next(iter(state.idle.items()))
+            if waiting.until > now and not state.closing:
+                break
+            state.release(state.roster.slaves[number])
+
+    def setup_of(self, slave: int, context: int) -> bytes | None:
+        """The context's pickled setup; None if it has none."""
+        found = self._state.contexts.get(context)
+        return None if found is None else found.setup
+
+    # -- outcomes
+
+    def outcomes(self, batch: Sequence[OutcomeMessage], now: float) -> None:
+        """What came of some tasks: the first outcome of a task settles it, any later one is dropped."""
+        state = self._state
+        state.now = now
+        settle, deliver, known = state.table.settle, state.deliver, state.roster.known
+        last, slave, name = -1, None, ""
+        for number, lease, context, task_id, kind, data, buffers in batch:
+            if kind == FAILURE and state.table.retry(number, lease, context, task_id):
+                self._tell_retry(number, context, task_id)
+                continue
+            task = settle(context, task_id)
+            if task is None:
+                continue
+            if number != last:
+                last, slave = number, known(number)
+                name = f"slave {number}" if slave is None else str(slave)
+            if slave is not None:
+                slave.done += 1
+            size = _OVERHEAD + len(data) + sum(map(len, buffers))
+            payload = b"" if kind == VALUE else task.payload
+            deliver(context, Outcome(task_id, kind, name, data, buffers, size, 1 + task.failures, payload), slave)
+
+    def outcome_and_wait(self, call: Call, message: OutcomeMessage, now: float) -> None:
+        """The same for one task; the answer tells the slave that it need not keep the outcome, and may go on.
+
+        It is held up as long as too many results of its context wait to be read; not while a reader has to wait for
+        a result of another context, which might then never come.
+        """
+        state = self._state
+        _, _, number, task, *_ = message
+        known = state.table.find(number, task) is not None
+        self.outcomes([message], now)
+        state.send_outcomes()
+        context = state.contexts.get(number)
+        if known and context is not None and context.full and not state.reading and not state.closing:
+            context.stalled.append(call)
+        else:
+            state.answer(call, None)
+
+    def _tell_retry(self, slave: int, context: int, task_id: int) -> None:
+        task = self._state.table.find(context, task_id)
+        if self._state.watched and task is not None:
+            self._state.tell(ev.TaskRetried(self._state.now, context, task_id, slave, task.failures))
+
+    def setup_failed(self, call: Call, failure: SetupFailure, type_name: str, message: str, now: float) -> None:
+        """Setup raised on this slave: it is out for that context, and the tasks go to others."""
+        state = self._state
+        state.now = now
+        slave, context = state.roster.slaves.get(failure.slave), state.contexts.get(failure.context)
+        self._give_back(failure.slave, failure.lease, failure.unstarted)
+        if slave is not None and context is not None:
+            self.bar(slave, failure.context, failure.data)
+            name = str(slave)
+            state.tell(ev.SetupRaised(now, slave.number, name, failure.context, type_name, message))
+        state.answer(call, None)
+
+    def bar(self, slave: SlaveRecord, context: int, failure: Buffer | str) -> None:
+        """The context's setup failed on this slave: it gets no task of it any more."""
+        found = self._state.contexts.get(context)
+        if found is not None:
+            slave.setup_failed.add(context)
+            found.failures[slave.number] = failure
+            self._state.slaves_changed()
+
+    def give_back(self, call: Call, request: GiveBack, now: float) -> None:
+        """The slave has not started these tasks of the lease and will not."""
+        self._state.now = now
+        self._give_back(request.slave, request.lease, request.unstarted)
+        self._state.answer(call, None)
+
+    def _give_back(self, slave: int, lease: int, unstarted: Sequence[int]) -> None:
+        """Give tasks back, unless the word comes late, over a connection that was replaced, of another lease."""
+        held = self._state.table.leases.get(slave)
+        if held is not None and held.id == lease:
+            self._state.table.give_back(slave, unstarted)
+
+    # -- the end of a connection
+
+    def disconnected(self, role: Role, now: float) -> None:
+        """A runner's connection ended: nobody is there any more who could be given tasks over it."""
+        state = self._state
+        state.now = now
+        slave = state.roster.slaves.get(role.slave)
+        if slave is not None and slave.pid == role.pid and slave.connection == role.connection:
+            state.release(slave)
+        joining = self.joining.get(role.slave)
+        if joining is not None and (joining.request.pid, joining.request.connection) == (role.pid, role.connection):
+            state.answer(self.joining.pop(role.slave).call, False)

@@ -1,0 +1,128 @@
+"""The scheduler: what happened goes in, with the time; what is to be done and told comes out.
+
+No clock, lock, thread, socket, file or log: time is an argument, effects (effects.py) and events (events.py) are data.
+One thread at a time calls it (service/dispatcher.py).
+
+    runners.py   a runner joins, asks for tasks, posts outcomes         lease_table.py  who holds which task until when
+    agents.py    an agent comes, reports, falls silent, ends            roster.py       the agents and slaves, counted
+    launches.py  a launcher expects slaves, has started them, saw them end   pacing.py  how many tasks one lease holds
+    users.py     contexts, readers of results, who waits for slaves      patience.py  when they are told why
+    state.py     what all of these know, and the steps they share
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Callable
+
+from . import events as ev
+from .agents import Agents
+from .effects import Effect
+from .launches import Launches
+from .runners import Runners
+from .state import State
+from .users import Users
+
+_TICKS_PER_LEASE = 8
+_LONGEST_TICK = 1.0
+_LATE = 0.5  # seconds by which a tick may be late without meaning that this process was stopped or kept busy
+
+
+class Scheduler:
+    """See the module's text.  Arguments as of `State`."""
+
+    def __init__(
+        self,
+        term: float,
+        max_attempts: int,
+        *,
+        run: str,
+        environment: Mapping[str, Any],
+        may_join: bool,
+        result_bytes: float = float("inf"),
+        output_of: Callable[[int], str | None] = lambda number: None,
+    ) -> None:
+        self.state = State(
+            term,
+            max_attempts,
+            run=run,
+            environment=environment,
+            may_join=may_join,
+            result_bytes=result_bytes,
+            output_of=output_of,
+        )
+        self.runners = Runners(self.state)
+        self.agents = Agents(self.state, self.runners)
+        self.launches = Launches(self.state, self.agents)
+        self.users = Users(self.state)
+
+    def set_term(self, term: float, now: float) -> None:
+        """Change the length of leases, as long as no agent has been told of it."""
+        if not any(agent.enlisted for agent in self.state.roster.agents.values()):
+            self.state.table.term = term
+            self.state.attend(now)
+
+    def tick(self, now: float, late: float) -> None:
+        """Time has passed: expire what is over, tell whoever waits.  To be called when `due`, or a little later.
+
+        ``late``: seconds by which this call comes too late.  A master that was stopped, or whose program held the
+        interpreter for so long, could not hear its slaves either: they get that time back, since the silence was not
+        theirs.
+        """
+        state = self.state
+        state.now = now
+        state.due = now + min(_LONGEST_TICK, state.table.term / _TICKS_PER_LEASE)
+        if not state.closing:  # else slaves fall silent because they were asked to
+            if late > _LATE:
+                state.tell(ev.MasterWasStopped(now, late))
+                state.table.shift(late)
+                state.roster.shift(late)
+            self.agents.missed(now)
+        self.runners.let_join_all(now)
+        self.runners.end_polls(now)
+        self.agents.end_polls(now)
+        self.runners.recall_overdue(now)
+        self.users.say_why(now)
+
+    def close(self, now: float) -> None:
+        """The manager ends: nobody waits any more; slaves and agents are told to end, readers that it is over."""
+        state = self.state
+        state.now = now
+        if state.closing:
+            return
+        state.closing = True
+        self.runners.let_join_all(now)
+        for number in list(state.idle):
+            state.answer(state.idle.pop(number).call, None)
+        self.agents.end_all()
+        for context in state.contexts.values():
+            stalled, context.stalled = context.stalled, []
+            for call in stalled:
+                state.answer(call, None)
+        state.slaves_changed()
+        state.tell(ev.ManagerClosed(now))
+
+    def take(self, now: float | None = None) -> tuple[list[Effect], list[ev.Event]]:
+        """What is to be done and told since the last time; waiting tasks go to idle slaves first.
+
+        ``now``: leases that are granted here begin now, and not when something happened last.
+        """
+        state = self.state
+        state.now = state.now if now is None else now
+        if state.idle and not state.closing:
+            state.feed()
+        state.send_outcomes()
+        if state.judge_again:
+            self.users.judge_all()
+        effects, state.effects = state.effects, []
+        events, state.events = state.events, []
+        return effects, events
+
+    @property
+    def due(self) -> float:
+        """When `tick` is to be called next."""
+        return self.state.due
+
+    def check(self) -> None:
+        """Raise AssertionError if an invariant does not hold.  For tests."""
+        self.state.check()

@@ -1,0 +1,353 @@
+"""State: everything the master knows, and the steps that the rules about runners, agents and users share.
+
+What is to be done and told is collected in `effects` and `events`; `Scheduler.take` hands it to the dispatcher.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections import deque
+from collections.abc import Mapping
+from typing import Any, Callable, NamedTuple
+
+from slave.protocol import GIVEN_UP, Command
+
+from . import events as ev
+from .effects import Answer, Call, Deliver, Effect, Granted, News, Outcome, Pause, Verdict, WantTasks
+from .lease_table import Lease, LeaseTable
+from .pacing import Pacing
+from .roster import Roster
+from .slave import Life, Move, SlaveRecord
+from .task import Task
+
+POLL_SECONDS = 20.0  # for which a call may wait in the master; then it is answered with nothing, and comes again
+RECALL_AGE = 0.2  # seconds after which a lease should be done, and is called back if others idle
+_AT_ONCE = 5_000  # added tasks that are entered in one go
+
+
+class Reader(NamedTuple):
+    """A thread of the user's that waits for an outcome."""
+
+    call: Call
+    for_tasks: bool  # also if tasks are wanted
+
+
+class Wait:
+    """How long somebody has waited without anything happening, and when that is told next."""
+
+    __slots__ = ("next_word", "pause", "seen")
+
+    def __init__(self, now: float, first: float, seen: int = 0) -> None:
+        self.seen = seen  # `State.progress` when it was looked at last
+        self.pause = first
+        self.next_word = now + first
+
+
+class ContextRecord:
+    """What the master knows of one context, besides its tasks.  Only the scheduler writes here."""
+
+    __slots__ = (
+        "failures", "first", "full", "id", "known_by", "low_water", "put", "readers", "setup", "stalled",
+        "taken", "wait", "wants_tasks",
+    )  # fmt: skip
+
+    def __init__(self, id: int, setup: bytes | None) -> None:
+        self.id, self.setup = id, setup
+        self.first = 0  # tasks with a lower id were cancelled before they were entered
+        self.put = self.taken = 0.0  # bytes of results that were delivered; that readers have taken, as far as told
+        self.full = False  # enough results wait to be read: nothing of it is granted until some are
+        self.low_water = 0  # the reader wants to add tasks when fewer are left; 0: it has none
+        self.wants_tasks = False  # it was told so, and has not come since
+        self.readers: dict[Call, Reader] = {}
+        self.wait: Wait | None = None  # while there are readers
+        self.failures: dict[
+            int, Any
+        ] = {}  # by slave: setup's packed failure there, or how it ended the slave, in words
+        self.stalled: list[Call] = []  # slaves that posted a result and are held up, since the context is full
+        self.known_by: set[int] = set()  # slaves whose runner may have set it up
+
+
+class Idle(NamedTuple):
+    """A slave's call for tasks that waits."""
+
+    call: Call
+    until: float
+
+
+class State:
+    """See the module's text.  ``output_of``: the output file of a launched slave."""
+
+    def __init__(
+        self,
+        term: float,
+        max_attempts: int,
+        *,
+        run: str,
+        environment: Mapping[str, Any],
+        may_join: bool,
+        result_bytes: float = math.inf,
+        output_of: Callable[[int], str | None] = lambda number: None,
+    ) -> None:
+        self.run, self.environment, self.may_join = run, environment, may_join
+        self.result_bytes, self.output_of = result_bytes, output_of
+        self.table = LeaseTable(term, max_attempts)
+        self.pace = Pacing()
+        self.roster = Roster()
+        self.contexts: dict[int, ContextRecord] = {}
+        self.context_ids = itertools.count(1)
+        self.task_ids = itertools.count(1)
+        self.incoming: deque[Task] = deque()  # users' threads append tasks here at any time; see take_in
+        self.idle: dict[int, Idle] = {}  # slaves that wait for a lease, the longest waiting first
+        self.reading = 0  # readers that wait, of whatever context
+        self.progress = 0  # counts outcomes: whoever waits sees whether anything happens at all
+        self.closing = False
+        self.watched = False  # somebody wants events of single tasks
+        self.now = 0.0
+        self.due = 0.0  # when `tick` is to be called next
+        self.effects: list[Effect] = []
+        self.events: list[ev.Event] = []
+        self._outbox: dict[int, list[Outcome]] = {}
+
+    # -- effects
+
+    def answer(self, call: Call, value: object) -> None:
+        """The call has waited for this."""
+        self.effects.append(Answer(call, value))
+
+    def tell(self, event: ev.Event) -> None:
+        """Something happened."""
+        self.events.append(event)
+
+    def attend(self, at: float) -> None:
+        """Something is to be looked at then."""
+        self.due = min(self.due, at)
+
+    # -- slaves
+
+    def heard(self, slave: SlaveRecord) -> None:
+        """A sign of life from a slave."""
+        if self.roster.heard(slave, self.now, self.table.term):
+            self.tell(ev.SlaveBack(self.now, slave.number, str(slave)))
+            self.slaves_changed()
+        self.table.renew(slave.number, self.now)
+
+    def lose(self, slave: SlaveRecord, running: int, end: str, last_words: str = "", wanted: bool = False) -> None:
+        """The slave is gone or out of reach: its tasks go elsewhere; the running one is blamed.
+
+        ``end``: how it ended, in one line; ``last_words``: the end of its output; ``wanted``: we ended it ourselves.
+        """
+        lease = self.table.leases.get(slave.number)
+        back = len(lease.tasks) if lease is not None else 0
+        blamed = lease.tasks.get(running) if lease is not None else None
+        text = f"{end} on {slave.host}{last_words}"
+        given_up = self.table.lose(slave.number, running, text)
+        slave.running = 0
+        number, name = slave.number, str(slave)
+        lost = given_up.task.id if given_up is not None else 0
+        self.tell(ev.SlaveLost(self.now, number, name, end, last_words, wanted, back, lost))
+        if given_up is not None:
+            task = given_up.task
+            outcome = Outcome(task.id, GIVEN_UP, name, given_up.ends, (), payload=task.payload)
+            self.deliver(task.context, outcome, slave)
+        elif blamed is not None and self.watched:
+            attempts = len(blamed.ends or ())
+            self.tell(ev.TaskAttemptEnded(self.now, blamed.context, blamed.id, number, attempts, text))
+        self.release(slave)
+
+    def end(self, slave: SlaveRecord, why: str) -> None:
+        """The slave will not work again, unless it has a launcher: then that has the last word."""
+        if slave.life is Life.ENDED:
+            return
+        self.release(slave)
+        self.table.give_back(slave.number)  # should its runner's end not have been told, or come late
+        self.unlearn(slave)
+        if slave.has_launcher and slave.life is not Life.DISMISSED:
+            self.roster.part(slave, why)
+        else:
+            slave.end = f"{slave.parting}; {why}" if slave.parting else why
+            self.roster.move(slave, Move.END)
+            self.tell(ev.SlaveEnded(self.now, slave.number, str(slave), slave.end))
+        self.slaves_changed()
+
+    def unlearn(self, slave: SlaveRecord) -> None:
+        """Its runner has ended, and what that had set up is gone with it."""
+        for context in slave.knows:
+            if context in self.contexts:
+                self.contexts[context].known_by.discard(slave.number)
+        slave.knows.clear()
+        slave.to_forget.clear()
+
+    def release(self, slave: SlaveRecord) -> None:
+        """If the slave waits for tasks, answer it: it gets none now, or it is to end."""
+        waiting = self.idle.pop(slave.number, None)
+        if waiting is not None:
+            over = slave.leaving or slave.life is Life.ENDED
+            self.answer(waiting.call, None if over else Granted(None, self._forgotten(slave)))
+
+    def command(self, agent_id: str, command: Command) -> None:
+        """Command an agent, which may not have come yet."""
+        agent = self.roster.agent(agent_id)
+        agent.last_command += 1
+        agent.commands.append((agent.last_command, command))
+        self.send_commands(agent_id)
+
+    def send_commands(self, agent_id: str) -> None:
+        """Answer the agent's call for commands, if it waits and there are some."""
+        agent = self.roster.agents[agent_id]
+        if agent.call is not None and agent.commands:
+            call, agent.call = agent.call, None
+            self.answer(call, (agent.last_command, [command for _, command in agent.commands]))
+
+    # -- tasks
+
+    def take_in(self, most: float = math.inf) -> None:
+        """Enter tasks that users have added since the last time: up to ``most``, the oldest."""
+        incoming, contexts, add = self.incoming, self.contexts, self.table.add
+        entered: dict[int, list[int]] = {}
+        for _ in range(int(min(most, len(incoming)))):
+            task = incoming.popleft()
+            context = contexts.get(task.context)
+            if context is not None and task.id >= context.first:
+                add(task)
+                if self.watched:
+                    entered.setdefault(task.context, []).append(task.id)
+        for number, ids in entered.items():
+            self.tell(ev.TasksAdded(self.now, number, ids))
+
+    def left(self, context: int) -> int:
+        """How many tasks of the context have no outcome yet: 0 only if that is true of those just added too."""
+        found = self.table.left(context)
+        if not found and self.incoming:
+            self.take_in()
+            found = self.table.left(context)
+        return found
+
+    def grant(self, slave: SlaveRecord) -> Lease | None:
+        """A lease for the slave if there is anything to do for it."""
+        if self.incoming:
+            self.take_in(_AT_ONCE)
+        lease = None
+        while lease is None and (self.table.waiting or self.incoming):
+            waiting = self.table.waiting + len(self.incoming)
+            share = math.ceil(waiting / max(1, len(self.roster.connected)))
+            lease = self.table.grant(slave.number, self.now, slave.setup_failed, share, self.pace)
+            if lease is None and not self.incoming:
+                break
+            if lease is None:
+                self.take_in(_AT_ONCE)
+        if lease is None:
+            return None
+        for context in {task.context for task in lease.tasks.values()}:
+            if context not in slave.knows:
+                slave.knows.add(context)
+                self.contexts[context].known_by.add(slave.number)
+        if self.idle and len(lease.tasks) > 1:
+            self.attend(self.now + RECALL_AGE)
+        if self.watched:
+            first = next(iter(lease.tasks.values())).context
+            self.tell(ev.TasksLeased(self.now, first, slave.number, lease.id, list(lease.tasks)))
+        return lease
+
+    def serve(self, slave: SlaveRecord, call: Call) -> bool:
+        """Answer a call for tasks if there is an answer."""
+        if self.closing or slave.leaving:
+            self.answer(call, None)
+            return True
+        lease = self.grant(slave)
+        if lease is not None or slave.to_forget:
+            self.answer(call, Granted(lease, self._forgotten(slave)))
+            return True
+        return False
+
+    def feed(self) -> None:
+        """Give waiting tasks to idle slaves, the longest waiting first."""
+        skipped: dict[int, Idle] = {}
+        while self.idle and (self.table.waiting or self.incoming):
+            number = next(iter(self.idle))
+            slave = self.roster.slaves[number]
+            waiting = self.idle.pop(number)
+            if not self.serve(slave, waiting.call):
+                skipped[number] = waiting
+                if not slave.setup_failed:
+                    break  # what waits is for nobody now
+        if skipped:
+            self.idle = {**skipped, **self.idle}
+
+    def _forgotten(self, slave: SlaveRecord) -> list[int]:
+        forgotten, slave.to_forget = slave.to_forget, []
+        return forgotten
+
+    # -- outcomes
+
+    def deliver(self, context_id: int, outcome: Outcome, slave: SlaveRecord | None) -> None:
+        """An outcome for the context's reader; the task has left the table."""
+        context = self.contexts.get(context_id)
+        if context is None:
+            return
+        self.progress += 1
+        context.put += outcome.size
+        box = self._outbox.get(context_id)
+        if box is None:
+            self._outbox[context_id] = [outcome]
+        else:
+            box.append(outcome)
+        if self.watched:
+            number = -1 if slave is None else slave.number
+            self.tell(ev.TaskDone(self.now, context_id, outcome.task, number, outcome.kind, outcome.size))
+
+    def has_outcomes(self, context: int) -> bool:
+        """Whether outcomes of the context have not been handed over yet."""
+        return context in self._outbox
+
+    def send_outcomes(self) -> None:
+        """Hand over what was delivered since the last time, and see whom that concerns."""
+        if not self._outbox:
+            return
+        for context_id, outcomes in self._outbox.items():
+            context = self.contexts.get(context_id)
+            if context is None:
+                continue
+            left = self.left(context_id)
+            self.effects.append(Deliver(context_id, outcomes, not left))
+            if not context.full and context.put - context.taken >= self.result_bytes:
+                context.full = True
+                self.table.pause(context_id)
+                self.effects.append(Pause(context_id, True))
+                self.tell(ev.ResultsWait(self.now, context_id, self.result_bytes))
+            if context.low_water > left and not context.wants_tasks:
+                context.wants_tasks = True
+                self.effects.append(WantTasks(context_id))
+            if context.readers:
+                self.wake_readers(context, News(), len(outcomes) if left else len(context.readers))
+        self._outbox.clear()
+
+    def wake_readers(self, context: ContextRecord, verdict: Verdict, most: int) -> None:
+        """Answer readers of a context, the longest waiting first."""
+        for call in list(context.readers)[:most]:
+            del context.readers[call]
+            self.reading -= 1
+            self.answer(call, verdict)
+        if not context.readers:
+            context.wait = None
+
+    def slaves_changed(self) -> None:
+        """Whoever waits for results or slaves is to be judged anew."""
+        self.judge_again = True
+
+    judge_again = False  # see `slaves_changed`; Users.judge looks at it
+
+    def check(self) -> None:
+        """Raise AssertionError if an invariant does not hold.  For tests."""
+        self.table.check()
+        self.roster.check()
+        for number in self.idle:
+            assert number in self.roster.slaves, f"slave {number} has ended and waits for tasks"
+            assert number not in self.table.leases, f"slave {number} holds a lease and waits for another"
+        assert self.reading == sum(len(one.readers) for one in self.contexts.values()), "readers are counted wrongly"
+        for context in self.contexts.values():
+            assert context.full == (context.id in self.table.paused), f"context {context.id} is paused or not"
+            assert not context.stalled or context.full, f"slaves are held up for context {context.id} without reason"
+            assert context.known_by <= set(self.roster.slaves), f"context {context.id} is known by who has ended"
+        for slave in self.roster.slaves.values():
+            assert slave.setup_failed <= set(self.contexts), f"{slave} remembers contexts that are gone"

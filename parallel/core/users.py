@@ -1,0 +1,298 @@
+"""What is decided when a thread of the user's asks or says something: about contexts, results, slaves."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from slave.protocol import Drain, StopTasks
+
+from . import events as ev
+from .effects import AllDone, Call, Closed, News, NoSlaves, Pause, SetupFailed, TasksWanted, Verdict
+from .pacing import LEASE_SECONDS, MOST_TASKS
+from .patience import Patience
+from .slave import Contact, Life, Move, SlaveRecord
+from .state import ContextRecord, Reader, State, Wait
+
+_LEAST_EACH = 2  # tasks for each slave: the one that runs, and the next
+_EVER = 1e9  # seconds
+
+
+class SlaveInfo(NamedTuple):
+    """A slave as it was when `Manager.slaves` was read."""
+
+    number: int
+    name: str
+    host: str
+    pid: int
+    state: str  # 'expected', 'idle', 'busy', 'draining', 'lost' or 'ended'
+    tasks_done: int
+    output: str | None
+
+
+class Waiter:
+    """A thread of the user's that waits for ``wanted`` slaves."""
+
+    def __init__(self, wanted: int, wait: Wait) -> None:
+        self.wanted, self.wait = wanted, wait
+
+
+class Users:
+    """See the module's text."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+        self.waiters: dict[Call, Waiter] = {}
+        self._patience = Patience(state)
+
+    # -- contexts
+
+    def make_context(self, setup: bytes | None, now: float) -> int:
+        """A new context; returns its id."""
+        state = self._state
+        id = next(state.context_ids)
+        state.contexts[id] = ContextRecord(id, setup)
+        state.tell(ev.ContextMade(now, id))
+        return id
+
+    def drop_context(self, id: int, now: float) -> None:
+        """Nobody can ask for its outcomes any more: the slaves forget what its setup returned."""
+        state = self._state
+        state.now = now
+        context = state.contexts.pop(id, None)
+        if context is None:
+            return
+        state.table.drop(id)
+        state.table.resume(id)
+        state.pace.forget(id)
+        for call in context.stalled:
+            state.answer(call, None)
+        state.reading -= len(context.readers)
+        for call in context.readers:
+            state.answer(call, Closed())
+        for number in context.failures:
+            slave = state.roster.slaves.get(number)
+            if slave is not None:
+                slave.setup_failed.discard(id)
+        for number in context.known_by:
+            slave = state.roster.slaves[number]
+            slave.knows.discard(id)
+            slave.to_forget.append(id)
+            state.release(slave)
+        state.tell(ev.ContextDropped(now, id))
+
+    def cancel(self, id: int, now: float) -> int:
+        """Drop what waits and stop what runs of a context; returns how many tasks will have no outcome."""
+        state = self._state
+        state.now = now
+        state.take_in()
+        context = state.contexts[id]
+        context.first = next(state.task_ids)
+        held = state.table.held(id)
+        count = state.table.drop(id)
+        self._stop(held)
+        self.judge(context)
+        state.tell(ev.ContextCancelled(now, id, count))
+        return count
+
+    def cancel_task(self, id: int, task: int, now: float) -> bool:
+        """The same for one task; False if it has its outcome already, or was cancelled before."""
+        state = self._state
+        state.now = now
+        state.take_in()
+        found = state.table.find(id, task)
+        if found is None:
+            return False
+        lease = state.table.leases.get(found.holder)
+        held = {} if lease is None else {found.holder: (lease.id, [task])}
+        state.table.drop_task(id, task)
+        self._stop(held)
+        self.judge(state.contexts[id])
+        state.tell(ev.ContextCancelled(now, id, 1))
+        return True
+
+    def _stop(self, held: dict[int, tuple[int, list[int]]]) -> None:
+        for number, (lease, ids) in held.items():
+            self._state.command(self._state.roster.slaves[number].agent, StopTasks(number, lease, ids))
+
+    # -- adding tasks as they are needed
+
+    def tasks_wanted(self, id: int, seconds: float, now: float) -> int:
+        """How many tasks are to be added so that the slaves have work for ``seconds``."""
+        state = self._state
+        context = state.contexts[id]
+        state.take_in()
+        each = min(MOST_TASKS, max(_LEAST_EACH, state.pace.fits(id, max(seconds, 4 * LEASE_SECONDS))))
+        target = each * max(1, len(state.roster.slaves))
+        context.low_water, context.wants_tasks = max(1, target // 2), False
+        return max(0, target - state.table.left(id))
+
+    def no_more_tasks(self, id: int, now: float) -> None:
+        """There are no more tasks to add."""
+        context = self._state.contexts.get(id)
+        if context is not None:
+            context.low_water, context.wants_tasks = 0, False
+
+    # -- results
+
+    def wait_for_news(self, call: Call, id: int, for_tasks: bool, now: float) -> None:
+        """A reader has read all that was delivered so far; answered with a `Verdict` when there is one."""
+        state = self._state
+        state.now = now
+        context = state.contexts[id]
+        context.readers[call] = Reader(call, for_tasks)
+        state.reading += 1
+        if context.wait is None:
+            context.wait = self._patience.begin(now)
+        for full in list(state.table.paused):
+            self._let_go(state.contexts[full])
+        if not state.has_outcomes(id):  # else it is told of them when they are handed over
+            if context.put != context.taken:
+                self.results_taken(id, context.put - context.taken, now)
+            self.judge(context)
+
+    def stop_waiting(self, call: Call, id: int, now: float) -> None:
+        """A reader has gone, by Ctrl-C say.  Was it just being told of an outcome, the others look instead."""
+        context = self._state.contexts.get(id)
+        if context is None:
+            return
+        if context.readers.pop(call, None) is not None:
+            self._state.reading -= 1
+            if not context.readers:
+                context.wait = None
+        else:
+            self._state.wake_readers(context, News(), len(context.readers))
+
+    def results_taken(self, id: int, size: float, now: float) -> None:
+        """Readers have taken so many more bytes of the context's results; when half are gone, its slaves go on."""
+        state = self._state
+        state.now = now
+        context = state.contexts.get(id)
+        if context is None:
+            return
+        context.taken = min(context.put, context.taken + size)
+        if context.full and context.put - context.taken <= state.result_bytes / 2:
+            context.full = False
+            state.table.resume(id)
+            state.effects.append(Pause(id, False))
+            self._let_go(context)
+
+    def _let_go(self, context: ContextRecord) -> None:
+        stalled, context.stalled = context.stalled, []
+        for call in stalled:
+            self._state.answer(call, None)
+
+    # -- judging those that wait
+
+    def judge_all(self) -> None:
+        """The state of the slaves has changed, or the manager ends."""
+        self._state.judge_again = False
+        if self._state.reading:
+            for context in self._state.contexts.values():
+                if context.readers:
+                    self.judge(context)
+        for call in list(self.waiters):
+            self._judge_waiter(call)
+
+    def judge(self, context: ContextRecord) -> None:
+        """Answer the readers of a context that need not wait any more; what they are told of comes first."""
+        self._state.send_outcomes()
+        for reader in list(context.readers.values()):
+            verdict = self._verdict(context, reader.for_tasks)
+            if verdict is not None:
+                del context.readers[reader.call]
+                self._state.reading -= 1
+                self._state.answer(reader.call, verdict)
+        if not context.readers:
+            context.wait = None
+
+    def _verdict(self, context: ContextRecord, for_tasks: bool) -> Verdict | None:
+        """What a reader is to be told; None: it has to wait."""
+        state = self._state
+        left = state.left(context.id)
+        if for_tasks and context.low_water > left:
+            return TasksWanted()
+        if not left:
+            return AllDone()
+        if state.closing:
+            return Closed()
+        if state.roster.hopeful(context.failures, lost_too=not context.failures):
+            return None
+        for number, data in context.failures.items():
+            return SetupFailed(data, str(state.roster.known(number)), len(context.failures))
+        if state.may_join:
+            return None
+        state.take_in()  # to count those just added too
+        return self.how_all_ended(state.left(context.id))
+
+    def how_all_ended(self, left: int) -> NoSlaves:
+        """For `NoMoreSlavesError`: how each slave ended, or what it does if there are too few."""
+        slaves = self._state.roster.every()
+        return NoSlaves(left, [(str(one), _obituary(one)) for one in slaves], not self._state.roster.slaves)
+
+    # -- slaves
+
+    def wait_for_slaves(self, call: Call, wanted: int, now: float) -> None:
+        """Answered with None when so many are connected, with `NoSlaves` or `Closed` when that cannot be."""
+        self._state.now = now
+        self.waiters[call] = Waiter(wanted, self._patience.begin(now))
+        self._judge_waiter(call)
+
+    def stop_waiting_for_slaves(self, call: Call, now: float) -> int:
+        """Somebody waits no more; returns how many are connected."""
+        self.waiters.pop(call, None)
+        return len(self._state.roster.connected)
+
+    def _judge_waiter(self, call: Call) -> None:
+        state, wanted = self._state, self.waiters[call].wanted
+        answer: object = None
+        if len(state.roster.connected) < wanted:
+            if state.closing:
+                answer = Closed()
+            elif not state.may_join and not state.roster.open_ended() and len(state.roster.slaves) < wanted:
+                answer = self.how_all_ended(0)
+            else:
+                return
+        del self.waiters[call]
+        state.answer(call, answer)
+
+    def dismiss(self, number: int, grace: float | None, now: float) -> None:
+        """The user had a slave removed: it gets no more tasks, and its running one may go on for ``grace`` seconds."""
+        state = self._state
+        state.now = now
+        slave = state.roster.slaves.get(number)
+        if slave is not None:
+            state.roster.move(slave, Move.DISMISS)
+            state.release(slave)
+            state.command(slave.agent, Drain(number, _EVER if grace is None else grace))
+
+    def say_why(self, now: float) -> None:
+        """Whoever has waited for long without progress is told why."""
+        self._patience.say_why(now)
+        for waiter in self.waiters.values():
+            self._patience.say_why_no_slaves(waiter.wait, waiter.wanted, now)
+
+    def infos(self, now: float) -> list[SlaveInfo]:
+        """All slaves, as they are now."""
+        return [
+            SlaveInfo(one.number, one.name, one.host, one.pid, self._shown(one), one.done, one.output)
+            for one in self._state.roster.every()
+        ]
+
+    def _shown(self, slave: SlaveRecord) -> str:
+        if slave.life is Life.ENDED:
+            return "ended"
+        if slave.contact is Contact.LOST:
+            return "lost"
+        if not slave.joined:
+            return "expected"
+        if slave.leaving:
+            return "draining"
+        return "busy" if slave.number in self._state.table.leases else "idle"
+
+
+def _obituary(slave: SlaveRecord) -> str:
+    if slave.life is Life.ENDED:
+        return slave.end
+    if slave.contact is Contact.LOST:
+        return "it is lost"
+    return "it is ready" if slave.joined else "it is expected"

@@ -1,0 +1,68 @@
+"""How the slave program gets to machines that need have nothing of it: an archive of it, and how that is started."""
+
+from __future__ import annotations
+
+import functools
+import io
+import json
+import shlex
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import slave
+
+# The receiving end of a pipe, as argument of "python -c": runs the source that comes first on stdin.
+# Neither quotes nor an exclamation mark, so that any login shell lets it through.
+RECEIVER = "import sys; i = sys.stdin.buffer; exec(i.read(int(i.readline())))"
+
+_TOO_OLD = """
+if sys.version_info < (3, 9):
+    sys.stderr.write("slave: this is Python %d.%d (%s); a slave needs 3.9 or newer: name one, python='...'\\n"
+                     % (sys.version_info[:2] + (sys.executable,)))
+    sys.exit(6)
+exec(i.read(int(i.readline())))
+"""
+
+
+@functools.cache
+def archive() -> bytes:
+    """The package ``slave`` as a zip file."""
+    packed = io.BytesIO()
+    import zipfile  # slow to import, and of no use to local slaves
+
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as file:
+        for path in sorted(_folder().glob("*.py")):
+            file.writestr(zipfile.ZipInfo(f"slave/{path.name}"), path.read_bytes(), zipfile.ZIP_DEFLATED)
+    return packed.getvalue()
+
+
+def payload(orders: Mapping[str, Any], runners: int | None) -> bytes:
+    """What `RECEIVER` is fed: slave/pipe_agent.py, its orders (see there), the archive."""
+    pipe_agent = (_folder() / "pipe_agent.py").read_text(encoding="utf-8") + "\nsys.exit(main(i))\n"
+    header = {"archive": len(archive()), "runners": runners, "orders": orders}
+    return _sized(_TOO_OLD) + _sized(pipe_agent) + json.dumps(header).encode() + b"\n" + archive()
+
+
+def receiving_command(python: str) -> str:
+    """The shell command, for a machine at the other end of a pipe, that takes in a `payload`.
+
+    ``python``: a shell fragment.  It is wrapped so that the login shell there may be any.
+    """
+    return f"/bin/sh -c {shlex.quote(f'{python} -c {shlex.quote(RECEIVER)}')}"
+
+
+def archive_command(python: str | None, path: str) -> str:
+    """The shell command that starts the slave program from the zip file ``path``; its orders come on stdin."""
+    bootstrap = f"import sys; sys.path = [{path!r}] + [p for p in sys.path if p]; from slave.__main__ import run; run()"
+    return f"{python or shlex.quote(sys.executable)} -c {shlex.quote(bootstrap)} --launched"
+
+
+def _sized(source: str) -> bytes:
+    data = source.encode()
+    return b"%d\n" % len(data) + data
+
+
+def _folder() -> Path:
+    return Path(slave.__file__).parent

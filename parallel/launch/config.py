@@ -1,0 +1,101 @@
+"""LaunchConfig: what all jobs of one manager have in common, and the names of its slaves' output files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Callable
+
+from ..errors import InputError
+from .job import Job, as_line, slave_command, slave_orders
+
+Address = tuple[str, int]
+
+# how long a slave program looks for its master, in seconds, and for how long if nobody listens there
+_LOCAL = 1e9, 3.0  # the master may be busy or stopped; or it has ended
+_ELSEWHERE = 45.0, 3.0  # by then it has told on which address it fails in which way, and a job has to end some time
+
+
+class LaunchConfig:
+    """How one manager launches.
+
+    ``python``: shell fragment that starts Python on the slaves; None: this interpreter.  ``root``: the folder of the
+    package ``slave``.  ``key``: the authkey.  ``output``: pattern for the output files' names; None: there are none.
+    ``addresses``: of the master, given whether the slave is local.
+    """
+
+    def __init__(
+        self,
+        python: str | None,
+        root: str,
+        key: bytes,
+        output: str | None,
+        addresses: Callable[[bool], Sequence[Address]],
+    ) -> None:
+        self.python, self.root, self.key, self.output, self.addresses = python, root, key, output, addresses
+
+    def output_of(self, number: int) -> str | None:
+        """The path of a slave's output file."""
+        if self.output is None:
+            return None
+        return os.path.abspath(self.output % number if "%" in self.output else self.output)
+
+    def make_output(self, number: int) -> None:
+        """Make a slave's output file, empty.  Raises `InputError` if it cannot be written."""
+        path = self.output_of(number)
+        if path is not None:
+            _make_empty(path)
+
+    def check_output(self) -> None:
+        """Raises `InputError` if all slaves, which are several, would get one file."""
+        if self.output is None:
+            return
+        try:
+            distinct = self.output % 0 != self.output % 1
+        except (TypeError, ValueError):
+            distinct = False
+        if not distinct:
+            raise InputError(
+                f"output={self.output!r} names one file for several slaves; put %d in it, as in 'slave%d.output'"
+            )
+
+    def job(
+        self,
+        agent: str,
+        numbers: Sequence[int],
+        local: bool,
+        fresh: bool = True,
+        output_of: Callable[[int], str | None] | None = None,
+    ) -> Job:
+        """The job that brings the slaves ``numbers`` under one agent.
+
+        Makes their output files anew if ``fresh``; raises `InputError` if one cannot be written.  ``output_of``: the
+        output file by place, where there may be more slaves than ``numbers``.
+        """
+        if fresh:
+            for number in numbers:
+                self.make_output(number)
+        slots = [(number, self.output_of(number) or os.devnull) for number in numbers]
+        wait, refused = _LOCAL if local else _ELSEWHERE
+        addresses = self.addresses(local)
+        orders = slave_orders(agent, addresses, self.key, slots, wait, refused, stays=local, shielded=not local)
+        return Job(
+            slave_command(self.python, self.root),
+            as_line(orders),
+            tuple(numbers),
+            self.output_of(numbers[0]),
+            self.python,
+            orders,
+            output_of or (lambda place: self.output_of(numbers[place])),
+        )
+
+
+def _make_empty(path: str) -> None:
+    try:
+        Path(path).write_bytes(b"")
+    except OSError as error:
+        raise InputError(
+            f"the output file {path} cannot be written: {error.strerror}; "
+            f"name another place: Manager(output='/tmp/slave%d.output')"
+        ) from None

@@ -1,0 +1,52 @@
+"""Running an engine's commands and reading their answers: qsub, squeue, ..."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+from collections.abc import Sequence
+
+from slave.keys import VARIABLE
+
+from ..errors import InputError, LaunchError
+
+_PATIENCE = 60.0  # seconds for an engine to answer
+
+
+def run_command(command: Sequence[str], patience: float = _PATIENCE) -> str:
+    """What a command prints.  Raises `LaunchError`."""
+    shown = " ".join(map(shlex.quote, command))
+    try:
+        done = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=patience,
+            env=environment(),
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise LaunchError(f"{shown}: no answer in {patience:g} s", late=True) from None
+    except OSError as error:
+        raise LaunchError(f"{shown}: {error.strerror}") from None
+    if done.returncode:
+        said = " ".join((done.stderr + b" " + done.stdout).decode(errors="replace").split())
+        raise LaunchError(f"{shown}: {said or 'it says nothing'} (exit code {done.returncode})")
+    return done.stdout.decode(errors="replace")
+
+
+def environment() -> dict[str, str]:
+    """For commands that might show or pass on their environment: ours without the key."""
+    return {name: value for name, value in os.environ.items() if name != VARIABLE}
+
+
+def require(program: str, remedy: str) -> None:
+    """Raises `InputError` if there is no such command here; ``remedy`` is what to do about that."""
+    if shutil.which(program) is None:
+        path = os.environ.get("PATH", "")
+        raise InputError(
+            f"{program}: command not found; this program's PATH is {path or 'empty'}. Where {program} works, "
+            f"'command -v {program}' tells its folder: {remedy}"
+        )

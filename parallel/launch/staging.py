@@ -1,0 +1,228 @@
+"""The staging folder, through which a batch job's slaves get what they need, and tell how they are.
+
+    ~/.cache/parallel/HOST-PID-xxxxxxxx/    one for each run, for its user's eyes only; removed with the run
+        slave.zip                           the slave program
+        1/                                  one for each array
+            script                          what the job runs: a POSIX shell script, the same for all slaves
+            3.orders                        what slave program 3 of the array is told, the key among it
+            3.output                        the name of its output file
+            3.started, 3.ended              written by the script: host; exit code
+
+The slaves' machines must see the user's home, or what XDG_CACHE_HOME names, as clusters' machines do.
+
+Beside it runs the clean-up watchdog, a shell that waits for the master's end: should the master be killed, it deletes
+the batch jobs and the folder.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shlex
+import socket
+import subprocess
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..errors import InputError
+from .bootstrap import archive, archive_command
+from .job import Job, as_line
+
+_SCRIPT = """\
+#!/bin/sh
+# Starts one slave; see parallel/launch/staging.py.
+folder={folder}
+{index}
+if [ ! -r "$folder/$index.orders" ]; then
+    if [ -d {parent} ]; then
+        echo "slave: the master has finished (its folder $folder is gone)" >&2
+        exit 0
+    fi
+    echo "slave: $(uname -n) does not see the folder {parent_shown}: the master's machine and this one must share" \\
+        "it; if they share another one, set XDG_CACHE_HOME to that" >&2
+    exit 4
+fi
+output=$(cat "$folder/$index.output")
+if [ -n "$output" ] && (: >>"$output") 2>/dev/null; then
+    exec >>"$output" 2>&1
+fi
+rm -f "$folder/$index.ended"
+tell() {{ # name, text: so that nobody reads half of it
+    {{ echo "$2" >"$folder/$index.new" && mv "$folder/$index.new" "$folder/$index.$1"; }} 2>/dev/null
+}}
+tell started "$(uname -n)"
+trap : TERM # a batch system sends it to all processes of a job: the slave program deals with it
+{{ {command}
+}} <"$folder/$index.orders"
+code=$?
+tell ended $code
+exit $code
+"""
+
+# for launchers that start the same command several times and number nobody: each takes the first place that is free
+CLAIM = """\
+index=0
+until mkdir "$folder/$index.taken" 2>/dev/null; do
+    index=$((index + 1))
+    if [ $index -ge {count} ]; then
+        echo "slave: there is nothing to do here: all {count} slaves have been started, or the master has finished" >&2
+        exit 0
+    fi
+done"""
+
+_WATCHDOG = """
+while IFS= read -r line; do
+    [ "$line" != done ] || exit 0
+    todo="$todo
+$line"
+done
+eval "$todo"
+rm -rf -- "$0"
+"""
+
+
+def job_script(folder: str, command: str, index: str) -> str:
+    """The text of an array's script.
+
+    ``command`` starts the slave program, a shell command; ``index``, shell code, sets the variable of that name to the
+    slave's place in the array, from 0 on.
+    """
+    parent = os.path.dirname(os.path.dirname(folder))
+    shown = parent.replace("\\", "\\\\").replace('"', '\\"').replace("$", "\\$").replace("`", "\\`")
+    quoted = {"folder": shlex.quote(folder), "parent": shlex.quote(parent), "parent_shown": shown}
+    return _SCRIPT.format(command=command, index=index, **quoted)
+
+
+class StagingFolder:
+    """One run's folder, made when it is first needed."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()  # guards what follows while the folder is made; arrays may be started at once
+        self._path: Path | None = None
+        self._watchdog: subprocess.Popen[bytes] | None = None
+        self._arrays = 0
+
+    def array(self, jobs: Sequence[Job], index: str) -> ArrayFolder:
+        """Make the folder of an array.  Raises `InputError` if it cannot be made."""
+        try:
+            with self._lock:
+                path = self._make()
+                self._arrays += 1
+                folder = path / str(self._arrays)
+            folder.mkdir(mode=0o700)
+            for place, job in enumerate(jobs):
+                with open(folder / f"{place}.orders", "wb", opener=_private) as file:
+                    file.write(as_line(job.orders))
+                (folder / f"{place}.output").write_text(job.output or "")
+            command = archive_command(jobs[0].python, str(path / "slave.zip"))
+            script = folder / "script"
+            script.write_text(job_script(str(folder), command, index))
+            script.chmod(0o700)
+        except OSError as error:
+            raise InputError(
+                f"the folder for the slaves' orders cannot be made: {error}; set XDG_CACHE_HOME to a folder that this "
+                f"machine and the slaves' machines share, and where you may write"
+            ) from None
+        return ArrayFolder(str(folder))
+
+    def when_killed(self, command: str) -> None:
+        """Have the watchdog run a shell command should this process be killed."""
+        if self._watchdog is not None and self._watchdog.stdin is not None:
+            try:
+                self._watchdog.stdin.write(command.encode() + b"\n")
+                self._watchdog.stdin.flush()
+            except BrokenPipeError:
+                pass  # somebody has killed the watchdog: then this process had better not be killed too
+
+    def remove(self) -> None:
+        """Remove it; its slaves have ended.  May be called again, by one thread at a time."""
+        if self._watchdog is not None and self._watchdog.stdin is not None:
+            self.when_killed("done")
+            try:
+                self._watchdog.stdin.close()
+            except BrokenPipeError:
+                pass
+            self._watchdog.wait()
+            self._watchdog = None
+        if self._path is not None:
+            import shutil  # slow to import, and of no use to local slaves
+
+            shutil.rmtree(self._path, ignore_errors=True)  # a network's file system may keep what is still open
+            self._path = None
+
+    def _make(self) -> Path:
+        if self._path is None:
+            cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+            self._path = cache / "parallel" / f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+        if self._watchdog is None:  # else all that follows was done, and not interrupted
+            self._path.mkdir(parents=True, mode=0o700, exist_ok=True)
+            (self._path / "slave.zip").write_bytes(archive())
+            # in a session of its own, so that Ctrl-C spares it
+            self._watchdog = subprocess.Popen(
+                ["/bin/sh", "-c", _WATCHDOG, str(self._path)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+                cwd="/",
+            )
+        return self._path
+
+
+class ArrayFolder:
+    """One array's folder."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.script = os.path.join(path, "script")
+        self._seen: frozenset[str] = frozenset()
+        self._texts: dict[str, str] = {}  # of files that were read; they are written once for each start of a job
+
+    def look(self) -> None:
+        """See which slave programs have been started, and which have ended: so `host` and `exit_code` know."""
+        try:
+            self._seen = frozenset(os.listdir(self.path))
+        except OSError:
+            return  # a network's file system in trouble, which may pass
+        self._texts = {name: text for name, text in self._texts.items() if name in self._seen}
+
+    def host(self, place: int) -> str | None:
+        """Where that slave program was started; None if it was not yet."""
+        return self._read(place, "started")
+
+    def exit_code(self, place: int) -> int | None:
+        """With which code that slave program ended; None if it did not, or was killed together with its job."""
+        text = self._read(place, "ended")
+        return int(text) if text else None
+
+    def forget(self, place: int) -> None:
+        """Its job is started again: what is told of the former one is out of date."""
+        for what in ("started", "ended"):
+            self._texts.pop(f"{place}.{what}", None)
+            self._seen -= {f"{place}.{what}"}
+            try:
+                os.unlink(os.path.join(self.path, f"{place}.{what}"))
+            except FileNotFoundError:
+                pass
+
+    def withdraw(self, place: int) -> None:
+        """Should that slave program still be started, it is to end at once."""
+        try:
+            os.unlink(os.path.join(self.path, f"{place}.orders"))
+        except FileNotFoundError:
+            pass
+
+    def _read(self, place: int, what: str) -> str | None:
+        name = f"{place}.{what}"
+        if name in self._seen and name not in self._texts:
+            try:
+                with open(os.path.join(self.path, name), encoding="utf-8", errors="replace") as file:
+                    self._texts[name] = file.read().strip()
+            except OSError:
+                return None  # just gone, since its job is started again; or a file system in trouble, which may pass
+        return self._texts.get(name) or None
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_EXCL, 0o600)

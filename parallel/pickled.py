@@ -1,0 +1,98 @@
+"""What a pickle holds, told without running any of it: no module is imported, no class of the user's is made.
+
+The pickle machine itself is run, with a stand-in for every name that the pickle refers to.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+from collections.abc import Iterator
+from typing import Any
+
+_LONGEST = 200  # characters
+_LARGEST = 1 << 20  # bytes of a pickle that is looked into for the sake of its description
+
+
+class _StandIn:
+    """An object of a class that is not imported: it keeps what it was made of."""
+
+    name = ""
+
+    def __new__(cls, *args: object, **named: object) -> _StandIn:
+        self = super().__new__(cls)
+        self.made_of, self.state, self.items = [*args, *named.items()], None, []
+        return self
+
+    made_of: list[object]
+    state: object
+    items: list[object]
+
+    def __init__(self, *args: object, **named: object) -> None:
+        pass
+
+    def __setstate__(self, state: object) -> None:
+        self.state = state
+
+    def append(self, item: object) -> None:
+        """As a list subclass would."""
+        self.items.append(item)
+
+    def extend(self, items: list[object]) -> None:
+        """As a list subclass would."""
+        self.items.extend(items)
+
+    def __setitem__(self, key: object, value: object) -> None:
+        self.items.append((key, value))
+
+    def __hash__(self) -> int:
+        return id(self)
+
+    def __repr__(self) -> str:
+        if self.name == "getattr" and len(self.made_of) == 2:  # a bound method
+            return f"{_shown(self.made_of[0])}.{self.made_of[1]}"
+        return f"{self.name}({', '.join(self._parts())})"
+
+    def _parts(self) -> Iterator[str]:
+        state = self.state
+        if self.name == "partial" and isinstance(state, tuple) and len(state) == 4:
+            function, args, named, _ = state
+            yield from map(_shown, (function, *args))
+            yield from (f"{key}={_shown(value)}" for key, value in (named or {}).items())
+            return
+        yield from map(_shown, (*self.made_of, *self.items))
+        for fields in state if isinstance(state, tuple) else (state,):  # (None, slots), or the attributes
+            if isinstance(fields, dict):
+                yield from (f"{key}={_shown(value)}" for key, value in fields.items())
+
+
+class _NameStandIn(type):
+    """A class or function that is not imported."""
+
+    name: str
+
+    def __repr__(cls) -> str:
+        return cls.name
+
+
+def _shown(value: object) -> str:
+    return repr(value)
+
+
+class _Reader(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        return _NameStandIn(name, (_StandIn,), {"name": name})
+
+    def persistent_load(self, pid: object) -> object:
+        return pid
+
+
+def describe(payload: bytes) -> str:
+    """The pickled object as its repr would be if its class had the usual one, cut at 200 characters."""
+    if len(payload) > _LARGEST:
+        return f"an object of {len(payload)} bytes"
+    try:
+        text = repr(_Reader(io.BytesIO(payload)).load())
+    except Exception as error:  # a pickle that wants more of a class than a stand-in can give
+        text = f"an object that cannot be told: {type(error).__name__}"
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."

@@ -1,0 +1,84 @@
+"""AgentService: what agents tell and ask, by proxy (slave/link.py has the other end)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from slave.protocol import AGENT_SERVICE, CommandsReply, End, EnlistRequest, RunnerBeat, RunnerEnded, encode_command
+
+from ..core.scheduler import Scheduler
+from ..exits import describe_exit, tail
+from .server import Call
+
+
+class AgentService:
+    """Agents enlist here, renew their runners' leases, report deaths, and get their commands.
+
+    The methods: see slave/protocol.py.
+    """
+
+    service = AGENT_SERVICE
+
+    def __init__(self, scheduler: Scheduler) -> None:
+        self._agents, self._roster = scheduler.agents, scheduler.state.roster
+
+    def enlist(self, call: Call, request: Any) -> None:
+        """See `Agents.enlist`."""
+        card = EnlistRequest(*request)
+        card = card._replace(runners=[RunnerBeat(*runner) for runner in card.runners])
+        call.answer(tuple(self._agents.enlist(card, call.now)))
+
+    def commands(self, call: Call, agent: str, acknowledged: int) -> None:
+        """See `Agents.commands`."""
+        call.encode = lambda found: commands_message(found, acknowledged)
+        self._agents.commands(call, agent, acknowledged, call.now)
+
+    def heartbeat(self, call: Call, agent: str, runners: Sequence[Any]) -> None:
+        """See `Agents.heartbeat`."""
+        self._agents.heartbeat(agent, [RunnerBeat(*runner) for runner in runners], call.now)
+
+    def runner_ended(self, call: Call, report: Any) -> None:
+        """See `Agents.runner_ended`."""
+        ended = RunnerEnded(*report)
+        how = describe_exit(ended.exitcode)
+        if ended.cause:
+            self._agents.runner_ended(ended, how, "", call.now)
+        else:
+            self._with_last_words(
+                call, ended.slave, lambda words, now: self._agents.runner_ended(ended, how, words, now)
+            )
+
+    def slave_closed(self, call: Call, agent: str, slave: int, why: str) -> None:
+        """See `Agents.slave_closed`."""
+        self._with_last_words(call, slave, lambda words, now: self._agents.slave_closed(slave, why, words, now))
+
+    def _with_last_words(self, call: Call, number: int, then: Any) -> None:
+        """Go on when the end of a slave's output has been read: its file may be on a slow disk."""
+        slave = self._roster.slaves.get(number)
+        output = None if slave is None else slave.output
+        if output is None:
+            then("", call.now)
+        else:
+            call.aside(lambda: tail(output), then)
+
+    def recalled(self, call: Call, agent: str, slave: int, lease: int, running: int) -> None:
+        """See `Agents.recalled`."""
+        self._agents.recalled(slave, lease, running, call.now)
+
+    def draining(self, call: Call, agent: str, slaves: Sequence[int]) -> None:
+        """See `Agents.draining`."""
+        self._agents.draining(slaves, call.now)
+
+    def leave(self, call: Call, agent: str, why: str) -> None:
+        """See `Agents.leave`."""
+        self._agents.leave(agent, why, call.now)
+        call.answer(None)
+
+
+def commands_message(found: Any, acknowledged: int) -> tuple[Any, ...]:
+    """The answer to `commands` as it goes to the agent; None stands for the master's end."""
+    if found is None:
+        return tuple(CommandsReply(acknowledged, [encode_command(End())]))
+    last, commands = found
+    return tuple(CommandsReply(last, [encode_command(command) for command in commands]))

@@ -1,0 +1,279 @@
+"""The dispatcher: the one thread that calls the scheduler.
+
+    who                              what it leaves here
+    slaves' connections (server.py)  calls, read by this thread itself
+    users' threads (mailbox.py)      calls by `call`, `ask` and `tell`; tasks in `State.incoming`
+    launchers' threads               calls (launch_service.py)
+    the acceptor's thread            connections that proved that they hold the key
+    the expiry timer                 ticks, in this thread
+
+Each turn of its loop: wait; read what came; call the scheduler; carry out its effects in their order; hand its events
+to the publisher.  There is no lock: nobody else touches the scheduler, so a user's signal handler or finalizer that
+interrupts any line of any other thread finds nothing locked, and nothing half done.  Nothing here runs a user's or a
+launcher's code, opens a file, writes a log or waits for one peer: what may block goes to `side_threads`.
+"""
+
+from __future__ import annotations
+
+import selectors
+import socket
+import threading
+import time
+from collections import deque
+from typing import Any, Callable, Protocol
+
+from ..core.effects import Answer, Deliver, Outcome, Pause, Refuse, WantTasks
+from ..core.scheduler import Scheduler
+from ..errors import InternalError
+from .publisher import Publisher
+from .side_threads import SideThreads
+from .ticket import Ticket
+from .timer import ExpiryTimer
+
+_LOOK_AGAIN = 1.0  # seconds; whoever waits for this thread looks whether it lives
+
+Method = Callable[..., Any]
+
+
+class Connections(Protocol):
+    """What serves the slaves' connections in this thread."""
+
+    def carry_out(self, now: float) -> None:
+        """Call the scheduler with what was read in this turn."""
+
+    def shut(self) -> None:
+        """Hang up on all."""
+
+
+class Box(Protocol):
+    """Where outcomes are put for the user's threads: see mailbox.py."""
+
+    ready: deque[Outcome]
+    wants_tasks: bool
+    paused: bool
+    added: int
+    all_known: int
+
+
+class Dispatcher(threading.Thread):
+    """See the module's text."""
+
+    def __init__(self, scheduler: Scheduler, publisher: Publisher) -> None:
+        super().__init__(name="parallel dispatcher", daemon=True)
+        self.scheduler, self.publisher = scheduler, publisher
+        self.side_threads = SideThreads()
+        self.connections: Connections | None = None
+        self.mailboxes: dict[int, Box] = {}
+        self.failure: BaseException | None = None  # why it, or another thread of the master, died
+        self._timer = ExpiryTimer(scheduler)
+        self._inbox: deque[tuple[Ticket | None, Method, tuple[Any, ...]]] = deque()
+        self._waiting: dict[Ticket, None] = {}  # tickets of users' threads that the scheduler has
+        self._selector = selectors.DefaultSelector()
+        self._waker, self._wake = socket.socketpair()
+        self._wake.setblocking(False)
+        self._selector.register(self._waker, selectors.EVENT_READ, self._woken)
+        self._asleep = self._ending = self._over = False
+
+    # -- for other threads
+
+    def tell(self, method: Method, *args: object) -> None:
+        """Have this thread call ``method(*args, now)`` soon.  Never waits; for finalizers and signal handlers too."""
+        self._inbox.append((None, method, args))
+        self.wake()
+
+    def call(self, method: Method, *args: object) -> Any:
+        """What ``method(*args, now)`` returns, called by this thread.  Raises what it raises, and `InternalError`."""
+        if self._over or threading.current_thread() is self:  # a finalizer may run in the middle of whatever we do
+            return method(*args, time.monotonic())
+        ticket = Ticket()
+        self._inbox.append((ticket, method, args))
+        self.wake()
+        self.wait_for(ticket)
+        return ticket.result()
+
+    def wait_for(self, ticket: Ticket, seconds: float | None = None) -> bool:
+        """Wait until the ticket is answered, within ``seconds`` if given; False if it was not."""
+        deadline = None if seconds is None else time.monotonic() + seconds
+        while True:
+            left = _LOOK_AGAIN if deadline is None else min(_LOOK_AGAIN, deadline - time.monotonic())
+            if ticket.wait(left):
+                return True
+            if self._over and not ticket.answered:  # it had just ended when this was left for it
+                self._finish()
+            if deadline is not None and time.monotonic() >= deadline:
+                return ticket.answered
+
+    def ask(self, ticket: Ticket, method: Method, *args: object) -> None:
+        """Have ``method(ticket, *args, now)`` called, which will answer the ticket at some time."""
+        self.tell(self._ask, ticket, method, args)
+
+    def _ask(self, ticket: Ticket, method: Method, args: tuple[object, ...], now: float) -> None:
+        self._waiting[ticket] = None
+        if self.failure is not None:
+            ticket.refuse(self._broken())
+        else:
+            method(ticket, *args, now)
+
+    def wake(self) -> None:
+        """Have this thread look at what was left for it."""
+        if self._asleep:
+            self._asleep = False
+            try:
+                self._wake.send(b"!")
+            except OSError:
+                pass  # there is a byte already; or it has ended
+
+    def fail(self, error: BaseException) -> None:
+        """A thread of the master has died: whoever waits, or asks for results from now on, is told so."""
+        if self.failure is None:
+            self.failure = error
+            self.publisher.bug(error)
+        self.wake()
+
+    def check_alive(self) -> None:
+        """Raises `InternalError` if a thread of the master has died."""
+        if self.failure is not None:
+            raise self._broken()
+
+    def stop(self) -> None:
+        """End this thread, and wait for that.  May be called twice."""
+        self._ending = True
+        self._inbox.append((None, lambda now: None, ()))
+        self.wake()
+        while self.is_alive() and threading.current_thread() is not self:
+            self.join(_LOOK_AGAIN)
+            self.wake()
+
+    # -- for this thread
+
+    def watch(self, fileobj: Any, on_readable: Callable[[float], None]) -> None:
+        """Call ``on_readable(now)`` whenever something can be read there."""
+        self._selector.register(fileobj, selectors.EVENT_READ, on_readable)
+
+    def unwatch(self, fileobj: Any) -> None:
+        """Watch it no more."""
+        self._selector.unregister(fileobj)
+
+    def run(self) -> None:
+        """The thread's body."""
+        try:
+            while not self._ending:
+                self._turn()
+        except BaseException as error:  # a bug of ours, or no memory: nobody may wait for us in vain
+            self.fail(error)
+        finally:
+            self._end()
+
+    def _turn(self) -> None:
+        state = self.scheduler.state
+        self._asleep = True
+        if self._inbox or self.failure is not None or (state.incoming and state.idle):
+            patience = 0.0
+        else:
+            patience = self._timer.patience(time.monotonic())
+        ready = self._selector.select(patience)
+        self._asleep = False
+        now = time.monotonic()
+        for key, _ in ready:
+            key.data(now)
+        if self.connections is not None:
+            self.connections.carry_out(now)
+        if state.incoming and state.idle:
+            state.now = now
+            self._apply()  # the slave works while we look at what else there is
+        while self._inbox:
+            self._carry_out(*self._inbox.popleft(), now)
+        self._timer.ring(now)
+        self._apply()
+        if self.failure is not None:
+            raise self.failure
+
+    def _woken(self, now: float) -> None:
+        self._waker.recv(4096)
+
+    def _carry_out(self, ticket: Ticket | None, method: Method, args: tuple[Any, ...], now: float) -> None:
+        try:
+            value = method(*args, now)
+        except Exception as error:
+            if ticket is None:
+                raise
+            ticket.refuse(error)
+        else:
+            if ticket is not None:
+                self._apply()  # it may look at what this has done
+                ticket.answer(value)
+
+    def _apply(self) -> None:
+        """Carry out the effects in their order, and hand the events on."""
+        effects, events = self.scheduler.take()
+        for effect in effects:
+            kind = type(effect)
+            if kind is Answer:
+                effect.call.answer(effect.value)  # type: ignore[union-attr]
+                self._waiting.pop(effect.call, None)  # type: ignore[union-attr]
+            elif kind is Deliver:
+                box = self.mailboxes.get(effect.context)  # type: ignore[union-attr]
+                if box is not None:
+                    self._deliver(effect, box)  # type: ignore[arg-type]
+            else:
+                self._apply_rare(effect)
+        if events:
+            self.publisher.publish(events)
+
+    def _deliver(self, effect: Deliver, box: Box) -> None:
+        """Hand outcomes over.  If they are the last ones, and no task is on its way, readers need not ask whether."""
+        added = box.added  # before the look at the tasks on their way: see Mailbox.add
+        box.ready.extend(effect.outcomes)
+        if effect.last and not self.scheduler.state.incoming:
+            box.all_known = added
+
+    def _apply_rare(self, effect: object) -> None:
+        if isinstance(effect, Refuse):
+            effect.call.refuse(effect.reason)
+        elif isinstance(effect, (WantTasks, Pause)):
+            box = self.mailboxes.get(effect.context)
+            if box is None:
+                return
+            if isinstance(effect, WantTasks):
+                box.wants_tasks = True
+            else:
+                box.paused = effect.on
+
+    def _broken(self) -> InternalError:
+        error = self.failure
+        return InternalError(
+            f"a thread of this manager has died of {type(error).__name__}: {error}. This is a bug in parallel, please "
+            f"report it with the traceback that was logged. Results that are known can still be read; for the rest "
+            f"start the program again"
+        )
+
+    def _end(self) -> None:
+        """Leave nobody waiting."""
+        self._over = True
+        if self.failure is not None and self.connections is not None:
+            self.connections.shut()
+        self._finish()
+        self.side_threads.end()
+        self._selector.close()
+        self._waker.close()
+        self._wake.close()
+
+    def _finish(self) -> None:
+        """Carry out what is left: the loop runs no more, and only what a closed manager answers can come."""
+        for ticket in list(self._waiting) if self.failure is not None else ():
+            ticket.refuse(self._broken())
+        while self._inbox:
+            ticket_or_none, method, args = self._inbox.popleft()
+            if self.failure is None:
+                self._carry_out(ticket_or_none, method, args, time.monotonic())
+            elif ticket_or_none is not None:
+                ticket_or_none.refuse(self._broken())
+        if self.failure is None:
+            self._apply()
+
+    def forsake(self) -> None:
+        """In a forked process, which has no such thread: close its copies of the descriptors."""
+        self._over = True
+        self._selector.close()
+        self._waker.close()
+        self._wake.close()

@@ -1,0 +1,156 @@
+"""Mailbox: one context's place in the master, for the user's threads: tasks go in, outcomes come out."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from slave.outcome import unpack_failure
+from slave.protocol import Buffer
+
+from ..core.effects import AllDone, Closed, News, NoSlaves, Outcome, SetupFailed, TasksWanted, Verdict
+from ..core.task import Task
+from ..errors import ManagerClosed, NoMoreSlavesError, RemoteError
+from .dispatcher import Dispatcher
+from .messages import how_all_ended
+from .ticket import Ticket
+
+_TELLS = 8  # how often readers tell what they took while a full load of results is read
+
+
+class Mailbox:
+    """See the module's text.  Safe to use from several threads; `took` and `put_back` from one at a time."""
+
+    def __init__(self, dispatcher: Dispatcher, setup: bytes | None) -> None:
+        self._dispatcher = dispatcher
+        self._state = dispatcher.scheduler.state
+        self._users = dispatcher.scheduler.users
+        # the dispatcher's thread appends, readers take from the front: both is atomic
+        self.ready: deque[Outcome] = deque()
+        self.added, self.all_known = 0, -1  # the last task; it, as long as all outcomes were handed over: see `add`
+        self.wants_tasks = False  # fewer tasks are left than the slaves may need until the reader looks next
+        self.paused = False  # too much waits to be read, and the scheduler wants to be told when it is
+        self._tell_at = self._state.result_bytes / _TELLS
+        self._untold = 0.0  # bytes of results that readers have taken and the scheduler was not told of
+        self.id: int = dispatcher.call(self._make, setup)
+
+    def _make(self, setup: bytes | None, now: float) -> int:
+        id: int = self._users.make_context(setup, now)
+        self._dispatcher.mailboxes[id] = self
+        return id
+
+    def add(self, payload: Buffer, timeout: float | None, retries: int) -> int:
+        """One more task; returns its id.  Raises `ManagerClosed`.
+
+        Does not wait for the dispatcher, and wakes it only for the sake of an idle slave.  No task is slept over: the
+        dispatcher first notes that a slave is idle and then looks for tasks, here a task comes first and then the look.
+        Nor is one overlooked: `added` changes when the task is there; the dispatcher reads it first and looks then.
+        """
+        state = self._state
+        if state.closing:
+            raise ManagerClosed("the manager was shut down: no tasks can be added")
+        id: int = next(state.task_ids)
+        state.incoming.append(Task(id, self.id, payload, timeout, retries))  # type: ignore[arg-type]
+        self.added = id
+        if state.idle:
+            self._dispatcher.wake()
+        return id
+
+    def wait(self, for_tasks: bool = True) -> bool:
+        """Wait until an outcome is ready or, ``for_tasks``, tasks are wanted; False when no task is left.
+
+        Raises `NoMoreSlavesError` or `RemoteError` when no slave can go on with the context, `ManagerClosed` when the
+        manager is shut down, `InternalError`.
+        """
+        while not self.ready:
+            if self.all_known == self.added:
+                return bool(self.ready)  # it is set after they were handed over
+            self._dispatcher.check_alive()
+            verdict = self._verdict(for_tasks)
+            if isinstance(verdict, AllDone):
+                return bool(self.ready)
+            if isinstance(verdict, (NoSlaves, SetupFailed, Closed)):
+                if self.ready:
+                    break
+                raise _error_of(verdict)
+            if isinstance(verdict, TasksWanted):
+                self.wants_tasks = True
+                break
+        return True
+
+    def _verdict(self, for_tasks: bool) -> Verdict:
+        ticket = Ticket()
+        try:
+            self._dispatcher.ask(ticket, self._wait_for_news, for_tasks)
+            self._dispatcher.wait_for(ticket)
+        except BaseException:
+            self._dispatcher.tell(self._users.stop_waiting, ticket, self.id)
+            raise
+        verdict: Verdict = ticket.result()  # type: ignore[assignment]  # by `Users.wait_for_news`
+        return verdict
+
+    def _wait_for_news(self, ticket: Ticket, for_tasks: bool, now: float) -> None:
+        if self.ready:  # it came while this was on its way to the dispatcher
+            ticket.answer(News())
+        else:
+            self._users.wait_for_news(ticket, self.id, for_tasks, now)
+
+    def took(self, outcome: Outcome) -> None:
+        """A reader takes this outcome, the first of `ready`."""
+        self.ready.popleft()
+        self._untold += outcome.size
+        if self.paused or self._untold >= self._tell_at:
+            told, self._untold = self._untold, 0.0
+            self._dispatcher.tell(self._users.results_taken, self.id, told)
+
+    def put_back(self, outcome: Outcome) -> None:
+        """The outcome that was taken last did not reach the user."""
+        self._untold -= outcome.size
+        self.ready.appendleft(outcome)
+
+    def wanted(self, seconds: float) -> int:
+        """How many tasks are to be added so that the slaves have work for ``seconds``."""
+        self.wants_tasks = False
+        count: int = self._dispatcher.call(self._users.tasks_wanted, self.id, seconds)
+        return count
+
+    def no_more_tasks(self) -> None:
+        """There are no more tasks to add."""
+        self.wants_tasks = False
+        self._dispatcher.tell(self._users.no_more_tasks, self.id)
+
+    def cancel(self) -> int:
+        """Drop what waits and stop what runs; returns how many tasks these were."""
+        count: int = self._dispatcher.call(self._users.cancel, self.id)
+        return count
+
+    def cancel_task(self, task: int) -> bool:
+        """The same for one task; False if it has its outcome already."""
+        found: bool = self._dispatcher.call(self._users.cancel_task, self.id, task)
+        return found
+
+    def abandon(self) -> None:
+        """Nobody can ask for the outcomes any more.  Never waits: it is called by the garbage collector."""
+        self._dispatcher.tell(self._forget)
+
+    def _forget(self, now: float) -> None:
+        self._dispatcher.mailboxes.pop(self.id, None)
+        self._users.drop_context(self.id, now)
+
+
+def _error_of(verdict: NoSlaves | SetupFailed | Closed) -> Exception:
+    if isinstance(verdict, NoSlaves):
+        left = verdict.left
+        text = f"{left} task{' is' if left == 1 else 's are'} left and {how_all_ended(verdict)}"
+        return NoMoreSlavesError(text)
+    if isinstance(verdict, Closed):
+        return ManagerClosed("the manager was shut down while results were waited for")
+    return _setup_error(verdict)
+
+
+def _setup_error(verdict: SetupFailed) -> RemoteError:
+    tried = verdict.tried
+    what = "the context's setup" + (f" (tried on {tried} slaves, none is left to try)" if tried > 1 else "")
+    if isinstance(verdict.data, str):
+        return RemoteError(what, "SlaveEnded", verdict.data, "", verdict.slave)
+    failure = unpack_failure(verdict.data)
+    return RemoteError(what, failure.type_name, failure.message, failure.traceback, verdict.slave, failure.exception())

@@ -1,0 +1,115 @@
+"""Events and verdicts as lines of text: what the log and the user's errors say."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+
+from ..core import events as ev
+from ..core.effects import NoSlaves
+
+Line = tuple[int, str]  # level, text
+
+
+def log_line(event: ev.Event) -> Line | None:
+    """What the log says of an event; None for nothing."""
+    if isinstance(event, ev.SlaveLost):
+        level = logging.INFO if event.wanted else logging.WARNING
+        fate = _fate(event.tasks, event.given_up)
+        return level, f"parallel: lost {event.name}: {event.end}{fate}"
+    if isinstance(event, ev.Waiting):
+        return logging.WARNING, f"parallel: waiting{_for_what(event)} {what_slaves_do(event)}"
+    if isinstance(event, ev.SetupRaised):
+        first = event.message.splitlines()[0] if event.message else ""
+        text = f"setup raised {event.type_name} on {event.name}, which is out for this context: {first}"
+        return logging.WARNING, f"parallel: {text}"
+    if isinstance(event, ev.SlaveBack):
+        return logging.WARNING, f"parallel: {event.name} is back"
+    if isinstance(event, ev.SlaveLeaving):
+        return logging.WARNING, f"parallel: {event.name} leaves, since its agent was asked to end"
+    if isinstance(event, ev.ConnectionCut):
+        return logging.WARNING, f"parallel: the connection of {event.peer} {event.why}"
+    if isinstance(event, ev.CannotAccept):
+        return logging.WARNING, f"parallel: {event.why}"
+    return _quiet_line(event)
+
+
+def _quiet_line(event: ev.Event) -> Line | None:
+    if isinstance(event, ev.SlaveJoined):
+        text = f"{event.name} has joined"
+    elif isinstance(event, ev.SlaveEnded):
+        text = f"{event.name} has ended: {event.end}"
+    elif isinstance(event, ev.AgentCame):
+        text = f"agent on {event.host} (pid {event.pid}, Python {event.version}) has come"
+    elif isinstance(event, ev.ConnectionRefused):
+        text = f"a connection from {event.peer} was refused: {event.why}"
+    elif isinstance(event, ev.CallFailed):
+        text = f"a call of {event.method} by {event.peer} failed:\n{event.traceback}"
+    elif isinstance(event, ev.ResultsWait):
+        text = f"{event.size / 1e6:.0f} MB of results wait to be read; slaves pause meanwhile"
+    elif isinstance(event, ev.MasterWasStopped):
+        text = f"this process was stopped or busy for {event.seconds:.1f} s; no slave is taken for dead because of that"
+    else:
+        return None
+    return logging.INFO, f"parallel: {text}"
+
+
+def _fate(back: int, given_up: int) -> str:
+    """What becomes of the ``back`` tasks that a lost slave held, of which one may be given up."""
+    if not back:
+        return ""
+    tasks = "; its task goes to another slave" if back == 1 else f"; its {back} tasks go to other slaves"
+    if not given_up:
+        return tasks
+    reason = "given up: it ended its slave too often"
+    return f"; its task is {reason}" if back == 1 else f"{tasks}, but for one that is {reason}"
+
+
+def _for_what(event: ev.Waiting) -> str:
+    if event.wanted:
+        return f" for {event.wanted} slaves:"
+    return f": {event.left} task{'' if event.left == 1 else 's'} left;"
+
+
+def what_slaves_do(event: ev.Waiting) -> str:
+    """Who is connected, who has not come, who is not heard of."""
+    parts: list[str] = []
+    if event.connected:
+        busy = f"{event.busy} busy" + (f", the longest for {event.longest:.0f} s" if event.busy else "")
+        parts.append(f"{event.connected} slave{'' if event.connected == 1 else 's'} connected, {busy}")
+    if event.expected:
+        parts.append("not connected yet: " + "; ".join(_grouped(event.expected)))
+    if event.lost:
+        parts.append("not heard of: " + ", ".join(_some(event.lost)))
+    if not event.connected and event.may_join:
+        parts.append("no slave is connected; slaves may join by hand")
+    return "; ".join(parts or ["no slave"])
+
+
+def _grouped(told: Iterable[tuple[str, str]], most: int = 4) -> list[str]:
+    """What is told of slaves: those of whom the same is told together, not too many."""
+    groups: dict[str, list[str]] = {}
+    for slave, text in told:
+        groups.setdefault(text, []).append(slave)
+    texts = [", ".join(_some(some)) + (f": {text}" if text else "") for text, some in list(groups.items())[:most]]
+    left = sum(len(some) for some in list(groups.values())[most:])
+    return [*texts, f"{left} more"] if left else texts
+
+
+def _some(slaves: Sequence[str], most: int = 4) -> list[str]:
+    """The slaves, not too many."""
+    return [*slaves[:most], f"{len(slaves) - most} more"] if len(slaves) > most else list(slaves)
+
+
+def how_all_ended(verdict: NoSlaves) -> str:
+    """For `NoMoreSlavesError`: how each slave ended, or what it does if there are too few."""
+    count = len(verdict.ends)
+    if not count:
+        return "no slave was added: call add_slave, or give Manager a port and start slaves by hand"
+    if not verdict.all_ended:
+        summary = f"there are only {count}:" if count > 1 else "there is only one:"
+    elif count > 1:
+        summary = f"all {count} slaves have ended, and none is to come:"
+    else:
+        summary = "the only slave has ended:"
+    return "\n  ".join([summary, *_grouped(verdict.ends, most=20)])

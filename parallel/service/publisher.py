@@ -1,0 +1,115 @@
+"""Publisher: hands events to the log and to subscribers, outside of everything that anybody waits for."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from typing import Callable
+
+from ..core.events import Event, Missed
+from .messages import log_line
+
+log = logging.getLogger("parallel")
+
+_MOST_EVENTS = 100_000  # that wait for one subscriber; then it misses some, and is told how many
+
+
+class Subscription:
+    """Somebody who is told of all events, in a thread of its own.  Made by `Manager.subscribe`."""
+
+    def __init__(self, callback: Callable[[Event], object], most: int = _MOST_EVENTS) -> None:
+        self._callback, self._most = callback, most
+        self._events: deque[Event] = deque()
+        self._missed = 0
+        self._bell: queue.SimpleQueue[bool] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, daemon=True, name="parallel subscriber")
+        self._thread.start()
+        self.closed = False
+
+    def close(self, patience: float = 0.0) -> None:
+        """Tell it nothing more; waits up to ``patience`` seconds until it has been told what was on its way."""
+        self.closed = True
+        self._bell.put(False)
+        if patience and threading.current_thread() is not self._thread:
+            self._thread.join(patience)
+
+    def put(self, events: Sequence[Event]) -> None:
+        """For the publisher's thread."""
+        for event in events:
+            if len(self._events) >= self._most:
+                self._missed += 1
+                continue
+            if self._missed:
+                self._events.append(Missed(event.time, self._missed))
+                self._missed = 0
+            self._events.append(event)
+        self._bell.put(True)
+
+    def _run(self) -> None:
+        goes_on = True
+        while goes_on:
+            goes_on = self._bell.get()
+            while self._events:
+                try:
+                    self._callback(self._events.popleft())
+                except Exception:
+                    log.exception("parallel: a subscriber raised, and is told no more")
+                    self.closed = True
+                    return
+            if not goes_on and self._missed:
+                self._events.append(Missed(time.monotonic(), self._missed))
+                self._missed, goes_on = 0, True
+                self._bell.put(False)
+
+
+class Publisher(threading.Thread):
+    """See the module's text."""
+
+    def __init__(self) -> None:
+        super().__init__(name="parallel events", daemon=True)
+        self._batches: queue.SimpleQueue[Sequence[Event] | BaseException | None] = queue.SimpleQueue()
+        self._subscriptions: tuple[Subscription, ...] = ()
+
+    def subscribe(self, callback: Callable[[Event], object]) -> Subscription:
+        """Have a callback told of all events from now on."""
+        made = Subscription(callback)
+        self._subscriptions = (*(one for one in self._subscriptions if not one.closed), made)
+        return made
+
+    def publish(self, events: Sequence[Event]) -> None:
+        """Never waits."""
+        self._batches.put(events)
+
+    def bug(self, error: BaseException) -> None:
+        """Have a traceback logged."""
+        self._batches.put(error)
+
+    def stop(self, patience: float) -> None:
+        """Wait up to ``patience`` seconds until all that was published has been told, and end."""
+        self._batches.put(None)
+        if threading.current_thread() is self or not self.is_alive():
+            return
+        deadline = time.monotonic() + patience
+        self.join(patience)
+        for subscription in self._subscriptions:
+            subscription.close(max(0.0, deadline - time.monotonic()))
+
+    def run(self) -> None:
+        """The thread's body."""
+        while True:
+            batch = self._batches.get()
+            if batch is None:
+                return
+            if isinstance(batch, BaseException):
+                log.error("parallel: a thread of the manager has died; please report this", exc_info=batch)
+                continue
+            for event in batch:
+                line = log_line(event)
+                if line is not None:
+                    log.log(*line)
+            for subscription in self._subscriptions:
+                subscription.put(batch)

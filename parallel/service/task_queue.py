@@ -1,0 +1,48 @@
+"""TaskQueue: where runners get their tasks, by proxy (slave/link.py has the other end)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from slave.protocol import TASK_QUEUE, FetchRequest, JoinRequest, LeaseMessage
+from slave.wire import opaque
+
+from ..core.effects import Granted
+from ..core.scheduler import Scheduler
+from .server import Call
+
+
+class TaskQueue:
+    """Hands out leases.  The methods: see slave/protocol.py."""
+
+    service = TASK_QUEUE
+
+    def __init__(self, scheduler: Scheduler) -> None:
+        self._runners = scheduler.runners
+
+    def join(self, call: Call, request: Any) -> None:
+        """See `Runners.join`."""
+        self._runners.join(call, JoinRequest(*request), call.now)
+
+    def fetch(self, call: Call, request: Any) -> None:
+        """See `Runners.fetch`."""
+        call.encode = lease_message
+        self._runners.fetch(call, FetchRequest(*request), call.now)
+
+    def setup_of(self, call: Call, slave: int, context: int) -> None:
+        """See `Runners.setup_of`."""
+        setup = self._runners.setup_of(slave, context)
+        call.answer(None if setup is None else opaque(setup))
+
+
+def lease_message(granted: Granted | None) -> tuple[Any, ...] | None:
+    """The answer to `fetch` as it goes to the slave."""
+    if granted is None:
+        return None
+    lease, forget = granted
+    if lease is None:
+        return tuple(LeaseMessage(0, (), {}, list(forget)))
+    tasks = lease.tasks.values()
+    limits = {task.id: task.timeout for task in tasks if task.timeout is not None}
+    entries = [(task.id, task.context, opaque(task.payload)) for task in tasks]  # each is a `TaskEntry`
+    return tuple(LeaseMessage(lease.id, entries, limits, list(forget)))

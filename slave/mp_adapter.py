@@ -1,0 +1,66 @@
+"""The private parts of multiprocessing.managers that this project stands on, all touched here.
+
+`BaseManager` and its proxies are the frame of the whole: what of them is not public may change from one Python to the
+next, so tests/slave/test_mp_adapter.py tries this file on each Python that is installed.
+
+    listener_client   the serializers: by name a class that listens and a function that dials
+    Server            its constructor listens; everything else is ours
+    BaseManager       how a server is made from its registry, address, key and serializer
+    BaseProxy         the constructor with ``incref=False``, `_incref`, `_callmethod`
+"""
+
+from __future__ import annotations
+
+import threading
+from multiprocessing import managers
+from typing import Any, Callable
+
+SERIALIZER = "parallel"
+
+
+def register_serializer(listener: type[Any], client: Callable[..., Any]) -> None:
+    """Have managers of the serializer `SERIALIZER` listen and dial by these."""
+    managers.listener_client[SERIALIZER] = (listener, client)  # type: ignore[attr-defined]  # typeshed leaves it out
+
+
+class Server(managers.Server):
+    """Listens at its address, and does nothing else of what the stock server does."""
+
+    public = ["accept_connection"]  # noqa: RUF012 - as the base class has it
+
+    def __init__(self, address: tuple[str, int], authkey: bytes) -> None:
+        """Raises OSError if the address cannot be had."""
+        super().__init__({}, address, authkey, SERIALIZER)
+        self.listener: Any  # made by the line above, from the serializer
+        self.stop_event = threading.Event()
+
+
+class Manager(managers.BaseManager):
+    """A manager whose server runs in this process.  ``server``: the class of it, made with address and key."""
+
+    def __init__(self, address: tuple[str, int], authkey: bytes, server: Callable[[Any, bytes], Any]) -> None:
+        super().__init__(address, authkey, serializer=SERIALIZER)
+        self._server_class = server
+
+    def get_server(self) -> Any:
+        """The server, listening.  Raises OSError if the address cannot be had."""
+        state: Any = self
+        return self._server_class(state._address, bytes(state._authkey))
+
+
+class Proxy(managers.BaseProxy):
+    """A proxy on an object with a fixed id, which no connection is spent on making or counting.
+
+    ``call(method, args)`` carries out a call and returns its answer.
+    """
+
+    def __init__(self, ident: str, address: tuple[str, int], authkey: bytes, call: Callable[[str, Any], Any]) -> None:
+        token = managers.Token(type(self).__name__, address, ident)
+        super().__init__(token, SERIALIZER, authkey=authkey, incref=False)
+        self._call = call
+
+    def _incref(self) -> None:
+        """Nothing: the object lives as long as the master, and a forked process has no business with it."""
+
+    def _callmethod(self, methodname: str, args: Any = (), kwds: Any = None) -> Any:
+        return self._call(methodname, args)

@@ -1,0 +1,305 @@
+"""Every message between master and slaves, once: both ends import it.
+
+A call is ``(service, method, arguments, {})``, as `multiprocessing.managers` has it.  What is called, and how it is
+answered, stands in `SERVICES`; what it says stands in the classes here.  On the wire each is a plain tuple
+(``tuple(message)``, and ``Message(*parts)`` back), so that only builtins are ever rebuilt from a frame, and nobody
+counts positions.  The two messages of which there is one for each task, `task_entry` and `outcome_message`, stay
+tuples from end to end; their constructors name the parts.
+
+Identifiers: a slave is its number, an agent a random hex text, a task, a context and a lease whole numbers from 1 on
+that the master gives; 0 stands for none.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Union
+
+VERSION = 2  # of the protocol; see handshake.py for what happens when two differ
+
+Buffer = Union[bytes, bytearray, memoryview, pickle.PickleBuffer]
+
+NO_LEASE = 0
+WHICHEVER = 0  # in `recalled`: whichever lease the slave holds
+
+# -- who calls: the first message on a connection, by the method "accept_connection"
+
+RUNNER, REPORTS, COMMANDS = "runner", "reports", "commands"
+
+
+class Role(NamedTuple):
+    """Whose connection this is.
+
+    ``kind``: RUNNER, or for an agent REPORTS (what it tells) or COMMANDS (what it is told).  ``connection`` counts the
+    connections that this process has made in this role, so that a stale one can be told.
+    """
+
+    kind: str
+    slave: int  # for a runner
+    agent: str  # for an agent
+    pid: int
+    connection: int
+
+
+# -- what can be called
+
+ANSWERED, ONE_WAY, GATHERED = "answered", "one way", "gathered"
+
+
+class Service(NamedTuple):
+    """An object of the master that slaves reach by proxy: its fixed id, and how each of its methods is called.
+
+    ANSWERED: the caller waits.  ONE_WAY: there is no answer.  GATHERED: no answer, and calls that arrive together
+    are carried out as one.
+    """
+
+    ident: str
+    methods: Mapping[str, str]
+
+
+TASK_QUEUE = Service("tasks", {"join": ANSWERED, "fetch": ANSWERED, "setup_of": ANSWERED})
+RESULT_QUEUE = Service(
+    "results", {"post": GATHERED, "post_and_wait": ANSWERED, "setup_failed": ANSWERED, "give_back": ANSWERED}
+)
+AGENT_SERVICE = Service(
+    "agents",
+    {
+        "enlist": ANSWERED,
+        "commands": ANSWERED,
+        "heartbeat": ONE_WAY,
+        "runner_ended": ONE_WAY,
+        "slave_closed": ONE_WAY,
+        "recalled": ONE_WAY,
+        "draining": ONE_WAY,
+        "leave": ANSWERED,
+    },
+)
+SERVICES = (TASK_QUEUE, RESULT_QUEUE, AGENT_SERVICE)
+
+# -- runners: tasks
+
+TaskEntry = tuple[int, int, Buffer]  # task, context, pickled callable
+
+
+def task_entry(task: int, context: int, payload: Buffer) -> TaskEntry:
+    """One task of a lease."""
+    return task, context, payload
+
+
+class JoinRequest(NamedTuple):
+    """Process ``pid`` is slave ``slave``'s runner and holds ``lease``; ``run`` names the master that it means."""
+
+    slave: int
+    pid: int
+    connection: int
+    run: str
+    lease: int
+
+
+class Ran(NamedTuple):
+    """A stretch of one context's tasks in the last lease: how many, and the seconds they took altogether."""
+
+    context: int
+    tasks: int
+    seconds: float
+
+
+class FetchRequest(NamedTuple):
+    """Slave ``slave`` holds no lease and asks for one."""
+
+    slave: int
+    pid: int
+    connection: int
+    ran: Sequence[Ran]
+
+
+class LeaseMessage(NamedTuple):
+    """Tasks for a slave, in the order in which to run them; ``lease`` NO_LEASE: there was nothing to do, ask again.
+
+    ``limits``: by task the seconds that it may run, where there is a limit.  ``forget``: contexts that are gone.
+    """
+
+    lease: int
+    entries: Sequence[TaskEntry]
+    limits: Mapping[int, float]
+    forget: Sequence[int]
+
+
+# -- runners: outcomes.  The kinds: a slave posts the first two, the others are made by the master.
+
+VALUE = 0  # data: the pickled value; buffers: its out-of-band parts
+FAILURE = 1  # data: slave/outcome.py, pack_failure
+GIVEN_UP = 2  # data: a list of texts, how each attempt ended
+TIMED_OUT = 3  # data: the limit in seconds
+
+OutcomeMessage = tuple[int, int, int, int, int, Any, Sequence[Any]]
+
+
+def outcome_message(
+    slave: int, lease: int, context: int, task: int, kind: int, data: Buffer, buffers: Sequence[Buffer]
+) -> OutcomeMessage:
+    """What came of a task: the arguments of `post` and `post_and_wait`."""
+    return slave, lease, context, task, kind, data, buffers
+
+
+def checked_outcome(parts: Any) -> OutcomeMessage:
+    """An outcome as it came; raises TypeError or ValueError if it is none, before it is carried out with others'."""
+    slave, _, context, task, _, data, buffers = parts
+    if type(slave) is int and type(context) is int and type(task) is int and type(data) is bytes and not buffers:
+        return parts  # type: ignore[no-any-return]  # as nearly all are
+    if not all(type(part) is int for part in parts[:5]):
+        raise TypeError("the numbers of an outcome are none")
+    len(data), len(buffers)
+    return parts  # type: ignore[no-any-return]
+
+
+class SetupFailure(NamedTuple):
+    """Setup of ``context`` raised on the slave; ``data`` is the packed failure; tasks of the lease not started."""
+
+    slave: int
+    context: int
+    data: Buffer
+    lease: int
+    unstarted: Sequence[int]
+
+
+class GiveBack(NamedTuple):
+    """These tasks of the lease were not started and will not be."""
+
+    slave: int
+    lease: int
+    unstarted: Sequence[int]
+
+
+# -- agents: reports
+
+
+class RunnerBeat(NamedTuple):
+    """A runner that is alive, and the task that its shared status names (0: none)."""
+
+    slave: int
+    pid: int
+    task: int
+
+
+class EnlistRequest(NamedTuple):
+    """An agent comes (``run`` is ''), or comes back after its connection broke.
+
+    ``slaves``: the numbers of its slaves, None for one that the master is to number.  ``runners``: the processes that
+    live now.
+    """
+
+    agent: str
+    run: str
+    host: str
+    pid: int
+    version: str  # of Python
+    connection: int
+    slaves: Sequence[int | None]
+    runners: Sequence[RunnerBeat]
+
+
+class EnlistReply(NamedTuple):
+    """``run``: names the master.  ``lease``: seconds.  ``numbers``: of the slaves, in the order they were asked for.
+
+    ``done``: the master has finished, there is nothing to do.
+    """
+
+    run: str
+    lease: float
+    environment: Mapping[str, Any]
+    numbers: Sequence[int]
+    done: bool
+
+
+# why an agent ended a runner; BY_ITSELF: it did not, the process ended by itself
+BY_ITSELF = ""
+TIME_LIMIT = "timed out"  # its task ran for longer than it may
+STOPPED = "stopped"  # a task was cancelled, or had its time just when the next one began
+DRAINED = "drained"  # the slave was asked to end
+
+
+class RunnerEnded(NamedTuple):
+    """A runner's process ended.
+
+    ``exitcode`` as in multiprocessing: negative for a signal, None for unknown.  ``task``, ``setup``: what its shared
+    status said that it ran.  ``cause``: one of the above.
+    """
+
+    agent: str
+    slave: int
+    pid: int
+    exitcode: int | None
+    task: int
+    setup: int
+    cause: str
+
+
+# -- agents: commands.  On the wire (name, *parts).
+
+
+class StartRunner(NamedTuple):
+    """Start a runner for a new slave, with its output in a file (None: where the agent's goes)."""
+
+    slave: int
+    output: str | None
+
+
+class Recall(NamedTuple):
+    """Have the slave start no further task of the lease."""
+
+    slave: int
+    lease: int
+
+
+class StopTasks(NamedTuple):
+    """The same, and end its runner if it runs one of these tasks, which were cancelled."""
+
+    slave: int
+    lease: int
+    tasks: Sequence[int]
+
+
+class Drain(NamedTuple):
+    """Have the slave end: at once if idle, else when its task is done or ``grace`` seconds have passed."""
+
+    slave: int
+    grace: float
+
+
+class End(NamedTuple):
+    """The master is done."""
+
+
+Command = Union[StartRunner, Recall, StopTasks, Drain, End]
+_COMMANDS: dict[str, type[Any]] = {
+    "start": StartRunner,
+    "recall": Recall,
+    "stop": StopTasks,
+    "drain": Drain,
+    "end": End,
+}
+_NAMES = {kind: name for name, kind in _COMMANDS.items()}
+
+
+def encode_command(command: Command) -> tuple[Any, ...]:
+    """A command as it goes over the wire."""
+    return (_NAMES[type(command)], *command)
+
+
+def decode_command(parts: Sequence[Any]) -> Command | None:
+    """The inverse; None for a command that this release does not know."""
+    kind = _COMMANDS.get(parts[0])
+    return None if kind is None else kind(*parts[1:])
+
+
+class CommandsReply(NamedTuple):
+    """Answer to ``commands(agent, acknowledged)``: the encoded commands after number ``acknowledged``.
+
+    ``last`` is the number of the last one.  They are given again until a later call acknowledges them, since the answer
+    may be lost with its connection.
+    """
+
+    last: int
+    commands: Sequence[tuple[Any, ...]]

@@ -1,0 +1,190 @@
+"""Transports: a stream of bytes between two machines, as frames (wire.py) need it.
+
+`SocketTransport` is a plain socket.  Whatever can do what `Transport` lists can stand in its place; nothing above it
+asks for a socket's own tricks.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Sequence
+from typing import Protocol
+
+_MOST_VECTORS = 512  # below every system's IOV_MAX
+_LONGEST_PROBE = 32_767  # seconds: tcp(7), MAX_TCP_KEEPIDLE
+_LONGEST_TIMEOUT = (1 << 31) - 1  # milliseconds: the option is an int
+
+
+class Transport(Protocol):
+    """A stream of bytes.  One thread at a time; all sizes are in bytes.
+
+    After `set_blocking` (False), ``read_some`` and ``write_some`` return None where they would have to wait.
+    """
+
+    def fileno(self) -> int:
+        """The descriptor, for selectors."""
+        ...
+
+    def read_some(self, into: memoryview) -> int | None:
+        """Read what there is, at most what fits; 0 at the end of the stream."""
+        ...
+
+    def read_all(self, into: memoryview) -> None:
+        """Fill ``into``, waiting as long as it takes.  Raises EOFError if the stream ends before."""
+        ...
+
+    def write_some(self, views: Sequence[bytes | memoryview]) -> int | None:
+        """Write what can be written at once; returns how much that was."""
+        ...
+
+    def write(self, data: bytes) -> None:
+        """Write all, waiting as long as it takes."""
+        ...
+
+    def write_all(self, views: Sequence[memoryview]) -> None:
+        """The same of several parts."""
+        ...
+
+    def has_more(self) -> bool:
+        """Whether bytes can be read of which a selector knows nothing, since they have left the socket already."""
+        ...
+
+    def set_blocking(self, blocking: bool) -> None:
+        """Whether reading and writing wait."""
+        ...
+
+    def limit(self, seconds: float | None) -> None:
+        """Let no single wait last longer (it raises socket.timeout then); None: no limit.  It blocks from then on."""
+        ...
+
+    def be_patient(self, seconds: float) -> None:
+        """Take the other machine for gone after so many seconds in which it answers nothing at all."""
+        ...
+
+    @property
+    def peer(self) -> tuple[str, int]:
+        """The address at the other end."""
+        ...
+
+    def shut(self) -> None:
+        """Wake whoever waits on this stream, in whatever thread: it sees the end of the stream."""
+        ...
+
+    def close(self) -> None:
+        """Close it.  May be called twice."""
+        ...
+
+
+class SocketTransport:
+    """A connected socket."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+
+    def fileno(self) -> int:
+        """See `Transport`."""
+        return self._sock.fileno()
+
+    def read_some(self, into: memoryview) -> int | None:
+        """See `Transport`."""
+        try:
+            return self._sock.recv_into(into)
+        except (BlockingIOError, InterruptedError):
+            return None
+
+    def read_all(self, into: memoryview) -> None:
+        """See `Transport`."""
+        have = 0
+        while have < into.nbytes:
+            got = self._sock.recv_into(into[have:])
+            if not got:
+                raise EOFError("the connection was closed in the middle of a message")
+            have += got
+
+    def write_some(self, views: Sequence[bytes | memoryview]) -> int | None:
+        """See `Transport`."""
+        try:
+            if len(views) == 1 or not hasattr(self._sock, "sendmsg"):
+                return self._sock.send(views[0])
+            return self._sock.sendmsg(views[:_MOST_VECTORS])
+        except (BlockingIOError, InterruptedError):
+            return None
+
+    def write(self, data: bytes) -> None:
+        """See `Transport`."""
+        self._sock.sendall(data)
+
+    def write_all(self, views: Sequence[memoryview]) -> None:
+        """See `Transport`."""
+        if not hasattr(self._sock, "sendmsg"):  # Windows has none
+            for view in views:
+                self._sock.sendall(view)
+            return
+        left = list(views)
+        while left:
+            left = rest_of(left, self._sock.sendmsg(left[:_MOST_VECTORS]))
+
+    def has_more(self) -> bool:
+        """See `Transport`."""
+        return False
+
+    def set_blocking(self, blocking: bool) -> None:
+        """See `Transport`."""
+        self._sock.setblocking(blocking)
+
+    def limit(self, seconds: float | None) -> None:
+        """See `Transport`."""
+        self._sock.settimeout(seconds)
+
+    def be_patient(self, seconds: float) -> None:
+        """See `Transport`."""
+        tune(self._sock, seconds)
+
+    @property
+    def peer(self) -> tuple[str, int]:
+        """See `Transport`."""
+        host, port = self._sock.getpeername()[:2]
+        return host, port
+
+    def shut(self) -> None:
+        """See `Transport`."""
+        try:
+            self._sock.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass  # it was closed or cut already
+
+    def close(self) -> None:
+        """See `Transport`."""
+        try:
+            self._sock.close()
+        except OSError:
+            pass  # a task has closed all descriptors of its process, this one among them
+
+
+def rest_of(views: Sequence[memoryview], sent: int) -> list[memoryview]:
+    """What is left of ``views`` when ``sent`` bytes of it have gone."""
+    at = 0
+    while at < len(views) and sent >= views[at].nbytes:
+        sent -= views[at].nbytes
+        at += 1
+    rest = list(views[at:])
+    if sent:
+        rest[0] = rest[0][sent:]
+    return rest
+
+
+def tune(sock: socket.socket, patience: float) -> None:
+    """Set the options that every connection needs.
+
+    TCP_NODELAY, since a frame may be two writes (40 ms each otherwise).  The kernel, not the program, finds out that
+    the other machine is gone, within ``patience`` seconds: it keeps answering for a process that is stopped or busy, so
+    that only a dead machine or a cut cable counts as silence.
+    """
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    probe = int(min(max(1.0, patience / 4), _LONGEST_PROBE))
+    options = {"TCP_KEEPIDLE": probe, "TCP_KEEPALIVE": probe, "TCP_KEEPINTVL": probe, "TCP_KEEPCNT": 3}
+    options["TCP_USER_TIMEOUT"] = int(min(patience * 1000, _LONGEST_TIMEOUT))
+    for name, value in options.items():
+        if hasattr(socket, name):
+            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)

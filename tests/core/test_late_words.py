@@ -1,0 +1,264 @@
+"""Words that come late, over a connection that was replaced, or twice: the scheduler as slaves and agents find it."""
+
+from __future__ import annotations
+
+import pytest
+
+from parallel.core import events as ev
+from parallel.core.agents import RECONNECT_SECONDS
+from parallel.core.moves import IllegalMove
+from parallel.core.pacing import Pacing
+from parallel.core.slave import Contact, Life
+from parallel.core.state import POLL_SECONDS
+from slave.outcome import pack_failure
+from slave.protocol import Command, Recall, StartRunner
+from tests.core.conftest import MakeEnv
+from tests.core.fake import PID, RUN, Env, Launched
+
+
+def command(env: Env, *commands: Command) -> None:
+    """Agent a is commanded this."""
+    for one in commands:
+        env.state.command("a", one)
+    env.collect()
+
+
+def contact_of(env: Env) -> Contact:
+    return env.record(0).contact
+
+
+def test_the_end_of_a_process_is_told_and_blamed_though_the_next_one_joins_before_the_agents_word(env: Env) -> None:
+    number = env.slave()
+    env.add()
+    assert env.fetched(number) == [1]
+    next_one = env.join(number, PID + 1)
+    env.nothing_left()
+    assert env.lease_of(number) == [1]
+    env.runner_ended(number, 1)
+    assert env.take_answer(next_one) is True and env.record(number).pid == PID + 1
+    (lost,) = env.events(ev.SlaveLost)
+    assert (lost.name, lost.end) == (f"slave 0 (started by hand on here, pid {PID})", "it was killed by SIGKILL")
+    assert len(env.task(1).ends or ()) == 1
+
+
+def test_a_process_whose_predecessors_end_nobody_tells_joins_all_the_same(env: Env) -> None:
+    """Its agent is cut off, and will enlist again."""
+    number = env.slave()
+    env.add()
+    assert env.fetched(number) == [1]
+    next_one = env.join(number, PID + 1)
+    env.pass_time(1.9)
+    env.nothing_left()
+    env.pass_time(0.1)
+    assert env.take_answer(next_one) is True
+    assert env.lease_of(number) == [] and env.record(number).pid == PID + 1
+
+
+def test_a_waiting_call_of_an_old_connection_gets_no_lease_when_its_slave_has_joined_anew(env: Env) -> None:
+    number = env.slave()
+    stale = env.fetch(number)
+    anew = env.join(number)
+    assert env.take_granted(stale) == []
+    assert env.take_answer(anew) is True
+    env.add()
+    assert env.lease_of(number) == []
+    assert env.fetched(number) == env.lease_of(number) == [1]
+
+
+def test_of_two_waiting_calls_of_one_slave_the_newer_gets_the_lease(env: Env) -> None:
+    number = env.slave()
+    stale = env.fetch(number)
+    newer = env.fetch(number)
+    assert env.take_granted(stale) == []
+    assert number in env.state.idle, "the older call leaves the newer one to be woken"
+    env.add()
+    assert env.take_granted(newer) == env.lease_of(number) == [1]
+
+
+def test_a_slave_that_holds_a_lease_is_not_granted_another(env: Env) -> None:
+    number = env.slave()
+    env.add(2)
+    env.state.take_in()
+    table = env.state.table
+    held = table.grant(number, 0.0, (), 1, Pacing())
+    with pytest.raises(IllegalMove, match=r"slave 0 holds lease 1 and is to get another one"):
+        table.grant(number, 0.0, (), 1, Pacing())
+    assert table.leases[number] is held
+    table.check()
+
+
+def test_the_late_end_of_an_agents_old_connection_does_not_cut_it_off(env: Env) -> None:
+    number = env.slave()
+    slave = env.record(number)
+    env.enlist([number], run=RUN, connection=2)
+    due = slave.due
+    env.agent_disconnected(1)
+    assert slave.contact is Contact.HEARD and slave.due == due
+    env.commands_disconnected(env.commands())
+    assert slave.contact is Contact.HEARD and slave.due == due
+
+
+def test_the_end_of_an_agents_current_connection_cuts_it_off_until_it_is_back(env: Env) -> None:
+    number = env.slave()
+    slave = env.record(number)
+    env.add()
+    assert env.fetched(number) == [1]
+    env.agent_disconnected(1)
+    assert contact_of(env) is Contact.CUT_OFF and slave.due - slave.heard < RECONNECT_SECONDS + 5
+    assert env.state.table.leases[number].deadline == slave.due
+    env.enlist([number], run=RUN, connection=2, runners={number: PID})
+    assert contact_of(env) is Contact.HEARD
+    assert env.state.table.leases[number].deadline == slave.due == slave.heard + 10
+    assert env.lease_of(number) == [1]
+
+
+def test_commands_are_given_again_until_they_are_acknowledged(env: Env) -> None:
+    env.slave()
+    command(env, StartRunner(5, None))
+    assert env.take_answer(env.commands(acknowledged=0)) == (1, [StartRunner(5, None)])
+    again = env.take_answer(env.commands(acknowledged=0))
+    assert again == (1, [StartRunner(5, None)]), "the answer was lost with its connection"
+    command(env, Recall(0, 3))
+    assert env.take_answer(env.commands(acknowledged=1)) == (2, [Recall(0, 3)])
+    assert env.state.roster.agents["a"].commands == [(2, Recall(0, 3))]
+
+
+def test_a_command_wakes_the_call_that_waits_for_it(env: Env) -> None:
+    env.slave()
+    call = env.commands()
+    env.nothing_left()
+    command(env, Recall(0, 3))
+    assert env.take_answer(call) == (1, [Recall(0, 3)])
+
+
+def test_a_call_for_commands_that_nobody_answers_ends_with_none_of_them(env: Env) -> None:
+    number = env.slave()
+    call = env.commands()
+    for _ in range(4):
+        env.nothing_left()
+        env.heartbeat(number)
+        env.pass_time(POLL_SECONDS / 4)
+    assert env.take_answer(call) == (0, [])
+
+
+def test_a_slave_that_was_closed_while_its_agent_was_out_of_reach_has_ended(env: Env) -> None:
+    gone, there = env.enlist([None, None]).numbers
+    for number in (gone, there):
+        env.joined(number, PID + number)
+    env.add(1)
+    assert env.fetched(gone, PID + gone) == [1]
+    assert env.enlist([there], run=RUN, connection=2).numbers == [gone, there]
+    assert env.record(gone).life is Life.ENDED and "right after each start" in env.record(gone).end
+    assert env.record(there).life is Life.READY
+    assert env.lease_of(gone) == [] and env.state.table.waiting == 1
+
+
+def test_a_slave_whose_command_is_still_on_its_way_has_not_ended(env: Env) -> None:
+    number = env.slave()
+    (late,) = env.expect(Launched("LocalSlave()"))
+    env.start_by_agent(late)
+    env.enlist([number], run=RUN, connection=2)
+    assert env.record(late).life is Life.EXPECTED
+
+
+def test_an_agent_that_enlists_again_since_the_answer_was_lost_gets_the_same_slaves(env: Env) -> None:
+    numbers = env.enlist([None, None], connection=1).numbers
+    assert numbers == [0, 1]
+    assert env.enlist([None, None], connection=2).numbers == numbers
+    assert list(env.state.roster.slaves) == numbers
+
+
+def test_tasks_given_back_late_are_not_taken_from_a_newer_lease(env: Env) -> None:
+    number = env.slave()
+    env.add(1)
+    env.fetched(number)
+    old = env.lease_id(number)
+    env.fetched(number)
+    new = env.lease_id(number)
+    assert new != old and env.lease_of(number) == [1]
+    assert env.take_answer(env.give_back(number, old, [1])) is None
+    assert env.lease_of(number) == [1]
+    data = pack_failure(LookupError("no such data"))[1]
+    assert isinstance(data, bytes)
+    assert env.take_answer(env.setup_failed(number, 1, old, [1], data)) is None
+    assert env.lease_of(number) == [1] and 1 in env.record(number).setup_failed
+    assert env.take_answer(env.give_back(number, new, [1])) is None
+    assert env.lease_of(number) == [] and env.state.table.waiting == 1
+
+
+def test_a_waiting_call_of_a_slave_that_is_lost_ends_with_an_empty_lease(env: Env) -> None:
+    number = env.slave()
+    waiting = env.fetch(number)
+    env.pass_time(10.0)
+    assert env.record(number).contact is Contact.LOST
+    assert env.take_granted(waiting) == []
+
+
+def test_a_lost_slave_that_asks_for_tasks_is_back(env: Env) -> None:
+    number = env.slave()
+    env.pass_time(10.0)
+    assert env.record(number).contact is Contact.LOST
+    env.add()
+    waiter = env.wait_for_slaves(1)
+    env.nothing_left()
+    assert env.fetched(number) == [1]
+    assert env.record(number).connected and len(env.events(ev.SlaveBack)) == 1
+    assert env.take_answer(waiter) is None, "who waits for slaves learns of it"
+
+
+def test_a_lost_slave_without_a_process_is_awaited_when_its_agent_is_heard(env: Env) -> None:
+    (number,) = env.enlist([None]).numbers
+    env.pass_time(10.0)
+    assert env.record(number).contact is Contact.LOST
+    env.heartbeat(number)
+    assert env.record(number).life is Life.EXPECTED and env.record(number).contact is Contact.HEARD
+
+
+def test_a_fetch_that_is_read_after_its_connection_was_replaced_takes_no_lease_over(env: Env) -> None:
+    number = env.slave()
+    env.joined(number, connection=2)
+    env.add()
+    assert env.fetched(number, connection=2) == [1]
+    assert env.fetched(number, connection=1) == []
+    assert env.lease_id(number) and env.lease_of(number) == [1]
+
+
+def test_a_call_for_tasks_that_nobody_has_ends_with_none_of_them(env: Env) -> None:
+    number = env.slave()
+    waiting = env.fetch(number)
+    for _ in range(4):
+        env.nothing_left()
+        env.heartbeat(number)
+        env.pass_time(POLL_SECONDS / 4)
+    assert env.take_granted(waiting) == []
+
+
+def test_a_call_that_waits_is_told_to_end_when_its_slave_is(env: Env) -> None:
+    number = env.slave()
+    waiting = env.fetch(number)
+    env.draining(number)
+    assert env.take_answer(waiting) is None
+    assert len(env.events(ev.SlaveLeaving)) == 1
+
+
+def test_of_two_processes_that_would_join_the_newer_one_waits_on(env: Env) -> None:
+    number = env.slave()
+    earlier, newer = env.join(number, PID + 1), env.join(number, PID + 2)
+    assert env.take_answer(earlier) is False
+    env.runner_ended(number)
+    assert env.take_answer(newer) is True and env.record(number).pid == PID + 2
+
+
+def test_a_former_process_is_refused_and_keeps_no_lease(env: Env) -> None:
+    number = env.slave()
+    env.runner_ended(number)
+    env.joined(number, PID + 1)
+    env.add()
+    assert env.take_refusal(env.fetch(number)) == f"UnknownSlave: slave 0 with process {PID} is not known here"
+    assert env.lease_of(number) == []
+
+
+def test_an_agent_of_another_run_learns_that_and_changes_nothing(make_env: MakeEnv) -> None:
+    env = make_env()
+    reply = env.enlist([None], run="another run")
+    assert reply.run == RUN and not reply.numbers and not env.state.roster.slaves
