@@ -49,7 +49,7 @@ def tail(path: str | None) -> str:
     if not path:
         return ""
     try:
-        with open(path, "rb") as file:
+        with open(path, "rb", opener=_without_waiting) as file:
             return last_lines(file, f"; the end of {path}")
     except OSError:
         return ""
@@ -75,3 +75,8 @@ def last_line(file: IO[bytes], most: int = 2048) -> str:
     file.seek(max(0, file.tell() - most))
     lines = file.read().decode(errors="replace").rstrip().splitlines()
     return lines[-1] if lines else ""
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    """For `open`: a FIFO that somebody has put there would else wait for a writer."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))

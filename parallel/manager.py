@@ -11,13 +11,13 @@ import sysconfig
 import weakref
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Callable, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Callable, TypeVar, cast
 
 import slave as slave_package
 from slave import environment
 from slave.dial import Address, format_address
 from slave.errors import KeyTrouble
-from slave.keys import find_key
+from slave.keys import find_key, new_key
 
 from .checks import check_arguments, check_lease, check_result_bytes, check_retries, check_timeout, refuse_inside_slave
 from .closer import Closer, close_weakly
@@ -35,6 +35,7 @@ from .launch.slave_service import SlaveService
 from .service.agent_service import AgentService
 from .service.dispatcher import Dispatcher
 from .service.endpoint import Endpoint
+from .service.identity import SHOWN, Identity
 from .service.launch_service import LaunchService
 from .service.messages import how_all_ended
 from .service.publisher import Publisher, Subscription
@@ -42,6 +43,9 @@ from .service.result_queue import ResultQueue
 from .service.server import Served
 from .service.task_queue import TaskQueue
 from .service.ticket import Ticket
+
+if TYPE_CHECKING:
+    import ssl
 
 log = logging.getLogger("parallel")
 
@@ -61,6 +65,8 @@ class Manager:
     ``lease``: seconds without a sign of life after which a slave's tasks go elsewhere.
     ``max_attempts``: how often a task may end its slave before it is given up.  ``result_bytes``: how many bytes of
     results, in each context, may wait to be read before the slaves pause.
+    ``encrypt``: False for what comes over the network to be authenticated only, and readable.  ``tls``: a server's
+    context of your own, with its certificate; default: TLS 1.3 with a certificate that is made for this manager.
 
     Raises `InputError` and `NetworkError` for what cannot be.  Use it as a context manager, or call `shutdown`; a
     manager that is garbage-collected or still open when the interpreter exits is shut down too.
@@ -80,6 +86,8 @@ class Manager:
         lease: float = _LEASE,
         max_attempts: int = 3,
         result_bytes: float = 512e6,
+        encrypt: bool = True,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         refuse_inside_slave()
         if lease != _LEASE:
@@ -88,7 +96,7 @@ class Manager:
         check_arguments(host, output, port, self.heartbeat_timeout, max_attempts)
         check_result_bytes(result_bytes)
         try:
-            key = find_key(authkey, create=True)
+            key = find_key(authkey, create=True) if authkey is not None or port is not None else new_key()
         except KeyTrouble as error:
             raise InputError(str(error)) from None
         self._python, self._port, self._pid = python, port, os.getpid()
@@ -108,8 +116,9 @@ class Manager:
         publisher = Publisher()
         self.dispatcher = Dispatcher(scheduler, publisher)
         objects: list[Served] = [TaskQueue(scheduler), ResultQueue(scheduler), AgentService(scheduler)]
-        self._endpoint = Endpoint(key, host, port, objects, self.dispatcher)
-        config.addresses = self._endpoint.addresses
+        self._endpoint = Endpoint(key, host, port, objects, self.dispatcher, Identity(encrypt, tls))
+        config.addresses, config.encrypt = self._endpoint.addresses, encrypt
+        config.master_of = self._endpoint.fingerprint
         self._launcher = Launcher(cast(SlaveService, LaunchService(self.dispatcher)), config)
         self._begun = False
         publisher.start()
@@ -152,7 +161,8 @@ class Manager:
             raise InputError("slaves may not join this manager by hand: give it a port, Manager(port=5757)")
         self._open()
         addresses = [format_address(address) for address in self._endpoint.addresses(local=False)]
-        return join_command(self._python, self._root, _importable(self._root), addresses)
+        master, encrypt = self._endpoint.fingerprint(local=False)[:SHOWN], self._endpoint.identity.encrypt
+        return join_command(self._python, self._root, _importable(self._root), addresses, master, encrypt)
 
     # -- slaves
 

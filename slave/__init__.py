@@ -15,6 +15,9 @@ runner ended, and starts a new one.
     environment.py    the master's sys.path, folder      outcome.py        a value or a failure, as data
                       and script, as seen from here      pickling.py       why something cannot be pickled
     keys.py           where the key is found             errors.py         every way this fails, with its exit code
+    introduction.py   the handshake on a socket          transport.py      a stream of bytes: plain, TLS or sealed
+    certificate.py    a throw-away certificate           private_files.py  files that nobody else has a hand in
+    mp_adapter.py     multiprocessing's private parts
     pipe_agent.py     a slave program that came over a pipe: ssh, docker run -i
 
 This package needs the standard library only and imports nothing of ``parallel``, so that it can travel alone.

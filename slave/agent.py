@@ -21,7 +21,8 @@ from collections.abc import Sequence
 from typing import Any, Callable, NamedTuple
 
 from .dial import Address
-from .errors import Incompatible, MasterGone, ProtocolError, Unreachable
+from .errors import Incompatible, MasterGone, ProtocolError, Unreachable, WrongKey
+from .introduction import HANDSHAKE_SECONDS
 from .link import AgentServiceProxy, CallFailed, Link
 from .protocol import (
     COMMANDS,
@@ -39,7 +40,6 @@ from .runner import Closable, RunnerConfig
 from .runner_pool import RunnerPool, Slave
 from .session import AgentSession, commands_of
 from .signals import Quit, Signals
-from .wire import HANDSHAKE_SECONDS
 
 log = logging.getLogger("slave")
 
@@ -63,6 +63,8 @@ class AgentConfig(NamedTuple):
     stays: bool = False  # also when it has no slaves: the master may give it new ones
     # a batch system sends SIGTERM to all processes of a job: the agent hears it, and lets running tasks finish
     shielded: bool = False
+    master: str | None = None  # the fingerprint of the master to serve, or its beginning; None: whoever holds the key
+    encrypt: bool = True  # False: a channel that is only authenticated will do
 
 
 class Agent:
@@ -82,7 +84,8 @@ class Agent:
 
     def _link(self, kind: str) -> Link:
         role = Role(kind, 0, self._config.agent, os.getpid(), 0)
-        return Link(self._config.addresses, self._config.key, role)
+        config = self._config
+        return Link(config.addresses, config.key, role, master=config.master, encrypt=config.encrypt)
 
     def enlist(self) -> None:
         """Connect and report for duty.
@@ -91,6 +94,7 @@ class Agent:
         """
         session, first = self._session, self._session.reply is None
         self._reports.connect()
+        self._reports.master = self._commands.master = self._reports.connection.master  # from now on this one alone
         self._reports.connection.limit(HANDSHAKE_SECONDS)
         request = session.enlist_request(self._reports.count, list(self._pool.slaves), self._pool.alive())
         try:
@@ -113,7 +117,7 @@ class Agent:
     def serve(self) -> str:
         """Serve until the master is done, or no slave is left here; returns which.  Runners have ended in any case.
 
-        Raises `MasterGone`, `WrongKey`, and `Quit` after a signal: then the running tasks got some time to finish.
+        Raises `MasterGone`, `Incompatible`, and `Quit` after a signal: then the running tasks got some time to finish.
         """
         try:
             while True:
@@ -174,15 +178,16 @@ class Agent:
         """Listen to the master where there is something to hear, and send a heartbeat in time; as `_step`."""
         if self._commands.connection in ready:
             reply = self._command_service.commands()
-            commands = commands_of(reply)
+            commands = [] if reply is None else commands_of(reply)
             if any(isinstance(command, End) for command in commands):
                 return "the master is done"
             for command in commands:
                 self._carry_out(command)
-            self._session.carried_out(reply)
-            self._command_service.ask_commands(*self._session.commands_request())
+            if reply is not None:
+                self._session.carried_out(reply)
+                self._command_service.ask_commands(*self._session.commands_request())
         if self._reports.connection in ready:
-            raise EOFError("the master closed the connection")
+            self._service.listen()
         if self._session.heartbeat_due(time.monotonic()):
             self._service.heartbeat(self._config.agent, self._pool.alive())
         return None
@@ -192,13 +197,17 @@ class Agent:
         sources: list[Any] = [self._signals.woken]
         patience = min(self._session.patience(time.monotonic()), self._pool.patience())
         if self._session.connected:
-            sources += [self._commands.connection, self._reports.connection]
+            connections = [self._commands.connection, self._reports.connection]
+            sources += connections
+            if any(connection.has_more for connection in connections):
+                patience = 0.0
         if not hasattr(signal, "SIGCHLD") or not self._pool.complete:
             patience = min(patience, _POLL_WITHOUT_SIGCHLD)
         with _Selector() as selector:
             for source in sources:
                 selector.register(source, selectors.EVENT_READ)
-            ready: list[object] = [key.fileobj for key, _ in selector.select(patience)]
+            ready: list[Any] = [key.fileobj for key, _ in selector.select(patience)]
+        ready += [source for source in sources[1:] if source.has_more and source not in ready]
         if self._signals.woken in ready:
             self._signals.woken.recv(4096)
         return ready
@@ -276,7 +285,9 @@ class Agent:
         try:
             self.enlist()
             log.warning("connected to the master again, after %.1f s", lost)
-        except (Unreachable, *_BROKEN) as error:
+        except (Unreachable, WrongKey, Incompatible, *_BROKEN) as error:
+            if isinstance(error, Incompatible) and self._reports.connected:
+                raise  # the master itself refused; else somebody said so who has proved nothing
             refused = error.refused if isinstance(error, Unreachable) else ()
             if self._session.gives_up(now, refused):
                 raise MasterGone(f"the master has been gone for {lost:.0f} s ({error})") from None
@@ -292,6 +303,8 @@ class Agent:
             environment=reply.environment,
             output=slave.output,
             shielded=self._config.shielded,
+            master=self._reports.master,
+            encrypt=self._config.encrypt,
         )
 
     def _inherited(self) -> list[Closable]:

@@ -13,17 +13,17 @@ from typing import NoReturn
 
 from .agent import Agent, AgentConfig
 from .dial import format_address, parse_address
-from .errors import MasterFinished, MasterGone, SlaveError, Unreachable
+from .errors import Intercepted, MasterFinished, MasterGone, SlaveError, Unreachable
 from .find_master import find_master
-from .keys import find_key
+from .keys import Key, find_key, forget_variable
 from .signals import Quit
 
 log = logging.getLogger("slave")
 
 _EXIT_CODES = """exit codes: 0 the master is done; 2 wrong command line; 3 wrong key; 4 cannot reach the master; 5 the
 master is gone;
-6 protocol or Python version that cannot work together; 7 no usable key; 8 the master sent nonsense; 130, 143 ended by
-Ctrl-C, SIGTERM"""
+6 protocol, encryption or Python version that cannot work together; 7 no usable key; 8 the master sent nonsense, or
+somebody on the way changes what it sends; 130, 143 ended by Ctrl-C, SIGTERM"""
 
 
 def usable_cpus() -> int:
@@ -96,6 +96,17 @@ def _parser() -> argparse.ArgumentParser:
         help="how long running tasks may go on after Ctrl-C or SIGTERM (default: %(default)g); a second ends at once",
     )
     add("--keep", action="store_true", help="when the master is done or gone, wait for the next one, without end")
+    add(
+        "--master",
+        type=_fingerprint,
+        metavar="FINGERPRINT",
+        help="which master to serve: its fingerprint, or 16 digits of it or more (default: whoever holds the key)",
+    )
+    add(
+        "--no-encryption",
+        action="store_true",
+        help="also serve a master that does not encrypt; nothing can be changed on the way, and all can be read",
+    )
     add("-v", "--verbose", action="count", default=0, help="say more")
     add("-q", "--quiet", action="count", default=0, help="say only what is wrong")
     add("--launched", action="store_true", help=argparse.SUPPRESS)  # a master started us: all else comes on stdin
@@ -103,12 +114,19 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _serve_by_hand(options: argparse.Namespace) -> int:
-    key = find_key(key_file=options.key_file)
+    key = find_key(key_file=options.key_file, ask=True)
+    forget_variable()
     names = ", ".join(format_address(address) for address in options.address)
     wait = options.wait
     while True:
         config = AgentConfig(
-            secrets.token_hex(16), options.address, key, [(None, None)] * options.runners, options.grace
+            secrets.token_hex(16),
+            options.address,
+            key,
+            [(None, None)] * options.runners,
+            options.grace,
+            master=options.master,
+            encrypt=not options.no_encryption,
         )
         try:
             _serve(find_master(config, wait), f"{options.runners} runners for the master at {names}")
@@ -116,7 +134,7 @@ def _serve_by_hand(options: argparse.Namespace) -> int:
             if not options.keep:
                 raise
             log.warning("%s", error)
-        except Unreachable:
+        except (Unreachable, Intercepted):
             if not options.keep:
                 raise
         if not options.keep:
@@ -127,10 +145,12 @@ def _serve_by_hand(options: argparse.Namespace) -> int:
 def _serve_launched() -> int:
     """Read who we are from stdin, where no other user can see the key, and serve."""
     told = json.loads(sys.stdin.readline())
+    forget_variable()
     addresses = [(str(host), int(port)) for host, port in told["addresses"]]
     slaves = [(number, output) for number, output in told["slots"]]
-    config = AgentConfig(told["agent"], addresses, bytes.fromhex(told["key"]), slaves)
+    config = AgentConfig(told["agent"], addresses, Key(bytes.fromhex(told["key"])), slaves)
     config = config._replace(stays=told["stays"], shielded=told["shielded"])
+    config = config._replace(master=told.get("master"), encrypt=told.get("encrypt", True))
     try:
         agent = find_master(config, told["wait"], told["wait_refused"])
     except Unreachable as error:
@@ -151,6 +171,13 @@ def _address(text: str) -> object:
         return parse_address(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _fingerprint(text: str) -> str:
+    digits = text.lower()
+    if not 16 <= len(digits) <= 64 or digits.strip("0123456789abcdef"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a master's fingerprint: 16 to 64 hexadecimal digits")
+    return digits
 
 
 def _positive(text: str) -> int:

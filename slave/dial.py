@@ -1,4 +1,4 @@
-"""Reaching the master: every address it may have, tried side by side, the first good one wins."""
+"""Reaching the master: every address it may have, tried side by side, handshake included; the first good one wins."""
 
 from __future__ import annotations
 
@@ -8,15 +8,18 @@ import selectors
 import socket
 import time
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Callable, NamedTuple
 
-from . import wire
-from .errors import Incompatible, ProtocolError, SlaveError, Unreachable, WrongKey
+from . import introduction, wire
+from .errors import Incompatible, Intercepted, SlaveError, Unreachable, WrongKey, WrongMaster
+from .introduction import Steps
+from .transport import UNIX, Transport, is_unix, unix_target
 
-Address = tuple[str, int]
+Address = tuple[str, int]  # host and port, or for a Unix socket ("unix:NAME", 0): see transport.unix_target
 
 _STAGGER = 0.25  # seconds between two starts: RFC 8305 ("happy eyeballs"), section 5
 _PER_ADDRESS = 5.0  # seconds for one address to answer a SYN
+_NOBODY_LISTENS = (errno.ECONNREFUSED, errno.ENOENT)  # the latter of a Unix socket's path
 
 
 def parse_address(text: str) -> Address:
@@ -31,8 +34,10 @@ def parse_address(text: str) -> Address:
 
 
 def format_address(address: Address) -> str:
-    """The inverse of `parse_address`."""
+    """The inverse of `parse_address`; of a Unix socket its name."""
     host, port = address
+    if host.startswith(UNIX):
+        return host
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
@@ -40,122 +45,184 @@ class Candidate(NamedTuple):
     """One way to connect, and how a message names it."""
 
     family: int
-    target: tuple[object, ...]
+    target: tuple[object, ...] | str | bytes
     label: str
+    address: Address
 
 
-def dial(addresses: Sequence[Address], key: bytes, patience: float) -> wire.Connection:
-    """An authenticated connection to the first of ``addresses`` that can be reached.
+def dial(
+    addresses: Sequence[Address], key: bytes, patience: float, *, master: str | None = None, encrypt: bool = True
+) -> wire.Connection:
+    """An authenticated connection to the first of ``addresses`` with which a handshake is complete.
 
-    Raises `WrongKey` or `Incompatible` if a master was reached and refused, else `Unreachable` with a line for each
-    address.
+    ``master``, ``encrypt``: as `introduction.introduce` has them.  Raises `WrongKey` or `Incompatible` if all that was
+    reached refused for that, and nothing failed in another way; else `Unreachable` with each address's error.
     """
-    errors: dict[str, str] = {}
-    refusal: SlaveError | None = None
-    candidates = _resolve(addresses, errors)
-    attempts = _Attempts(candidates, errors)
+    attempts = _Attempts(lambda sock: introduction.introduce(sock, key, master=master, encrypt=encrypt))
     try:
-        while True:
-            found = attempts.next_connected()
-            if found is None:
-                break
-            candidate, sock = found
-            try:
-                return wire.introduce(sock, key, patience)
-            except (WrongKey, Incompatible) as error:
-                refusal = type(error)(f"{candidate.label}: {error}")
-                sock.close()
-            except (ProtocolError, EOFError, OSError) as error:
-                errors[candidate.label] = _reason(error, "connected, but it did not complete the handshake: ")
-                sock.close()
+        transport = attempts.first_complete(_resolve(addresses, attempts.errors))
     finally:
         attempts.close()
-    if refusal is not None:
-        raise refusal
-    message = "; ".join(f"{label}: {reason}" for label, reason in errors.items())
-    raise Unreachable(message, attempts.refused, others=len(attempts.refused) < len(errors))
+    if transport is None:
+        raise attempts.failure()
+    connection = wire.Connection(transport)
+    try:
+        transport.set_blocking(True)
+        connection.be_patient(patience)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
 def _resolve(addresses: Sequence[Address], errors: dict[str, str]) -> list[Candidate]:
-    found: dict[tuple[object, ...], Candidate] = {}
+    found: dict[tuple[object, ...] | str | bytes, Candidate] = {}
     for host, port in addresses:
+        if host.startswith(UNIX):
+            if not hasattr(socket, "AF_UNIX"):
+                errors[host] = "this system has no Unix sockets"
+                continue
+            found.setdefault(host, Candidate(socket.AF_UNIX, unix_target(host), host, (host, port)))
+            continue
         try:
             answers = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         except OSError as error:
             errors[format_address((host, port))] = f"unknown host: {error.strerror}"
             continue
         for family, _, _, _, target in answers:
-            label = format_address((str(target[0]), port))
-            found.setdefault(target, Candidate(family, target, label if host == target[0] else f"{host} ({label})"))
+            address = str(target[0]), port
+            label = format_address(address)
+            label = label if host == target[0] else f"{host} ({label})"
+            found.setdefault(target, Candidate(family, target, label, address))
     return list(found.values())
 
 
-class _Attempts:
-    """Connects under way; `next_connected` waits for one of them."""
+class _Attempt:
+    """One candidate that is being tried.
 
-    def __init__(self, candidates: Sequence[Candidate], errors: dict[str, str]) -> None:
-        self._waiting = list(candidates)
-        self._errors = errors
-        self._selector = selectors.DefaultSelector()
-        self._deadlines: dict[socket.socket, float] = {}
-        self.refused: set[Address] = set()
+    ``steps`` goes on whenever the socket is ready for what it yielded; ``deadline`` is that of the present stage.
+    """
+
+    def __init__(self, candidate: Candidate, introduce: Callable[[socket.socket], Steps]) -> None:
+        self.candidate = candidate
+        self._sock = socket.socket(candidate.family, socket.SOCK_STREAM)
+        self._sock.setblocking(False)
+        self.descriptor = self._sock.fileno()  # it stays, when TLS wraps the socket
+        self.connected = False
+        self.deadline = time.monotonic() + _PER_ADDRESS
+        self.steps = self._steps(introduce)
+
+    def _steps(self, introduce: Callable[[socket.socket], Steps]) -> Steps:
+        code = self._sock.connect_ex(self.candidate.target)
+        # from a Unix socket EAGAIN says that too many wait there to be accepted, and nothing is under way (connect(2))
+        if code == errno.EINPROGRESS or (code == errno.EWOULDBLOCK and not is_unix(self._sock)):
+            yield selectors.EVENT_WRITE
+            code = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if code:
+            raise OSError(code, os.strerror(code))
+        self.connected = True
+        self.deadline = time.monotonic() + introduction.HANDSHAKE_SECONDS
+        return (yield from introduce(self._sock))
+
+    def too_late(self) -> OSError:
+        """What went wrong if its deadline is over."""
+        if self.connected:
+            return socket.timeout(f"not within {introduction.HANDSHAKE_SECONDS:g} s")
+        return socket.timeout(f"no answer in {_PER_ADDRESS:g} s (a firewall?)")
 
     def close(self) -> None:
-        for sock in self._deadlines:
-            sock.close()
+        self.steps.close()
+        self._sock.close()
+
+
+class _Attempts:
+    """The candidates that are being tried, and what became of the others."""
+
+    def __init__(self, introduce: Callable[[socket.socket], Steps]) -> None:
+        self._introduce = introduce
+        self._selector = selectors.DefaultSelector()
+        self._running: dict[int, _Attempt] = {}  # by descriptor
+        self._next_start = 0.0
+        self.errors: dict[str, str] = {}  # by label
+        self._refusals: list[SlaveError] = []
+        self._refused: set[Address] = set()
+
+    def close(self) -> None:
+        for attempt in self._running.values():
+            attempt.close()
         self._selector.close()
 
-    def next_connected(self) -> tuple[Candidate, socket.socket] | None:
-        """The next socket whose connect succeeded, blocking again; None when all have failed."""
-        while self._waiting or self._deadlines:
-            if self._waiting:
-                self._start(self._waiting.pop(0))
-            patience = _STAGGER if self._waiting else min(self._deadlines.values(), default=0) - time.monotonic()
-            for event, _ in self._selector.select(max(0.0, patience)):
-                sock, candidate = event.fileobj, event.data
-                assert isinstance(sock, socket.socket)
-                self._drop(sock)
-                code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-                if code == 0:
-                    sock.setblocking(True)
-                    return candidate, sock
-                self._fail(sock, candidate, OSError(code, os.strerror(code)))
+    def first_complete(self, candidates: Sequence[Candidate]) -> Transport | None:
+        """Try them all, each with its own deadlines; None when all have failed."""
+        waiting = list(candidates)
+        while waiting or self._running:
+            now = time.monotonic()
+            if waiting and now >= self._next_start:
+                self._next_start = now + _STAGGER
+                transport = self._start(waiting.pop(0))
+                if transport is not None:
+                    return transport
+            until = [attempt.deadline for attempt in self._running.values()] + [self._next_start] * bool(waiting)
+            for key, _ in self._selector.select(max(0.0, min(until, default=now) - time.monotonic())):
+                transport = self._go_on(self._running[key.fd])
+                if transport is not None:
+                    return transport
             self._expire(time.monotonic())
         return None
 
-    def _start(self, candidate: Candidate) -> None:
+    def _start(self, candidate: Candidate) -> Transport | None:
         try:
-            sock = socket.socket(candidate.family, socket.SOCK_STREAM)
+            attempt = _Attempt(candidate, self._introduce)
         except OSError as error:  # this machine does not know that family of addresses
-            self._errors[candidate.label] = _reason(error)
-            return
-        sock.setblocking(False)
-        code = sock.connect_ex(candidate.target)
-        if code not in (0, errno.EINPROGRESS, errno.EWOULDBLOCK):
-            self._fail(sock, candidate, OSError(code, os.strerror(code)))
-            return
-        self._selector.register(sock, selectors.EVENT_WRITE, candidate)
-        self._deadlines[sock] = time.monotonic() + _PER_ADDRESS
+            self._fail(candidate, error)
+            return None
+        self._running[attempt.descriptor] = attempt
+        self._selector.register(attempt.descriptor, selectors.EVENT_WRITE)
+        return self._go_on(attempt)
+
+    def _go_on(self, attempt: _Attempt) -> Transport | None:
+        try:
+            self._selector.modify(attempt.descriptor, next(attempt.steps))
+        except StopIteration as done:
+            self._forget(attempt)
+            transport: Transport = done.value
+            return transport
+        except (SlaveError, EOFError, OSError) as error:
+            self._drop(attempt, error)
+        return None
 
     def _expire(self, now: float) -> None:
-        for sock in [one for one, deadline in self._deadlines.items() if deadline <= now]:
-            candidate = self._selector.get_key(sock).data
-            self._drop(sock)
-            self._fail(sock, candidate, TimeoutError(f"no answer in {_PER_ADDRESS:g} s (a firewall?)"))
+        for attempt in [one for one in self._running.values() if one.deadline <= now]:
+            self._drop(attempt, attempt.too_late())
 
-    def _drop(self, sock: socket.socket) -> None:
-        self._selector.unregister(sock)
-        del self._deadlines[sock]
+    def _drop(self, attempt: _Attempt, error: BaseException) -> None:
+        self._forget(attempt)
+        attempt.close()
+        self._fail(attempt.candidate, error, attempt.connected)
 
-    def _fail(self, sock: socket.socket, candidate: Candidate, error: OSError) -> None:
-        self._errors[candidate.label] = _reason(error)
-        if error.errno == errno.ECONNREFUSED:
-            self.refused.add((str(candidate.target[0]), int(str(candidate.target[1]))))
-        sock.close()
+    def _forget(self, attempt: _Attempt) -> None:
+        self._selector.unregister(attempt.descriptor)
+        del self._running[attempt.descriptor]
+
+    def _fail(self, candidate: Candidate, error: BaseException, connected: bool = False) -> None:
+        self._next_start = 0.0
+        self.errors[candidate.label] = _reason(error, connected)
+        if isinstance(error, (WrongKey, Incompatible)):
+            self._refusals.append(error)
+        elif isinstance(error, WrongMaster) or (not connected and getattr(error, "errno", 0) in _NOBODY_LISTENS):
+            self._refused.add(candidate.address)
+
+    def failure(self) -> SlaveError:
+        """What to raise now that all have failed."""
+        message = "; ".join(f"{label}: {reason}" for label, reason in self.errors.items())
+        if self._refusals and len(self._refusals) == len(self.errors):
+            return type(self._refusals[0])(message)
+        return Unreachable(message, self._refused, others=len(self._refused) < len(self.errors))
 
 
-def _reason(error: BaseException, prefix: str = "") -> str:
-    if isinstance(error, socket.timeout) and not error.args[1:]:
-        return prefix + (str(error) if "firewall" in str(error) else f"it was silent for {wire.HANDSHAKE_SECONDS:g} s")
+def _reason(error: BaseException, connected: bool) -> str:
+    if isinstance(error, (WrongKey, Incompatible, WrongMaster, Intercepted)):
+        return str(error)
+    prefix = "connected, but it did not complete the handshake: " if connected else ""
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return prefix + (text[:1].lower() + text[1:] if text[1:2].islower() else text)

@@ -24,7 +24,8 @@ class WrongKey(SlaveError):
 class Unreachable(SlaveError):
     """No address of the master answered; the message lists every address tried with its error.
 
-    ``refused``: the addresses where a machine answered that nobody listens, which is how a master that has ended looks.
+    ``refused``: the addresses where a machine answered that the master does not listen there (nobody does, or another
+    master), which is how a master that has ended looks.
     ``others``: whether some address failed in another way.
     """
 
@@ -33,6 +34,12 @@ class Unreachable(SlaveError):
     def __init__(self, message: str, refused: Iterable[tuple[str, int]] = (), others: bool = True) -> None:
         super().__init__(message)
         self.refused, self.others = frozenset(refused), others
+
+
+class WrongMaster(SlaveError):
+    """Another master answers at an address than the one that this slave is to serve: one failed address."""
+
+    exit_code = 4
 
 
 class MasterFinished(SlaveError):
@@ -51,7 +58,11 @@ class MasterGone(SlaveError):
 
 
 class Incompatible(SlaveError):
-    """Master and slave speak different versions of the protocol, or this Python is too old."""
+    """Master and slave cannot work together.
+
+    They speak different versions of the protocol, or one insists on an encryption that the other does not offer, or
+    this Python is too old or has no TLS.
+    """
 
     exit_code = 6
 
@@ -63,6 +74,13 @@ class KeyTrouble(SlaveError):
 
 
 class ProtocolError(SlaveError):
-    """The peer holds the key but sent what nobody who speaks this protocol sends (a frame too large, say)."""
+    """The peer sent what nobody who speaks this protocol sends (a frame too large, say)."""
 
     exit_code = 8
+
+
+class Intercepted(ProtocolError):
+    """Somebody between this machine and the master relays the connection, or changes what goes over it.
+
+    Nothing of what he said was believed.  Another address, or another try, may well do.
+    """

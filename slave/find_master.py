@@ -8,7 +8,7 @@ import time
 
 from .agent import Agent, AgentConfig
 from .dial import format_address
-from .errors import SlaveError, Unreachable
+from .errors import Intercepted, SlaveError, Unreachable
 
 log = logging.getLogger("slave")
 
@@ -18,7 +18,7 @@ _PAUSE = 1.0  # seconds between two tries
 def find_master(config: AgentConfig, seconds: float, refused_seconds: float = math.inf) -> Agent:
     """An agent that has enlisted; tries for ``seconds``, but for ``refused_seconds`` if machines answer and refuse.
 
-    Raises the last `Unreachable` when the time is over, and `WrongKey` or `Incompatible` at once.
+    Raises the last `Unreachable` or `Intercepted` when the time is over, and `WrongKey` or `Incompatible` at once.
     """
     began = time.monotonic()
     told = False
@@ -31,7 +31,7 @@ def find_master(config: AgentConfig, seconds: float, refused_seconds: float = ma
             agent.close()
             refused = isinstance(error, Unreachable) and not error.others
             left = began + (min(seconds, refused_seconds) if refused else seconds) - time.monotonic()
-            if not isinstance(error, (Unreachable, OSError, EOFError)) or left <= 0:
+            if not isinstance(error, (Unreachable, Intercepted, OSError, EOFError)) or left <= 0:
                 raise _as_slave_error(error, config) from None
             if not told:
                 log.warning("no master yet (%s); trying for %.0f s", error, seconds)

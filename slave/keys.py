@@ -1,89 +1,307 @@
-"""Where the key is found: argument, environment, file.
+"""Where the key is found: argument, environment, file, and at last whoever sits at the terminal.
 
 The key is what master and slaves have in common and nobody else knows.  It is searched in this order: the argument
 (bytes), the environment variable ``PARALLEL_AUTHKEY``, the file ``~/.config/parallel/authkey``.  Variable and file hold
-text; the key is that text's bytes without the white space around it.
+text; the key is that text's bytes (UTF-8), without white space, quotes and byte order mark around it.
 """
 
 from __future__ import annotations
 
+import codecs
+import getpass
 import os
 import secrets
-import stat
+import shlex
+import sys
+import warnings
 from pathlib import Path
+from typing import Any
 
 from .errors import KeyTrouble
+from .private_files import NO_WAIT, check_folder, is_ours, kind, make_folder, owner, write_new
 
 VARIABLE = "PARALLEL_AUTHKEY"
 SHORTEST = 16  # bytes: 128 bits, below which an offline guess at the handshake's HMAC becomes thinkable
 
+_LONGEST = 65536  # bytes of a key file
+_TRIES = 3  # to paste a key
+_QUOTES = (('"', '"'), ("'", "'"), ("\u201c", "\u201d"))
+_ENCODINGS = (  # the longer marks first: that of UTF-32 begins with that of UTF-16
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+_BY_OTHER_WAYS = f"set {VARIABLE}, pass Manager(authkey=...), or name a file to the slave with --key-file"
+_ANEW = "bring the master's key here again (python3 -m parallel key, there, tells how)"
+_ELSEWHERE = "keep the key in a folder of your own"
+
+
+class Key(bytes):
+    """The key: bytes that no repr, traceback or log shows."""
+
+    def __repr__(self) -> str:
+        return "<key>"
+
+    __str__ = __repr__
+
+
+def new_key() -> Key:
+    """A key for one run, which no file keeps: for a manager that starts all its slaves on this machine."""
+    return Key(secrets.token_hex(32).encode())
+
 
 def default_file() -> Path:
-    """The file both sides look at when nothing else names the key."""
-    return Path.home() / ".config" / "parallel" / "authkey"
+    """The file both sides look at when nothing else names the key.  Raises `KeyTrouble` if there is no home folder."""
+    return Path(_home()) / ".config" / "parallel" / "authkey"
 
 
-def find_key(authkey: bytes | None = None, key_file: str | Path | None = None, *, create: bool = False) -> bytes:
-    """The key by the order of search; with ``create`` (the master) the default file is made if it is missing.
+def find_key(
+    authkey: bytes | None = None, key_file: str | Path | None = None, *, create: bool = False, ask: bool = False
+) -> Key:
+    """The key by the order of search.
 
-    Raises `KeyTrouble` where there is none, where it is shorter than 16 bytes, or where others may read its file.
+    ``create`` (the master): the default file is made if it is missing.  ``ask`` (the slave): if there is no key and
+    this is a terminal, its user is asked for it.
+
+    Raises `KeyTrouble` where there is none, where it is no text of 16 bytes or more, and where others may have a hand
+    in its file; never OSError.
     """
     if authkey is not None:
         return _long_enough(authkey, "the authkey argument")
     if key_file is not None:
-        return _read(Path(key_file).expanduser())
+        path = _expanded(key_file)
+        return _read(path, f"the key file {path} does not exist")
     text = os.environ.get(VARIABLE)
     if text is not None:
-        return _long_enough(text.strip().encode(), f"the environment variable {VARIABLE}")
-    path = default_file()
-    if create and not path.exists():
-        _make(path)
-    return _read(path)
-
-
-def _read(path: Path) -> bytes:
+        return _key_in(os.fsencode(text), f"the environment variable {VARIABLE}")
     try:
-        with open(path, "rb") as file:
-            if os.name == "posix" and stat.S_IMODE(os.fstat(file.fileno()).st_mode) & 0o077:
-                raise KeyTrouble(
-                    f"the key file {path} may be read or written by others; make it yours alone: chmod 600 {path}"
-                )
-            text = file.read(65536)
+        path = default_file()
+    except KeyTrouble as trouble:
+        return _asked_for(str(trouble), ask)
+    if create and not os.path.lexists(path):
+        make_key(path)
+    if not create and _is_missing(path):
+        return _asked_for(f"no key: {path} does not exist and {VARIABLE} is not set", ask)
+    return _read(path, f"the key file {path} has just vanished")
+
+
+def forget_variable() -> None:
+    """Take the key out of this program's environment, so that those which it starts do not see it there.
+
+    On Linux also out of what /proc shows as the environment of this process and its forks.
+    """
+    if sys.platform == "linux" and VARIABLE in os.environ:
+        _wipe_variable()
+    os.environ.pop(VARIABLE, None)
+
+
+def _wipe_variable() -> None:
+    try:
+        import ctypes
+
+        library = ctypes.CDLL(None)
+        library.getenv.restype = ctypes.c_void_p
+        place = library.getenv(VARIABLE.encode())
+        if place:
+            ctypes.memset(place, ord("-"), len(ctypes.string_at(place)))
+    except (ImportError, OSError, AttributeError):
+        pass  # a Python without ctypes
+
+
+# -- where it is
+
+
+def _home() -> str:
+    if os.name != "posix":
+        return str(Path.home())
+    home = os.environ.get("HOME")
+    if not home:
+        try:
+            import pwd
+
+            home = pwd.getpwuid(os.getuid()).pw_dir
+        except (ImportError, KeyError):
+            home = ""
+    if not os.path.isabs(home):
+        why = f"HOME is {home!r}, which is no full path" if home else f"uid {os.getuid()} has no home folder"
+        raise KeyTrouble(f"no key: {why}, so there is no place for the key file; {_BY_OTHER_WAYS}")
+    return home
+
+
+def _expanded(key_file: str | Path) -> Path:
+    try:
+        return Path(key_file).expanduser()
+    except (RuntimeError, KeyError):
+        raise KeyTrouble(f"the key file {key_file} has no place: there is no such user's home folder") from None
+
+
+def _is_missing(path: Path) -> bool:
+    """Whether there is no file, and no link, as far as this user may know."""
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        pass
+    return False
+
+
+def _asked_for(trouble: str, ask: bool) -> Key:
+    """The key that the user types.  Raises `KeyTrouble`, which tells the trouble, where nobody can be asked."""
+    if not (ask and is_terminal(sys.stdin) and is_terminal(sys.stderr)):
+        remedy = f"copy the master's key file there (and chmod 600 it), or {_BY_OTHER_WAYS}"
+        raise KeyTrouble(trouble if _BY_OTHER_WAYS in trouble else f"{trouble}; {remedy}")
+    print(f"slave: {trouble}", file=sys.stderr)
+    print("slave: on the master's machine this shows it: python3 -m parallel key --show", file=sys.stderr)
+    for _ in range(_TRIES):
+        typed = _typed().encode("utf-8", "surrogateescape")
+        try:
+            return _key_in(typed, "what was typed")
+        except KeyTrouble as error:
+            print(f"slave: {error}", file=sys.stderr)
+    raise KeyTrouble(f"no usable key was typed; {_BY_OTHER_WAYS}")
+
+
+def _typed() -> str:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", getpass.GetPassWarning)
+            return getpass.getpass("slave: paste the key here; it will not be shown: ")
+    except EOFError:
+        raise KeyTrouble(f"no key was typed; {_BY_OTHER_WAYS}") from None
+    except (getpass.GetPassWarning, OSError):
+        raise KeyTrouble(f"this terminal cannot hide what is typed; {_BY_OTHER_WAYS}") from None
+
+
+def is_terminal(stream: Any) -> bool:
+    """Whether a stream of `sys`, which may be None or closed, is a terminal."""
+    try:
+        return stream is not None and bool(stream.isatty())
+    except ValueError:
+        return False
+
+
+# -- reading it
+
+
+def _read(path: Path, missing: str) -> Key:
+    where = f"the key file {path}"
+    try:
+        _check_place(path, os.stat(path))  # before it is opened: to open a device may do something
+        handle = os.open(path, os.O_RDONLY | NO_WAIT)
+        try:
+            _check_place(path, os.fstat(handle))
+            data = os.read(handle, _LONGEST + 1)
+        finally:
+            os.close(handle)
     except FileNotFoundError:
-        raise KeyTrouble(
-            f"no key: {path} does not exist and {VARIABLE} is not set; copy the master's key file there "
-            f"(and chmod 600 it), or name one with --key-file"
-        ) from None
+        if os.path.islink(path):
+            missing = f"{where} is a link to {os.readlink(path)}, which does not exist"
+        raise KeyTrouble(f"{missing}; {_ANEW}, or {_BY_OTHER_WAYS}") from None
     except OSError as error:
-        raise KeyTrouble(f"the key file {path} cannot be read: {error.strerror}") from None
-    return _long_enough(text.strip(), f"the key file {path}")
+        raise KeyTrouble(f"{where} cannot be read: {error.strerror}; {_BY_OTHER_WAYS}") from None
+    _check_folders(path)
+    return _key_in(data, where)
 
 
-def _long_enough(key: bytes, where: str) -> bytes:
+def _check_place(path: Path, facts: os.stat_result) -> None:
+    where = f"the key file {path}"
+    if kind(facts.st_mode):
+        raise KeyTrouble(f"{where} is {kind(facts.st_mode)}, and no file; {_BY_OTHER_WAYS}")
+    if not is_ours(facts):
+        raise KeyTrouble(
+            f"{where} belongs to {owner(facts)}, who may read and change it; make a copy that belongs to you, "
+            f"or {_BY_OTHER_WAYS}"
+        )
+    if os.name == "posix" and facts.st_mode & 0o077:
+        raise KeyTrouble(
+            f"{where} may be read or written by others; make it yours alone: chmod 600 {shlex.quote(str(path))}"
+        )
+
+
+def _check_folders(path: Path) -> None:
+    """Raises `KeyTrouble` if others might have put the file there, or the link that leads to it."""
+    try:
+        for folder in dict.fromkeys([os.path.dirname(os.path.abspath(path)), os.path.dirname(os.path.realpath(path))]):
+            check_folder(folder, _ELSEWHERE)
+    except OSError as error:
+        raise KeyTrouble(f"the key file {path} cannot be trusted: {error.strerror}") from None
+
+
+def _key_in(data: bytes, where: str) -> Key:
+    """The key that a text holds."""
+    if len(data) > _LONGEST:
+        raise KeyTrouble(f"{where} holds more than {_LONGEST} bytes, which is no key; {_ANEW}")
+    text = _text_of(data, where).strip()
+    for opening, closing in _QUOTES:
+        if len(text) > 1 and text[0] == opening and text[-1] == closing:
+            text = text[1:-1].strip()
+            break
+    if not text:
+        raise KeyTrouble(f"{where} is empty; {_ANEW}")
+    if len(text.splitlines()) > 1:
+        raise KeyTrouble(f"{where} holds several lines, and a key is one; {_ANEW}")
+    if any(ord(letter) < ord(" ") and letter != "\t" for letter in text):
+        raise KeyTrouble(f"{where} holds binary data, and a key is text; {_ANEW}")
+    return _long_enough(text.encode(), where)
+
+
+def _text_of(data: bytes, where: str) -> str:
+    encoding = next((encoding for mark, encoding in _ENCODINGS if data.startswith(mark)), None)
+    if encoding is None and b"\0" in data:
+        text = not any(data[::2]) or not any(data[1::2])  # each other byte of a Latin letter is zero
+        kind_of = "is UTF-16 without a byte order mark" if text else "holds binary data"
+        raise KeyTrouble(f"{where} {kind_of}, and a key is plain text (UTF-8); {_ANEW}")
+    try:
+        return data.decode(encoding or "utf-8")
+    except UnicodeDecodeError:
+        what = f"begins as {encoding.upper()[:6]} and goes on otherwise" if encoding else "holds binary data"
+        raise KeyTrouble(f"{where} {what}, and a key is plain text (UTF-8); {_ANEW}") from None
+
+
+def _long_enough(key: bytes, where: str) -> Key:
     if not isinstance(key, bytes):
         raise KeyTrouble(f"{where} must be bytes, not {type(key).__name__}")
     if len(key) < SHORTEST:
         raise KeyTrouble(f"{where} holds a key of {len(key)} bytes; it must be at least {SHORTEST} bytes long")
-    return key
+    return Key(key)
 
 
-def _make(path: Path) -> None:
-    """Write a new random key, so that no reader ever sees a half-written or foreign-readable one."""
-    draft = path.with_name(f"{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
+# -- making it
+
+
+def make_key(path: Path, *, replace: bool = False) -> None:
+    """Write a new random key, so that nobody ever sees half of one, or one that is not its owner's alone.
+
+    A key that is there already, since another master has just made it for instance, is kept unless ``replace``.
+    Raises `KeyTrouble` if it cannot be written; then all is as it was.
+    """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(handle, "w") as file:
-            file.write(secrets.token_hex(32) + "\n")
+        path = Path(os.path.realpath(path)) if replace else path  # a link to it stays
+        make_folder(str(path.parent))
+        check_folder(str(path.parent), _ELSEWHERE)
+        _put(path, bytes(new_key()) + b"\n", replace)
+    except OSError as error:
+        raise KeyTrouble(f"the key file {path} cannot be made: {error.strerror}; {_BY_OTHER_WAYS}") from None
+
+
+def _put(path: Path, data: bytes, replace: bool) -> None:
+    draft = str(path.with_name(f"{path.name}.{os.getpid()}.{secrets.token_hex(4)}"))
+    try:
+        write_new(draft, data)
+        if replace:
+            os.replace(draft, path)
+            return
         try:
             os.link(draft, path)  # unlike rename, link never replaces the key that another master just made
         except FileExistsError:
             pass
         except OSError:  # a file system without hard links
             os.replace(draft, path)
-            return
-        os.unlink(draft)
-    except OSError as error:
-        raise KeyTrouble(
-            f"the key file {path} cannot be made: {error.strerror}; set {VARIABLE} or pass authkey="
-        ) from None
+    finally:
+        try:
+            os.unlink(draft)
+        except FileNotFoundError:
+            pass

@@ -11,10 +11,12 @@ What goes out is made plain here, and what comes in is made a message (protocol.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any, Callable, TypeVar
 
 from . import wire
 from .dial import Address, dial
+from .errors import ProtocolError
+from .introduction import HANDSHAKE_SECONDS
 from .mp_adapter import Proxy
 from .protocol import (
     AGENT_SERVICE,
@@ -45,10 +47,23 @@ class CallFailed(Exception):
 
 
 class Link:
-    """A connection that can be made anew.  ``role`` tells the master whose it is; this counts its connections."""
+    """A connection that can be made anew.  ``role`` tells the master whose it is; this counts its connections.
 
-    def __init__(self, addresses: Sequence[Address], key: bytes, role: Role, patience: float = 30.0) -> None:
+    ``master``, ``encrypt``: with whom, and how; see `introduction.introduce`.
+    """
+
+    def __init__(
+        self,
+        addresses: Sequence[Address],
+        key: bytes,
+        role: Role,
+        patience: float = 30.0,
+        *,
+        master: str | None = None,
+        encrypt: bool = True,
+    ) -> None:
         self._addresses, self._key, self._role, self._patience = list(addresses), key, role, patience
+        self.master, self._encrypt = master, encrypt
         self._connection: wire.Connection | None = None
         self.count = 0  # of connections
 
@@ -67,12 +82,14 @@ class Link:
     def connect(self) -> None:
         """Dial the master and say who we are.  Raises what `dial` raises, OSError, EOFError or `CallFailed`."""
         self.drop()
-        connection = dial(self._addresses, self._key, self._patience)
+        connection = dial(self._addresses, self._key, self._patience, master=self.master, encrypt=self._encrypt)
         try:
             self.count += 1
             role = self._role._replace(connection=self.count)
+            connection.limit(HANDSHAKE_SECONDS)
             connection.send((None, "accept_connection", (tuple(role),), {}))
-            _answer(connection)
+            _value(connection.recv())
+            connection.limit(None)
         except BaseException:
             connection.close()
             raise
@@ -118,8 +135,21 @@ class ServiceProxy(Proxy):
 
     def _receive(self) -> Any:
         """The answer to the call that was sent last."""
+        return self._dropping(lambda connection: _value(connection.recv()))
+
+    def _receive_if_here(self) -> Any:
+        """The same if it is here whole, else None."""
+
+        def receive(connection: wire.Connection) -> Any:
+            message = connection.receive_one()
+            return None if message is None else _value(message)
+
+        return self._dropping(receive)
+
+    def _dropping(self, receive: Callable[[wire.Connection], Any]) -> Any:
+        """Receive, and drop the connection if that fails half way."""
         try:
-            return _answer(self._link.connection)
+            return receive(self._link.connection)
         except CallFailed:
             raise
         except BaseException:
@@ -165,7 +195,7 @@ class ResultQueueProxy(ServiceProxy):
 
     def setup_failed(self, failure: SetupFailure) -> None:
         """A context's setup raised here."""
-        self._callmethod("setup_failed", (tuple(failure),))
+        self._callmethod("setup_failed", (tuple(failure._replace(data=wire.opaque(failure.data))),))
 
     def give_back(self, back: GiveBack) -> None:
         """Some tasks of a lease will not be started here."""
@@ -186,9 +216,15 @@ class AgentServiceProxy(ServiceProxy):
         """Begin to wait for commands after number ``acknowledged``; `commands` reads the answer when there is one."""
         self._send("commands", (agent, acknowledged))
 
-    def commands(self) -> CommandsReply:
-        """The commands that `ask_commands` asked for."""
-        return CommandsReply(*self._receive())
+    def commands(self) -> CommandsReply | None:
+        """The commands that `ask_commands` asked for; None if they have not arrived whole."""
+        answer = self._receive_if_here()
+        return None if answer is None else CommandsReply(*answer)
+
+    def listen(self) -> None:
+        """Hear whether the master has hung up: then this raises EOFError, or what else `recv` raises."""
+        if self._dropping(lambda connection: connection.receive_one()) is not None:
+            raise ProtocolError("the master answered what nobody had asked")
 
     def heartbeat(self, agent: str, beats: Sequence[RunnerBeat]) -> None:
         """These runners are alive.  One way."""
@@ -219,8 +255,11 @@ def _plain(messages: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
     return [tuple(message) for message in messages]
 
 
-def _answer(connection: wire.Connection) -> Any:
-    kind, value = connection.recv()
+def _value(message: Any) -> Any:
+    """What an answer says.  Raises `CallFailed` or `ProtocolError`."""
+    if not isinstance(message, tuple) or len(message) != 2:
+        raise ProtocolError("the master sent what is no answer")
+    kind, value = message
     if kind == "#RETURN":
         return value
     raise CallFailed(str(value))

@@ -21,6 +21,8 @@ from .pickling import explain
 from .protocol import FAILURE, VALUE, Buffer
 from .wire import OUT_OF_BAND
 
+_MOST_TEXT = 100_000  # characters of a message or a traceback
+
 Packed = tuple[int, Buffer, Sequence[Buffer]]
 
 
@@ -86,7 +88,16 @@ def _describe(error: BaseException) -> Failure:
         if kind.__module__ in ("builtins", "__mp_main__")
         else f"{kind.__module__}.{kind.__qualname__}"
     )
-    return Failure(_exact(name), _exact(_message(error)), _exact(_traceback(error) + _remedy(error)), _pickled(error))
+    told = _clipped(_traceback(error)) + _remedy(error)
+    return Failure(_exact(name), _clipped(_exact(_message(error))), _exact(told), _pickled(error))
+
+
+def _clipped(text: str) -> str:
+    """The beginning and the end of a text that is too long for anybody to read."""
+    if len(text) <= _MOST_TEXT:
+        return text
+    half = _MOST_TEXT // 2
+    return f"{text[:half]}\n[... {len(text) - 2 * half:,} characters are left out ...]\n{text[-half:]}"
 
 
 def _exact(text: str) -> str:

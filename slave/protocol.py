@@ -16,7 +16,7 @@ import pickle
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Union
 
-VERSION = 2  # of the protocol; see handshake.py for what happens when two differ
+VERSION = 3  # of the protocol; see handshake.py for what happens when two differ
 
 Buffer = Union[bytes, bytearray, memoryview, pickle.PickleBuffer]
 

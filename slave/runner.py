@@ -28,6 +28,7 @@ from .environment import Environment
 from .errors import SlaveError
 from .link import CallFailed, Link, ResultQueueProxy, TaskQueueProxy
 from .outcome import Packed, pack_failure, pack_value
+from .private_files import open_output
 from .protocol import RUNNER, Buffer, LeaseMessage, Role
 from .session import RunnerSession
 from .shared_status import DEADLINE, RECALL, SETUP, SHORTEST, TASK, SharedStatus
@@ -54,6 +55,8 @@ class RunnerConfig(NamedTuple):
     environment: Mapping[str, Any]
     output: str | None
     shielded: bool = False  # takes no notice of SIGTERM
+    master: str | None = None  # the fingerprint of the agent's master: no other one is served
+    encrypt: bool = True
 
 
 class Closable(Protocol):
@@ -73,7 +76,9 @@ class Runner:
     def __init__(self, config: RunnerConfig, status: SharedStatus, waker: socket.socket) -> None:
         self._session = RunnerSession(config.slave, os.getpid(), config.run)
         role = Role(RUNNER, config.slave, "", os.getpid(), 0)
-        self._link = Link(config.addresses, config.key, role, config.patience)
+        self._link = Link(
+            config.addresses, config.key, role, config.patience, master=config.master, encrypt=config.encrypt
+        )
         self._tasks = self._link.proxy(TaskQueueProxy)
         self._results = self._link.proxy(ResultQueueProxy)
         self._environment = Environment(config.environment)
@@ -254,7 +259,10 @@ def _redirect(output: str | None) -> None:
     if output is not None:
         sys.stdout.flush()
         sys.stderr.flush()
-        handle = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+        try:
+            handle = open_output(output, fifo=True)  # a FIFO: pipe_agent.py's
+        except OSError as error:
+            sys.exit(f"slave: the output file {output} cannot be written: {error.strerror}")
         os.dup2(handle, 1)
         os.dup2(handle, 2)
         os.close(handle)

@@ -14,19 +14,20 @@ travels inside messages as opaque bytes, so that no class of theirs is ever rebu
 from __future__ import annotations
 
 import errno
+import os
 import pickle
 import socket
 import struct
 from typing import Any
 
-from . import handshake
+from . import introduction
 from .errors import ProtocolError
+from .introduction import HANDSHAKE_SECONDS as HANDSHAKE_SECONDS  # callers look for it here too
 from .mp_adapter import register_serializer
 from .protocol import Buffer
-from .transport import SocketTransport, Transport, rest_of, tune
+from .transport import UNIX, Transport, rest_of, unix_target
 
 OUT_OF_BAND = 32 * 1024  # bytes from which a payload is worth a buffer of its own
-HANDSHAKE_SECONDS = 10.0  # a peer that has not proved itself by then is hung up on
 
 _HEAD = struct.Struct("!IQ")
 WINDOW = 256 * 1024  # bytes read ahead
@@ -85,6 +86,11 @@ class Connection:
     def peer(self) -> tuple[str, int]:
         """The address at the other end."""
         return self.transport.peer
+
+    @property
+    def master(self) -> str:
+        """The fingerprint of the master, in hexadecimal digits, as the handshake has told it."""
+        return self.transport.master
 
     def be_patient(self, seconds: float) -> None:
         """Change the time after which the other machine is taken for gone."""
@@ -157,6 +163,39 @@ class Connection:
         self._view, self._start, self._end = memoryview(bytes(window[at:end])), 0, end - at
         return messages
 
+    def receive_one(self) -> Any:
+        """The next message if it is here whole, else None; waits only for the rest of a large one.
+
+        For an end that blocks otherwise and expects one message at most.  Raises as `recv`.
+        """
+        if not self._whole_here:
+            window = memoryview(bytearray(WINDOW))
+            self.transport.set_blocking(False)
+            try:
+                found = self.receive_ready(window)
+                while self.transport.has_more() and not self.large_next:
+                    found += self.receive_ready(window)
+            finally:
+                self.transport.set_blocking(True)
+            if len(found) > 1 or (found and self.large_next):
+                raise ProtocolError("messages came for which nobody had asked")
+            if found or not self.large_next:
+                return found[0] if found else None
+        self.limit(HANDSHAKE_SECONDS)
+        message = self.recv()
+        self.limit(None)
+        return message
+
+    @property
+    def has_more(self) -> bool:
+        """Whether there is something to receive of which a selector knows nothing, since it was read already."""
+        return self._whole_here or self.transport.has_more()
+
+    @property
+    def _whole_here(self) -> bool:
+        have = self._end - self._start
+        return have >= _HEAD.size and have >= _HEAD.size + _HEAD.unpack_from(self._view, self._start)[1]
+
     @property
     def large_next(self) -> bool:
         """Whether the next message has begun to arrive and is so large that ``recv`` had better wait for the rest."""
@@ -223,61 +262,78 @@ def _encode(message: object) -> bytes | list[memoryview]:
     return [memoryview(_HEAD.pack(len(views), len(body)) + sizes), memoryview(body), *(view for view in views if view)]
 
 
-def read_exactly(sock: socket.socket, size: int) -> bytes:
-    """``size`` bytes from a socket with a timeout.  Raises EOFError if it ends before."""
-    data = b""
-    while len(data) < size:
-        more = sock.recv(size - len(data))
-        if not more:
-            raise EOFError("the connection was closed during the handshake")
-        data += more
-    return data
-
-
-def introduce(sock: socket.socket, key: bytes, patience: float) -> Connection:
+def introduce(
+    sock: socket.socket, key: bytes, patience: float, *, master: str | None = None, encrypt: bool = True
+) -> Connection:
     """The slave's half of the handshake on a connected socket, then the connection.
 
-    Raises what `handshake.answer` and `handshake.accept` raise, EOFError, and OSError (a timeout if the peer is
-    silent).
+    Raises what `introduction.introduce` raises, and socket.timeout if the peer does not complete it in time.
     """
-    sock.settimeout(HANDSHAKE_SECONDS)
-    greeted = read_exactly(sock, handshake.GREETING_SIZE)
-    answered = handshake.answer(key, greeted)
-    sock.sendall(answered)
-    handshake.accept(key, greeted, answered, read_exactly(sock, handshake.VERDICT_SIZE))
-    sock.settimeout(None)
-    tune(sock, patience)
-    return Connection(SocketTransport(sock))
+    steps = introduction.introduce(sock, key, master=master, encrypt=encrypt)
+    connection = Connection(introduction.finish(steps, sock, HANDSHAKE_SECONDS))
+    connection.be_patient(patience)
+    return connection
 
 
 def Client(address: tuple[str, int], authkey: bytes | None = None) -> Connection:  # noqa: N802 - the name managers calls
     """What multiprocessing.managers calls to dial a server."""
     if authkey is None:
         raise ValueError("a connection needs the key: pass authkey=")
-    sock = socket.create_connection(address, HANDSHAKE_SECONDS)
+    return introduce(_connect(address), authkey, patience=30.0)
+
+
+def _connect(address: tuple[str, int]) -> socket.socket:
+    host, _ = address
+    if not host.startswith(UNIX):
+        return socket.create_connection(address, HANDSHAKE_SECONDS)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        return introduce(sock, authkey, patience=30.0)
+        sock.settimeout(HANDSHAKE_SECONDS)
+        sock.connect(unix_target(host))
     except BaseException:
         sock.close()
         raise
+    return sock
 
 
 class Listener:
     """The sockets on which a master can be reached.
 
-    ``address`` is ``(host, port)``: host '' means every interface, by IPv4 and IPv6.  Accepting and the handshake are
-    the server's affair (parallel/service/acceptor.py), where one thread does it for all strangers at once.
+    ``address`` is ``(host, port)``: host '' means every interface, by IPv4 and IPv6, and "unix:NAME" a Unix socket (see
+    `transport.unix_target`).  Accepting and the handshake are the server's affair (parallel/service/acceptor.py), where
+    one thread does it for all strangers at once.
     """
 
     def __init__(self, address: tuple[str, int], backlog: int = 128) -> None:
         host, port = address
+        if host.startswith(UNIX):
+            self.sockets = [_bind_unix(host)]
+            self.address: tuple[str, int] = (host, 0)
+            return
         self.sockets = [_bind(host, port)]
-        self.address: tuple[str, int] = (host, self.sockets[0].getsockname()[1])
+        self.address = (host, self.sockets[0].getsockname()[1])
 
     def close(self) -> None:
         """Listen no more."""
         for sock in self.sockets:
             sock.close()
+        host, _ = self.address
+        if host.startswith(UNIX) and isinstance(unix_target(host), str):
+            try:
+                os.unlink(unix_target(host))
+            except OSError:
+                pass  # closed before, or the folder has gone
+
+
+def _bind_unix(host: str) -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.bind(unix_target(host))
+        sock.listen(1024)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
 
 
 def _bind(host: str, port: int) -> socket.socket:

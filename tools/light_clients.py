@@ -51,7 +51,7 @@ BEATS_PER_LEASE = 6
 PATIENCE = 30.0  # seconds
 NONE = pickle.dumps(None, 5)
 HEAD = struct.Struct("!IQ")  # number of buffers, size of the body: slave/wire.py
-READ = 1 << 18  # bytes
+WINDOW = memoryview(bytearray(1 << 18))  # what is read goes through it
 
 
 class Welcome(NamedTuple):
@@ -228,18 +228,45 @@ def frame(call: Call) -> bytes:
     return HEAD.pack(0, len(body)) + body
 
 
+class _Plain:
+    """The stream of a release that has no transports (slave/transport.py): the bare socket."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self.fileno, self.close, self.set_blocking = sock.fileno, sock.close, sock.setblocking
+
+    def write_some(self, views: Sequence[bytes]) -> int | None:
+        """As `Transport.write_some`."""
+        try:
+            return self._sock.send(views[0])
+        except BlockingIOError:
+            return None
+
+    def read_some(self, into: memoryview) -> int | None:
+        """As `Transport.read_some`."""
+        try:
+            return self._sock.recv_into(into)
+        except BlockingIOError:
+            return None
+
+    def has_more(self) -> bool:
+        """As `Transport.has_more`."""
+        return False
+
+
 class Line:
     """One connection: calls out, answers in, in order."""
 
     def __init__(self, selector: selectors.BaseSelector, address: Address, key: bytes, role: tuple[Any, ...]) -> None:
         self._selector = selector
-        self._sock = socket.create_connection(address, wire.HANDSHAKE_SECONDS)
-        wire.introduce(self._sock, key, PATIENCE)
-        self._sock.setblocking(False)
+        sock = socket.create_connection(address, wire.HANDSHAKE_SECONDS)
+        connection: Any = wire.introduce(sock, key, PATIENCE)
+        self._stream: Any = getattr(connection, "transport", None) or _Plain(sock)
+        self._stream.set_blocking(False)
         self._unread, self._unsent = b"", bytearray()
         self._waiting: deque[Hear] = deque()  # who hears the next answers
         self.is_open = True
-        selector.register(self._sock, selectors.EVENT_READ, self)
+        selector.register(self._stream, selectors.EVENT_READ, self)
         self.ask((None, "accept_connection", (role,)), lambda answer: None)
 
     def ask(self, call: Call, hear: Hear, before: Sequence[bytes] = ()) -> None:
@@ -253,15 +280,13 @@ class Line:
             self._unsent += data
             return
         try:
-            sent = self._sock.send(data)
-        except BlockingIOError:
-            sent = 0
+            sent = self._stream.write_some([data]) or 0
         except OSError:
             self.close()  # the master has gone
             return
         if sent < len(data):
             self._unsent += data[sent:]
-            self._selector.modify(self._sock, selectors.EVENT_READ | selectors.EVENT_WRITE, self)
+            self._selector.modify(self._stream, selectors.EVENT_READ | selectors.EVENT_WRITE, self)
 
     def serve(self, events: int) -> None:
         """Read and write what can be."""
@@ -269,27 +294,30 @@ class Line:
             self._read()
         if events & selectors.EVENT_WRITE and self.is_open:
             data, self._unsent = bytes(self._unsent), bytearray()
-            self._selector.modify(self._sock, selectors.EVENT_READ, self)
+            self._selector.modify(self._stream, selectors.EVENT_READ, self)
             self.send(data)
 
     def close(self) -> None:
         """Hang up.  May be called twice."""
         if self.is_open:
             self.is_open = False
-            self._selector.unregister(self._sock)
-            self._sock.close()
+            self._selector.unregister(self._stream)
+            self._stream.close()
 
     def _read(self) -> None:
+        parts = [self._unread]
         try:
-            got = self._sock.recv(READ)
-        except BlockingIOError:
-            return
-        except OSError:
-            got = b""
-        if not got:
+            while True:
+                got = self._stream.read_some(WINDOW)
+                if got == 0:
+                    raise EOFError
+                parts.append(bytes(WINDOW[: got or 0]))
+                if not self._stream.has_more():
+                    break
+        except (OSError, EOFError):
             self.close()
             return
-        data = self._unread + got if self._unread else got
+        data = b"".join(parts)
         at = 0
         for start, end, sizes in _frames(data):
             at, buffers = end, []

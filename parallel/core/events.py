@@ -115,9 +115,13 @@ class ConnectionRefused(ConnectionEvent):
 
 @dataclass(frozen=True)
 class ConnectionCut(ConnectionEvent):
-    """A key holder's connection is cut: what came made no sense, or it cannot be served."""
+    """A key holder's connection is cut: what came made no sense, or it cannot be served.
+
+    ``again``: that was told before of a connection for the same kind of reason.
+    """
 
     why: str
+    again: bool
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from .arguments import whole_number
 from .bootstrap import receiving_command
 from .pipe import PipedSlave
 from .program_array import Placed, ProgramArray, Start
-from .run_command import require
+from .run_command import environment, require
 from .staging import CLAIM
 
 _FIELDS = {"command", "quoted", "n", "i"}
@@ -104,7 +104,8 @@ def check_program(template: str) -> None:
     first = template.split()[0]
     if not re.fullmatch(r"[\w./+-]+", first):
         return  # a variable, a quote, ...: the shell will tell
-    if subprocess.run(["/bin/sh", "-c", 'command -v "$0"', first], capture_output=True, check=False).returncode:
+    command = ["/bin/sh", "-c", 'command -v "$0"', first]
+    if subprocess.run(command, capture_output=True, check=False, env=environment()).returncode:
         require(first, "add it to PATH, or write it with its folder")
 
 

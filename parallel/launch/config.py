@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Callable
+
+from slave.private_files import open_output
 
 from ..errors import InputError
 from .job import Job, as_line, slave_command, slave_orders
@@ -34,6 +35,8 @@ class LaunchConfig:
         addresses: Callable[[bool], Sequence[Address]],
     ) -> None:
         self.python, self.root, self.key, self.output, self.addresses = python, root, key, output, addresses
+        self.encrypt = True
+        self.master_of: Callable[[bool], str | None] = lambda local: None  # the fingerprint that slaves are to find
 
     def output_of(self, number: int) -> str | None:
         """The path of a slave's output file."""
@@ -42,7 +45,10 @@ class LaunchConfig:
         return os.path.abspath(self.output % number if "%" in self.output else self.output)
 
     def make_output(self, number: int) -> None:
-        """Make a slave's output file, empty.  Raises `InputError` if it cannot be written."""
+        """Make a slave's output file, empty.
+
+        Raises `InputError` if it cannot be written, or others might have put it or a link there: see `open_output`.
+        """
         path = self.output_of(number)
         if path is not None:
             _make_empty(path)
@@ -79,7 +85,18 @@ class LaunchConfig:
         slots = [(number, self.output_of(number) or os.devnull) for number in numbers]
         wait, refused = _LOCAL if local else _ELSEWHERE
         addresses = self.addresses(local)
-        orders = slave_orders(agent, addresses, self.key, slots, wait, refused, stays=local, shielded=not local)
+        orders = slave_orders(
+            agent,
+            addresses,
+            self.key,
+            slots,
+            wait,
+            refused,
+            stays=local,
+            shielded=not local,
+            master=self.master_of(local),
+            encrypt=self.encrypt,
+        )
         return Job(
             slave_command(self.python, self.root),
             as_line(orders),
@@ -93,7 +110,7 @@ class LaunchConfig:
 
 def _make_empty(path: str) -> None:
     try:
-        Path(path).write_bytes(b"")
+        os.close(open_output(path, truncate=True))
     except OSError as error:
         raise InputError(
             f"the output file {path} cannot be written: {error.strerror}; "

@@ -57,15 +57,21 @@ def slave_orders(
     wait_refused: float,
     stays: bool,
     shielded: bool = False,
+    master: str | None = None,
+    encrypt: bool = True,
 ) -> dict[str, Any]:
     """What the slave program is told: who it is, where the master is, the key.
+
+    ``master``: the master's fingerprint, hex digits; None: any master with that key.  ``encrypt``: whether to insist on
+    encryption.
 
     ``wait``: how many seconds to look for the master; ``wait_refused``: the same if its machine refuses connections.
     ``stays``: whether it waits for new slaves when it has none any more.  ``shielded``: whether running tasks are to
     be spared when SIGTERM is sent to every process there.
     """
     where = {"addresses": list(addresses), "key": key.hex(), "wait": wait, "wait_refused": wait_refused}
-    return {"agent": agent, "slots": list(slots), "stays": stays, "shielded": shielded, **where}
+    channel = {"master": master, "encrypt": encrypt}
+    return {"agent": agent, "slots": list(slots), "stays": stays, "shielded": shielded, **where, **channel}
 
 
 def as_line(orders: Mapping[str, Any]) -> bytes:
@@ -73,9 +79,12 @@ def as_line(orders: Mapping[str, Any]) -> bytes:
     return json.dumps(orders).encode() + b"\n"
 
 
-def join_command(python: str | None, root: str, importable: bool, addresses: Sequence[str]) -> str:
+def join_command(
+    python: str | None, root: str, importable: bool, addresses: Sequence[str], master: str, encrypt: bool
+) -> str:
     """What to type on another machine to start a slave by hand."""
     words: list[str] = [] if importable else [f"PYTHONPATH={shlex.quote(root)}"]
     words.append(python or shlex.quote(sys.executable))
     words += ["-m", "slave", *map(shlex.quote, addresses)]  # [::1] is a pattern to a shell
+    words += ["--master", master] + ([] if encrypt else ["--no-encryption"])
     return " ".join(words)

@@ -16,10 +16,13 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import IO, Callable
 
+from slave.private_files import append_to
+
 from ..exits import could_not_start, describe_exit, last_lines, tails
 from .base import Slave
 from .config import LaunchConfig
 from .job import Job
+from .run_command import environment
 from .slave_service import ExpectedSlave, SlaveService
 
 log = logging.getLogger("parallel")
@@ -42,13 +45,22 @@ class LocalAgent:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self, job: Job) -> None:
-        """Start the agent.  Raises OSError if there is no such program; then, or if interrupted, nothing runs."""
+        """Start the agent.
+
+        Raises OSError if there is no such program, or its output file is refused (`open_output`); then, or if
+        interrupted, nothing runs.
+        """
         # without an output file its own words are kept, to be told if it ends
-        output = open(job.output, "ab") if job.output else _temporary()  # noqa: SIM115 - closed below
+        output = append_to(job.output) if job.output else _temporary()
         try:
             # a session of its own: Ctrl-C in the terminal is for the master, which then ends its slaves in good order
             self._process = subprocess.Popen(
-                job.command, stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+                job.command,
+                stdin=subprocess.PIPE,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=environment(),
+                start_new_session=True,
             )
             assert self._process.stdin is not None
             try:

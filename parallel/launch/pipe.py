@@ -11,6 +11,8 @@ import threading
 import time
 from typing import IO, Callable
 
+from slave.private_files import append_to
+
 from ..exits import tail
 from .arguments import whole_number
 from .base import Slave
@@ -127,7 +129,7 @@ def _serve(
 def _write(files: dict[int, IO[bytes] | None], place: int, output_of: Callable[[int], str | None], data: bytes) -> None:
     if place not in files:
         path = output_of(place)
-        files[place] = open(path, "ab", buffering=0) if path else None  # noqa: SIM115 - closed by the caller
+        files[place] = append_to(path, buffering=0) if path else None
     file = files[place]
     if file is not None:
         file.write(data)

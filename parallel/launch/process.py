@@ -9,6 +9,8 @@ import tempfile
 from collections.abc import Sequence
 from typing import IO
 
+from slave.private_files import append_to
+
 from ..exits import describe_exit, last_lines
 from .run_command import environment
 
@@ -19,11 +21,11 @@ class CommandProcess:
     """Started at once.  What it says goes to the end of the file ``output``; if that is None, it is kept for `poll`.
 
     ``pipe``: its stdin and stdout are pipes, ``stdin`` and ``stdout``, and only its stderr goes to the file.
-    Raises OSError if there is no such program.
+    Raises OSError if there is no such program, or the file cannot be written or is not ours (`open_output`).
     """
 
     def __init__(self, command: Sequence[str], output: str | None, pipe: bool = False) -> None:
-        self._said: IO[bytes] = open(output, "ab") if output else tempfile.TemporaryFile()  # noqa: SIM115 - see _close
+        self._said: IO[bytes] = append_to(output) if output else tempfile.TemporaryFile()  # noqa: SIM115 - see poll
         self._kept = output is None
         try:
             # in a session of its own: Ctrl-C in the terminal is for the master, which ends its slaves in good order

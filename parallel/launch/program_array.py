@@ -95,7 +95,8 @@ class ProgramArray(SlaveArray):
         A program whose slaves have not been started may be on its way to start them, and then ends by itself, for they
         find no orders.  Better than to stop it: mpirun leaves files behind if it is told to end that early.
         """
-        assert self._folder is not None
+        if self._folder is None:
+            return  # it was refused before anything was started
         stopped = [place for place, slave in enumerate(self.slaves) if any(slave is one for one in slaves)]
         for place in stopped:
             self._folder.withdraw(place)

@@ -1,6 +1,7 @@
 """The staging folder, through which a batch job's slaves get what they need, and tell how they are.
 
-    ~/.cache/parallel/HOST-PID-xxxxxxxx/    one for each run, for its user's eyes only; removed with the run
+    ~/.cache/parallel/                      this user's, and nobody else's
+      HOST-PID-xxxxxxxx/                    one for each run; removed with it
         slave.zip                           the slave program
         1/                                  one for each array
             script                          what the job runs: a POSIX shell script, the same for all slaves
@@ -8,7 +9,9 @@
             3.output                        the name of its output file
             3.started, 3.ended              written by the script: host; exit code
 
-The slaves' machines must see the user's home, or what XDG_CACHE_HOME names, as clusters' machines do.
+The slaves' machines must see the user's home, or what XDG_CACHE_HOME names, as clusters' machines do.  Where that is a
+folder of many users, the first name is parallel-UID.  What others made beforehand, or could replace, is refused: they
+would read the key, and have the slaves run what they like.
 
 Beside it runs the clean-up watchdog, a shell that waits for the master's end: should the master be killed, it deletes
 the batch jobs and the folder.
@@ -25,9 +28,14 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
+from slave.private_files import PRIVATE_FOLDER, Unsafe, make_folder, user_folder, write_new
+
 from ..errors import InputError
 from .bootstrap import archive, archive_command
 from .job import Job, as_line
+from .run_command import environment
+
+_ELSEWHERE = "set XDG_CACHE_HOME to a folder of your own that this machine and the slaves' machines share"
 
 _SCRIPT = """\
 #!/bin/sh
@@ -44,12 +52,17 @@ if [ ! -r "$folder/$index.orders" ]; then
     exit 4
 fi
 output=$(cat "$folder/$index.output")
-if [ -n "$output" ] && (: >>"$output") 2>/dev/null; then
+ours() {{ # not somebody else's link, nor one to somebody else's file, nor a FIFO, at which we would hang
+    [ ! -p "$1" ] || return 1
+    [ -h "$1" ] || return 0
+    [ -n "$(find "$1" -prune '(' -user "$(id -u)" -o -user 0 ')')" ] && {{ [ ! -e "$1" ] || [ -O "$1" ]; }}
+}}
+if [ -n "$output" ] && {{ [ -c "$output" ] || ours "$output"; }} 2>/dev/null && (: >>"$output") 2>/dev/null; then
     exec >>"$output" 2>&1
 fi
 rm -f "$folder/$index.ended"
 tell() {{ # name, text: so that nobody reads half of it
-    {{ echo "$2" >"$folder/$index.new" && mv "$folder/$index.new" "$folder/$index.$1"; }} 2>/dev/null
+    (umask 077; echo "$2" >"$folder/$index.new" && mv "$folder/$index.new" "$folder/$index.$1") 2>/dev/null
 }}
 tell started "$(uname -n)"
 trap : TERM # a batch system sends it to all processes of a job: the slave program deals with it
@@ -110,15 +123,15 @@ class StagingFolder:
                 path = self._make()
                 self._arrays += 1
                 folder = path / str(self._arrays)
-            folder.mkdir(mode=0o700)
+            make_folder(str(folder))
             for place, job in enumerate(jobs):
-                with open(folder / f"{place}.orders", "wb", opener=_private) as file:
-                    file.write(as_line(job.orders))
-                (folder / f"{place}.output").write_text(job.output or "")
+                write_new(str(folder / f"{place}.orders"), as_line(job.orders))
+                write_new(str(folder / f"{place}.output"), os.fsencode(job.output or ""))
             command = archive_command(jobs[0].python, str(path / "slave.zip"))
-            script = folder / "script"
-            script.write_text(job_script(str(folder), command, index))
-            script.chmod(0o700)
+            script = job_script(str(folder), command, index)
+            write_new(str(folder / "script"), os.fsencode(script), PRIVATE_FOLDER)
+        except Unsafe as error:
+            raise InputError(f"the folder for the slaves' orders, the key among them, is not safe: {error}") from None
         except OSError as error:
             raise InputError(
                 f"the folder for the slaves' orders cannot be made: {error}; set XDG_CACHE_HOME to a folder that this "
@@ -153,17 +166,21 @@ class StagingFolder:
 
     def _make(self) -> Path:
         if self._path is None:
-            cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-            self._path = cache / "parallel" / f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+            name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+            self._path = Path(user_folder(_cache(), _ELSEWHERE)) / name
         if self._watchdog is None:  # else all that follows was done, and not interrupted
-            self._path.mkdir(parents=True, mode=0o700, exist_ok=True)
-            (self._path / "slave.zip").write_bytes(archive())
+            make_folder(str(self._path))
+            packed = self._path / "slave.zip"
+            if packed.exists():
+                packed.unlink()
+            write_new(str(packed), archive())
             # in a session of its own, so that Ctrl-C spares it
             self._watchdog = subprocess.Popen(
                 ["/bin/sh", "-c", _WATCHDOG, str(self._path)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
+                env=environment(),
                 start_new_session=True,
                 cwd="/",
             )
@@ -224,5 +241,9 @@ class ArrayFolder:
         return self._texts.get(name) or None
 
 
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_EXCL, 0o600)
+def _cache() -> str:
+    """Where this user's programs keep what they may lose.  Raises `InputError` if there is no such place."""
+    named = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    if named.startswith("~"):
+        raise InputError(f"this user, uid {os.getuid()}, has no home folder for the slaves' orders; {_ELSEWHERE}")
+    return os.path.abspath(named)

@@ -2,10 +2,11 @@
 
 dispatcher.py      the one thread that calls the scheduler, carries out its effects, hands on its events
 ticket.py          how other threads wait for it       side_threads.py   work that may block, for it
-server.py          the connections of slaves, served by that thread     mp_adapter.py  multiprocessing's private parts
+server.py peer.py  the connections of slaves, served by that thread
 task_queue.py result_queue.py agent_service.py   what slaves reach by proxy
 acceptor.py        the handshakes of all strangers, in a thread of its own
 endpoint.py        where the master listens           addresses.py      by which addresses it is found
+identity.py        what tells this master from others, and how its connections are protected
 mailbox.py         outcomes on their way to the user's threads
 launch_service.py  the four calls of the launchers
 timer.py           when the expiry timer is due       publisher.py      events -> log and subscribers

@@ -1,8 +1,9 @@
 """The acceptor: one thread that accepts connections and carries out every stranger's handshake.
 
-A stranger gets no thread, at most 74 bytes read and one HMAC computed, and a limited time.  So silent, slow, garbled
-and numerous ones cost next to nothing and nobody else has to wait for them.  Who proved that it holds the key is let
-in: `admit` gets the socket, blocking again.
+A stranger gets no thread, some hundred bytes read and two HMACs computed, TLS only when it has proved that it holds the
+key, and a limited time.  So silent, slow, garbled and numerous ones cost next to nothing, and nobody else has to wait
+for them; who has to go when there are too many is decided in core/admission.py.  Who proved that it holds the key is
+let in: `admit` gets the transport, not blocking.
 """
 
 from __future__ import annotations
@@ -13,26 +14,29 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
-from typing import Callable
+from collections.abc import Iterator, Sequence
+from typing import Any, Callable
 
-from slave import handshake
+from slave.introduction import Refused, receive
+from slave.transport import Transport
 from slave.wire import HANDSHAKE_SECONDS
 
 from ..core import events as ev
+from ..core.admission import RESERVE, Admission, places
+from .identity import Identity
 
-_MOST_PENDING = 512  # at one time; the longest waiting is hung up on for a new one
 _ACCEPTS_PER_TURN = 64  # so that a flood of new ones does not keep those that wait from finishing
 _BREATHER = 0.1  # seconds without accepting when this process has no descriptor left
+_NO_LIMIT = 1e9  # descriptors, on a system that tells of none
 
 
 class _PendingConnection:
     """A connection whose handshake is under way."""
 
-    def __init__(self, sock: socket.socket, peer: str, deadline: float) -> None:
-        self.sock, self.peer, self.deadline = sock, peer, deadline
-        self.greeted = handshake.greeting()
-        self.answered = b""
+    def __init__(self, sock: socket.socket, peer: str, deadline: float, steps: Iterator[int]) -> None:
+        self.fd, self.sock, self.peer, self.deadline = sock.fileno(), sock, peer, deadline
+        self.steps: Any = steps  # a generator: see slave/introduction.py
+        self.waits_for = 0  # for which events the selector watches it
 
 
 class Acceptor(threading.Thread):
@@ -42,17 +46,20 @@ class Acceptor(threading.Thread):
         self,
         listeners: Sequence[socket.socket],
         key: bytes,
-        admit: Callable[[socket.socket, str], None],
+        identity: Identity,
+        admit: Callable[[Transport, str], None],
         tell: Callable[[ev.Event], None],
         died: Callable[[BaseException], None],
     ) -> None:
         super().__init__(name="parallel acceptor", daemon=True)
-        self._key, self._admit, self._tell, self._died = key, admit, tell, died
+        self._key, self._identity, self._admit, self._tell, self._died = key, identity, admit, tell, died
         self._selector = selectors.DefaultSelector()
-        self._pending: dict[socket.socket, _PendingConnection] = {}  # oldest first
+        self._admission: Admission[_PendingConnection] = Admission(places(_descriptors()))
+        self._pending: dict[int, _PendingConnection] = {}  # by descriptor, oldest first
         self._listeners: list[socket.socket] = []
         self._added: deque[socket.socket] = deque()  # listeners that the thread has not seen yet
         self._breather_ends = 0.0
+        self._told: set[str] = set()  # what is said once
         self._waker, self._wake = socket.socketpair()
         self._selector.register(self._waker, selectors.EVENT_READ)
         self._closing = False
@@ -75,7 +82,7 @@ class Acceptor(threading.Thread):
 
     def sockets(self) -> Sequence[socket.socket]:
         """What a forked process must close; safe to call there."""
-        return [*self._pending, self._waker, self._wake]
+        return [*(pending.sock for pending in list(self._pending.values())), self._waker, self._wake]
 
     def run(self) -> None:
         """The thread's body."""
@@ -93,21 +100,22 @@ class Acceptor(threading.Thread):
     def _accept_until_closed(self) -> None:
         while not self._closing:
             for key, _ in self._selector.select(self._patience()):
-                assert isinstance(key.fileobj, socket.socket)
                 try:
                     self._attend(key.fileobj)
                 except Exception as error:  # out of memory, say; the others must be accepted all the same
                     why = f"a connection could not be accepted: {type(error).__name__}: {error}"
-                    self._tell(ev.CannotAccept(time.monotonic(), why))
+                    self._say_once(type(error).__name__, why)
             self._expire(time.monotonic())
 
-    def _attend(self, sock: socket.socket) -> None:
-        if sock in self._pending:
-            self._listen_to(self._pending[sock])
-        elif sock is self._waker:
+    def _attend(self, ready: object) -> None:
+        if isinstance(ready, int):
+            if ready in self._pending:
+                self._advance(self._pending[ready])
+        elif ready is self._waker:
             self._woken()
-        elif sock in self._listeners:
-            self._accept(sock)
+        elif ready in self._listeners:
+            assert isinstance(ready, socket.socket)
+            self._accept(ready)
 
     def _woken(self) -> None:
         self._waker.recv(4096)
@@ -127,7 +135,10 @@ class Acceptor(threading.Thread):
             times.append(self._breather_ends - now)
         return max(0.0, min(times))
 
+    # -- somebody comes
+
     def _accept(self, listener: socket.socket) -> None:
+        most = _descriptors() - RESERVE
         for _ in range(_ACCEPTS_PER_TURN):
             try:
                 sock, address = listener.accept()
@@ -138,47 +149,54 @@ class Acceptor(threading.Thread):
                     self._breathe(error)
                     return
                 continue  # that peer hung up before it was accepted
-            self._greet(sock, f"{address[0]}:{address[1]}")
+            if sock.fileno() >= most:  # the lowest free one is given: so few are left
+                self._make_place("this process has few descriptors left")
+            self._greet(sock, listener, address)
 
-    def _greet(self, sock: socket.socket, peer: str) -> None:
-        if len(self._pending) >= _MOST_PENDING:
-            self._hang_up(next(iter(self._pending.values())), "too many strangers")
-        pending = _PendingConnection(sock, peer, time.monotonic() + HANDSHAKE_SECONDS)
-        try:
-            sock.setblocking(False)
-            sock.send(pending.greeted)  # fits into the empty buffer of a new socket
-        except OSError:
-            sock.close()
-            return
-        self._pending[sock] = pending
-        self._selector.register(sock, selectors.EVENT_READ)
+    def _greet(self, sock: socket.socket, listener: socket.socket, address: Any) -> None:
+        unix = not isinstance(address, tuple)
+        peer, host = ("this machine", "") if unix else (f"{address[0]}:{address[1]}", str(address[0]))
+        sock.setblocking(False)
+        identity = self._identity
+        steps = receive(
+            sock,
+            self._key,
+            mode=identity.mode(unix),
+            fingerprint=identity.fingerprint(unix),
+            context=None if unix else identity.context(),
+        )
+        pending = _PendingConnection(sock, peer, time.monotonic() + HANDSHAKE_SECONDS, steps)
+        goes = self._admission.come(pending, host)
+        if goes is not None:
+            self._say_once(
+                "crowd",
+                f"more than {self._admission.most} connections wait without having proved that they hold the key; the "
+                f"longest waiting ones of whatever address has most are hung up on",
+            )
+            self._hang_up(goes, "too many strangers")
+        self._pending[pending.fd] = pending
+        self._advance(pending)
 
-    def _listen_to(self, pending: _PendingConnection) -> None:
+    def _advance(self, pending: _PendingConnection) -> None:
+        """Go on with a handshake as far as it goes without waiting."""
         try:
-            more = pending.sock.recv(handshake.ANSWER_SIZE - len(pending.answered))
-        except BlockingIOError:
-            return
-        except OSError as error:
+            wanted = next(pending.steps)
+        except StopIteration as done:
+            self._forget(pending)
+            self._admit(done.value, pending.peer)
+        except Refused as error:
             self._hang_up(pending, str(error))
-            return
-        pending.answered += more
-        if not more:
-            self._hang_up(pending, "it hung up during the handshake")
-        elif len(pending.answered) == handshake.ANSWER_SIZE:
-            self._judge(pending)
+        except Exception:
+            self._hang_up(pending, "the handshake failed here")
+            raise
+        else:
+            if not pending.waits_for:
+                self._selector.register(pending.fd, wanted)
+            elif wanted != pending.waits_for:
+                self._selector.modify(pending.fd, wanted)
+            pending.waits_for = wanted
 
-    def _judge(self, pending: _PendingConnection) -> None:
-        verdict, refusal = handshake.judge(self._key, pending.greeted, pending.answered)
-        try:
-            pending.sock.send(verdict)
-        except OSError as error:
-            refusal = str(error)
-        if refusal:
-            self._hang_up(pending, refusal)
-            return
-        self._forget(pending)
-        pending.sock.setblocking(True)
-        self._admit(pending.sock, pending.peer)
+    # -- somebody goes
 
     def _expire(self, now: float) -> None:
         while self._pending:
@@ -192,21 +210,45 @@ class Acceptor(threading.Thread):
                 self._selector.register(listener, selectors.EVENT_READ)
 
     def _breathe(self, error: OSError) -> None:
-        """No descriptor left: accept nothing for a moment instead of spinning, and let the oldest stranger go."""
+        """No descriptor left: accept nothing for a moment instead of spinning, and let a stranger go."""
         if not self._breather_ends:
             why = f"no connection can be accepted for now ({error.strerror}); raise the limit: ulimit -n"
-            self._tell(ev.CannotAccept(time.monotonic(), why))
+            self._say_once("none left", why)
             for listener in self._listeners:
                 self._selector.unregister(listener)
         self._breather_ends = time.monotonic() + _BREATHER
-        if self._pending:
-            self._hang_up(next(iter(self._pending.values())), "this process has no descriptor left")
+        self._make_place("this process has no descriptor left")
+
+    def _make_place(self, why: str) -> None:
+        goes = self._admission.make_place()
+        if goes is not None:
+            self._say_once("descriptors", f"{why}; connections that do not prove that they hold the key are hung up on")
+            self._hang_up(goes, why)
+
+    def _say_once(self, what: str, why: str) -> None:
+        if what not in self._told:
+            self._told.add(what)
+            self._tell(ev.CannotAccept(time.monotonic(), why))
 
     def _hang_up(self, pending: _PendingConnection, why: str = "the master closes") -> None:
         self._tell(ev.ConnectionRefused(time.monotonic(), pending.peer, why))
         self._forget(pending)
+        pending.steps.close()  # which closes what it has made of the socket, if it has begun
         pending.sock.close()
 
     def _forget(self, pending: _PendingConnection) -> None:
-        self._selector.unregister(pending.sock)
-        del self._pending[pending.sock]
+        self._admission.leave(pending)
+        if pending.waits_for:
+            self._selector.unregister(pending.fd)
+            pending.waits_for = 0
+        self._pending.pop(pending.fd, None)
+
+
+def _descriptors() -> float:
+    """How many descriptors this process may have."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return _NO_LIMIT
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return _NO_LIMIT if soft == resource.RLIM_INFINITY else soft

@@ -9,7 +9,7 @@ from slave.protocol import AGENT_SERVICE, CommandsReply, End, EnlistRequest, Run
 
 from ..core.scheduler import Scheduler
 from ..exits import describe_exit, tail
-from .server import Call
+from .peer import Call
 
 
 class AgentService:

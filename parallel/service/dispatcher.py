@@ -112,6 +112,7 @@ class Dispatcher(threading.Thread):
         if self.failure is not None:
             ticket.refuse(self._broken())
         else:
+            self._apply()  # what came in this turn is to be seen by who asks for it
             method(ticket, *args, now)
 
     def wake(self) -> None:
@@ -179,7 +180,6 @@ class Dispatcher(threading.Thread):
         if self.connections is not None:
             self.connections.carry_out(now)
         if state.incoming and state.idle:
-            state.now = now
             self._apply()  # the slave works while we look at what else there is
         while self._inbox:
             self._carry_out(*self._inbox.popleft(), now)
@@ -205,7 +205,7 @@ class Dispatcher(threading.Thread):
 
     def _apply(self) -> None:
         """Carry out the effects in their order, and hand the events on."""
-        effects, events = self.scheduler.take()
+        effects, events = self.scheduler.take(time.monotonic())
         for effect in effects:
             kind = type(effect)
             if kind is Answer:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import errno
+import ipaddress
+import secrets
+import socket
+import sys
 import threading
 from collections.abc import Sequence
 
@@ -11,13 +15,15 @@ from slave.dial import Address
 from ..errors import NetworkError
 from .addresses import local_addresses
 from .dispatcher import Dispatcher
+from .identity import Identity
 from .server import QueueManager, QueueServer, Served
 
 _LOOPBACK = "127.0.0.1"
+_UNIX = "unix:"  # see slave/dial.py
 
 
 class Endpoint:
-    """Opens the server when it is first needed, on the loopback alone or on every interface.
+    """Opens the server when it is first needed: for local slaves a Unix socket, for others a port.
 
     ``host``, ``port``: as the user gave them to Manager.  ``_lock`` guards the server and its ports while it is opened.
     """
@@ -29,12 +35,15 @@ class Endpoint:
         port: int | None,
         objects: Sequence[Served],
         dispatcher: Dispatcher,
+        identity: Identity,
     ) -> None:
+        self.identity = identity
         self._key, self._host, self._port, self._objects = key, host, port, objects
         self._dispatcher = dispatcher
         self._lock = threading.Lock()
         self._server: QueueServer | None = None
-        self._lan_port = 0  # where every interface listens; 0: none does
+        self._local: Address | None = None  # where local slaves find it
+        self._lan_port = 0  # where others find it; 0: nowhere
 
     @property
     def open(self) -> bool:
@@ -42,30 +51,45 @@ class Endpoint:
         return self._server is not None
 
     def listen(self, lan: bool, patience: float) -> None:
-        """Listen, if that has not begun; with ``lan`` on every interface.  Raises `NetworkError`.
+        """Listen, if that has not begun; with ``lan`` where other machines reach it too.  Raises `NetworkError`.
 
         ``patience``: seconds after which a silent machine is given up.
         """
         with self._lock:
             try:
                 if self._server is None:
-                    address = ("" if lan else _LOOPBACK, self._port or 0)
-                    server: QueueServer = QueueManager(address, self._key).get_server()
-                    server.patience = patience
+                    self._local = _local_address()
+                    server: QueueServer = QueueManager(self._local, self._key).get_server()
+                    self._local = self._local[0], server.port
+                    server.patience, server.identity = patience, self.identity
                     server.serve(self._objects, self._dispatcher)
-                    self._server, self._lan_port = server, server.port if lan else 0
-                elif lan and not self._lan_port:
-                    self._lan_port = self._server.listen("", 0)
+                    self._server = server
+                if lan and not self._lan_port:
+                    self.identity.context()
+                    self._lan_port = self._server.listen(self._bound_to(), self._port or 0)
             except OSError as error:
                 raise _cannot_listen(self._port or 0, error) from None
 
+    def _bound_to(self) -> str:
+        """The host to listen at: '' for every interface; a loopback address that the user named, and no other."""
+        if self._host is not None:
+            hosts = {str(found[4][0]) for found in socket.getaddrinfo(self._host, None, type=socket.SOCK_STREAM)}
+            if all(ipaddress.ip_address(host.partition("%")[0]).is_loopback for host in hosts):
+                return self._host
+        return ""
+
     def addresses(self, local: bool) -> list[Address]:
-        """Where slaves find the server, which is open: ``local`` ones on the loopback."""
-        assert self._server is not None
+        """Where slaves find the server, which is open: ``local`` ones, or those that come from elsewhere."""
+        assert self._server is not None and self._local is not None
         if local or not self._lan_port:
-            return [(_LOOPBACK, self._server.port)]
+            return [self._local]
         hosts = [self._host] if self._host else local_addresses()
         return [(host, self._lan_port) for host in hosts]
+
+    def fingerprint(self, local: bool) -> str:
+        """What those slaves find that this master proves to be, as hex digits."""
+        unix = self.addresses(local)[0][0].startswith(_UNIX)
+        return self.identity.fingerprint(unix).hex()
 
     def close_acceptor(self) -> None:
         """Let nobody in any more."""
@@ -78,6 +102,13 @@ class Endpoint:
         server = self._server
         if server is not None:
             server.stop(grace)
+
+
+def _local_address() -> Address:
+    """A Unix socket that nobody else knows, in Linux without a place in the file system; else a port."""
+    if sys.platform == "linux":
+        return f"{_UNIX}parallel-{secrets.token_hex(16)}", 0
+    return _LOOPBACK, 0
 
 
 def _cannot_listen(port: int, error: OSError) -> NetworkError:

@@ -28,7 +28,8 @@ def log_line(event: ev.Event) -> Line | None:
     if isinstance(event, ev.SlaveLeaving):
         return logging.WARNING, f"parallel: {event.name} leaves, since its agent was asked to end"
     if isinstance(event, ev.ConnectionCut):
-        return logging.WARNING, f"parallel: the connection of {event.peer} {event.why}"
+        level = logging.INFO if event.again else logging.WARNING
+        return level, f"parallel: the connection of {event.peer} {event.why}"
     if isinstance(event, ev.CannotAccept):
         return logging.WARNING, f"parallel: {event.why}"
     return _quiet_line(event)

@@ -24,7 +24,7 @@ class Subscription:
     def __init__(self, callback: Callable[[Event], object], most: int = _MOST_EVENTS) -> None:
         self._callback, self._most = callback, most
         self._events: deque[Event] = deque()
-        self._missed = 0
+        self._missed = self._told = 0  # events left out, which the publisher counts; those that the callback knows of
         self._bell: queue.SimpleQueue[bool] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, daemon=True, name="parallel subscriber")
         self._thread.start()
@@ -42,28 +42,28 @@ class Subscription:
         for event in events:
             if len(self._events) >= self._most:
                 self._missed += 1
-                continue
-            if self._missed:
-                self._events.append(Missed(event.time, self._missed))
-                self._missed = 0
-            self._events.append(event)
+            else:
+                self._events.append(event)
         self._bell.put(True)
 
     def _run(self) -> None:
         goes_on = True
         while goes_on:
             goes_on = self._bell.get()
-            while self._events:
-                try:
+            try:
+                while self._events:
                     self._callback(self._events.popleft())
-                except Exception:
-                    log.exception("parallel: a subscriber raised, and is told no more")
-                    self.closed = True
-                    return
-            if not goes_on and self._missed:
-                self._events.append(Missed(time.monotonic(), self._missed))
-                self._missed, goes_on = 0, True
-                self._bell.put(False)
+                self._tell_missed()
+            except Exception:
+                log.exception("parallel: a subscriber raised, and is told no more")
+                self.closed = True
+                return
+
+    def _tell_missed(self) -> None:
+        missed = self._missed - self._told
+        if missed:
+            self._told += missed
+            self._callback(Missed(time.monotonic(), missed))
 
 
 class Publisher(threading.Thread):

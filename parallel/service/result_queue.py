@@ -18,7 +18,7 @@ from slave.protocol import (
 from slave.wire import Unfit
 
 from ..core.scheduler import Scheduler
-from .server import Call
+from .peer import Call
 
 
 class ResultQueue:

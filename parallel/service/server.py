@@ -10,254 +10,39 @@ keeps its stdout, its signals and its exit.
 from __future__ import annotations
 
 import os
-import socket
+import re
 import time
-import traceback
 import weakref
-from collections import deque
 from collections.abc import Sequence
-from typing import Any, Callable, Protocol
+from typing import Any, Protocol
 
 from slave import mp_adapter
-from slave.errors import ProtocolError
-from slave.protocol import ANSWERED, COMMANDS, GATHERED, REPORTS, RUNNER, OutcomeMessage, Role, Service, checked_outcome
-from slave.transport import SocketTransport, tune
-from slave.wire import WINDOW, Connection, Listener
+from slave.protocol import COMMANDS, REPORTS, RUNNER, OutcomeMessage, Service
+from slave.transport import Transport
+from slave.wire import HANDSHAKE_SECONDS, WINDOW, Connection, Listener
 
 from ..core import events as ev
 from .acceptor import Acceptor
 from .dispatcher import Dispatcher
+from .identity import Identity
+from .peer import NOBODY, Peer
 from .ticket import Ticket
 
-_NOBODY = Role("", 0, "", 0, 0)
+_PARTICULARS = re.compile(r"'[^']*'|\b0x[0-9a-f]+|[\d\W]+")  # what is quoted, numbers, signs
+_KIND = 80  # characters at the end of a reason that tell its kind, without particulars
+_KINDS = 100  # that are remembered
 
 
 class Served(Protocol):
     """An object that slaves reach by proxy: it has the methods of its ``service``.
 
-    One that is GATHERED takes all that arrived together and the time; any other takes a `Call`, to be answered now or
-    later, and the call's arguments.
+    One that is GATHERED takes all that arrived together and the time; any other takes a `Call` (peer.py), to be
+    answered now or later, and the call's arguments.
     """
 
     @property
     def service(self) -> Service:
         """Its fixed id and its methods."""
-
-
-class Call:
-    """A call of a slave's that waits for its answer."""
-
-    __slots__ = ("_peer", "encode", "now")
-
-    def __init__(self, peer: Peer, now: float) -> None:
-        self._peer, self.now = peer, now
-        self.encode: Callable[[Any], Any] | None = None  # makes of the answer what goes over the wire
-
-    def answer(self, value: object) -> None:
-        """Send what the call waits for."""
-        self._peer.send(("#RETURN", value if self.encode is None else self.encode(value)))
-
-    def refuse(self, reason: str) -> None:
-        """Tell the caller that the call failed."""
-        self._peer.send(("#ERROR", reason))
-
-    def aside(self, work: Callable[[], Any], then: Callable[[Any, float], None]) -> None:
-        """Have ``then(work(), now)`` called when ``work``, which may block, is done by another thread.
-
-        Meanwhile nothing more is heard of this peer, so that what it says later does not overtake it.
-        """
-        self._peer.aside(work, then)
-
-
-class Peer:
-    """One connection of a slave, served by the dispatcher's thread."""
-
-    def __init__(self, server: QueueServer, connection: Connection, name: str) -> None:
-        self.connection, self.name = connection, name
-        self.role: Role | None = None
-        self._server, self._dispatcher = server, server.dispatcher
-        self._deferred: deque[tuple[str, str, str, Any]] = deque()  # calls that wait until we listen again
-        self._unread: deque[Any] = deque()  # messages that have arrived and wait until we listen again
-        self._unsent: deque[object] = deque()  # messages to send when we listen again
-        self._aside = False  # another thread has the connection, or we wait for one
-        self._closed = False
-        self.call: Call | None = None  # the last one that waits for its answer
-
-    def readable(self, now: float) -> None:
-        """Read what there is."""
-        try:
-            messages = self.connection.receive_ready(self._server.window)
-            while self.connection.transport.has_more() and not self.connection.large_next:
-                messages += self.connection.receive_ready(self._server.window)
-            large = self.connection.large_next
-        except Exception as error:
-            self._broken(error)
-            return
-        if self._unread:
-            self._unread.extend(messages)
-        else:
-            self._hear(messages, now)
-        if large and not self._aside and not self._closed:
-            self._receive_large()
-
-    def _listen(self, now: float) -> None:
-        """Take in what has arrived before and was left."""
-        messages = list(self._unread)
-        self._unread.clear()
-        self._hear(messages, now)
-
-    def _hear(self, messages: list[Any], now: float) -> None:
-        """Take in messages, until something is to be done aside first."""
-        gathered, heard = self._server.gathered, 0
-        try:
-            for message in messages:
-                if self._aside or self._closed:
-                    self._unread.extend(messages[heard:])
-                    return
-                heard += 1
-                if message[1] == "post" and self.role is not None:  # the hot one; all others by their lists
-                    gathered.append(checked_outcome(message[2]))
-                else:
-                    self._take(message, now)
-        except ProtocolError as error:
-            self._cut(str(error))
-        except Exception:
-            self._cut("\n" + traceback.format_exc())
-
-    def _take(self, message: Any, now: float) -> None:
-        ident, method, args, _ = message
-        if self.role is None:
-            self._introduce(method, args)
-            return
-        kind = self._server.kinds.get((ident, method))
-        if kind == GATHERED:
-            self._server.gathered.append(checked_outcome(args))
-        elif kind is None:
-            self.send(("#TRACEBACK", f"there is no {method!r} of {ident!r} for slaves"))
-        else:
-            self._server.calls.append((self, kind, ident, method, args))
-
-    def _introduce(self, function: str, args: Any) -> None:
-        """The first message says whose connection this is."""
-        if function != "accept_connection":
-            self.send(("#TRACEBACK", f"{function!r} is not for slaves"))
-            self.hang_up()
-            return
-        (role,) = args
-        self.role = Role(*role) if len(role) == len(_NOBODY) else _NOBODY
-        self.send(("#RETURN", None))
-
-    def carry_out(self, kind: str, ident: str, method: str, args: Any, now: float) -> None:
-        """Make one call; later, if something is done aside that it must not overtake."""
-        if self._aside:
-            self._deferred.append((kind, ident, method, args))
-            return
-        call = Call(self, now)
-        if kind == ANSWERED:
-            self.call = call
-        try:
-            getattr(self._server.objects[ident], method)(call, *args)
-        except Exception as error:
-            text = traceback.format_exc()
-            if kind == ANSWERED:
-                self._server.tell(ev.CallFailed(now, self.name, method, text))
-                call.refuse(f"{type(error).__name__}: {error}")
-            else:
-                self._cut("\n" + text)
-
-    # -- sending
-
-    def send(self, message: object) -> None:
-        """Send a message without waiting; what does not go at once is sent by another thread."""
-        if self._closed:
-            return
-        if self._aside:
-            self._unsent.append(message)
-            return
-        try:
-            left = self.connection.send_at_once(message)
-        except Exception as error:
-            self._broken(error)
-            return
-        if left:
-            self.aside(lambda: self.connection.transport.write_all(left), lambda _, now: None, transfer=True)
-
-    # -- what may block
-
-    def _receive_large(self) -> None:
-        self.aside(self.connection.recv, lambda message, now: self._unread.append(message), transfer=True)
-
-    def aside(self, work: Callable[[], Any], then: Callable[[Any, float], None], transfer: bool = False) -> None:
-        """Have ``work`` done by another thread and then ``then(result, now)`` called; meanwhile hear nothing here.
-
-        ``transfer``: the work is to send or receive here, and may wait for that.
-        """
-        self._aside = True
-        self._dispatcher.unwatch(self.connection)
-        if transfer:
-            self.connection.transport.set_blocking(True)
-
-        def whole() -> None:
-            try:
-                result = work()
-            except BaseException as error:
-                self._dispatcher.tell(self._failed_aside, error)
-            else:
-                self._dispatcher.tell(self._back, then, result)
-
-        try:
-            self._dispatcher.side_threads.run(whole)
-        except RuntimeError as error:  # can't start new thread: the slave comes again, and says again what it said
-            self._server.tell(ev.ConnectionCut(time.monotonic(), self.name, f"cannot be served: {error}"))
-            self._failed_aside(EOFError(), 0.0)
-
-    def _failed_aside(self, error: BaseException, now: float) -> None:
-        self._aside = False
-        if self._closed:
-            self.connection.close()
-        else:
-            self._dispatcher.watch(self.connection, self.readable)
-            self._broken(error)
-
-    def _back(self, then: Callable[[Any, float], None], result: Any, now: float) -> None:
-        """Listen again."""
-        self._aside = False
-        if self._closed:
-            self.connection.close()
-            return
-        self.connection.transport.set_blocking(False)
-        self._dispatcher.watch(self.connection, self.readable)
-        then(result, now)
-        while self._unsent and not self._aside and not self._closed:
-            self.send(self._unsent.popleft())
-        while self._deferred and not self._aside and not self._closed:
-            self.carry_out(*self._deferred.popleft(), now)
-        self._listen(now)
-        self._server.carry_out(now)
-
-    # -- the end
-
-    def _broken(self, error: BaseException) -> None:
-        if isinstance(error, ProtocolError) or not isinstance(error, (EOFError, OSError)):
-            self._cut(str(error))
-        self.hang_up()
-
-    def _cut(self, why: str) -> None:
-        self._server.tell(ev.ConnectionCut(time.monotonic(), self.name, f"is cut, since it made no sense: {why}"))
-        self.hang_up()
-
-    def hang_up(self) -> None:
-        """Close it.  May be called twice."""
-        if self._closed:
-            return
-        self._closed = True
-        self.connection.shut()
-        if not self._aside:  # else the other thread wakes now, and it is closed then
-            self._dispatcher.unwatch(self.connection)
-            self.connection.close()
-        self._unread.clear()
-        self._unsent.clear()
-        self._server.gone(self)
 
 
 class QueueServer(mp_adapter.Server):
@@ -277,8 +62,12 @@ class QueueServer(mp_adapter.Server):
         self.gathered: list[OutcomeMessage] = []  # outcomes that were read in this turn
         self.calls: list[tuple[Peer, str, str, str, Any]] = []  # the other calls
         self._peers: set[Peer] = set()
+        self._nameless: dict[Peer, float] = {}  # those that have not said who they are, and until when they may
+        self._cut_before: set[str] = set()
         self._when_empty: list[Ticket] = []
-        self._acceptor = Acceptor(self.listener.sockets, authkey, self._accepted, self.tell, self._acceptor_died)
+        self.identity: Identity
+        self._key = authkey
+        self._acceptor: Acceptor
         _servers.add(self)
 
     @property
@@ -294,6 +83,9 @@ class QueueServer(mp_adapter.Server):
         }
         self.dispatcher = dispatcher
         dispatcher.connections = self
+        self._acceptor = Acceptor(
+            self.listener.sockets, self._key, self.identity, self._accepted, self.tell, self._acceptor_died
+        )
         self._acceptor.start()
 
     def listen(self, host: str, port: int) -> int:
@@ -345,6 +137,12 @@ class QueueServer(mp_adapter.Server):
             self.calls = []
             for peer, kind, ident, method, args in calls:
                 peer.carry_out(kind, ident, method, args, now)
+        if self._nameless:
+            self._hang_up_on_the_silent(now)
+
+    def named(self, peer: Peer) -> None:
+        """A connection has said whose it is."""
+        self._nameless.pop(peer, None)
 
     def shut(self) -> None:
         """Hang up on all."""
@@ -354,8 +152,9 @@ class QueueServer(mp_adapter.Server):
     def gone(self, peer: Peer) -> None:
         """A connection has ended."""
         self._peers.discard(peer)
+        self._nameless.pop(peer, None)
         agents, runners = self.dispatcher.scheduler.agents, self.dispatcher.scheduler.runners
-        role, now = peer.role or _NOBODY, self.dispatcher.scheduler.state.now
+        role, now = peer.role or NOBODY, self.dispatcher.scheduler.state.now
         if role.kind == REPORTS:
             agents.disconnected(role.agent, role.connection, now)
         elif role.kind == COMMANDS:
@@ -366,19 +165,38 @@ class QueueServer(mp_adapter.Server):
             for ticket in self._when_empty:
                 ticket.answer(None)
 
-    def _admit(self, sock: socket.socket, name: str, now: float) -> None:
+    def _admit(self, transport: Transport, name: str, now: float) -> None:
         """Somebody proved that it holds the key."""
-        connection = Connection(SocketTransport(sock))
+        connection = Connection(transport)
         try:
-            tune(sock, self.patience)
-            connection.transport.set_blocking(False)
+            connection.be_patient(self.patience)
+            transport.set_blocking(False)
             peer = Peer(self, connection, name)
             self.dispatcher.watch(connection, peer.readable)
+            self._peers.add(peer)
+            self._nameless[peer] = now + HANDSHAKE_SECONDS
+            if transport.has_more():  # read ahead during the handshake
+                peer.readable(now)
         except OSError as error:
-            self.tell(ev.ConnectionCut(now, name, f"cannot be served: {error}"))
+            self.cut(name, f"cannot be served: {error}")
             connection.close()
-            return
-        self._peers.add(peer)
+
+    def cut(self, name: str, why: str) -> None:
+        """A connection is cut; each kind of reason is told loudly once."""
+        kind = _PARTICULARS.sub("#", why)[-_KIND:]
+        again = kind in self._cut_before or len(self._cut_before) >= _KINDS
+        self.tell(ev.ConnectionCut(time.monotonic(), name, why, again))
+        if not again:
+            self._cut_before.add(kind)
+
+    def _hang_up_on_the_silent(self, now: float) -> None:
+        """Who holds the key and does not even say who it is has no place here."""
+        while self._nameless:
+            peer, until = next(iter(self._nameless.items()))
+            if until > now:
+                return
+            self.cut(peer.name, f"is cut, since it did not say who it is within {HANDSHAKE_SECONDS:g} s")
+            peer.hang_up()
 
     # -- for the acceptor's thread
 
@@ -386,8 +204,8 @@ class QueueServer(mp_adapter.Server):
         """Something happened to a connection."""
         self.dispatcher.publisher.publish([event])
 
-    def _accepted(self, sock: socket.socket, name: str) -> None:
-        self.dispatcher.tell(self._admit, sock, name)
+    def _accepted(self, transport: Transport, name: str) -> None:
+        self.dispatcher.tell(self._admit, transport, name)
 
     def _acceptor_died(self, error: BaseException) -> None:
         self.dispatcher.fail(error)

@@ -9,7 +9,7 @@ from slave.wire import opaque
 
 from ..core.effects import Granted
 from ..core.scheduler import Scheduler
-from .server import Call
+from .peer import Call
 
 
 class TaskQueue:

@@ -69,7 +69,7 @@ class Driver:
         if slave.held:
             self.post([self.message(slave, slave.held[0], VALUE, size)])
         elif slave.pid and not slave.ended and slave.call is None:
-            self.fetch(slave, slave.pid, slave.connection, list(self.judge.contexts)[:1])
+            self.fetch(slave, slave.pid, slave.connection, list(self.judge.contexts))
 
     def message(self, slave: ModelSlave, task: int, kind: int, size: int = 0, lease: int = 0) -> OutcomeMessage:
         """An outcome; under the slave's current lease if no other is given."""

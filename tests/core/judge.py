@@ -68,7 +68,7 @@ class Judge(Model):
             assert self.answers.pop(effect.call, None) == REFUSED, effect
         else:
             assert self.effects, f"too much: {effect}"
-            assert self._in_short(effect) == self.effects.pop(0)
+            _same("what came", self._in_short(effect), self.effects.pop(0))
 
     def _in_short(self, effect: object) -> tuple[Any, ...]:
         if isinstance(effect, Deliver):
@@ -115,7 +115,7 @@ class Judge(Model):
             else:
                 assert agent.predicted and agent.predicted.pop(0) == command, command
             agent.commands.append(command)
-        assert list(commands) == agent.commands[agent.acknowledged :]
+        _same(f"commands of {agent.id}", list(commands), agent.commands[agent.acknowledged :])
         agent.call = None
 
     def _look_at_recall(self, agent: ModelAgent, recall: Recall) -> None:
@@ -138,7 +138,7 @@ class Judge(Model):
         for other in self.idle[: self.idle.index(slave.number)] if slave is not self.current else ():
             barred = self.slaves[other].failed | self._paused
             assert not self.turn(barred), f"slave {other} waits for longer than slave {slave.number}"
-        assert list(value.forget) == slave.forget
+        _same(f"contexts that slave {slave.number} is to forget", list(value.forget), slave.forget)
         slave.forget, slave.call = [], None
         self.idle.remove(slave.number)
         self.last_lease = lease.id
@@ -180,16 +180,14 @@ class Judge(Model):
                 found.append(("TaskStarted", event.slave, event.task))
             elif isinstance(event, (ev.SlaveBack, ev.SlaveJoined, ev.SlaveEnded, ev.SlaveLeaving)):
                 found.append((type(event).__name__, event.slave))
-        assert sorted(found) == sorted(self.told)
+        _same("events", sorted(found), sorted(self.told))
         env.told.clear()
         self.told.clear()
 
     def _nobody_sleeps(self, env: Env) -> None:
         for slave in self.alive():
-            if slave.call is not None:
-                assert not self.turn(slave.failed | self.paused()), (
-                    f"slave {slave.number} waits, and so do tasks that it may run"
-                )
+            may = [] if slave.call is None else self.turn(slave.failed | self.paused())
+            assert not may, f"slave {slave.number} waits, and so do tasks {may} that it may run"
             in_time = slave.cut_until + self.tick_seconds > self.now
             assert slave.contact != "cut" or in_time, f"slave {slave.number} is cut off, not missed"
         for agent in self.agents.values():
@@ -216,20 +214,21 @@ class Judge(Model):
         state.check()
         self._compare_tasks(state)
         roster = state.roster
-        assert set(roster.slaves) == {slave.number for slave in self.alive()}
-        assert set(roster.connected) == {slave.number for slave in self.alive() if slave.connected}
-        assert set(state.idle) == {slave.number for slave in self.alive() if slave.call is not None}
-        assert set(roster.agents) == set(self.agents)
+        alive = self.alive()
+        _same("slaves", set(roster.slaves), {slave.number for slave in alive})
+        _same("connected", set(roster.connected), {slave.number for slave in alive if slave.connected})
+        _same("idle", set(state.idle), {slave.number for slave in alive if slave.call is not None})
+        _same("agents", set(roster.agents), set(self.agents))
         for slave in self.slaves.values():
             record = roster.known(slave.number)
             assert record is not None
             self._compare_slave(slave, record)
-        assert set(state.contexts) == set(self.contexts)
+        _same("contexts", set(state.contexts), set(self.contexts))
         for context in self.contexts.values():
             found = state.contexts[context.id]
-            assert (found.full, set(found.readers)) == (context.full, set(context.readers))
+            _same(f"context {context.id}", (found.full, set(found.readers)), (context.full, set(context.readers)))
             knowing = {slave.number for slave in self.alive() if context.id in slave.knows}
-            assert found.known_by == knowing, f"context {context.id} is known by {knowing}, not by {found.known_by}"
+            _same(f"slaves that know context {context.id}", found.known_by, knowing)
 
     def _compare_tasks(self, state: State) -> None:
         table = state.table
@@ -237,25 +236,28 @@ class Judge(Model):
         new = [task for task in state.incoming if task.context in self.contexts]
         new = [task for task in new if task.id >= state.contexts[task.context].first]
         found.update({task.id: task for task in new})
-        assert set(found) == {id for id, task in self.tasks.items() if not task.over}
+        _same("unsettled tasks", set(found), {id for id, task in self.tasks.items() if not task.over})
         for id, task in found.items():
             mine = self.tasks[id]
             counted = (mine.attempts, mine.retries, mine.failures, mine.blamed)
-            assert (task.attempt, task.retries, task.failures, len(task.ends or ())) == counted, task
+            _same(
+                f"attempts, retries, failures, blame of task {id}",
+                (task.attempt, task.retries, task.failures, len(task.ends or ())),
+                counted,
+            )
         leases = {slave.number: slave.lease for slave in self.slaves.values() if slave.lease is not None}
-        assert {number: list(lease.tasks) for number, lease in table.leases.items()} == {
-            number: lease.tasks for number, lease in leases.items()
-        }
+        held = {number: list(lease.tasks) for number, lease in table.leases.items()}
+        _same("leases", held, {number: lease.tasks for number, lease in leases.items()})
         for number, lease in leases.items():
-            assert table.leases[number].deadline == lease.deadline, f"the lease of slave {number} ends at another time"
-        assert table.waiting + len(new) == self.waiting()
+            _same(f"the end of slave {number}'s lease", table.leases[number].deadline, lease.deadline)
+        _same("waiting tasks", table.waiting + len(new), self.waiting())
 
     def _compare_slave(self, slave: ModelSlave, record: SlaveRecord) -> None:
-        assert record.life is _life(slave), f"slave {slave.number} is {record.life}, not {_life(slave)}"
+        _same(f"life of slave {slave.number}", record.life, _life(slave))
         if not slave.ended:
-            assert CONTACTS[record.contact] == slave.contact, f"slave {slave.number} is {record.contact}"
-            assert (record.due, record.pid, record.agent) == (slave.due, slave.pid, slave.agent)
-            assert (record.setup_failed, record.running) == (slave.failed, slave.running)
+            _same(f"contact of slave {slave.number}", CONTACTS[record.contact], slave.contact)
+            found = (record.due, record.pid, record.agent, record.setup_failed, record.running)
+            _same(f"slave {slave.number}", found, (slave.due, slave.pid, slave.agent, slave.failed, slave.running))
 
     def all_accounted_for(self) -> None:
         """Every task has one outcome, or was cancelled, or waits, or is held by a slave."""
@@ -263,6 +265,10 @@ class Judge(Model):
             there = any(id in context.queue for context in self.contexts.values()) + bool(self.holder(id))
             assert self.outcomes.get(id, 0) + (id in self.cancelled) + there == 1, f"task {id} is lost, or twice there"
             assert task.over == (not there)
+
+
+def _same(what: str, found: object, expected: object) -> None:
+    assert found == expected, f"{what}: {found}, and not {expected}"
 
 
 def _life(slave: ModelSlave) -> Life:

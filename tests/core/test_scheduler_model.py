@@ -22,7 +22,7 @@ from tests.core.model_state import ModelSlave
 TERM = 8.0
 STEPS = [0.0, 0.25, 1.0, TERM / 2, TERM, 2.5 * TERM]
 EDGES = [-0.001, 0.0, 0.001]
-MOST_SLAVES, MOST_CONTEXTS, MOST_TASKS = 4, 3, 60
+MOST_SLAVES, MOST_CONTEXTS, MOST_TASKS = 4, 4, 60
 RESULT_BYTES = 700
 
 SOME = st.integers(0, 11)  # which of several, modulo how many there are
@@ -50,10 +50,10 @@ class SchedulerMachine(RuleBasedStateMachine):
     def begin(
         self, attempts: int, may_join: bool, result_bytes: float, preemptible: bool, tasks: int, working: bool
     ) -> None:
-        """Two slaves by hand, one that is launched, two contexts, and some tasks."""
+        """Two slaves by hand, one that is launched, three contexts, and some tasks."""
         self.driver = Driver(TERM, attempts, may_join, result_bytes)
         self.model = self.driver.judge
-        for _ in range(2):
+        for _ in range(3):
             self.driver.make_context()
         self.driver.enlist_new(2)
         self.driver.expect("job 2", False, True, preemptible)

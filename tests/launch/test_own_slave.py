@@ -155,11 +155,15 @@ def test_python_may_be_a_shell_fragment(make: Make) -> None:
 
 
 def test_join_commands() -> None:
-    assert join_command("nice python3", "/root dir", False, ["1.2.3.4:5"]) == (
-        "PYTHONPATH='/root dir' nice python3 -m slave 1.2.3.4:5"
+    assert join_command("nice python3", "/root dir", False, ["1.2.3.4:5"], "f00", True) == (
+        "PYTHONPATH='/root dir' nice python3 -m slave 1.2.3.4:5 --master f00"
     )
-    assert join_command("python3", "/site-packages", True, ["a:1", "b:1"]) == "python3 -m slave a:1 b:1"
-    assert join_command("python3", "/site-packages", True, ["[::1]:5"]) == "python3 -m slave '[::1]:5'"
+    assert join_command("python3", "/site-packages", True, ["a:1", "b:1"], "f00", False) == (
+        "python3 -m slave a:1 b:1 --master f00 --no-encryption"
+    )
+    assert join_command("python3", "/site-packages", True, ["[::1]:5"], "f00", True) == (
+        "python3 -m slave '[::1]:5' --master f00"
+    )
 
 
 def test_a_manager_that_ends_before_its_slaves_came_does_not_wait_for_them(

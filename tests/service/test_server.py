@@ -15,9 +15,10 @@ import pytest
 
 import parallel
 from parallel.service import acceptor as acceptor_module
-from slave import handshake, wire
+from slave import handshake
 from slave.dial import dial
 from tests.conftest import Make, ours
+from tests.slave.masters import read_exactly
 from tests.support import tasks
 from tests.support.waiting import eventually
 
@@ -36,7 +37,7 @@ def works(manager: parallel.Manager) -> bool:
 
 def knock(manager: parallel.Manager) -> socket.socket:
     sock = socket.create_connection(address(manager), 5)
-    wire.read_exactly(sock, handshake.GREETING_SIZE)
+    read_exactly(sock, handshake.GREETING_SIZE)
     return sock
 
 
@@ -54,7 +55,7 @@ def hung_up(sock: socket.socket) -> bool:
 
 @pytest.fixture
 def manager(make: Make) -> parallel.Manager:
-    made = make(1, authkey=KEY)
+    made = make(1, authkey=KEY, port=0)
     made.wait_for_slaves(1, 10)
     return made
 
@@ -86,13 +87,13 @@ def test_noise_is_hung_up_on_and_not_unpickled(manager: parallel.Manager, first_
 
 def test_a_wrong_key_and_a_replayed_handshake_are_refused(manager: parallel.Manager) -> None:
     sock = knock(manager)
-    sock.sendall(handshake.answer(b"another key altogether", bytes(handshake.greeting())))
+    sock.sendall(handshake.answer(b"another key altogether", bytes(handshake.greeting(handshake.TLS, bytes(32)))))
     assert hung_up(sock)
     with socket.create_connection(address(manager)) as good:
-        greeted = wire.read_exactly(good, handshake.GREETING_SIZE)
+        greeted = read_exactly(good, handshake.GREETING_SIZE)
         recorded = handshake.answer(KEY, greeted)
         good.sendall(recorded)
-        verdict = wire.read_exactly(good, handshake.VERDICT_SIZE)
+        verdict = read_exactly(good, handshake.VERDICT_SIZE)
         handshake.accept(KEY, greeted, recorded, verdict)
     replayed = knock(manager)
     replayed.sendall(recorded)
@@ -101,7 +102,7 @@ def test_a_wrong_key_and_a_replayed_handshake_are_refused(manager: parallel.Mana
 
 def test_silent_and_halting_strangers_are_hung_up_on_in_time(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(acceptor_module, "HANDSHAKE_SECONDS", 0.3)
-    manager = make(1, authkey=KEY)
+    manager = make(1, authkey=KEY, port=0)
     assert works(manager)
     silent, halting = knock(manager), knock(manager)
     halting.sendall(b"half an answer")
@@ -201,23 +202,29 @@ def test_one_way_calls_that_make_no_sense_cost_only_their_connection(manager: pa
     assert works(manager)
 
 
-def test_only_the_loopback_listens_unless_slaves_may_come_from_elsewhere(make: Make) -> None:
-    manager = make(1)
-    assert works(manager)
-    assert listening(manager.address[1]) == {"127.0.0.1"}
+def test_nobody_listens_at_a_port_unless_slaves_may_come_from_elsewhere(make: Make) -> None:
+    before = listening()
+    assert works(make(1))
+    assert listening() == before
     open_manager = make(0, port=0)
     assert listening(open_manager.address[1]) <= {"::", "0.0.0.0"}
 
 
-def listening(port: int) -> set[str]:
-    """Local addresses with a listening TCP socket on that port."""
+def test_a_manager_of_the_loopback_listens_there_and_nowhere_else(make: Make) -> None:
+    manager = make(0, port=0, host="127.0.0.1")
+    assert listening(manager.address[1]) == {"127.0.0.1"}
+
+
+def listening(port: int | None = None) -> set[str]:
+    """Local addresses with a listening TCP socket on that port; without one: all, with their ports."""
     found = set()
     for table, family in (("tcp", socket.AF_INET), ("tcp6", socket.AF_INET6)):
         for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
             local, _, state = line.split()[1:4]
             host, _, hex_port = local.partition(":")
-            if state == "0A" and int(hex_port, 16) == port:
+            if state == "0A" and port in (None, int(hex_port, 16)):
                 raw = bytes.fromhex(host)
                 words = [raw[at : at + 4][::-1] for at in range(0, len(raw), 4)]
-                found.add(socket.inet_ntop(family, b"".join(words)))
+                name = socket.inet_ntop(family, b"".join(words))
+                found.add(name if port is not None else f"{name} {int(hex_port, 16)}")
     return found

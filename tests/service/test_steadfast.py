@@ -19,9 +19,12 @@ from parallel.core.scheduler import Scheduler
 from parallel.errors import InternalError
 from parallel.service.acceptor import Acceptor
 from parallel.service.dispatcher import Dispatcher
+from parallel.service.identity import Identity
 from parallel.service.publisher import Publisher
 from slave import handshake, wire
+from slave.transport import Transport
 from tests.core.fake import Launched
+from tests.slave.masters import read_exactly
 from tests.support.waiting import eventually
 
 KEY = b"the key of these tests"
@@ -65,18 +68,23 @@ class Accepting:
     """An open acceptor, and whom it let in, what it told and of what it died."""
 
     def __init__(self, *listeners: socket.socket) -> None:
-        self.admitted: list[socket.socket] = []
+        self.admitted: list[Transport] = []
         self.told: list[ev.Event] = []
         self.died: list[BaseException] = []
         self.acceptor = Acceptor(
-            listeners, KEY, lambda sock, peer: self.admitted.append(sock), self.told.append, self.died.append
+            listeners,
+            KEY,
+            Identity(True, None),
+            lambda transport, peer: self.admitted.append(transport),
+            self.told.append,
+            self.died.append,
         )
         self.acceptor.start()
 
     def close(self) -> None:
         self.acceptor.close()
-        for sock in self.admitted:
-            sock.close()
+        for transport in self.admitted:
+            transport.close()
 
 
 @pytest.fixture
@@ -104,7 +112,7 @@ def test_the_acceptor_goes_on_for_others_after_an_exception(
 
     monkeypatch.setattr(handshake, "judge", judge)
     with socket.create_connection(listener.getsockname(), 5) as unlucky:
-        unlucky.sendall(handshake.answer(KEY, wire.read_exactly(unlucky, handshake.GREETING_SIZE)))
+        unlucky.sendall(handshake.answer(KEY, read_exactly(unlucky, handshake.GREETING_SIZE)))
         eventually(lambda: not troubles)
     connection = wire.Client(listener.getsockname(), KEY)
     eventually(lambda: len(accepting.admitted) == 1)
@@ -120,7 +128,7 @@ def test_an_acceptor_that_dies_says_of_what_and_hangs_up(
         raise ZeroDivisionError("in its own affairs")
 
     with socket.create_connection(listener.getsockname(), 5) as stranger:
-        wire.read_exactly(stranger, handshake.GREETING_SIZE)
+        read_exactly(stranger, handshake.GREETING_SIZE)
         monkeypatch.setattr(accepting.acceptor, "_expire", expire)
         accepting.acceptor.add([])  # and so it wakes
         accepting.acceptor.join(5)

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import pickle
+import socket
+import struct
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +16,12 @@ import pytest
 import parallel
 from parallel.service import agent_service
 from slave.agent import Agent, AgentConfig
-from slave.protocol import CommandsReply, StartRunner
+from slave.errors import Incompatible, WrongKey
+from slave.handshake import TLS
+from slave.protocol import CommandsReply, End, EnlistReply, StartRunner, encode_command
+from slave.wire import Connection
 from tests.conftest import Make
+from tests.slave.masters import channel, fingerprint
 from tests.support import deaths, tasks
 from tests.support.inside import cut_all
 from tests.support.programs import script
@@ -164,3 +174,107 @@ main(['127.0.0.1:{manager.address[1]}', '-n', '2'])
         assert "Traceback" not in agent.err
     finally:
         agent.kill()
+
+
+# -- with TLS a socket may be readable and hold no message, or hold one and not be readable
+
+
+@pytest.fixture
+def enlisted() -> Iterator[tuple[Agent, Connection, Connection]]:
+    """An agent whose master is this test, and the master's ends of its reports and commands."""
+    agent = Agent(AgentConfig("an agent", [("127.0.0.1", 1)], KEY, [], stays=True))
+    with channel(TLS, tickets=2) as reports, channel(TLS, tickets=2) as commands:
+        agent._reports._connection, agent._commands._connection = Connection(reports[0]), Connection(commands[0])
+        agent._session.enlisted(EnlistReply("run", 30.0, {}, [], False), ("127.0.0.1", 1), time.monotonic())
+        yield agent, Connection(reports[1]), Connection(commands[1])
+        agent.close()
+
+
+def frame(message: object) -> bytes:
+    body = pickle.dumps(message, 5)
+    return struct.pack("!IQ", 0, len(body)) + body
+
+
+def test_session_tickets_of_a_sites_own_context_are_not_taken_for_the_masters_end(enlisted: Any) -> None:
+    agent, reports, _ = enlisted
+    for _ in range(3):
+        assert agent._step() is None and agent._session.connected
+    reports.send(("#RETURN", None))
+    while agent._session.connected:
+        assert agent._step() is None
+
+
+def test_a_command_that_comes_in_pieces_is_waited_for_without_standing_still(enlisted: Any) -> None:
+    agent, reports, commands = enlisted
+    whole = frame(("#RETURN", (3, [encode_command(End())])))
+    for at in range(len(whole) - 1):
+        commands.transport.write(whole[at : at + 1])
+        assert agent._step() is None and agent._session.connected
+    commands.transport.write(whole[-1:])
+    end = None
+    while end is None:  # a byte may be slower than a step
+        end = agent._step()
+    assert end == "the master is done"
+    reports.limit(5.0)
+    assert reports.recv()[:2] == ("agents", "heartbeat")  # said in the meantime
+
+
+def test_a_command_that_was_read_already_is_not_waited_for(enlisted: Any) -> None:
+    agent, _, commands = enlisted
+    commands.transport.write(frame("an answer") + frame(("#RETURN", (3, [encode_command(End())]))))
+    connection = agent._commands.connection
+    connection.limit(5.0)
+    assert connection.recv() == "an answer" and connection.has_more
+    agent._session.next_heartbeat = time.monotonic() + 1000
+    assert agent._step() == "the master is done"
+
+
+def test_a_changed_record_costs_the_connection_and_not_the_agent(enlisted: Any) -> None:
+    agent, _, commands = enlisted
+    with socket.socket(fileno=os.dup(commands.fileno())) as raw:
+        raw.sendall(b"\x17\x03\x03\x00\x20" + bytes(32))
+    while agent._session.connected:
+        assert agent._step() is None
+
+
+def test_whoever_answers_without_proof_does_not_end_an_agent_that_looks_for_its_master(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """He may say "wrong key" or "another version" when the master's machine has been away for a while."""
+    agent = Agent(AgentConfig("an agent", [("127.0.0.1", 1)], KEY, [], stays=True))
+    agent._session.enlisted(EnlistReply("run", 30.0, {}, [], False), ("127.0.0.1", 1), time.monotonic())
+    agent._session.lost(time.monotonic())
+    for error in (WrongKey("wrong key"), Incompatible("another version")):
+
+        def connect(error: Exception = error) -> None:
+            raise error
+
+        monkeypatch.setattr(agent._reports, "connect", connect)
+        agent._try_again()
+    assert agent._session.looks_for_master
+    agent.close()
+
+
+def test_an_agent_stays_with_the_master_that_it_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    agent = Agent(AgentConfig("an agent", [("127.0.0.1", 1)], KEY, [], encrypt=False))
+    with channel(TLS) as (near, _):
+
+        def connect() -> None:
+            agent._reports._connection = Connection(near)
+
+        def refuse() -> None:
+            raise ConnectionError("no more")
+
+        monkeypatch.setattr(agent._reports, "connect", connect)
+        monkeypatch.setattr(agent._commands, "connect", refuse)
+        reply = EnlistReply("run", 30.0, {}, [], False)
+        monkeypatch.setattr(agent._service, "enlist", lambda _: reply)
+        with pytest.raises(ConnectionError):
+            agent.enlist()
+        digits = fingerprint(TLS).hex()
+        assert agent._reports.master == agent._commands.master == digits
+        agent._session.enlisted(reply, ("127.0.0.1", 1), time.monotonic())
+        agent._pool.add(1, None)
+        config = agent._runner_config(agent._pool.slaves[1])
+        assert (config.master, config.encrypt) == (digits, False)
+        agent.close()

@@ -2,15 +2,54 @@
 
 from __future__ import annotations
 
+import os
 import socket
-from typing import Any
+import threading
+from collections.abc import Iterator
+from typing import Any, Callable
 
 import pytest
 
-from slave import dial
-from slave.errors import Unreachable
+from slave import cli, dial, find_master, introduction, wire
+from slave.agent import Agent, AgentConfig
+from slave.errors import Incompatible, Intercepted, Unreachable, WrongKey
+from slave.handshake import PLAIN, SEALED, TLS
+from tests.slave.masters import KEY, OTHER, Drip, SmallMaster, fingerprint
 
-KEY = b"k" * 32
+NAME = f"unix:parallel-test-{os.getpid()}"
+
+Start = Callable[..., SmallMaster]
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Starts masters that only introduce themselves."""
+    made: list[SmallMaster] = []
+
+    def begin(*arguments: Any, **options: Any) -> SmallMaster:
+        one = SmallMaster(*arguments, **options)
+        made.append(one)
+        return one
+
+    yield begin
+    for one in made:
+        one.close()
+
+
+@pytest.fixture
+def drip() -> Iterator[Drip]:
+    made = Drip()
+    yield made
+    made.close()
+
+
+def echoes(connection: wire.Connection) -> bool:
+    """Whether a master answers, as `SmallMaster` does."""
+    connection.limit(5.0)
+    connection.send("hello")
+    answer = connection.recv()
+    connection.close()
+    return bool(answer == "hello")
 
 
 @pytest.mark.parametrize(
@@ -65,8 +104,6 @@ def test_what_hangs_up_is_told() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.listen()
         port = server.getsockname()[1]
-        import threading
-
         threading.Thread(target=lambda: server.accept()[0].close()).start()
         with pytest.raises(Unreachable, match="connected, but it did not complete the handshake: the connection was"):
             dial.dial([("127.0.0.1", port)], KEY, 1.0)
@@ -83,3 +120,169 @@ def test_a_family_of_addresses_that_this_machine_does_not_know_is_passed_over(mo
     port = free_port()
     with pytest.raises(Unreachable, match=f"::1.*not supported by protocol; 127.0.0.1:{port}: connection refused"):
         dial.dial([("::1", port), ("127.0.0.1", port)], KEY, 1.0)
+
+
+# -- the handshakes side by side
+
+
+@pytest.mark.parametrize("mode", [TLS, SEALED, PLAIN], ids=["tls", "sealed", "plain"])
+def test_a_master_on_this_machine_or_another(start: Start, mode: int) -> None:
+    master = start(mode, host=NAME if mode == PLAIN else "127.0.0.1")
+    connection = dial.dial([master.address], KEY, 5.0, encrypt=False)
+    assert connection.master == fingerprint(mode).hex() and connection.peer == master.address
+    assert echoes(connection)
+
+
+def test_the_stock_way_to_dial(start: Start) -> None:
+    for master in (start(), start(PLAIN, host=NAME)):
+        assert echoes(wire.Client(master.address, KEY))
+
+
+def test_an_address_that_drips_holds_nobody_up(start: Start, drip: Drip, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though its handshake has begun, and would never end."""
+    monkeypatch.setattr(dial, "_STAGGER", 0.02)
+    master = start()
+    assert echoes(dial.dial([drip.address, master.address], KEY, 5.0))
+
+
+def test_an_address_that_drips_is_given_up_in_time(drip: Drip, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(introduction, "HANDSHAKE_SECONDS", 0.3)
+    with pytest.raises(Unreachable, match=r"connected, but it did not complete the handshake: not within 0.3 s"):
+        dial.dial([drip.address], KEY, 5.0)
+
+
+def test_a_wrong_key_alone_is_told_as_such(start: Start) -> None:
+    masters = start(key=OTHER), start(key=OTHER)
+    with pytest.raises(WrongKey) as caught:
+        dial.dial([master.address for master in masters], KEY, 5.0)
+    for master in masters:
+        assert f"{dial.format_address(master.address)}: wrong key: the master holds another one" in str(caught.value)
+
+
+def test_a_wrong_key_at_one_address_does_not_hide_the_others(start: Start) -> None:
+    master, port = start(key=OTHER), free_port()
+    with pytest.raises(Unreachable) as caught:
+        dial.dial([master.address, ("127.0.0.1", port)], KEY, 5.0)
+    assert f"127.0.0.1:{port}: connection refused" in str(caught.value) and "wrong key" in str(caught.value)
+    assert caught.value.refused == {("127.0.0.1", port)} and caught.value.others
+
+
+def test_a_wrong_key_at_one_address_does_not_keep_the_slave_out(start: Start) -> None:
+    assert echoes(dial.dial([start(key=OTHER).address, start().address], KEY, 5.0))
+
+
+def test_another_master_is_one_failed_address(start: Start) -> None:
+    """One with the same key: that of another run, or of another user with whom it is shared."""
+    other, mine = start(SEALED), start()
+    wanted = fingerprint(TLS).hex()[:16]
+    assert echoes(dial.dial([other.address, mine.address], KEY, 5.0, master=wanted, encrypt=False))
+    with pytest.raises(Unreachable, match=f"another master answers there: .*, wanted {wanted}") as caught:
+        dial.dial([other.address], KEY, 5.0, master=wanted, encrypt=False)
+    assert caught.value.refused == {other.address} and not caught.value.others  # where it was, it is not any more
+
+
+def test_a_master_without_encryption_is_refused_unless_wanted(start: Start) -> None:
+    master = start(SEALED)
+    with pytest.raises(Incompatible, match="offers no encryption; a slave takes that only if started with --no-encr"):
+        dial.dial([master.address], KEY, 5.0)
+
+
+def test_a_slave_without_tls_is_told_so(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    master = start()
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "ssl", None)
+        with pytest.raises(Incompatible, match="has no module ssl"):
+            dial.dial([master.address], KEY, 5.0, encrypt=False)
+
+
+def test_nobody_at_a_unix_socket(own_folder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    addresses = [(f"{NAME}-none", 0), (f"unix:{own_folder}/none", 0)]
+    with pytest.raises(Unreachable, match="connection refused; unix:/.*: no such file") as caught:
+        dial.dial(addresses, KEY, 5.0)
+    assert caught.value.refused == set(addresses) and not caught.value.others
+    assert [dial.format_address(address) for address in addresses] == [host for host, _ in addresses]
+    with pytest.raises(Unreachable, match="path too long"):
+        dial.dial([("unix:/" + "x" * 200, 0)], KEY, 5.0)
+    monkeypatch.delattr(socket, "AF_UNIX")
+    with pytest.raises(Unreachable, match=f"{NAME}: this system has no Unix sockets"):
+        dial.dial([(NAME, 0)], KEY, 5.0)
+
+
+def test_a_process_of_another_user_is_not_served(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    master = start(PLAIN, host=NAME)
+    monkeypatch.setattr(os, "geteuid", lambda: 4711)
+    with pytest.raises(Unreachable, match=f"{NAME}: .*a process of another user"):
+        dial.dial([master.address], KEY, 5.0)
+
+
+def test_no_attempt_is_left_when_one_has_won(start: Start, drip: Drip, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`nothing_left` counts the descriptors."""
+    monkeypatch.setattr(dial, "_STAGGER", 0.0)
+    addresses = [drip.address, *(start().address for _ in range(3))]
+    for _ in range(3):
+        assert echoes(dial.dial(addresses, KEY, 5.0))
+
+
+# -- which master the command line means
+
+
+@pytest.mark.parametrize("text", ["", "0123456789abcde", "0123456789abcdeg", "a" * 65])
+def test_what_is_no_fingerprint(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["host:1", "--master", text])
+    assert "is not a master's fingerprint: 16 to 64 hexadecimal digits" in capsys.readouterr().err
+
+
+def configured(monkeypatch: pytest.MonkeyPatch, run: Callable[[], object]) -> AgentConfig:
+    """The config with which the command line looks for a master."""
+    found: list[AgentConfig] = []
+
+    def look(config: AgentConfig, *_: float) -> Agent:
+        found.append(config)
+        raise Unreachable("nobody")
+
+    monkeypatch.setattr(cli, "find_master", look)
+    run()
+    return found[0]
+
+
+def test_the_command_line_names_the_master(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PARALLEL_AUTHKEY", KEY.decode())
+    config = configured(monkeypatch, lambda: cli.main(["host:1", "--master", "0123456789ABCDEF", "--no-encryption"]))
+    assert (config.master, config.encrypt) == ("0123456789abcdef", False)
+    assert "PARALLEL_AUTHKEY" not in os.environ and config.key == KEY
+    monkeypatch.setenv("PARALLEL_AUTHKEY", KEY.decode())
+    config = configured(monkeypatch, lambda: cli.main(["host:1"]))
+    assert (config.master, config.encrypt) == (None, True)
+
+
+@pytest.mark.parametrize("more, expected", [("", (None, True)), (', "master": "ab", "encrypt": false', ("ab", False))])
+def test_the_orders_of_a_launched_slave_name_the_master(
+    monkeypatch: pytest.MonkeyPatch, more: str, expected: tuple[str | None, bool]
+) -> None:
+    import io
+
+    orders = '{"agent": "a", "addresses": [["unix:x", 0]], "key": "00", "slots": [], "wait": 1, "wait_refused": 1'
+    orders += f', "stays": false, "shielded": false{more}}}'
+    monkeypatch.setattr("sys.stdin", io.StringIO(orders))
+    config = configured(monkeypatch, lambda: cli.main(["--launched"]))
+    assert (config.master, config.encrypt) == expected and config.addresses == [("unix:x", 0)]
+    assert repr(config.key) == "<key>"
+
+
+@pytest.mark.parametrize("error", [Intercepted("relayed"), Unreachable("nobody")])
+def test_a_master_is_looked_for_again_after_what_may_pass(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    tries = []
+
+    def enlist(agent: Agent) -> None:
+        tries.append(agent)
+        if len(tries) < 3:
+            raise error
+
+    monkeypatch.setattr(Agent, "enlist", enlist)
+    monkeypatch.setattr(find_master, "_PAUSE", 0.0)
+    agent = find_master.find_master(AgentConfig("an agent", [("host", 1)], KEY, []), 5.0)
+    assert len(tries) == 3
+    agent.close()

@@ -127,12 +127,17 @@ def test_other_arguments_that_cannot_be(options: dict[str, Any], message: str) -
 
 
 def test_a_key_file_that_others_can_read() -> None:
-    parallel.Manager().shutdown()
+    parallel.Manager(port=0).shutdown()
     default_file().chmod(0o644)
     with pytest.raises(parallel.InputError, match=f"others; make it yours alone: chmod 600 {default_file()}"):
-        parallel.Manager()
+        parallel.Manager(port=0)
     default_file().chmod(0o600)
+    parallel.Manager(port=0).shutdown()
+
+
+def test_local_slaves_need_no_key_file() -> None:
     parallel.Manager().shutdown()
+    assert not default_file().exists()
 
 
 def test_a_join_command_without_a_port(make: Make) -> None:

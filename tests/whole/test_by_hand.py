@@ -69,7 +69,7 @@ def test_slave_joins_works_and_ends_with_the_master(make: Make, start: Start) ->
 def test_the_join_command_is_what_starts_a_slave(make: Make, start: Start, own_folder: Path) -> None:
     manager = make(0, port=0)
     words = shlex.split(manager.join_command)
-    assert words[-1].endswith(f":{manager.address[1]}")
+    assert words[-2] == "--master" and words[-3].endswith(f":{manager.address[1]}")
     program = Program("/bin/sh", "-c", manager.join_command + " -n 1")
     try:
         assert results(manager) == SQUARES
@@ -187,7 +187,7 @@ def test_another_protocol(start: Start) -> None:
         server.settimeout(10)
         peer, _ = server.accept()
         with peer:
-            peer.sendall(handshake.greeting()[:8] + b"\x00\x63" + bytes(32))
+            peer.sendall(handshake.greeting(handshake.TLS, bytes(32))[:8] + b"\x00\x63" + bytes(65))
             assert program.ends() == 6
     assert f"the master speaks protocol 99, this slave {VERSION}: use the same release on both" in program.err
 

@@ -15,7 +15,7 @@ import pytest
 
 import parallel
 from parallel.service.agent_service import AgentService
-from parallel.service.server import Peer
+from parallel.service.peer import Peer
 from tests.conftest import Make
 from tests.support import tasks
 from tests.support.inside import inside, unsettled

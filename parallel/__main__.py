@@ -1,0 +1,42 @@
+"""``python3 -m parallel COMMAND``: what one can do with this package without a script."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Sequence
+
+from slave.errors import SlaveError
+
+from .commands import key
+
+_COMMANDS = {"key": key}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a subcommand; returns its exit code.  Raises SystemExit(2) if the command line is wrong."""
+    parser = argparse.ArgumentParser(
+        prog="python3 -m parallel", description="Farm tasks out to slaves: the commands beside the library."
+    )
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command", required=True)
+    for name, module in _COMMANDS.items():
+        module.add_arguments(commands.add_parser(name, help=module.SUMMARY, description=module.__doc__))
+    options = parser.parse_args(arguments)
+    try:
+        code: int = _COMMANDS[options.command].run(options)
+        sys.stdout.flush()
+        return code
+    except SlaveError as error:
+        sys.stderr.write(f"parallel: {error}\n")
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    except BrokenPipeError:  # "| head": nobody reads any more, at the interpreter's exit neither
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,263 @@
+"""Peer: one connection of a slave, read and written by the dispatcher's thread, which never waits for it.
+
+What may block is done aside, by another thread (side_threads.py): receiving or sending a large message, reading a file.
+Meanwhile nothing more is heard of that peer, so that what it says later does not overtake it.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections import deque
+from typing import Any, Callable, Protocol
+
+from slave.errors import ProtocolError
+from slave.protocol import ANSWERED, GATHERED, OutcomeMessage, Role, checked_outcome
+from slave.wire import Connection
+
+from ..core import events as ev
+from .dispatcher import Dispatcher
+
+NOBODY = Role("", 0, "", 0, 0)
+
+
+class Host(Protocol):
+    """What a peer knows of the server that it is connected to."""
+
+    dispatcher: Dispatcher
+    window: memoryview  # through which all peers read
+    objects: dict[str, Any]
+    kinds: dict[tuple[Any, Any], str]  # by id and method
+    gathered: list[OutcomeMessage]
+    calls: list[tuple[Peer, str, str, str, Any]]
+
+    def carry_out(self, now: float) -> None:
+        """Call the scheduler with what was read."""
+
+    def tell(self, event: ev.Event) -> None:
+        """Something happened to a connection."""
+
+    def cut(self, name: str, why: str) -> None:
+        """A connection is cut."""
+
+    def named(self, peer: Peer) -> None:
+        """A connection has said whose it is."""
+
+    def gone(self, peer: Peer) -> None:
+        """A connection has ended."""
+
+
+class Call:
+    """A call of a slave's that waits for its answer."""
+
+    __slots__ = ("_peer", "encode", "now")
+
+    def __init__(self, peer: Peer, now: float) -> None:
+        self._peer, self.now = peer, now
+        self.encode: Callable[[Any], Any] | None = None  # makes of the answer what goes over the wire
+
+    def answer(self, value: object) -> None:
+        """Send what the call waits for."""
+        self._peer.send(("#RETURN", value if self.encode is None else self.encode(value)))
+
+    def refuse(self, reason: str) -> None:
+        """Tell the caller that the call failed."""
+        self._peer.send(("#ERROR", reason))
+
+    def aside(self, work: Callable[[], Any], then: Callable[[Any, float], None]) -> None:
+        """Have ``then(work(), now)`` called when ``work``, which may block, is done by another thread.
+
+        Meanwhile nothing more is heard of this peer, so that what it says later does not overtake it.
+        """
+        self._peer.aside(work, then)
+
+
+class Peer:
+    """One connection of a slave, served by the dispatcher's thread."""
+
+    def __init__(self, server: Host, connection: Connection, name: str) -> None:
+        self.connection, self.name = connection, name
+        self.role: Role | None = None
+        self._server, self._dispatcher = server, server.dispatcher
+        self._deferred: deque[tuple[str, str, str, Any]] = deque()  # calls that wait until we listen again
+        self._unread: deque[Any] = deque()  # messages that have arrived and wait until we listen again
+        self._unsent: deque[object] = deque()  # messages to send when we listen again
+        self._aside = False  # another thread has the connection, or we wait for one
+        self._closed = False
+        self.call: Call | None = None  # the last one that waits for its answer
+
+    def readable(self, now: float) -> None:
+        """Read what there is."""
+        try:
+            messages = self.connection.receive_ready(self._server.window)
+            while self.connection.transport.has_more() and not self.connection.large_next:
+                messages += self.connection.receive_ready(self._server.window)
+            large = self.connection.large_next
+        except Exception as error:
+            self._broken(error)
+            return
+        if self._unread:
+            self._unread.extend(messages)
+        else:
+            self._hear(messages, now)
+        if large and not self._aside and not self._closed:
+            self._receive_large()
+
+    def _listen(self, now: float) -> None:
+        """Take in what has arrived before and was left."""
+        messages = list(self._unread)
+        self._unread.clear()
+        self._hear(messages, now)
+
+    def _hear(self, messages: list[Any], now: float) -> None:
+        """Take in messages, until something is to be done aside first."""
+        gathered, heard = self._server.gathered, 0
+        try:
+            for message in messages:
+                if self._aside or self._closed:
+                    self._unread.extend(messages[heard:])
+                    return
+                heard += 1
+                if message[1] == "post" and self.role is not None:  # the hot one; all others by their lists
+                    gathered.append(checked_outcome(message[2]))
+                else:
+                    self._take(message, now)
+        except ProtocolError as error:
+            self._cut(str(error))
+        except Exception:
+            self._cut("\n" + traceback.format_exc())
+
+    def _take(self, message: Any, now: float) -> None:
+        ident, method, args, _ = message
+        if self.role is None:
+            self._introduce(method, args)
+            return
+        kind = self._server.kinds.get((ident, method))
+        if kind == GATHERED:
+            self._server.gathered.append(checked_outcome(args))
+        elif kind is None:
+            self.send(("#TRACEBACK", f"there is no {method!r} of {ident!r} for slaves"))
+        else:
+            self._server.calls.append((self, kind, ident, method, args))
+
+    def _introduce(self, function: str, args: Any) -> None:
+        """The first message says whose connection this is."""
+        if function != "accept_connection":
+            self.send(("#TRACEBACK", f"{function!r} is not for slaves"))
+            self.hang_up()
+            return
+        (role,) = args
+        self.role = Role(*role) if len(role) == len(NOBODY) else NOBODY
+        self._server.named(self)
+        self.send(("#RETURN", None))
+
+    def carry_out(self, kind: str, ident: str, method: str, args: Any, now: float) -> None:
+        """Make one call; later, if something is done aside that it must not overtake."""
+        if self._aside:
+            self._deferred.append((kind, ident, method, args))
+            return
+        call = Call(self, now)
+        if kind == ANSWERED:
+            self.call = call
+        try:
+            getattr(self._server.objects[ident], method)(call, *args)
+        except Exception as error:
+            text = traceback.format_exc()
+            if kind == ANSWERED:
+                self._server.tell(ev.CallFailed(now, self.name, method, text))
+                call.refuse(f"{type(error).__name__}: {error}")
+            else:
+                self._cut("\n" + text)
+
+    # -- sending
+
+    def send(self, message: object) -> None:
+        """Send a message without waiting; what does not go at once is sent by another thread."""
+        if self._closed:
+            return
+        if self._aside:
+            self._unsent.append(message)
+            return
+        try:
+            left = self.connection.send_at_once(message)
+        except Exception as error:
+            self._broken(error)
+            return
+        if left:
+            self.aside(lambda: self.connection.transport.write_all(left), lambda _, now: None, transfer=True)
+
+    # -- what may block
+
+    def _receive_large(self) -> None:
+        self.aside(self.connection.recv, lambda message, now: self._unread.append(message), transfer=True)
+
+    def aside(self, work: Callable[[], Any], then: Callable[[Any, float], None], transfer: bool = False) -> None:
+        """Have ``work`` done by another thread and then ``then(result, now)`` called; meanwhile hear nothing here.
+
+        ``transfer``: the work is to send or receive here, and may wait for that.
+        """
+        self._aside = True
+        self._dispatcher.unwatch(self.connection)
+        if transfer:
+            self.connection.transport.set_blocking(True)
+
+        def whole() -> None:
+            try:
+                result = work()
+            except BaseException as error:
+                self._dispatcher.tell(self._failed_aside, error)
+            else:
+                self._dispatcher.tell(self._back, then, result)
+
+        try:
+            self._dispatcher.side_threads.run(whole)
+        except RuntimeError as error:  # can't start new thread: the slave comes again, and says again what it said
+            self._server.cut(self.name, f"cannot be served: {error}")
+            self._failed_aside(EOFError(), 0.0)
+
+    def _failed_aside(self, error: BaseException, now: float) -> None:
+        self._aside = False
+        if self._closed:
+            self.connection.close()
+        else:
+            self._dispatcher.watch(self.connection, self.readable)
+            self._broken(error)
+
+    def _back(self, then: Callable[[Any, float], None], result: Any, now: float) -> None:
+        """Listen again."""
+        self._aside = False
+        if self._closed:
+            self.connection.close()
+            return
+        self.connection.transport.set_blocking(False)
+        self._dispatcher.watch(self.connection, self.readable)
+        then(result, now)
+        while self._unsent and not self._aside and not self._closed:
+            self.send(self._unsent.popleft())
+        while self._deferred and not self._aside and not self._closed:
+            self.carry_out(*self._deferred.popleft(), now)
+        self._listen(now)
+        self._server.carry_out(now)
+
+    # -- the end
+
+    def _broken(self, error: BaseException) -> None:
+        if isinstance(error, ProtocolError) or not isinstance(error, (EOFError, OSError)):
+            self._cut(str(error))
+        self.hang_up()
+
+    def _cut(self, why: str) -> None:
+        self._server.cut(self.name, f"is cut, since it made no sense: {why}")
+        self.hang_up()
+
+    def hang_up(self) -> None:
+        """Close it.  May be called twice."""
+        if self._closed:
+            return
+        self._closed = True
+        self.connection.shut()
+        if not self._aside:  # else the other thread wakes now, and it is closed then
+            self._dispatcher.unwatch(self.connection)
+            self.connection.close()
+        self._unread.clear()
+        self._unsent.clear()
+        self._server.gone(self)

@@ -1,0 +1,246 @@
+"""Introductions: the handshake (handshake.py) over a socket, and the channel that it opens, from both sides.
+
+`receive` is the master's side, `introduce` the slave's.  Both are generators, so that one thread can carry out many at
+once, each with one deadline: they yield ``selectors.EVENT_READ`` or ``EVENT_WRITE`` when the socket, which is not
+blocking, must become readable or writable before they can go on, and return a `Transport`.  `finish` drives one.
+
+A generator that has begun owns the socket: when it fails or is closed, the socket is closed.  TLS wraps the socket
+into another object; the number of its descriptor stays.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import selectors
+import socket
+import struct
+import time
+from collections.abc import Generator
+from typing import TYPE_CHECKING, Callable
+
+from . import certificate, handshake
+from .errors import Incompatible, Intercepted, SlaveError, WrongMaster
+from .handshake import PLAIN, SEALED, TLS
+from .transport import SealedTransport, SocketTransport, TlsTransport, Transport, is_unix, is_want, meaning_of, rest_of
+
+if TYPE_CHECKING:
+    import ssl
+
+HANDSHAKE_SECONDS = 10.0  # a peer that has not proved itself by then is hung up on
+
+Steps = Generator[int, None, Transport]
+_Until = Generator[int, None, None]
+
+_UCRED = struct.Struct("=iII")  # of SO_PEERCRED, unix(7): process, user, group
+# poll() where there is one: it takes descriptors of any number, and, unlike epoll and kqueue, none of its own
+_Selector: Callable[[], selectors.BaseSelector] = getattr(selectors, "PollSelector", selectors.SelectSelector)
+
+
+class Refused(Exception):
+    """The master does not let a peer in; ``str()`` says why.  The peer was told as far as it can be."""
+
+
+# -- master
+
+
+def receive(
+    sock: socket.socket, key: bytes, *, mode: int, fingerprint: bytes, context: ssl.SSLContext | None = None
+) -> Steps:
+    """The master's side.  ``context`` is for the mode TLS, and shows the certificate with this ``fingerprint``.
+
+    Raises `Refused` for whatever may be wrong with the peer.
+    """
+    stream = _Stream(sock, fingerprint.hex())
+    try:
+        _same_user(sock)
+        greeted = handshake.greeting(mode, fingerprint)
+        yield from stream.write(greeted)
+        answered = yield from _hear_answer(stream, key, greeted)
+        keys = handshake.session_keys(key, greeted, answered)
+        yield from stream.protect(mode, context, keys, server=True)
+        proof = yield from stream.read(handshake.PROOF_SIZE)
+        if not handshake.inside_proof_holds(key, greeted, answered, proof):
+            raise Refused("it holds no key: somebody relays another's handshake")
+        return stream.transport
+    except EOFError:
+        stream.close()
+        raise Refused("it hung up during the handshake") from None
+    except (OSError, SlaveError) as error:
+        stream.close()
+        raise Refused(getattr(error, "strerror", None) or str(error)) from None
+    except BaseException:
+        stream.close()
+        raise
+
+
+def _hear_answer(stream: _Stream, key: bytes, greeted: bytes) -> Generator[int, None, bytes]:
+    """The peer's answer, to which the verdict was sent.  Raises `Refused`."""
+    head = yield from stream.read(handshake.HEAD_SIZE)
+    verdict, refusal = handshake.judge_head(head)
+    answered = head
+    if not refusal:
+        answered += yield from stream.read(handshake.ANSWER_SIZE - len(head))
+        verdict, refusal = handshake.judge(key, greeted, answered)
+    yield from stream.write(verdict)
+    if refusal:
+        raise Refused(refusal)
+    return answered
+
+
+# -- slave
+
+
+def introduce(sock: socket.socket, key: bytes, *, master: str | None = None, encrypt: bool = True) -> Steps:
+    """The slave's side.  ``master``: with what the fingerprint must begin, if it is to be a certain one's.
+
+    Without ``encrypt`` a channel that is only authenticated will do too; on a Unix socket, the peer's user will.
+    Raises `WrongMaster`, `Intercepted`, `ProtocolError`, and as `handshake.accept`; EOFError and OSError.
+    """
+    stream = _Stream(sock)
+    try:
+        _same_user(sock)
+        greeted = yield from stream.read(handshake.HEAD_SIZE)
+        handshake.check_head(greeted)
+        greeted += yield from stream.read(handshake.GREETING_SIZE - len(greeted))
+        offer = handshake.read_greeting(greeted)
+        _check_offer(offer, master, encrypt, is_unix(sock))
+        answered = handshake.answer(key, greeted)
+        yield from stream.write(answered)
+        verdict = yield from stream.read(handshake.VERDICT_SIZE)
+        handshake.accept(key, greeted, answered, verdict)
+        stream.master = offer.fingerprint.hex()
+        context = certificate.client_context() if offer.mode == TLS else None
+        keys = handshake.session_keys(key, greeted, answered)
+        yield from stream.protect(offer.mode, context, keys, server=False)
+        stream.check_certificate(offer.fingerprint)
+        yield from stream.write(handshake.inside_proof(key, greeted, answered))
+        return stream.transport
+    except BaseException:
+        stream.close()
+        raise
+
+
+def _check_offer(offer: handshake.Offer, master: str | None, encrypt: bool, unix: bool) -> None:
+    """See whether a greeting is one to answer.  Raises `WrongMaster` or `Incompatible`."""
+    fingerprint = offer.fingerprint.hex()
+    if master is not None and not fingerprint.startswith(master.lower()):
+        raise WrongMaster(f"another master answers there: {fingerprint[:16]}..., wanted {master[:16]}...")
+    if offer.mode == TLS:
+        certificate.need_tls()
+    elif offer.mode == SEALED:
+        if encrypt and not unix:
+            raise Incompatible(
+                "the master, or somebody between, offers no encryption; a slave takes that only if started with "
+                "--no-encryption"
+            )
+    elif offer.mode != PLAIN or not unix:
+        raise Incompatible("the master, or somebody between, offers a connection without any protection")
+
+
+# -- both
+
+
+class _Stream:
+    """A socket on which a handshake is under way, and the transport on it."""
+
+    def __init__(self, sock: socket.socket, master: str = "") -> None:
+        self._sock, self.master = sock, master
+        self.transport: Transport = SocketTransport(sock, master)
+
+    def close(self) -> None:
+        self._sock.close()
+
+    def read(self, size: int) -> Generator[int, None, bytes]:
+        """So many bytes, and none beyond them."""
+        data, have = bytearray(size), 0
+        while have < size:
+            got = self.transport.read_some(memoryview(data)[have:])
+            if got is None:
+                yield selectors.EVENT_READ
+            elif got:
+                have += got
+            else:
+                raise EOFError("the connection was closed during the handshake")
+        return bytes(data)
+
+    def write(self, data: bytes) -> _Until:
+        """All of ``data``."""
+        left = [memoryview(data)]
+        while left:
+            sent = self.transport.write_some(left)
+            if sent is None:
+                yield selectors.EVENT_WRITE
+            else:
+                left = rest_of(left, sent)
+
+    def protect(
+        self, mode: int, context: ssl.SSLContext | None, keys: handshake.SessionKeys, *, server: bool
+    ) -> _Until:
+        """Go on by TLS, in sealed records, or as before."""
+        if mode == TLS:
+            assert context is not None
+            yield from self._wrap(context, server)
+            return
+        self.transport = SocketTransport(self._sock, self.master)
+        if mode == SEALED:
+            mine, other = (keys.master, keys.slave) if server else (keys.slave, keys.master)
+            self.transport = SealedTransport(self.transport, mine, other)
+
+    def _wrap(self, context: ssl.SSLContext, server: bool) -> _Until:
+        import ssl
+
+        self._sock = sock = context.wrap_socket(self._sock, server_side=server, do_handshake_on_connect=False)
+        while True:
+            try:
+                sock.do_handshake()
+                break
+            except OSError as error:
+                if not is_want(error):
+                    raise meaning_of(error) from None
+                event = selectors.EVENT_READ if isinstance(error, ssl.SSLWantReadError) else selectors.EVENT_WRITE
+            yield event
+        self.transport = TlsTransport(sock, self.master)
+
+    def check_certificate(self, fingerprint: bytes) -> None:
+        """With TLS: see that the certificate at the other end is the master's.  Raises `Intercepted`."""
+        shown = getattr(self._sock, "getpeercert", None)
+        if shown is not None and hashlib.sha256(shown(True) or b"").digest() != fingerprint:
+            raise Intercepted("somebody between this machine and the master relays the connection: not its certificate")
+
+
+def _same_user(sock: socket.socket) -> None:
+    """See that the other end of a Unix socket is a process of this user's, where the system tells.
+
+    Raises PermissionError.
+    """
+    if not is_unix(sock) or not hasattr(socket, "SO_PEERCRED"):
+        return
+    _, user, _ = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
+    if user != os.geteuid():
+        raise PermissionError(f"a process of another user (uid {user}) is at the other end")
+
+
+def finish(steps: Steps, sock: socket.socket, seconds: float) -> Transport:
+    """Carry out one introduction, within so many seconds in all; the transport is blocking then.
+
+    Raises what it raises, and socket.timeout.
+    """
+    deadline = time.monotonic() + seconds
+    try:
+        sock.setblocking(False)
+        descriptor = sock.fileno()
+        while True:
+            event = next(steps)
+            with _Selector() as selector:
+                selector.register(descriptor, event)
+                if not selector.select(max(0.0, deadline - time.monotonic())):
+                    raise socket.timeout(f"it did not complete the handshake within {seconds:g} s")
+    except StopIteration as done:
+        transport: Transport = done.value
+        transport.set_blocking(True)
+        return transport
+    except BaseException:
+        steps.close()
+        sock.close()
+        raise
