@@ -72,12 +72,12 @@ def test_nobody_is_lost_or_counted_twice(steps: list[tuple[str, int]]) -> None:
     for number, (what, host) in enumerate(steps):
         if what == "come":
             waiting.add(number)
-            waiting.discard(admission.come(number, f"10.0.0.{host}"))  # type: ignore[arg-type]
+            waiting.discard(admission.come(number, f"10.0.0.{host}"))
         elif what == "leave" and waiting:
             gone = sorted(waiting)[host % len(waiting)]
             admission.leave(gone)
             waiting.discard(gone)
         else:
-            waiting.discard(admission.make_place())  # type: ignore[arg-type]
+            waiting.discard(admission.make_place())
         admission.check()
         assert len(admission) == len(waiting)

@@ -7,6 +7,7 @@ import logging
 import os
 import random
 import re
+import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -344,9 +345,7 @@ def test_slave_program_gets_in_at_its_next_try(
 
 
 @pytest.mark.parametrize("attack", PROGRAM, ids=[attack.name for attack in PROGRAM])
-def test_slave_program_that_is_always_relayed_says_so(
-    make: Make, start: Start, trap: Path, attack: Attack
-) -> None:
+def test_slave_program_that_is_always_relayed_says_so(make: Make, start: Start, trap: Path, attack: Attack) -> None:
     manager = make(0, port=0, authkey=KEY)
     with Relay(at(manager), attack.meddle(TLS, trap)) as relay:
         program = start(relay.name, "--wait", "0")
@@ -381,7 +380,7 @@ def test_recorded_session_is_no_use_with_the_master(
     with Relay(at(manager), carry(mode(encrypt), up=recorded)) as relay:
         converse([relay.address], encrypt)
     assert len(recorded.parts) > PINGS
-    with relays.socket.create_connection(at(manager), 5) as again:
+    with socket.create_connection(at(manager), 5) as again:
         relays.read_exactly(again, handshake.GREETING_SIZE)
         again.sendall(recorded.data)
         rest = b"?" * (handshake.VERDICT_SIZE + 1)
@@ -390,7 +389,7 @@ def test_recorded_session_is_no_use_with_the_master(
             rest += again.recv(1000)
         except OSError:
             pass  # reset: it read no more than the answer
-        assert len(rest) == handshake.VERDICT_SIZE and rest[0] or rest[0] == ord("?")
+        assert (len(rest) == handshake.VERDICT_SIZE and rest[0]) or rest[0] == ord("?")
     eventually(lambda: "refused: it holds another key" in caplog.text, 5)
 
 
@@ -411,7 +410,7 @@ def test_recorded_session_is_no_use_with_a_slave(make: Make, encrypt: bool) -> N
 
 def test_greeting_of_the_master_is_not_an_answer(make: Make, caplog: pytest.LogCaptureFixture) -> None:
     manager = make(0, port=0, authkey=KEY)
-    with relays.socket.create_connection(at(manager), 5) as sock:
+    with socket.create_connection(at(manager), 5) as sock:
         greeted = relays.read_exactly(sock, handshake.GREETING_SIZE)
         sock.sendall(greeted)
         eventually(lambda: "refused: it holds another key" in caplog.text, 5)
@@ -419,9 +418,7 @@ def test_greeting_of_the_master_is_not_an_answer(make: Make, caplog: pytest.LogC
 
 @MODES
 @pytest.mark.parametrize("stage", [1, 3], ids=["greeted", "judged"])
-def test_halves_of_two_sessions(
-    make: Make, caplog: pytest.LogCaptureFixture, encrypt: bool, stage: int
-) -> None:
+def test_halves_of_two_sessions(make: Make, caplog: pytest.LogCaptureFixture, encrypt: bool, stage: int) -> None:
     manager = make(0, port=0, authkey=KEY, encrypt=encrypt)
     outcomes: list[BaseException | None] = []
 
@@ -485,7 +482,7 @@ def test_agent_does_not_go_over_to_another_master(make: Make, start: Start) -> N
     right, wrong = (make(0, port=0, authkey=KEY) for _ in range(2))
 
     def elsewhere(to_slave: Any, to_master: Any) -> None:
-        with relays.socket.create_connection(at(wrong), 5) as other:
+        with socket.create_connection(at(wrong), 5) as other:
             relays.both_ways(to_slave, other)
 
     with Relay(at(right), elsewhere, which={2}) as relay:
@@ -548,5 +545,3 @@ def test_context_of_ones_own(make: Make, start: Start) -> None:
     assert squares(manager) == SQUARES
     manager.shutdown()
     assert program.ends() == 0
-
-

@@ -306,7 +306,7 @@ def test_slave_program_with_a_dripping_address(make: Make, drip: Drip) -> None:
 
 @pytest.fixture
 def few_places(monkeypatch: pytest.MonkeyPatch) -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     monkeypatch.setattr(resource, "getrlimit", lambda what: (400, hard))
 
 
