@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Callable, NamedTuple
 
 from . import introduction, wire
-from .errors import Incompatible, Intercepted, SlaveError, Unreachable, WrongKey, WrongMaster
+from .errors import Incompatible, Intercepted, ProtocolError, SlaveError, Unreachable, WrongKey, WrongMaster
 from .introduction import Steps
 from .transport import UNIX, Transport, is_unix, unix_target
 
@@ -209,7 +209,7 @@ class _Attempts:
         self.errors[candidate.label] = _reason(error, connected)
         if isinstance(error, (WrongKey, Incompatible)):
             self._refusals.append(error)
-        elif isinstance(error, WrongMaster) or (not connected and getattr(error, "errno", 0) in _NOBODY_LISTENS):
+        elif _is_elsewhere(error) or (not connected and getattr(error, "errno", 0) in _NOBODY_LISTENS):
             self._refused.add(candidate.address)
 
     def failure(self) -> SlaveError:
@@ -218,6 +218,11 @@ class _Attempts:
         if self._refusals and len(self._refusals) == len(self.errors):
             return type(self._refusals[0])(message)
         return Unreachable(message, self._refused, others=len(self._refused) < len(self.errors))
+
+
+def _is_elsewhere(error: BaseException) -> bool:
+    """Whether the error shows that our master does not listen there any more: another one does, or another program."""
+    return isinstance(error, (WrongMaster, ProtocolError)) and not isinstance(error, Intercepted)
 
 
 def _reason(error: BaseException, connected: bool) -> str:

@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 
 from parallel.core import patience
-from slave.keys import find_key
 from tests.conftest import Make
 from tests.engines.conftest import Batch, run_folders
 from tests.support import tasks
@@ -44,10 +43,8 @@ def master(batch: Batch, folder: Path, n: int, end: str, wait: int = 1, options:
     return script(folder / "script.py", text)
 
 
-def secrets(place: Path) -> list[str]:
-    """The key as it might stand somewhere."""
-    key = find_key(key_file=place / ".config" / "parallel" / "authkey")
-    return [key.decode(), key.hex()]
+KEY = b"the key that nobody may see"
+SECRETS = [KEY.decode(), KEY.hex()]  # as it might stand somewhere
 
 
 def command_lines() -> str:
@@ -68,7 +65,7 @@ def test_a_hundred_tasks_in_a_folder_with_an_awkward_name(
     awkward = own_folder / 'it\'s a "folder" of $HOME'
     awkward.mkdir()
     monkeypatch.setenv("HOME", str(awkward))
-    manager = make(0, output=str(awkward / "out %d"), python=f"AWK='a b'; export AWK; '{sys.executable}'")
+    manager = make(0, authkey=KEY, output=str(awkward / "out %d"), python=f"AWK='a b'; export AWK; '{sys.executable}'")
     array = batch.array(4)
     manager.add_slave(array)
     context = manager.get_context()
@@ -90,7 +87,7 @@ def test_a_hundred_tasks_in_a_folder_with_an_awkward_name(
     said = [(awkward / f"out {number}").read_text() for number in range(4)]
     assert sum(text.count("said by a task") for text in said) == 8
     assert all("slave: connected: 1 runners" in text for text in said)
-    for secret in secrets(awkward):
+    for secret in SECRETS:
         assert not [text for text in [*public, *said] if secret in text]
     assert all(re.search(rf"\[{place}\], \w+ job {job}\.", repr(one)) for place, one in enumerate(array.slaves))
     manager.shutdown()

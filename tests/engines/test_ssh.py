@@ -13,7 +13,6 @@ import pytest
 
 import parallel
 from slave.cli import usable_cpus
-from slave.keys import find_key
 from tests.conftest import Make, children
 from tests.engines.conftest import WAIT
 from tests.support import engines, tasks
@@ -60,12 +59,12 @@ def squares(manager: parallel.Manager, count: int = 100) -> None:
 
 def test_several_hosts_with_nothing_installed(config: str, make: Make, own_folder: Path) -> None:
     """No folder of ours is on the path there; each slave's output comes back; no key in any command line."""
-    manager = make(0)
+    key = b"the key that nobody may see"
+    manager = make(0, authkey=key)
     manager.add_slave(parallel.SSHSlave("node1", 2, python=f"cd / && {PYTHON}", options=config))
     manager.add_slave(parallel.SSHSlave("node2", 1, python=f"cd / && {PYTHON}", options=config))
     manager.wait_for_slaves(3, 30)
     shown = [path.read_text(errors="replace") for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists()]
-    key = find_key()
     assert not [line for line in shown if key.hex() in line or key.decode() in line]
     squares(manager)
     context = manager.get_context()

@@ -286,3 +286,21 @@ def test_a_master_is_looked_for_again_after_what_may_pass(error: Exception, monk
     agent = find_master.find_master(AgentConfig("an agent", [("host", 1)], KEY, []), 5.0)
     assert len(tries) == 3
     agent.close()
+
+
+def test_another_program_at_the_masters_port_counts_as_nobody_who_listens() -> None:
+    """The master was killed, and its port is taken: its slaves are to leave soon."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address: tuple[str, int] = listener.getsockname()
+
+        def answer() -> None:
+            peer, _ = listener.accept()
+            with peer:
+                peer.sendall(b"HTTP/1.0 400 Bad request\r\n\r\n")
+
+        other = threading.Thread(target=answer)
+        other.start()
+        with pytest.raises(Unreachable, match="what listens there is not a master") as caught:
+            dial.dial([address], KEY, 5.0)
+        other.join()
+    assert caught.value.refused == {address} and not caught.value.others
