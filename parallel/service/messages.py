@@ -9,6 +9,7 @@ from ..core import events as ev
 from ..core.effects import NoSlaves
 
 Line = tuple[int, str]  # level, text
+_MOST_TOLD = 500  # characters of a message in the log
 
 
 def log_line(event: ev.Event) -> Line | None:
@@ -20,7 +21,7 @@ def log_line(event: ev.Event) -> Line | None:
     if isinstance(event, ev.Waiting):
         return logging.WARNING, f"parallel: waiting{_for_what(event)} {what_slaves_do(event)}"
     if isinstance(event, ev.SetupRaised):
-        first = event.message.splitlines()[0] if event.message else ""
+        first = event.message.splitlines()[0][:_MOST_TOLD] if event.message else ""
         text = f"setup raised {event.type_name} on {event.name}, which is out for this context: {first}"
         return logging.WARNING, f"parallel: {text}"
     if isinstance(event, ev.SlaveBack):

@@ -28,8 +28,9 @@ from .identity import Identity
 from .peer import NOBODY, Peer
 from .ticket import Ticket
 
-_PARTICULARS = re.compile(r"'[^']*'|\b0x[0-9a-f]+|[\d\W]+")  # what is quoted, numbers, signs
-_KIND = 80  # characters at the end of a reason that tell its kind, without particulars
+_QUOTED = re.compile(r"'[^'\n]*'|\b0x[0-9a-f]+")
+_NUMBERS = re.compile(r"[\d\W]+")
+_KIND = 80  # characters at the end of a reason that tell its kind, without numbers and what is quoted
 _KINDS = 100  # that are remembered
 
 
@@ -183,7 +184,7 @@ class QueueServer(mp_adapter.Server):
 
     def cut(self, name: str, why: str) -> None:
         """A connection is cut; each kind of reason is told loudly once."""
-        kind = _PARTICULARS.sub("#", why)[-_KIND:]
+        kind = _NUMBERS.sub("#", _QUOTED.sub("", why))[-_KIND:]
         again = kind in self._cut_before or len(self._cut_before) >= _KINDS
         self.tell(ev.ConnectionCut(time.monotonic(), name, why, again))
         if not again:

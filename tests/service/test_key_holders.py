@@ -1,0 +1,407 @@
+"""Who holds the key and makes no sense: he costs his own connection, and nothing else."""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+import pickle
+import random
+import re
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import parallel
+from parallel.service import server as server_module
+from slave.dial import dial
+from slave.protocol import COMMANDS, REPORTS, RUNNER
+from slave.wire import Connection
+from tests.conftest import Make
+from tests.support import relays, tasks
+from tests.support.programs import Program, script
+from tests.support.waiting import eventually
+
+KEY = b"the key of these tests"
+QUICK = 500
+MUTATIONS = 20_000
+PART = 2_000  # of them in one test
+
+
+def at(manager: parallel.Manager) -> tuple[str, int]:
+    return "127.0.0.1", manager.address[1]
+
+
+@contextmanager
+def holder(port: int, kind: str = "test", slave: int = 0, agent: str = "") -> Iterator[Connection]:
+    """A connection of somebody who holds the key and has said who he is."""
+    connection = dial([("127.0.0.1", port)], KEY, 5.0)
+    try:
+        connection.limit(5)
+        connection.send((None, "accept_connection", ((kind, slave, agent, 1, 1),), {}))
+        assert connection.recv() == ("#RETURN", None)
+        yield connection
+    finally:
+        connection.close()
+
+
+def is_cut(connection: Connection) -> bool:
+    """Whether the master has hung up; what it still says is passed over."""
+    try:
+        while True:
+            connection.recv()
+    except (EOFError, ConnectionError):
+        return True
+
+
+# -- silence
+
+
+def test_who_says_nothing_is_hung_up_on(
+    make: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(server_module, "HANDSHAKE_SECONDS", 0.3)
+    manager = make(0, port=0, authkey=KEY)
+    connections = [dial([at(manager)], KEY, 5.0) for _ in range(3)]
+    try:
+        for connection in connections:
+            connection.limit(5)
+            assert is_cut(connection)
+        eventually(lambda: "did not say who it is within 0.3 s" in caplog.text, 5)
+        warnings = [record for record in caplog.records if "did not say who it is" in record.getMessage()]
+        assert [record.levelno for record in warnings].count(logging.WARNING) <= 1
+    finally:
+        for connection in connections:
+            connection.close()
+
+
+def test_half_a_first_message_is_silence_too(
+    make: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(server_module, "HANDSHAKE_SECONDS", 0.3)
+    manager = make(0, port=0, authkey=KEY)
+    halves = [relays.frame((None, "accept_connection", (), {}))[:20], struct.pack("!IQ", 1, 1 << 20)]
+    for half in halves:
+        connection = dial([at(manager)], KEY, 5.0)
+        try:
+            connection.limit(5)
+            connection.transport.write(half)
+            assert is_cut(connection)
+        finally:
+            connection.close()
+
+
+# -- announcements
+
+
+def announcements() -> dict[str, bytes]:
+    return {
+        "body of 256 MB and a byte": struct.pack("!IQ", 0, (256 << 20) + 1),
+        "body of 2^63": struct.pack("!IQ", 0, 1 << 63),
+        "2^20 buffers and one": struct.pack("!IQ", (1 << 20) + 1, 10),
+        "2^32 buffers": struct.pack("!IQ", (1 << 32) - 1, 10),
+        "a buffer of 2^44 and a byte": struct.pack("!IQQ", 1, 10, (1 << 44) + 1),
+        "a buffer of 2^64": struct.pack("!IQQ", 1, 10, (1 << 64) - 1),
+    }
+
+
+@pytest.mark.parametrize("what", announcements())
+def test_too_large_announcement_is_refused(make: Make, what: str, caplog: pytest.LogCaptureFixture) -> None:
+    manager = make(0, port=0, authkey=KEY)
+    with holder(manager.address[1]) as connection:
+        before = resident()
+        connection.transport.write(announcements()[what])
+        assert is_cut(connection)
+        assert resident() - before < 16 << 20
+    eventually(lambda: "that is no message" in caplog.text, 5)
+    assert caplog.text.count("made no sense") == 1
+
+
+LARGEST = {
+    "body of 256 MB": struct.pack("!IQ", 0, 256 << 20),
+    "2^20 buffers": struct.pack("!IQ", 1 << 20, 10),
+    "a buffer of 2^44": struct.pack("!IQQ", 1, 10, 1 << 44) + b"x" * 10,
+    "a buffer of 1 GB": struct.pack("!IQQ", 1, 10, 1 << 30) + b"x" * 10,
+}
+
+
+@pytest.mark.parametrize("what", LARGEST)
+def test_largest_announcement_alone_takes_no_memory(make: Make, what: str) -> None:
+    """Nothing is filled before it comes; and the master, and others, go on."""
+    manager = make(1, port=0, authkey=KEY)
+    manager.wait_for_slaves(1, 10)
+    with holder(manager.address[1]) as connection:
+        before = resident()
+        connection.transport.write(LARGEST[what])
+        context = manager.get_context()
+        for _ in range(20):
+            context.add_task(functools.partial(tasks.give, "works"))
+        assert list(context.get_results_unordered()) == ["works"] * 20
+        assert resident() - before < 30 << 20
+
+
+def resident() -> int:
+    """Bytes of this process's memory that are filled."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+
+# -- mutations
+
+
+MASTER = """
+import resource
+resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30))  # so that no announcement takes this machine down
+import functools, json, logging, os, sys, threading, time
+import parallel
+
+
+def resident():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * 4096
+
+
+def ping(manager, over, seen):
+    while not over.wait(0.01):
+        began = time.monotonic()
+        assert len(manager.slaves) >= 1
+        seen.append(time.monotonic() - began)
+
+
+def work(context):
+    for number in range(50):
+        context.add_task(functools.partial(pow, number, 2))
+    return sorted(context.get_results_unordered()) == [number * number for number in range(50)]
+
+
+if __name__ == "__main__":
+    warnings = []
+    handler = logging.Handler()
+    handler.emit = lambda record: warnings.append(record.getMessage())
+    logging.getLogger("parallel").addHandler(handler)
+    with parallel.Manager(port=0, output=None, authkey=b"the key of these tests", lease=1.5) as manager:
+        manager.add_slave(parallel.LocalSlave())
+        context = manager.get_context()
+        for _ in range(20):
+            assert work(context)
+        over, pings, right, worst = threading.Event(), [], 0, 0.0
+        thread = threading.Thread(target=ping, args=(manager, over, pings))
+        thread.start()
+        print("port", manager.address[1], flush=True)
+        while not os.path.exists("warm"):
+            assert work(context)
+        before = most = resident()
+        while not os.path.exists("over"):
+            began = time.monotonic()
+            assert work(context)
+            worst = max(worst, time.monotonic() - began)
+            right += 1
+            most = max(most, resident())
+        over.set()
+        thread.join()
+        told = dict(ping=max(pings), round=worst, rounds=right, growth=resident() - before, most=most - before)
+        print(json.dumps(dict(told, warnings=warnings)), flush=True)
+"""
+
+# by whom, what: each as an honest slave says it
+MESSAGES: list[tuple[str, Any]] = [
+    (REPORTS, ("agents", "enlist", (("a" * 32, "", "host", 7, "3.11.7", 1, [None], []),), {})),
+    (REPORTS, ("agents", "heartbeat", ("a" * 32, [(0, 7, 0), (1, 8, 3)]), {})),
+    (REPORTS, ("agents", "runner_ended", (("a" * 32, 1, 8, -9, 0, 3, "", 0.5, 1),), {})),
+    (REPORTS, ("agents", "slave_closed", ("a" * 32, 1, "it was asked to end"), {})),
+    (REPORTS, ("agents", "recalled", ("a" * 32, 1, 3, 2), {})),
+    (REPORTS, ("agents", "draining", ("a" * 32, [1, 2]), {})),
+    (REPORTS, ("agents", "leave", ("a" * 32, "it was ended by SIGTERM"), {})),
+    (COMMANDS, ("agents", "commands", ("a" * 32, 0), {})),
+    (RUNNER, ("tasks", "join", ((1, 8, 1, "run", 0),), {})),
+    (RUNNER, ("tasks", "fetch", ((1, 8, 1, [(1, 2, 0.5)]),), {})),
+    (RUNNER, ("tasks", "setup_of", (1, 1), {})),
+    (RUNNER, ("results", "post", (1, 1, 1, 1, 0, pickle.dumps(4, 5), []), {})),
+    (RUNNER, ("results", "post_and_wait", (1, 1, 1, 1, 0, bytearray(pickle.dumps(4, 5)), [bytearray(8)]), {})),
+    (RUNNER, ("results", "post", (1, 1, 1, 1, 1, pickle.dumps(("E", "text", "trace", None), 5), []), {})),
+    (RUNNER, ("results", "setup_failed", ((1, 1, pickle.dumps(("E", "text", "trace", None), 5), 1, [1]),), {})),
+    (RUNNER, ("results", "give_back", ((1, 1, [2, 3]),), {})),
+    ("test", (None, "accept_connection", (("runner", 1, "", 8, 1),), {})),
+]
+LEAVES: list[Any] = [
+    0,
+    1,
+    -1,
+    1 << 31,
+    1 << 70,
+    -(1 << 70),
+    1.5,
+    float("nan"),
+    float("inf"),
+    None,
+    True,
+    "",
+    "x" * 5000,
+    b"",
+    b"\x80",
+]
+LEAVES += [[], (), {}, {1: 2}, [[[[]]]], ("a", 1), "agents", "\udc80", object, len, frozenset({1}), [None] * 1000]
+
+
+class Mutations:
+    """Frames that nobody who makes sense sends."""
+
+    def __init__(self, seed: int) -> None:
+        self._chance = random.Random(seed)
+
+    def next(self) -> tuple[str, bytes]:
+        """By whom, and what."""
+        chance = self._chance
+        role, message = chance.choice(MESSAGES)
+        how = chance.randrange(10)
+        if how < 5:
+            return role, relays.frame(self._other(message))
+        frame = bytearray(relays.frame(message))
+        if how == 5:  # the header
+            frame[chance.randrange(12)] ^= 1 << chance.randrange(8)
+        elif how == 6:  # cut and filled up
+            del frame[chance.randrange(12, len(frame)) :]
+            frame[4:12] = (len(frame) - 12).to_bytes(8, "big")
+        elif how == 7:  # noise
+            frame[12:] = chance.getrandbits(8 * (len(frame) - 12)).to_bytes(len(frame) - 12, "big")
+        else:
+            for _ in range(chance.choice([1, 1, 1, 2, 5])):
+                frame[chance.randrange(12, len(frame))] = chance.randrange(256)
+        return role, bytes(frame)
+
+    def _other(self, value: Any) -> Any:
+        """A message with something else in the place of one of its parts, at whatever depth."""
+        chance = self._chance
+        if isinstance(value, (tuple, list)) and value and chance.random() < 0.85:
+            parts = list(value)
+            how, place = chance.randrange(8), chance.randrange(len(parts))
+            if how == 0:
+                del parts[place]
+            elif how == 1:
+                parts.insert(place, chance.choice(LEAVES))
+            else:
+                parts[place] = self._other(parts[place])
+            return type(value)(parts)
+        return chance.choice(LEAVES)
+
+
+def send_mutated(port: int, seed: int, count: int) -> int:
+    """Send so many; returns on how many connections, of which each is used until it is cut."""
+    mutations, connections, left = Mutations(seed), 0, count
+    while left:
+        role, frame = mutations.next()
+        connections += 1
+        with holder(port, role, 1, "a" * 32) as connection:
+            while left:
+                left -= 1
+                try:
+                    connection.transport.write(frame)
+                    if not answers(connection):
+                        break
+                except (EOFError, OSError):
+                    break
+                _, frame = mutations.next()
+    return connections
+
+
+def answers(connection: Connection) -> bool:
+    """Whether the master still listens; what else it says is passed over."""
+    connection.limit(0.1)
+    try:
+        connection.send(("tasks", "ping", (), {}))
+        while True:
+            message = connection.recv()
+            if message[0] == "#TRACEBACK" and "'ping'" in message[1]:
+                return True
+    except OSError:  # it waits for the rest of what was announced, or has hung up
+        return False
+
+
+def kinds(warnings: list[str]) -> list[str]:
+    """What the warnings about connections say, without what tells one case from another of its kind."""
+    texts = [text for text in warnings if "the connection of" in text]
+    return [re.sub(r"[\d\W]+", "#", re.sub(r"'[^'\n]*'|\b0x[0-9a-f]+", "", text))[-80:] for text in texts]
+
+
+@pytest.fixture
+def master(own_folder: Path) -> Iterator[Program]:
+    program = script(own_folder / "master.py", MASTER)
+    yield program
+    program.kill()
+
+
+@pytest.mark.parametrize(
+    "part, count",
+    [
+        pytest.param(0, QUICK, id="quick"),
+        *(pytest.param(part, PART, id=str(part), marks=pytest.mark.slow) for part in range(MUTATIONS // PART)),
+    ],
+)
+def test_mutated_frames(master: Program, own_folder: Path, part: int, count: int) -> None:
+    """An honest slave's tasks and the user's calls go on, memory does not grow, and the log stays readable."""
+    seed = random.randrange(1 << 32)
+    print("seed", seed)
+    port = int(master.says(r"port (\d+)")[1])
+    send_mutated(port, seed + 1, 100)
+    (own_folder / "warm").touch()
+    connections = send_mutated(port, seed, count)
+    (own_folder / "over").touch()
+    assert master.ends() == 0, master.err
+    told = json.loads(master.out.splitlines()[-1])
+    print(connections, "connections;", {key: value for key, value in told.items() if key != "warnings"})
+    said = kinds(told["warnings"])
+    print(len(said), "warnings about connections")
+    assert told["ping"] < 0.5
+    assert told["round"] < 8  # he can say that he is a slave and takes tasks: until the lease is over
+    assert told["growth"] < 30 << 20 and told["most"] < 40 << 20
+    assert len(said) == len(set(said)) <= 100
+    assert sum("load key" in text for text in said) <= 2  # one kind is one, whatever the byte
+    other = [text for text in told["warnings"] if "the connection of" not in text and "slaves may join" not in text]
+    print(other)
+    assert len(other) < 50
+
+
+# -- what an honest slave says, and is too large
+
+
+NINETY_MB = "raise ValueError('x' * 90_000_000)"
+
+
+def counting(folder: Path, code: str) -> functools.partial[None]:
+    """A task or setup that notes each of its runs, and runs ``code``."""
+    return functools.partial(exec, f"open({str(folder / 'runs')!r}, 'a').write('!')\n{code}", {})
+
+
+def clipped(error: parallel.Error, log: str) -> None:
+    text = str(error)
+    assert "ValueError" in text and "characters are left out" in text
+    assert len(text) <= 110_000
+    assert len(log) < 10_000 and "made no sense" not in log
+
+
+def test_setup_with_a_large_exception(make: Make, own_folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    manager = make(1)
+    context = manager.get_context(counting(own_folder, NINETY_MB))
+    context.add_task(functools.partial(pow, 2, 2))
+    with pytest.raises(parallel.Error) as caught:
+        list(context.get_results_unordered())
+    clipped(caught.value, caplog.text)
+    assert (own_folder / "runs").read_text() == "!"
+    other = manager.get_context()
+    other.add_task(functools.partial(pow, 2, 2))
+    assert list(other.get_results_unordered()) == [4]
+
+
+def test_task_with_a_large_exception(make: Make, own_folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    manager = make(1)
+    context = manager.get_context()
+    context.add_task(counting(own_folder, NINETY_MB))
+    with pytest.raises(parallel.Error) as caught:
+        list(context.get_results_unordered())
+    clipped(caught.value, caplog.text)
+    assert (own_folder / "runs").read_text() == "!"
+    context.add_task(functools.partial(pow, 2, 2))
+    assert list(context.get_results_unordered()) == [4]
