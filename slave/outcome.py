@@ -21,7 +21,7 @@ from .pickling import explain
 from .protocol import FAILURE, VALUE, Buffer
 from .wire import OUT_OF_BAND
 
-_MOST_TEXT = 100_000  # characters of a message or a traceback
+_MOST_TEXT = 50_000  # characters of a message or a traceback
 
 Packed = tuple[int, Buffer, Sequence[Buffer]]
 

@@ -14,11 +14,12 @@ travels inside messages as opaque bytes, so that no class of theirs is ever rebu
 from __future__ import annotations
 
 import errno
+import mmap
 import os
 import pickle
 import socket
 import struct
-from typing import Any
+from typing import Any, Union
 
 from . import introduction
 from .errors import ProtocolError
@@ -37,6 +38,9 @@ _MOST_BODY = 256 << 20  # bytes; leases are cut far below, and large payloads ar
 _MOST_BUFFERS = 1 << 20
 _MOST_BUFFER = 1 << 44  # bytes
 _SCRAP = 1 << 20
+_LARGE = 1 << 20  # bytes from which memory comes from the system page by page
+
+Memory = Union[bytearray, mmap.mmap]
 
 
 class Unfit(bytes):
@@ -229,7 +233,7 @@ class Connection:
         body = self._exactly(size)
         return pickle.loads(body, buffers=[self._buffer(one) for one in sizes])
 
-    def _buffer(self, size: int) -> bytearray | Unfit:
+    def _buffer(self, size: int) -> Memory | Unfit:
         try:
             return self._exactly(size)
         except MemoryError:
@@ -238,8 +242,8 @@ class Connection:
                 self._read_into(scrap[: min(left, _SCRAP)])
             return Unfit.of(size)
 
-    def _exactly(self, size: int) -> bytearray:
-        data = bytearray(size)  # a MemoryError must come from here, before a byte of it is read
+    def _exactly(self, size: int) -> Memory:
+        data = _memory(size)  # a MemoryError must come from here, before a byte of it is read
         self._read_into(memoryview(data))
         return data
 
@@ -249,6 +253,20 @@ class Connection:
         self._start += have
         if have < view.nbytes:
             self.transport.read_all(view[have:])
+
+
+def _memory(size: int) -> Memory:
+    """Room for so many bytes.  Raises MemoryError.
+
+    A large one is the system's, which fills it page by page as the bytes come: what a peer merely announces costs
+    nothing, and nobody waits while a gigabyte is zeroed with the interpreter's lock held.
+    """
+    if size < _LARGE or not hasattr(mmap, "MAP_PRIVATE"):  # Windows has none
+        return bytearray(size)
+    try:
+        return mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)  # not shared with forked processes
+    except (OSError, OverflowError, ValueError):
+        raise MemoryError(f"no memory for {size} bytes") from None
 
 
 def _encode(message: object) -> bytes | list[memoryview]:
