@@ -37,6 +37,8 @@ def find_master(config: AgentConfig, seconds: float, refused_seconds: float = ma
                 log.warning("no master yet (%s); trying for %.0f s", error, seconds)
                 told = True
             time.sleep(min(_PAUSE, left))
+            # another one first: somebody between may let all handshakes through and break what comes then
+            config = config._replace(addresses=[*config.addresses[1:], *config.addresses[:1]])
 
 
 def _as_slave_error(error: BaseException, config: AgentConfig) -> BaseException:

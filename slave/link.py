@@ -20,6 +20,7 @@ from .introduction import HANDSHAKE_SECONDS
 from .mp_adapter import Proxy
 from .protocol import (
     AGENT_SERVICE,
+    POLL_SECONDS,
     RESULT_QUEUE,
     TASK_QUEUE,
     Buffer,
@@ -62,7 +63,7 @@ class Link:
         master: str | None = None,
         encrypt: bool = True,
     ) -> None:
-        self._addresses, self._key, self._role, self._patience = list(addresses), key, role, patience
+        self._addresses, self._key, self._role, self.patience = list(addresses), key, role, patience
         self.master, self._encrypt = master, encrypt
         self._connection: wire.Connection | None = None
         self.count = 0  # of connections
@@ -82,7 +83,7 @@ class Link:
     def connect(self) -> None:
         """Dial the master and say who we are.  Raises what `dial` raises, OSError, EOFError or `CallFailed`."""
         self.drop()
-        connection = dial(self._addresses, self._key, self._patience, master=self.master, encrypt=self._encrypt)
+        connection = dial(self._addresses, self._key, self.patience, master=self.master, encrypt=self._encrypt)
         try:
             self.count += 1
             role = self._role._replace(connection=self.count)
@@ -92,12 +93,13 @@ class Link:
             connection.limit(None)
         except BaseException:
             connection.close()
+            self._addresses.append(self._addresses.pop(0))  # the next try begins with another one: see find_master.py
             raise
         self._connection = connection
 
     def be_patient(self, seconds: float) -> None:
         """Take the other machine for gone after so many seconds of silence: now that the lease is known."""
-        self._patience = seconds
+        self.patience = seconds
         self.connection.be_patient(seconds)
 
     def drop(self) -> None:
@@ -168,8 +170,11 @@ class TaskQueueProxy(ServiceProxy):
 
     def fetch(self, request: FetchRequest) -> LeaseMessage | None:
         """A lease, possibly of nothing after some seconds in which there was nothing; None when the master is done."""
-        slave, pid, connection, ran = request
-        found = self._callmethod("fetch", ((slave, pid, connection, _plain(ran)),))
+        slave, pid, number, ran = request
+        connection = self._link.connection
+        connection.limit(POLL_SECONDS + self._link.patience)  # somebody between may swallow the answer
+        found = self._callmethod("fetch", ((slave, pid, number, _plain(ran)),))
+        connection.limit(None)
         return None if found is None else LeaseMessage(*found)
 
     def setup_of(self, slave: int, context: int) -> Buffer | None:

@@ -77,6 +77,8 @@ AGENT_SERVICE = Service(
 )
 SERVICES = (TASK_QUEUE, RESULT_QUEUE, AGENT_SERVICE)
 
+POLL_SECONDS = 20.0  # for which a call may wait in the master; then it is answered with nothing, and comes again
+
 # -- runners: tasks
 
 TaskEntry = tuple[int, int, Buffer]  # task, context, pickled callable

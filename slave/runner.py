@@ -25,7 +25,7 @@ from typing import Any, Callable, NamedTuple, Protocol, TypeVar
 from .contexts import Contexts, SetupFailed
 from .dial import Address
 from .environment import Environment
-from .errors import SlaveError
+from .errors import ProtocolError, SlaveError
 from .link import CallFailed, Link, ResultQueueProxy, TaskQueueProxy
 from .outcome import Packed, pack_failure, pack_value
 from .private_files import open_output
@@ -172,8 +172,8 @@ class Runner:
             return
         try:
             self._results.post(message)
-        except _BROKEN:
-            self._link.drop()
+        except _BROKEN as error:
+            self._drop(error)
             self._ensure_connected()  # and that posts it again
 
     def _give_back(self) -> None:
@@ -186,10 +186,16 @@ class Runner:
                 self._ensure_connected()
                 answer = question()
                 break
-            except _BROKEN:
-                self._link.drop()
+            except _BROKEN as error:
+                self._drop(error)
         self._session.answered()
         return answer
+
+    def _drop(self, error: BaseException) -> None:
+        """The connection broke; who reads our output is told if somebody seems to have a hand in that."""
+        self._link.drop()
+        if isinstance(error, ProtocolError):
+            print(f"slave: {error}; connecting again", file=sys.stderr)
 
     def _ensure_connected(self) -> None:
         """Connect if need be, however long it takes: the agent decides when to give the master up.

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from slave.protocol import (
+    POLL_SECONDS,
     TIME_LIMIT,
     TIMED_OUT,
     Drain,
@@ -20,7 +21,7 @@ from . import events as ev
 from .effects import Call, Outcome
 from .runners import Runners
 from .slave import AgentRecord, Contact, Life, Move, SlaveRecord
-from .state import POLL_SECONDS, State
+from .state import State
 
 RECONNECT_SECONDS = 1.0  # for an agent whose connection has ended to come back before its slaves' tasks go elsewhere
 BY_HAND = "started by hand"

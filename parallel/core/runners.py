@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from slave.protocol import (
     FAILURE,
+    POLL_SECONDS,
     VALUE,
     Buffer,
     FetchRequest,
@@ -25,7 +26,7 @@ from slave.protocol import (
 from . import events as ev
 from .effects import Call, Granted, Outcome, Refuse
 from .slave import SlaveRecord
-from .state import POLL_SECONDS, RECALL_AGE, Idle, State
+from .state import RECALL_AGE, Idle, State
 
 _REPORT_SECONDS = 2.0  # for an agent's word, sent before, to arrive
 _LOOK_AGAIN = 0.05  # seconds between two looks for overdue leases

@@ -21,7 +21,6 @@ from .roster import Roster
 from .slave import Life, Move, SlaveRecord
 from .task import Task
 
-POLL_SECONDS = 20.0  # for which a call may wait in the master; then it is answered with nothing, and comes again
 RECALL_AGE = 0.2  # seconds after which a lease should be done, and is called back if others idle
 _AT_ONCE = 5_000  # added tasks that are entered in one go
 

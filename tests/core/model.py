@@ -10,9 +10,9 @@ from typing import Any
 
 from parallel.core.agents import RECONNECT_SECONDS
 from parallel.core.effects import Closed, News
-from parallel.core.state import POLL_SECONDS
 from slave.protocol import (
     FAILURE,
+    POLL_SECONDS,
     TIME_LIMIT,
     TIMED_OUT,
     Command,

@@ -9,9 +9,8 @@ from parallel.core.agents import RECONNECT_SECONDS
 from parallel.core.moves import IllegalMove
 from parallel.core.pacing import Pacing
 from parallel.core.slave import Contact, Life
-from parallel.core.state import POLL_SECONDS
 from slave.outcome import pack_failure
-from slave.protocol import Command, Recall, StartRunner
+from slave.protocol import POLL_SECONDS, Command, Recall, StartRunner
 from tests.core.conftest import MakeEnv
 from tests.core.fake import PID, RUN, Env, Launched
 

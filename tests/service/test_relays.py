@@ -368,6 +368,23 @@ def test_forged_refusal_does_not_hide_the_other_address(make: Make, start: Start
         assert program.ends() == 0
 
 
+@MODES
+def test_who_lets_only_handshakes_through_does_not_keep_a_slave_out(make: Make, start: Start, encrypt: bool) -> None:
+    """He stands at the first address for ever, wins each time, and breaks what was agreed upon; there is another."""
+    manager = make(0, port=0, authkey=KEY, encrypt=encrypt)
+
+    def meddle(to_slave: socket.socket, to_master: socket.socket) -> None:
+        carry(mode(encrypt), up=relays.repeat(5 if encrypt else 2))(to_slave, to_master)  # who it is, twice
+
+    with Relay(at(manager), meddle) as relay:
+        words = [] if encrypt else ["--no-encryption"]
+        program = start(relay.name, name(at(manager)), "--wait", "10", *words)
+        manager.wait_for_slaves(1, 15)
+        assert squares(manager) == SQUARES
+        manager.shutdown()
+        assert program.ends() == 0
+
+
 # -- sessions
 
 

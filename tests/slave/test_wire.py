@@ -114,7 +114,7 @@ def test_a_frame_that_announces_too_much_is_refused(pair: Pair, head: bytes) -> 
 def test_a_buffer_that_finds_no_memory_is_skipped(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     real = wire.Connection._exactly
 
-    def poor(self: wire.Connection, size: int) -> bytearray:
+    def poor(self: wire.Connection, size: int) -> wire.Memory:
         if size == 3_000_000:
             raise MemoryError
         return real(self, size)
