@@ -100,6 +100,7 @@ class State:
         self.idle: dict[int, Idle] = {}  # slaves that wait for a lease, the longest waiting first
         self.reading = 0  # readers that wait, of whatever context
         self.progress = 0  # counts outcomes: whoever waits sees whether anything happens at all
+        self.judge_again = False  # see `slaves_changed`; `Scheduler.take` looks at it
         self.closing = False
         self.watched = False  # somebody wants events of single tasks
         self.now = 0.0
@@ -333,8 +334,6 @@ class State:
     def slaves_changed(self) -> None:
         """Whoever waits for results or slaves is to be judged anew."""
         self.judge_again = True
-
-    judge_again = False  # see `slaves_changed`; Users.judge looks at it
 
     def check(self) -> None:
         """Raise AssertionError if an invariant does not hold.  For tests."""

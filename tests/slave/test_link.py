@@ -9,6 +9,7 @@ from typing import Any, Callable
 
 import pytest
 
+from slave import link as link_module
 from slave import protocol as p
 from slave import wire
 from slave.link import AgentServiceProxy, CallFailed, Link, ResultQueueProxy, ServiceProxy, TaskQueueProxy
@@ -133,3 +134,30 @@ def test_a_call_that_broke_off_costs_the_connection(master: Master) -> None:
     assert not master.link.connected
     with pytest.raises(ConnectionError, match="not connected to the master"):
         master.link.proxy(TaskQueueProxy).setup_of(4, 1)
+
+
+def test_an_answer_to_fetch_that_never_comes_is_missed_in_time(master: Master, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody between has swallowed it, and nothing comes after it by which TLS would see that."""
+    monkeypatch.setattr(link_module, "POLL_SECONDS", 0.05)
+    master.link.patience = 0.05
+    with pytest.raises(socket.timeout):
+        master.link.proxy(TaskQueueProxy).fetch(p.FetchRequest(1, 4711, 2, []))
+    assert not master.link.connected, "the next call is made on another connection"
+
+
+def test_the_next_try_begins_with_another_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever stands at the first one lets the handshake through and breaks what comes then."""
+    tried: list[str] = []
+
+    def breaks(addresses: list[tuple[str, int]], *_: object, **__: object) -> wire.Connection:
+        tried.append(addresses[0][0])
+        near, far = socket.socketpair()
+        far.close()
+        return wire.Connection(SocketTransport(near))
+
+    monkeypatch.setattr(link_module, "dial", breaks)
+    link = Link([("a", 1), ("b", 1)], b"k" * 16, p.Role(p.RUNNER, 1, "", 4711, 0))
+    for _ in range(3):
+        with pytest.raises((OSError, EOFError)):
+            link.connect()
+    assert tried == ["a", "b", "a"]
