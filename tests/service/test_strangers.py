@@ -26,6 +26,7 @@ from tests.support.relays import Relay
 from tests.support.waiting import eventually
 
 KEY = b"the key of these tests"
+pytestmark = pytest.mark.slow  # they time what happens, on a machine that is to have little else to do
 FLOOD = """
 import resource, socket, sys, time
 host, port, rate, most = sys.argv[1], int(sys.argv[2]), float(sys.argv[3]), int(sys.argv[4])
