@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import logging
+import os
 import pickle
 import random
 import re
@@ -28,7 +29,7 @@ from tests.support.waiting import eventually
 
 KEY = b"the key of these tests"
 QUICK = 500
-MUTATIONS = 20_000
+MUTATIONS = int(os.environ.get("PARALLEL_TEST_MUTATIONS", "0"))  # more frames, 20,000 say: minutes
 PART = 2_000  # of them in one test
 
 
