@@ -40,6 +40,8 @@ from .protocol import (
     outcome_message,
 )
 
+_LONGEST_WAIT = 1e6  # seconds; a lease may be longer than what a socket takes as a time limit
+
 ProxyType = TypeVar("ProxyType", bound="ServiceProxy")
 
 
@@ -172,7 +174,8 @@ class TaskQueueProxy(ServiceProxy):
         """A lease, possibly of nothing after some seconds in which there was nothing; None when the master is done."""
         slave, pid, number, ran = request
         connection = self._link.connection
-        connection.limit(POLL_SECONDS + self._link.patience)  # somebody between may swallow the answer
+        # somebody between may swallow the answer
+        connection.limit(min(_LONGEST_WAIT, POLL_SECONDS + self._link.patience))
         found = self._callmethod("fetch", ((slave, pid, number, _plain(ran)),))
         connection.limit(None)
         return None if found is None else LeaseMessage(*found)
