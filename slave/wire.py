@@ -38,7 +38,7 @@ _MOST_BODY = 256 << 20  # bytes; leases are cut far below, and large payloads ar
 _MOST_BUFFERS = 1 << 20
 _MOST_BUFFER = 1 << 44  # bytes
 _SCRAP = 1 << 20
-_LARGE = 1 << 20  # bytes from which memory comes from the system page by page
+_LARGE = 64 << 20  # bytes from which memory comes page by page; below, memory that is used again is quicker
 
 Memory = Union[bytearray, mmap.mmap]
 
