@@ -297,8 +297,3 @@ class TaskAttemptEnded(TaskEvent):
     slave: int
     attempts: int
     end: str
-
-
-def fields_of(event: Event) -> dict[str, Any]:
-    """An event as a dictionary: its class's name under 'event', and its fields."""
-    return {"event": type(event).__name__, **vars(event)}

@@ -1,4 +1,4 @@
-"""What is decided when a launcher speaks: slaves are to come, were started, have ended."""
+"""What is decided when a launcher speaks: slaves are to come, were started.  That they ended: `Agents.ended`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import NamedTuple, Protocol
 
 from slave.protocol import StartRunner
 
-from .agents import Agents
 from .slave import Contact, Life, SlaveRecord
 from .state import State
 
@@ -46,8 +45,8 @@ class SlaveView(NamedTuple):
 class Launches:
     """See the module's text."""
 
-    def __init__(self, state: State, agents: Agents) -> None:
-        self._state, self._agents = state, agents
+    def __init__(self, state: State) -> None:
+        self._state = state
 
     def expect(self, agent: str, slaves: Sequence[Expected], now: float) -> list[int]:
         """An agent is to bring these slaves; returns their numbers."""
@@ -87,18 +86,6 @@ class Launches:
             slave = self._state.roster.slaves.get(number)
             if slave is not None:
                 self._state.command(agent, StartRunner(number, slave.output or nowhere))
-
-    def ended(
-        self,
-        agent: str,
-        why: str,
-        numbers: Sequence[int] | None,
-        last_words: Mapping[int, str],
-        successor: str | None,
-        now: float,
-    ) -> list[int]:
-        """See `Agents.ended`."""
-        return self._agents.ended(agent, why, numbers, last_words, successor, now)
 
 
 def _view(slave: SlaveRecord) -> SlaveView:

@@ -53,7 +53,7 @@ class Scheduler:
         )
         self.runners = Runners(self.state)
         self.agents = Agents(self.state, self.runners)
-        self.launches = Launches(self.state, self.agents)
+        self.launches = Launches(self.state)
         self.users = Users(self.state)
 
     def set_term(self, term: float, now: float) -> None:

@@ -13,7 +13,8 @@ class LaunchService:
     """See the module's text.  Each call is carried out by the dispatcher's thread."""
 
     def __init__(self, dispatcher: Dispatcher) -> None:
-        self._dispatcher, self._launches = dispatcher, dispatcher.scheduler.launches
+        self._dispatcher = dispatcher
+        self._launches, self._agents = dispatcher.scheduler.launches, dispatcher.scheduler.agents
 
     def expect(self, agent: str, slaves: Sequence[Expected]) -> list[int]:
         """Agent ``agent`` is to bring these slaves; returns their numbers."""
@@ -49,5 +50,5 @@ class LaunchService:
         successor: str | None = None,
     ) -> list[int]:
         """The slave program has ended."""
-        moved: list[int] = self._dispatcher.call(self._launches.ended, agent, why, numbers, last_words or {}, successor)
+        moved: list[int] = self._dispatcher.call(self._agents.ended, agent, why, numbers, last_words or {}, successor)
         return moved

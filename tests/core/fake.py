@@ -267,7 +267,7 @@ class Env:
         successor: str | None = None,
     ) -> list[int]:
         """A launcher saw its slave program end."""
-        return self.do(self.scheduler.launches.ended, agent, why, numbers, {}, successor)
+        return self.do(self.scheduler.agents.ended, agent, why, numbers, {}, successor)
 
     def start_by_agent(self, *numbers: int, agent: str = "a") -> None:
         """A launcher has an agent that runs already start these."""
