@@ -1,4 +1,9 @@
-"""What is decided when an agent speaks, falls silent, or its launcher has word of it."""
+"""What is decided when an agent speaks, falls silent, or its launcher has word of it.
+
+An attempt counts against a task, and too many of them give it up, in one case only: the task's own process ended by
+itself while it ran the task, and the agent, which lives, says so.  Silence, lost machines, agents that ended and
+signals that ask to end count nothing: the network, the engine or a user did that, again and again if need be.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +28,8 @@ from .runners import Runners
 from .slave import AgentRecord, Contact, Life, Move, SlaveRecord
 from .state import State
 
+# a machine that is switched off, or a window that is closed, sends them to all processes: to agent and runner
+_ASKING = (-1, -2, -15)  # exit codes: of SIGHUP, SIGINT, SIGTERM
 RECONNECT_SECONDS = 1.0  # for an agent whose connection has ended to come back before its slaves' tasks go elsewhere
 BY_HAND = "started by hand"
 
@@ -81,7 +88,7 @@ class Agents:
         sibling = next(iter(agent.slaves.values()), None)
         slave = roster.expect(BY_HAND, agent.id)
         if sibling is not None and sibling.has_launcher:  # its launcher left it to the agent how many there are
-            slave.name, slave.has_launcher, slave.preemptible = sibling.name, True, sibling.preemptible
+            slave.name, slave.has_launcher = sibling.name, True
             slave.output = self._state.output_of(slave.number)
         return slave.number
 
@@ -175,7 +182,8 @@ class Agents:
             if report.setup:
                 self._runners.bar(slave, report.setup, end + last_words)
             slave.end = end + last_words
-            state.lose(slave, 0 if report.setup else report.task, end, last_words)
+            blamed = 0 if report.setup or _was_asked(slave, report) else report.task
+            state.lose(slave, blamed, end, last_words)
             state.slaves_changed()
         self._replace(slave)
 
@@ -271,7 +279,7 @@ class Agents:
                 continue
             slave.has_launcher = False
             words = last_words.get(slave.number, "")
-            state.lose(slave, slave.suspect, f"its agent ended: {why}", words)
+            state.lose(slave, 0, f"its agent ended: {why}", words)
             if successor is not None and came and not slave.leaving:
                 state.release(slave)
                 state.roster.start_over(slave, successor)
@@ -288,12 +296,17 @@ class Agents:
         slaves = state.roster.slaves
         expired = {number: slaves[number] for number in state.table.expired(now)}
         silent = {slave.number: slave for slave in state.roster.missed(now)}
-        for number, slave in {**expired, **silent}.items():
-            state.lose(slave, slave.suspect if number in expired else 0, _silence(slave, now))
+        for slave in {**expired, **silent}.values():
+            state.lose(slave, 0, _silence(slave, now))
             if slave.contact in (Contact.HEARD, Contact.CUT_OFF):
                 state.roster.lose(slave)
         if expired or silent:
             state.slaves_changed()
+
+
+def _was_asked(slave: SlaveRecord, report: RunnerEnded) -> bool:
+    """Whether the process followed a signal that asks to end, as its agent does: a machine that is switched off."""
+    return slave.leaving and report.exitcode in _ASKING
 
 
 def _silence(slave: SlaveRecord, now: float) -> str:

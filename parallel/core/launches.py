@@ -26,10 +26,6 @@ class Expected(Protocol):
     def has_launcher(self) -> bool:
         """Whether a launcher says when it has ended for good."""
 
-    @property
-    def preemptible(self) -> bool:
-        """Whether its engine may end it at any moment."""
-
 
 class SlaveView(NamedTuple):
     """A slave as it is now: see parallel/launch/slave_service.py."""
@@ -54,7 +50,7 @@ class Launches:
         for one in slaves:
             slave = self._state.roster.expect(one.name, agent)
             slave.output = self._state.output_of(slave.number)
-            slave.open_ended, slave.has_launcher, slave.preemptible = one.open_ended, one.has_launcher, one.preemptible
+            slave.open_ended, slave.has_launcher = one.open_ended, one.has_launcher
             numbers.append(slave.number)
         return numbers
 

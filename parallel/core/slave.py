@@ -103,8 +103,8 @@ class SlaveRecord:
 
     __slots__ = (
         "_named", "_text", "agent", "connection", "contact", "doing", "done", "due", "end", "has_launcher", "heard",
-        "host", "knows", "life", "name", "number", "open_ended", "output", "parting", "pid", "preemptible", "running",
-        "setup_failed", "since", "to_forget",
+        "host", "knows", "life", "name", "number", "open_ended", "output", "parting", "pid", "running", "setup_failed",
+        "since", "to_forget",
     )  # fmt: skip
 
     def __init__(self, number: int, name: str, agent: str, output: str | None = None) -> None:
@@ -117,7 +117,6 @@ class SlaveRecord:
         self.since = 0.0  # when that was first said
         self.has_launcher = False  # a launcher will say when it has ended for good
         self.open_ended = False  # its agent brings as many more as its machine has processors
-        self.preemptible = False  # its engine may end it at any moment, for which no task is to blame
         self.doing = ""  # what its launcher says that it does, while it is not connected
         self.parting = ""  # PARTED: why it left
         self.end = ""  # how it ended, or how its last runner did
@@ -157,11 +156,6 @@ class SlaveRecord:
     def joined(self) -> bool:
         """Whether a runner has joined and is not known to have ended."""
         return self.pid != 0 and self.life in (Life.READY, Life.DRAINING, Life.DISMISSED)
-
-    @property
-    def suspect(self) -> int:
-        """The task to blame if it vanishes now; 0 for none, as when somebody has asked it to end."""
-        return 0 if self.preemptible or self.leaving else self.running
 
     @property
     def alive(self) -> bool:

@@ -133,9 +133,10 @@ class State:
         self.table.renew(slave.number, self.now)
 
     def lose(self, slave: SlaveRecord, running: int, end: str, last_words: str = "", wanted: bool = False) -> None:
-        """The slave is gone or out of reach: its tasks go elsewhere; the running one is blamed.
+        """The slave is gone or out of reach: its tasks go elsewhere.
 
-        ``end``: how it ended, in one line; ``last_words``: the end of its output; ``wanted``: we ended it ourselves.
+        ``running``: the task that is blamed, since it ended its process; 0: none (see agents.py).  ``end``: how it
+        ended, in one line; ``last_words``: the end of its output; ``wanted``: we ended it ourselves.
         """
         lease = self.table.leases.get(slave.number)
         back = len(lease.tasks) if lease is not None else 0

@@ -34,7 +34,7 @@ class Move(enum.IntEnum):
 
     GRANT = 0  # a slave gets it
     GIVE_BACK = 1  # the slave had not started it, or was lost without its being to blame
-    LOSE = 2  # the slave died while it ran the task, or was lost with it
+    LOSE = 2  # its process ended while it ran the task, which is counted
     SETTLE = 3  # an outcome came
     DROP = 4  # nobody asks for its outcome any more
     RETRY = 5  # it raised, and may be tried again

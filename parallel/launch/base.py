@@ -24,7 +24,6 @@ class Slave:
     """
 
     runners: int | None = 1  # how many slaves it brings; None: as many as the CPUs that it may use there
-    preemptible = False  # whether an engine may end it at any moment, for which no task is to blame
     doing = ""  # what it does before it is connected, in words; a launcher's poll may update it
 
     trouble = ""  # why it will not come unless somebody helps, in words; the user is told at once

@@ -104,7 +104,7 @@ class Launcher:
         """Have the service expect what a slave brings; returns its unit, for a local one none."""
         local = isinstance(slave, LocalSlave)
         count = 1 if slave.runners is None else slave.runners
-        expected = [ExpectedSlave(name, slave.runners is None, not local, slave.preemptible)] * count
+        expected = [ExpectedSlave(name, slave.runners is None, not local)] * count
         if local:
             numbers = self._local.add(expected)
             self._groups_of.update(dict.fromkeys(numbers))

@@ -14,14 +14,12 @@ class ExpectedSlave(NamedTuple):
     """A slave that is to come.
 
     ``open_ended``: its agent brings as many more as its machine has CPUs to use.  ``has_launcher``: a launcher will say
-    when it has ended for good, since its engine may start it again; else its agent's end is its end.  ``preemptible``:
-    its engine may end it at any moment, for which no task is to blame.
+    when it has ended for good, since its engine may start it again; else its agent's end is its end.
     """
 
     name: str
     open_ended: bool = False
     has_launcher: bool = True
-    preemptible: bool = False
 
 
 class SlaveView(NamedTuple):

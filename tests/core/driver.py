@@ -206,11 +206,11 @@ class Driver:
 
     # -- launchers
 
-    def expect(self, agent: str, open_ended: bool, launched: bool, preemptible: bool) -> None:
+    def expect(self, agent: str, open_ended: bool, launched: bool) -> None:
         """A slave of an agent that has not come, or of one that runs: that is commanded to start it."""
         runs = agent in self.judge.agents and self.judge.agents[agent].enlisted
-        (number,) = self.env.expect(Launched("job", open_ended, launched, preemptible), agent=agent)
-        assert number == self.model().expect(agent, open_ended, launched, preemptible)
+        (number,) = self.env.expect(Launched("job", open_ended, launched), agent=agent)
+        assert number == self.model().expect(agent, open_ended, launched)
         self.settle()
         if runs:
             self.env.start_by_agent(number, agent=agent)

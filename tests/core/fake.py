@@ -57,7 +57,6 @@ class Launched(NamedTuple):
     name: str = "job 12.1"
     open_ended: bool = False
     has_launcher: bool = True
-    preemptible: bool = False
 
 
 class Env:
@@ -223,10 +222,11 @@ class Env:
         self.do(self.scheduler.agents.heartbeat, agent, [RunnerBeat(*beat) for beat in beats])
 
     def runner_ended(
-        self, number: int, task: int = 0, *, setup: int = 0, cause: str = BY_ITSELF, pid: int = PID, agent: str = "a"
-    ) -> None:
+        self, number: int, task: int = 0, *, setup: int = 0, cause: str = BY_ITSELF, pid: int = PID, agent: str = "a",
+        exitcode: int = -9,
+    ) -> None:  # fmt: skip
         """A runner's process ended while this ran."""
-        report = RunnerEnded(agent, number, pid, -9, task, setup, cause)
+        report = RunnerEnded(agent, number, pid, exitcode, task, setup, cause)
         self.do(self.scheduler.agents.runner_ended, report, "it was killed by SIGKILL", "")
 
     def slave_closed(self, number: int, why: str = "it was asked to end") -> None:

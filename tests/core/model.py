@@ -159,7 +159,7 @@ class Model(ModelState):
         siblings = self.of_agent(agent.id)
         slave = self._new_slave(agent)
         if siblings and siblings[0].launched:
-            slave.launched, slave.preemptible = True, siblings[0].preemptible
+            slave.launched = True
         return slave.number
 
     def _new_slave(self, agent: ModelAgent) -> ModelSlave:
@@ -262,9 +262,9 @@ class Model(ModelState):
 
     # -- launchers
 
-    def expect(self, id: str, open_ended: bool, launched: bool, preemptible: bool) -> int:
+    def expect(self, id: str, open_ended: bool, launched: bool) -> int:
         slave = self._new_slave(self.agents.setdefault(id, ModelAgent(id)))
-        slave.open_ended, slave.launched, slave.preemptible = open_ended, launched, preemptible
+        slave.open_ended, slave.launched = open_ended, launched
         return slave.number
 
     def start_by_agent(self, number: int, id: str) -> None:
@@ -278,7 +278,7 @@ class Model(ModelState):
         for slave in self.of_agent(id):
             if numbers is None or slave.number in numbers:
                 slave.launched = False
-                self.lose(slave, slave.suspect)
+                self.lose(slave, 0)
                 if successor is not None and self.agents[id].enlisted and not slave.leaving:
                     self.start_over(slave, successor)
                     moved.append(slave.number)
@@ -373,7 +373,7 @@ class Model(ModelState):
         expired = [slave for _, slave in sorted(leases, key=lambda pair: pair[0]) if self._expired(slave)]
         silent = [slave for slave in self.alive() if slave.due <= self.now and slave.contact != "lost"]
         for slave in [*expired, *(one for one in silent if one not in expired)]:
-            self.lose(slave, slave.suspect if slave in expired else 0)
+            self.lose(slave, 0)
             if slave.contact in ("heard", "cut"):
                 slave.contact = "lost"
         for number in [one for one, joining in self.joining.items() if joining[4] <= self.now]:

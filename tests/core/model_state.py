@@ -37,7 +37,7 @@ class ModelSlave:
 
     def __init__(self, number: int, agent: str) -> None:
         self.number, self.agent = number, agent
-        self.launched = self.preemptible = self.open_ended = False
+        self.launched = self.open_ended = False
         self.draining = self.dismissed = self.parted = self.ended = False
         self.pid = self.connection = self.running = 0
         self.contact, self.due = "", math.inf
@@ -56,10 +56,6 @@ class ModelSlave:
     @property
     def connected(self) -> bool:
         return self.pid != 0 and not self.leaving and not self.ended and self.contact != "lost"
-
-    @property
-    def suspect(self) -> int:
-        return 0 if self.preemptible or self.leaving else self.running
 
     @property
     def held(self) -> list[int]:

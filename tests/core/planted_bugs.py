@@ -163,13 +163,13 @@ def _(real: Any, self: Runners, call: Call, request: Any, now: float) -> None:
         real(self, call, request, now)
 
 
-@bug("a slave that was asked to end and falls silent is blamed on its task", State, "lose")
+@bug("a slave that falls silent is blamed on its task", State, "lose")
 def _(real: Any, self: State, slave: SlaveRecord, running: int, end: str, *arguments: Any, **named: Any) -> None:
     running = slave.running if end.startswith("nothing was heard") else running
     real(self, slave, running, end, *arguments, **named)
 
 
-@bug("a preemptible slave that vanishes is blamed on its task", State, "lose")
+@bug("a slave whose agent ended is blamed on its task", State, "lose")
 def _(real: Any, self: State, slave: SlaveRecord, running: int, end: str, *arguments: Any, **named: Any) -> None:
     running = slave.running if end.startswith("its agent ended") else running
     real(self, slave, running, end, *arguments, **named)

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import signal
+from typing import Callable
+
 import pytest
 
 from parallel.core import events as ev
-from parallel.core.slave import Contact, Life
+from parallel.core.slave import Life
 from parallel.service.messages import how_all_ended, what_slaves_do
 from slave.protocol import Drain
 from tests.core.fake import PID, Env, Launched
 
 
-def launched(env: Env, *, preemptible: bool = True) -> Env:
+def launched(env: Env) -> Env:
     """With one slave, number 0, that was launched and has joined."""
-    assert env.expect(Launched(preemptible=preemptible)) == [0]
+    assert env.expect(Launched()) == [0]
     assert env.enlist([0]).numbers == [0]
     env.joined(0)
     return env
@@ -39,35 +42,59 @@ def test_a_slave_that_the_user_removed_has_ended_when_it_leaves(job: Env) -> Non
     assert job.record(0).life is Life.ENDED
 
 
-def test_what_vanishes_with_its_job_is_blamed_on_no_task(job: Env) -> None:
-    job.add()
-    assert job.fetched(0) == job.lease_of(0) == [1]
-    job.heartbeat(0, 1)
-    job.pass_time(10.0)
-    assert job.record(0).contact is Contact.LOST
-    job.launcher_says_ended()
-    assert job.task(1).ends is None
+def cut_off(env: Env) -> None:
+    env.agent_disconnected(env.state.roster.agents["a"].connection)
+    env.pass_time(1.0)
 
 
-def test_what_vanishes_after_it_was_asked_to_end_is_blamed_on_no_task(env: Env) -> None:
-    launched(env, preemptible=False)
+ENDS: dict[str, Callable[[Env], object]] = {
+    "silence": lambda env: env.pass_time(10.0),
+    "the connection": lambda env: cut_off(env),
+    "the agent": lambda env: env.launcher_says_ended("a", "it exited with code 1", successor="a"),
+    "the job again": lambda env: env.enlist([0], connection=7),
+    "it leaves": lambda env: env.leave("a", "it was ended by SIGHUP"),
+}
+
+
+@pytest.mark.parametrize("how", ENDS)
+def test_what_the_machine_the_network_or_the_queue_does_is_never_counted(env: Env, how: str) -> None:
+    """Ten times, with three attempts, and each time the agent had said that the task runs."""
+    assert env.expect(Launched()) == [0]
     env.add()
-    assert env.fetched(0) == [1]
-    env.heartbeat(0, 1)
-    assert env.record(0).suspect == 1
-    env.draining(0)
-    env.launcher_says_ended("a", "it exited with code 1")
-    assert env.record(0).life is Life.ENDED
+    for time in range(10):
+        pid = PID + time
+        env.enlist([0], connection=1 + time)
+        env.joined(0, pid)
+        assert env.fetched(0, pid) == [1]
+        env.heartbeat(0, 1, pid)
+        assert env.record(0).running == 1
+        ENDS[how](env)
+        assert env.lease_of(0) == [] and env.task(1).ends is None
+    env.events(ev.SlaveLost)
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_process_that_is_asked_to_end_together_with_its_agent_is_not_counted(env: Env, signum: int) -> None:
+    """A machine is switched off: all of its processes get the signal."""
+    number = env.slave()
+    env.add()
+    assert env.fetched(number) == [1]
+    env.draining(number)
+    env.runner_ended(number, 1, exitcode=-signum)
     assert env.task(1).ends is None
 
 
-def test_what_vanishes_of_itself_is_blamed_on_the_task_that_it_ran(env: Env) -> None:
-    launched(env, preemptible=False)
+def test_a_process_that_gets_such_a_signal_alone_or_crashes_while_it_drains_is_counted(env: Env) -> None:
+    number = env.slave()
     env.add()
-    assert env.fetched(0) == [1]
-    env.heartbeat(0, 1)
-    env.launcher_says_ended("a", "it exited with code 1")
-    assert env.task(1).ends == ["its agent ended: it exited with code 1 on here"]
+    assert env.fetched(number) == [1]
+    env.runner_ended(number, 1, exitcode=-signal.SIGTERM)
+    assert len(env.task(1).ends or ()) == 1
+    env.joined(number, PID + 1)
+    assert env.fetched(number, PID + 1) == [1]
+    env.draining(number)
+    env.runner_ended(number, 1, pid=PID + 1, exitcode=-signal.SIGSEGV)
+    assert len(env.task(1).ends or ()) == 2
 
 
 def test_a_job_that_starts_again_brings_the_same_slave_with_another_process(job: Env) -> None:

@@ -43,20 +43,17 @@ class SchedulerMachine(RuleBasedStateMachine):
         attempts=st.sampled_from([1, 2, 2]),
         may_join=SELDOM,
         result_bytes=st.sampled_from([float("inf"), RESULT_BYTES]),
-        preemptible=st.booleans(),
         tasks=st.integers(0, 6),
         working=MOSTLY,
     )
-    def begin(
-        self, attempts: int, may_join: bool, result_bytes: float, preemptible: bool, tasks: int, working: bool
-    ) -> None:
+    def begin(self, attempts: int, may_join: bool, result_bytes: float, tasks: int, working: bool) -> None:
         """Two slaves by hand, one that is launched, three contexts, and some tasks."""
         self.driver = Driver(TERM, attempts, may_join, result_bytes)
         self.model = self.driver.judge
         for _ in range(3):
             self.driver.make_context()
         self.driver.enlist_new(2)
-        self.driver.expect("job 2", False, True, preemptible)
+        self.driver.expect("job 2", False, True)
         if working:
             self.driver.come_to_order()
         if tasks:
@@ -292,7 +289,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         else:
             by_agent = what == "by a running agent" and running
             agent = _of(running, which) if by_agent else f"job {len(self.model.slaves)}"
-            self.driver.expect(agent, what == "open-ended", which % 4 != 0, which % 3 == 0)
+            self.driver.expect(agent, what == "open-ended", which % 4 != 0)
 
     @rule(which=SOME)
     def agent_that_was_given_up_comes_back(self, which: int) -> None:

@@ -135,10 +135,6 @@ def test_what_a_slave_may_be_given_and_what_is_counted_follows_from_both_states(
     assert roster.every() == [slave] == [roster.known(0)]
     assert slave.leaving == (life in (Life.DRAINING, Life.DISMISSED))
     assert slave.joined == (life in (Life.READY, Life.DRAINING, Life.DISMISSED))
-    slave.running = 5
-    assert slave.suspect == (0 if slave.leaving else 5)
-    slave.preemptible = True
-    assert slave.suspect == 0
 
 
 def test_a_slave_whose_processes_are_gone_is_not_missed_and_has_no_host() -> None:

@@ -138,14 +138,13 @@ def started(launcher: Launcher, service: FakeService, slave: parallel.Slave, num
 def test_what_is_expected_says_what_the_service_must_know(build: Build, service: FakeService) -> None:
     launcher = build()
     many = Fake("many", runners=None)
-    many.preemptible = True
     one = add(launcher, service, many)
-    assert [tuple(slave) for slave in one.slaves] == [("Fake('many')", True, True, True)]
+    assert [tuple(slave) for slave in one.slaves] == [("Fake('many')", True, True)]
     three = add(launcher, service, Fake("three", runners=3), 1)
-    assert [tuple(slave) for slave in three.slaves] == [("Fake('three')", False, True, False)] * 3
+    assert [tuple(slave) for slave in three.slaves] == [("Fake('three')", False, True)] * 3
     assert three.numbers == [1, 2, 3] and three.agent != one.agent
     first = add(launcher, service, parallel.LocalSlave(), 4)
-    assert [tuple(slave) for slave in first.slaves] == [("LocalSlave()", False, False, False)]
+    assert [tuple(slave) for slave in first.slaves] == [("LocalSlave()", False, False)]
     assert add(launcher, service, parallel.LocalSlave(), 5).agent == first.agent
 
 

@@ -109,6 +109,26 @@ def test_a_network_that_is_cut_for_longer_than_the_lease(
     assert far.ends() == 0 and near.ends() == 0
 
 
+@pytest.mark.slow
+def test_cuts_while_a_task_is_computed_are_no_attempts(
+    hosts: TwoHosts, programs: list[Program], own_folder: Path
+) -> None:
+    """Four of them, each longer than the lease, with three attempts: the task's one process goes on all the time."""
+    job = "c.add_task(functools.partial(tasks.wait_for, 'gate0'))"
+    master = start_master(hosts, programs, own_folder, 1.0, job)
+    slave = start_slave(hosts, programs)
+    eventually(lambda: starts(own_folder, 0))
+    for cut in range(1, 5):
+        hosts.cable(up=False)
+        eventually(lambda cut=cut: len(re.findall("parallel: lost slave 0", master.err)) == cut, 10)  # type: ignore[misc]
+        hosts.cable(up=True)
+        slave.says(rf"(?s)(connected to the master again.*){{{cut}}}", 30)
+    open_gates(own_folder, 0)
+    assert master.ends() == 0, master.err
+    assert slave.ends() == 0
+    assert master.out.count("done") == 1
+
+
 @pytest.mark.parametrize("answer", ["DROP", "REJECT"])
 def test_a_firewall_before_the_master(hosts: TwoHosts, programs: list[Program], own_folder: Path, answer: str) -> None:
     wall = Firewall(hosts, "master")

@@ -30,8 +30,6 @@ _POLL_PATIENCE = 10.0  # seconds for the engine to say what its jobs do
 class BatchSlave(Slave):
     """One task of a job array."""
 
-    preemptible = True
-
     def __init__(self, name: str) -> None:
         self.name = name
 
