@@ -17,7 +17,7 @@ runner ended, and starts a new one.
     keys.py           where the key is found             errors.py         every way this fails, with its exit code
     introduction.py   the handshake on a socket          transport.py      a stream of bytes: plain, TLS or sealed
     certificate.py    a throw-away certificate           private_files.py  files that nobody else has a hand in
-    mp_adapter.py     multiprocessing's private parts
+    mp_adapter.py     multiprocessing's private parts    slave_state.py    when its runner is ended, and why (pure)
     pipe_agent.py     a slave program that came over a pipe: ssh, docker run -i
 
 This package needs the standard library only and imports nothing of ``parallel``, so that it can travel alone.

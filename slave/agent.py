@@ -219,7 +219,7 @@ class Agent:
             self._report(functools.partial(self._service.runner_ended, ended))
             if self._pool.slaves[ended.slave].draining:
                 self._close_slave(ended.slave, _DRAINED)
-            elif self._pool.hopeless(ended.slave):
+            elif self._pool.slaves[ended.slave].hopeless:
                 why = f"its process ends right after the start, last with exit code {ended.exitcode}"
                 log.warning("slave %d is not started again: %s", ended.slave, why)
                 self._close_slave(ended.slave, why)

@@ -12,48 +12,36 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Callable
 
-from .protocol import BY_ITSELF, DRAINED, STOPPED, TIME_LIMIT, RunnerBeat, RunnerEnded
+from .protocol import RunnerBeat, RunnerEnded
 from .runner import Closable, RunnerConfig
 from .runner import main as runner_main
 from .session import ANY_LEASE
-from .shared_status import DEADLINE, RECALL, SETUP, SHORTEST, TASK, SharedStatus, new_shared_status
+from .shared_status import RECALL, TASK, new_shared_status
+from .slave_state import SlaveState
 
-_AT_ONCE = 5.0  # seconds of life below which a runner that never ran a task "died at once"
-_TRIES = 5  # deaths at once, in a row, after which a runner is not started again
 _START_AGAIN = 1.0  # seconds after which a runner that could not be started is tried again
 _TO_LEAVE = 1.0  # seconds that an idle runner gets to leave by itself, and a busy one to follow SIGTERM
 
 
-class Slave:
+class Slave(SlaveState):
     """One slave of the agent: its number and output file stay, its runner process may change."""
 
     def __init__(self, number: int, output: str | None) -> None:
-        self.number, self.output = number, output
+        super().__init__(number)
+        self.output = output
         self.process: multiprocessing.process.BaseProcess | None = None
-        self.status: SharedStatus = None
-        self.deaths_at_once = 0
         self.shielded = False  # its runner takes no notice of SIGTERM
-        self.started = 0.0
         self.start_after = 0.0  # not before, since the last try failed
-        self.stopped: tuple[str, int] | None = None  # why we end the process, and the task because of which
-        self.draining = False  # its runner is to leave, and none comes after it
-        self.drain_until = math.inf  # when a draining slave's task is ended
+
+    @property
+    def runs(self) -> bool:
+        """Whether it has a runner, which has not been found dead."""
+        return self.process is not None
 
     @property
     def pid(self) -> int:
         """The runner's process id, 0 when there is none."""
         return self.process.pid or 0 if self.process is not None else 0
-
-    @property
-    def busy(self) -> bool:
-        """Whether its runner runs a task or a setup, by its shared status."""
-        return bool(self.status[TASK] or self.status[SETUP])
-
-    def end(self, cause: str, task: int) -> None:
-        """End its process because of ``task``, unless that is under way."""
-        if self.stopped is None:
-            self.stopped = cause, task
-            self.kill()
 
     def kill(self) -> None:
         """End its process, and what that started, now."""
@@ -105,14 +93,15 @@ class RunnerPool:
         return all(slave.process is not None for slave in self.slaves.values())
 
     def _start(self, slave: Slave) -> None:
-        slave.status = new_shared_status()
+        status = new_shared_status()
         inherited = self._inherited() if self._method == "fork" else ()
         config = self._configure(slave)
         slave.shielded = config.shielded
-        arguments = (config, slave.status, self._waker, os.getpid(), inherited)
+        arguments = (config, status, self._waker, os.getpid(), inherited)
         process = self._context.Process(target=runner_main, args=arguments, name=f"slave {slave.number}")  # type: ignore[attr-defined]
         process.start()
-        slave.process, slave.started, slave.stopped = process, time.monotonic(), None
+        slave.process = process
+        slave.begin(status, time.monotonic())
 
     def alive(self) -> list[RunnerBeat]:
         """The runners whose process has not been found dead."""
@@ -123,80 +112,38 @@ class RunnerPool:
         for slave in self.slaves.values():
             if slave.process is None or slave.process.exitcode is None:
                 continue
-            task, setup = slave.status[TASK], slave.status[SETUP]
-            cause, because = slave.stopped or (BY_ITSELF, 0)
-            if slave.draining and not slave.process.exitcode:
-                cause = DRAINED
-            if cause == TIME_LIMIT and because != task:
-                cause = STOPPED  # the late task has just ended, and the next one had to die for it
-            ended = RunnerEnded(self._agent, slave.number, slave.pid, slave.process.exitcode, task, setup, cause)
+            exitcode = slave.process.exitcode
+            task, setup, cause = slave.ended(exitcode, time.monotonic())
+            ended = RunnerEnded(self._agent, slave.number, slave.pid, exitcode, task, setup, cause)
             _kill_group(slave.pid)
-            at_once = cause == BY_ITSELF and not slave.busy and time.monotonic() - slave.started < _AT_ONCE
             slave.process = None
-            slave.deaths_at_once = slave.deaths_at_once + 1 if at_once else 0
             yield ended
 
-    def hopeless(self, number: int) -> bool:
-        """Whether the slave's runners died at once so often that another try is no use."""
-        return self.slaves[number].deaths_at_once >= _TRIES
-
     def recall(self, number: int, lease: int) -> int | None:
-        """Call a lease back: the task that runs, after which its runner starts none; None if there is no runner."""
+        """See `SlaveState.recall`."""
         slave = self.slaves.get(number)
-        if slave is None or slave.process is None:
-            return None
-        if not slave.draining:
-            slave.status[RECALL] = lease
-        return int(slave.status[TASK])
+        return None if slave is None else slave.recall(lease)
 
     def stop(self, number: int, lease: int, tasks: Sequence[int]) -> int | None:
-        """Call a lease back of which ``tasks`` were cancelled, and end the runner if one of these runs.
-
-        Returns as `recall`; None too if the runner was ended.
-        """
-        running = self.recall(number, lease)
-        if running is None or running not in tasks:
-            return running
-        slave = self.slaves[number]
-        slave.end(STOPPED, running)
-        return None
+        """See `SlaveState.stop`."""
+        slave = self.slaves.get(number)
+        return None if slave is None else slave.stop(lease, tasks)
 
     def drain(self, number: int, grace: float) -> int | None:
-        """Let the slave's runner finish what it runs, within ``grace`` seconds, and start nothing more; as `recall`."""
-        running = self.recall(number, ANY_LEASE)
-        if running is None:
-            return None
-        slave = self.slaves[number]
-        slave.draining, slave.drain_until = True, min(slave.drain_until, time.monotonic() + grace)
-        if not slave.busy:
-            slave.end(DRAINED, 0)  # it waits for tasks, or will see the recall before it starts one
-        return running
+        """See `SlaveState.drain`; within ``grace`` seconds."""
+        slave = self.slaves.get(number)
+        return None if slave is None else slave.drain(time.monotonic() + grace)
 
     def stop_late(self) -> None:
         """End the runners whose task, or whose time to drain, is over."""
-        now = time.monotonic()
+        now = time.monotonic_ns()
         for slave in self._running():
-            task = slave.status[TASK]  # read before the deadline, so that this is not an earlier task's
-            deadline = slave.status[DEADLINE]
-            if deadline and deadline <= time.monotonic_ns():
-                slave.end(TIME_LIMIT, task)
-            elif slave.drain_until <= now:
-                slave.end(DRAINED, task)
+            slave.stop_late(now)
 
     def patience(self) -> float:
-        """Seconds within which some runner's time may be over.
-
-        A task with a time limit may begin at any moment; who looks again after the shortest limit of all, at the
-        latest, sees it in time.
-        """
-        found = math.inf
-        for slave in self._running():
-            found = min(found, slave.drain_until - time.monotonic())
-            if slave.stopped is None and slave.status[SHORTEST]:
-                found = min(found, slave.status[SHORTEST] / 1e9)
-                if slave.status[DEADLINE]:
-                    found = min(found, (slave.status[DEADLINE] - time.monotonic_ns()) / 1e9)
-        return max(0.001, found)
+        """Seconds within which some runner's time may be over."""
+        now = time.monotonic_ns()
+        return max(0.001, min((slave.patience(now) for slave in self._running()), default=math.inf))
 
     def _running(self) -> list[Slave]:
         return [slave for slave in self.slaves.values() if slave.process is not None]

@@ -71,7 +71,7 @@ if __name__ == '__main__':
     pool = RunnerPool('an agent', configure, lambda: (), socket.socketpair()[1])
     pool.add(7, None)
     pause = threading.Event()
-    while not pool.hopeless(7):
+    while not pool.slaves[7].hopeless:
         pool.start_missing()
         for ended in pool.reap():
             print(ended.slave, ended.exitcode, ended.task, flush=True)

@@ -1,0 +1,139 @@
+"""What an agent knows of one of its slaves, and what it decides about it: when its runner is ended, and why it ended.
+
+Nothing here waits, ends a process or reads a clock: runner_pool.py does, and time is passed in.  So one seed can run
+these very decisions in simulated time.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from .protocol import BY_ITSELF, DRAINED, STOPPED, TIME_LIMIT
+from .session import ANY_LEASE
+from .shared_status import DEADLINE, RECALL, SETUP, SHORTEST, TASK, SharedStatus
+
+_AT_ONCE = 5.0  # seconds of life below which a runner that never ran a task "died at once"
+_TRIES = 5  # deaths at once, in a row, after which a runner is not started again
+_NANO = 1_000_000_000
+
+
+class Death(NamedTuple):
+    """What a runner did when it ended, by its shared status, and why it ended: see `protocol.RunnerEnded`."""
+
+    task: int
+    setup: int
+    cause: str
+
+
+class SlaveState:
+    """One slave of an agent: its number stays, its runner may change.
+
+    Whoever derives from this starts runners, says whether one is there (`runs`) and ends it (`kill`).
+    """
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.status: SharedStatus = None  # of its runner
+        self.deaths_at_once = 0
+        self.started = 0.0  # when its runner was
+        self.stopped: tuple[str, int] | None = None  # why we end the process, and the task because of which
+        self.draining = False  # its runner is to leave, and none comes after it
+        self.drain_until = math.inf  # when a draining slave's task is ended
+
+    @property
+    def runs(self) -> bool:
+        """Whether it has a runner, which has not been found dead."""
+        raise NotImplementedError
+
+    def kill(self) -> None:
+        """End its process now."""
+        raise NotImplementedError
+
+    @property
+    def busy(self) -> bool:
+        """Whether its runner runs a task or a setup, by its shared status."""
+        return bool(self.status[TASK] or self.status[SETUP])
+
+    def begin(self, status: SharedStatus, now: float) -> None:
+        """A runner has been started, which shares this status."""
+        self.status, self.started, self.stopped = status, now, None
+
+    # -- to end
+
+    def end(self, cause: str, task: int) -> None:
+        """End its process because of ``task``, unless that is under way."""
+        if self.stopped is None:
+            self.stopped = cause, task
+            self.kill()
+
+    def recall(self, lease: int) -> int | None:
+        """Call a lease back: the task that runs, after which its runner starts none; None if there is no runner."""
+        if not self.runs:
+            return None
+        if not self.draining:
+            self.status[RECALL] = lease
+        return int(self.status[TASK])
+
+    def stop(self, lease: int, tasks: Sequence[int]) -> int | None:
+        """Call a lease back of which ``tasks`` were cancelled, and end the runner if one of these runs.
+
+        Returns as `recall`; None too if the runner was ended.
+        """
+        running = self.recall(lease)
+        if running is None or running not in tasks:
+            return running
+        self.end(STOPPED, running)
+        return None
+
+    def drain(self, until: float) -> int | None:
+        """Let its runner finish what it runs, until then, and start nothing more; as `recall`."""
+        running = self.recall(ANY_LEASE)
+        if running is None:
+            return None
+        self.draining, self.drain_until = True, min(self.drain_until, until)
+        if not self.busy:
+            self.end(DRAINED, 0)  # it waits for tasks, or will see the recall before it starts one
+        return running
+
+    def stop_late(self, now: int) -> None:
+        """End its runner if its task's time, or its own to drain, is over; ``now`` in nanoseconds."""
+        task = self.status[TASK]  # read before the deadline, so that this is not an earlier task's
+        deadline = self.status[DEADLINE]
+        if deadline and deadline <= now:
+            self.end(TIME_LIMIT, task)
+        elif self.drain_until * _NANO <= now:
+            self.end(DRAINED, task)
+
+    def patience(self, now: int) -> float:
+        """Seconds within which its runner's time may be over.
+
+        A task with a time limit may begin at any moment; who looks again after the shortest limit of all, at the
+        latest, sees it in time.
+        """
+        found = self.drain_until - now / _NANO
+        if self.stopped is None and self.status[SHORTEST]:
+            found = min(found, self.status[SHORTEST] / _NANO)
+            if self.status[DEADLINE]:
+                found = min(found, (self.status[DEADLINE] - now) / _NANO)
+        return found
+
+    # -- how it ended
+
+    def ended(self, exitcode: int | None, now: float) -> Death:
+        """Its runner has been found dead."""
+        task, setup = self.status[TASK], self.status[SETUP]
+        cause, because = self.stopped or (BY_ITSELF, 0)
+        if self.draining and not exitcode:
+            cause = DRAINED
+        if cause == TIME_LIMIT and because != task:
+            cause = STOPPED  # the late task has just ended, and the next one had to die for it
+        at_once = cause == BY_ITSELF and not self.busy and now - self.started < _AT_ONCE
+        self.deaths_at_once = self.deaths_at_once + 1 if at_once else 0
+        return Death(task, setup, cause)
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether its runners died at once so often that another try is no use."""
+        return self.deaths_at_once >= _TRIES
