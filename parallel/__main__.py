@@ -7,12 +7,13 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from slave.errors import SlaveError
 
-from .commands import key
+from .commands import key, slave_file
 
-_COMMANDS = {"key": key}
+_COMMANDS: dict[str, Any] = {"key": key, "slave-file": slave_file}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

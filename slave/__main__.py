@@ -1,4 +1,7 @@
-"""``python3 -m slave HOST:PORT``.  Written so that an old Python can read it and say that it is too old."""
+"""``python3 -m slave HOST:PORT``.  Written so that an old Python can read it and say that it is too old.
+
+It is also the first module of slave.pyz.
+"""
 
 import sys
 
@@ -8,7 +11,13 @@ if sys.version_info < (3, 9):
     )
     sys.exit(6)
 
-from slave.cli import run
+try:
+    from slave.cli import run
+except ImportError as error:
+    if "zlib not available" not in str(error):
+        raise
+    sys.stderr.write("slave: this Python (%s) has no zlib, without which slave.pyz cannot be read\n" % sys.executable)
+    sys.exit(6)
 
 if __name__ == "__main__":
     run()

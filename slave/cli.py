@@ -61,7 +61,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python3 -m slave",
+        prog=_program(),
         description="Run tasks of a master on this machine until the master is done.",
         epilog=_EXIT_CODES,
     )
@@ -111,6 +111,11 @@ def _parser() -> argparse.ArgumentParser:
     add("-q", "--quiet", action="count", default=0, help="say only what is wrong")
     add("--launched", action="store_true", help=argparse.SUPPRESS)  # a master started us: all else comes on stdin
     return parser
+
+
+def _program() -> str:
+    name = os.path.basename(sys.argv[0])
+    return f"python3 {name}" if name.endswith(".pyz") else "python3 -m slave"
 
 
 def _serve_by_hand(options: argparse.Namespace) -> int:

@@ -1,7 +1,7 @@
 """Where a slave program runs that came over a pipe (ssh, docker run -i): it travels on stdin, its output on stdout.
 
-    stdin    one line of JSON {"archive": bytes, "runners": how many or null, "orders": ...}, then the archive (a zip
-             file of this package); and then nothing, until its end says that the pipe is broken or the master done
+    stdin    one line of JSON {"archive": bytes, "runners": how many or null, "orders": ...}, then the archive
+             (slave.pyz); and then nothing, until its end says that the pipe is broken or the master done
     stdout   frames: a line "SLOT LENGTH" and so many bytes, which that slave's process printed (slot 0: the agent too)
 
 The program lives in a temporary folder, which is removed with it.  This file is sent ahead of the archive and run by
@@ -20,7 +20,6 @@ import tempfile
 import time
 from typing import Any, BinaryIO, Callable
 
-_BOOTSTRAP = "import sys; sys.path.insert(0, {archive!r}); from slave.__main__ import run; run()"
 _MOST_UNSENT = 1 << 20  # bytes of output that may wait; then the slaves' writes wait
 _LOOK = 0.5  # seconds between two looks whether the agent lives
 _TO_END = 2.0  # seconds for the agent to end when it was told to end at once, and for the last output to leave
@@ -36,7 +35,7 @@ def main(source: BinaryIO) -> int:
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     header = json.loads(source.readline())
     with tempfile.TemporaryDirectory(prefix="parallel-slave-") as folder:
-        archive = os.path.join(folder, "slave.zip")
+        archive = os.path.join(folder, "slave.pyz")
         with open(archive, "wb") as file:
             file.write(source.read(header["archive"]))
         relay = Relay()
@@ -131,7 +130,7 @@ def _usable_cpus(archive: str) -> int:
 
 
 def _start(archive: str, told: dict[str, Any]) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-c", _BOOTSTRAP.format(archive=archive), "--launched"]
+    command = [sys.executable, archive, "--launched"]
     agent = subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
     )

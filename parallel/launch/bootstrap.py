@@ -1,9 +1,7 @@
-"""How the slave program gets to machines that need have nothing of it: an archive of it, and how that is started."""
+"""How slave.pyz (slave_file.py) gets to machines that need have nothing of the slave program, and how it is started."""
 
 from __future__ import annotations
 
-import functools
-import io
 import json
 import shlex
 import sys
@@ -12,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import slave
+
+from .slave_file import slave_file
 
 # The receiving end of a pipe, as argument of "python -c": runs the source that comes first on stdin.
 # Neither quotes nor an exclamation mark, so that any login shell lets it through.
@@ -26,23 +26,11 @@ exec(i.read(int(i.readline())))
 """
 
 
-@functools.cache
-def archive() -> bytes:
-    """The package ``slave`` as a zip file."""
-    packed = io.BytesIO()
-    import zipfile  # slow to import, and of no use to local slaves
-
-    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as file:
-        for path in sorted(_folder().glob("*.py")):
-            file.writestr(zipfile.ZipInfo(f"slave/{path.name}"), path.read_bytes(), zipfile.ZIP_DEFLATED)
-    return packed.getvalue()
-
-
 def payload(orders: Mapping[str, Any], runners: int | None) -> bytes:
     """What `RECEIVER` is fed: slave/pipe_agent.py, its orders (see there), the archive."""
     pipe_agent = (_folder() / "pipe_agent.py").read_text(encoding="utf-8") + "\nsys.exit(main(i))\n"
-    header = {"archive": len(archive()), "runners": runners, "orders": orders}
-    return _sized(_TOO_OLD) + _sized(pipe_agent) + json.dumps(header).encode() + b"\n" + archive()
+    header = {"archive": len(slave_file()), "runners": runners, "orders": orders}
+    return _sized(_TOO_OLD) + _sized(pipe_agent) + json.dumps(header).encode() + b"\n" + slave_file()
 
 
 def receiving_command(python: str) -> str:
@@ -54,9 +42,8 @@ def receiving_command(python: str) -> str:
 
 
 def archive_command(python: str | None, path: str) -> str:
-    """The shell command that starts the slave program from the zip file ``path``; its orders come on stdin."""
-    bootstrap = f"import sys; sys.path = [{path!r}] + [p for p in sys.path if p]; from slave.__main__ import run; run()"
-    return f"{python or shlex.quote(sys.executable)} -c {shlex.quote(bootstrap)} --launched"
+    """The shell command that starts the slave program from the file ``path``; its orders come on stdin."""
+    return f"{python or shlex.quote(sys.executable)} {shlex.quote(path)} --launched"
 
 
 def _sized(source: str) -> bytes:

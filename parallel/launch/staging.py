@@ -2,7 +2,7 @@
 
     ~/.cache/parallel/                      this user's, and nobody else's
       HOST-PID-xxxxxxxx/                    one for each run; removed with it
-        slave.zip                           the slave program
+        slave.pyz                           the slave program
         1/                                  one for each array
             script                          what the job runs: a POSIX shell script, the same for all slaves
             3.orders                        what slave program 3 of the array is told, the key among it
@@ -31,9 +31,10 @@ from pathlib import Path
 from slave.private_files import PRIVATE_FOLDER, Unsafe, make_folder, user_folder, write_new
 
 from ..errors import InputError
-from .bootstrap import archive, archive_command
+from .bootstrap import archive_command
 from .job import Job, as_line
 from .run_command import environment
+from .slave_file import slave_file
 
 _ELSEWHERE = "set XDG_CACHE_HOME to a folder of your own that this machine and the slaves' machines share"
 
@@ -127,7 +128,7 @@ class StagingFolder:
             for place, job in enumerate(jobs):
                 write_new(str(folder / f"{place}.orders"), as_line(job.orders))
                 write_new(str(folder / f"{place}.output"), os.fsencode(job.output or ""))
-            command = archive_command(jobs[0].python, str(path / "slave.zip"))
+            command = archive_command(jobs[0].python, str(path / "slave.pyz"))
             script = job_script(str(folder), command, index)
             write_new(str(folder / "script"), os.fsencode(script), PRIVATE_FOLDER)
         except Unsafe as error:
@@ -170,10 +171,10 @@ class StagingFolder:
             self._path = Path(user_folder(_cache(), _ELSEWHERE)) / name
         if self._watchdog is None:  # else all that follows was done, and not interrupted
             make_folder(str(self._path))
-            packed = self._path / "slave.zip"
+            packed = self._path / "slave.pyz"
             if packed.exists():
                 packed.unlink()
-            write_new(str(packed), archive())
+            write_new(str(packed), slave_file())
             # in a session of its own, so that Ctrl-C spares it
             self._watchdog = subprocess.Popen(
                 ["/bin/sh", "-c", _WATCHDOG, str(self._path)],

@@ -175,8 +175,8 @@ def test_all_of_it_is_for_this_user_alone(staging: StagingFolder, tmp_path: Path
     cache = tmp_path / "home" / ".cache"
     assert folder.parent.parent == cache / "parallel"
     found = {path.name: mode(path) for path in [cache, *cache.rglob("*")]}
-    assert {name: found.pop(name) for name in ("0.orders", "0.output", "slave.zip")} == dict.fromkeys(
-        ("0.orders", "0.output", "slave.zip"), "0o600"
+    assert {name: found.pop(name) for name in ("0.orders", "0.output", "slave.pyz")} == dict.fromkeys(
+        ("0.orders", "0.output", "slave.pyz"), "0o600"
     )
     assert set(found.values()) == {"0o700"}
 

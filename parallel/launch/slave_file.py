@@ -1,0 +1,65 @@
+"""slave.pyz: the whole slave program as one file, which any Python from 3.9 on runs.
+
+    python3 slave.pyz HOST:PORT
+
+It is a zip archive of the package ``slave`` behind a line that makes it a program where there is a ``python3``.  Its
+first module, ``__main__.py``, is that of the package: an old Python can read it, and says that it is too old; it is not
+compressed, so that a Python without zlib can say that too.
+
+The same sources give the same bytes, whoever packs them, when, where and by which Python: names are sorted, times and
+permissions are fixed.  Only a zlib of another kind (zlib-ng) compresses otherwise.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from importlib import resources
+from typing import TYPE_CHECKING
+
+import slave
+
+if TYPE_CHECKING:
+    import zipfile
+
+_FIRST_LINE = b"#!/usr/bin/env python3\n"
+_MADE = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip archive can say
+_UNIX, _FILE_MODE = 3, 0o100644
+_LEVEL = 9
+
+
+@functools.cache
+def slave_file() -> bytes:
+    """The bytes of slave.pyz."""
+    sources = {
+        entry.name: entry.read_bytes() for entry in resources.files(slave).iterdir() if entry.name.endswith(".py")
+    }
+    return pack(sources)
+
+
+@functools.cache
+def slave_file_hash() -> str:
+    """Its SHA-256, as hex digits."""
+    return hashlib.sha256(slave_file()).hexdigest()
+
+
+def pack(sources: dict[str, bytes]) -> bytes:
+    """The archive of a package ``slave`` with these modules, by file name."""
+    import io
+    import zipfile  # slow to import, and of no use to local slaves
+
+    packed = io.BytesIO()
+    packed.write(_FIRST_LINE)
+    with zipfile.ZipFile(packed, "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(_entry("__main__.py", zipfile.ZIP_STORED), sources["__main__.py"])
+        for name in sorted(sources):
+            archive.writestr(_entry(f"slave/{name}", zipfile.ZIP_DEFLATED), sources[name], compresslevel=_LEVEL)
+    return packed.getvalue()
+
+
+def _entry(name: str, how: int) -> zipfile.ZipInfo:
+    import zipfile
+
+    entry = zipfile.ZipInfo(name, _MADE)
+    entry.create_system, entry.external_attr, entry.compress_type = _UNIX, _FILE_MODE << 16, how
+    return entry

@@ -1,0 +1,109 @@
+"""slave.pyz: the slave program as one file."""
+
+from __future__ import annotations
+
+import functools
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from parallel.launch.slave_file import pack, slave_file, slave_file_hash
+from tests.conftest import Make
+from tests.support.programs import ROOT, pyenv, pythons
+
+MOST = 120_000
+OLD = [path for version in ("2.7", "3.6", "3.7", "3.8") for path in pyenv(version)]
+
+
+def run(*command: str, cwd: Path | None = None, **variables: str) -> subprocess.CompletedProcess[str]:
+    """A program with nothing of the checkout on its path."""
+    bare = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    return subprocess.run(
+        command, capture_output=True, text=True, check=False, cwd=cwd, env={**bare, **variables}, timeout=30
+    )
+
+
+@pytest.fixture
+def file(own_folder: Path) -> Path:
+    path = own_folder / "elsewhere" / "slave.pyz"
+    path.parent.mkdir()
+    done = run(sys.executable, str(ROOT / "tools" / "build_slave.py"), str(path))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"{path}: {path.stat().st_size} bytes, SHA-256 {slave_file_hash()}\n")
+    return path
+
+
+def test_it_is_small_and_the_same_whoever_packs_it(file: Path, own_folder: Path) -> None:
+    assert len(slave_file()) <= MOST
+    assert file.read_bytes() == slave_file()
+    for version, python in [("this", sys.executable), *pythons()]:
+        for zone, mask in (("UTC", "022"), ("Pacific/Auckland", "077")):
+            other = own_folder / f"{version}-{mask}.pyz"
+            done = run(
+                "/bin/sh", "-c", f"umask {mask}; exec {python} -m parallel slave-file {other}", cwd=ROOT, TZ=zone
+            )
+            assert done.returncode == 0, done.stderr
+            assert other.read_bytes() == slave_file(), f"Python {version} packs it otherwise"
+
+
+def test_the_order_in_which_modules_are_found_changes_nothing() -> None:
+    sources = {"__main__.py": b"", "a.py": b"1", "b.py": b"2"}
+    assert pack(sources) == pack(dict(reversed(sources.items())))
+
+
+def test_it_goes_to_stdout_too_and_says_where_it_cannot_be_written(own_folder: Path) -> None:
+    command = [sys.executable, str(ROOT / "tools" / "build_slave.py")]
+    assert subprocess.run([*command, "-"], capture_output=True, check=True).stdout == slave_file()
+    done = run(*command, str(own_folder / "missing" / "slave.pyz"))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"parallel: {own_folder}/missing/slave.pyz cannot be written: No such file or directory\n"
+    assert [path.name for path in own_folder.iterdir() if "pyz" in path.name] == []
+
+
+def test_it_holds_the_whole_package_and_nothing_else(file: Path) -> None:
+    names = [f"slave/{path.name}" for path in sorted((ROOT / "slave").glob("*.py"))]
+    assert zipfile.ZipFile(file).namelist() == ["__main__.py", *names]
+    assert os.access(file, os.X_OK)
+
+
+@pytest.mark.skipif(not OLD, reason="no Python older than 3.9 on this machine")
+@pytest.mark.parametrize("python", OLD)
+def test_an_old_python_says_so_in_one_line(file: Path, python: str) -> None:
+    done = run(python, str(file), "127.0.0.1:1", PYTHONWARNINGS="")
+    assert done.returncode == 6 and done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("slave: this is Python ") and line.endswith("; a slave needs 3.9 or newer")
+
+
+def test_a_python_without_zlib_says_so_in_one_line(file: Path) -> None:
+    hide = "import sys, runpy; sys.modules['zlib'] = None; runpy.run_path(sys.argv[1], run_name='__main__')"
+    done = run(sys.executable, "-c", hide, str(file), "127.0.0.1:1")
+    assert done.returncode == 6
+    (line,) = done.stderr.splitlines()
+    assert line == f"slave: this Python ({sys.executable}) has no zlib, without which slave.pyz cannot be read"
+
+
+@pytest.mark.parametrize(
+    ("version", "python"), [("this", sys.executable), *pythons()], ids=["this", *[one for one, _ in pythons()]]
+)
+def test_it_works_from_another_folder(make: Make, file: Path, version: str, python: str) -> None:
+    manager = make(0, port=0)
+    context = manager.get_context()
+    for number in range(5):
+        context.add_task(functools.partial(pow, number, 2))
+    command = [python, file.name, f"127.0.0.1:{manager.address[1]}", "-n", "1"]
+    bare = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    with subprocess.Popen(command, cwd=file.parent, env=bare, stderr=subprocess.PIPE, text=True) as program:
+        assert sorted(context.get_results_unordered()) == [0, 1, 4, 9, 16]
+        manager.shutdown()
+        _, said = program.communicate(timeout=20)
+    assert program.returncode == 0, said
+
+
+def test_its_usage_names_it(file: Path) -> None:
+    done = run(sys.executable, str(file), "--help")
+    assert done.stdout.startswith("usage: python3 slave.pyz ")
