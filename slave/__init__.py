@@ -15,7 +15,8 @@ runner ended, and starts a new one.
     environment.py    the master's sys.path, folder      outcome.py        a value or a failure, as data
                       and script, as seen from here      pickling.py       why something cannot be pickled
     keys.py           where the key is found             errors.py         every way this fails, with its exit code
-    introduction.py   the handshake on a socket          transport.py      a stream of bytes: plain, TLS or sealed
+    introduction.py   the handshake on a socket          transport.py      a stream of bytes
+    tls.py sealed.py  the same, with TLS or only MACs    records.py        what these two have in common
     certificate.py    a throw-away certificate           private_files.py  files that nobody else has a hand in
     mp_adapter.py     multiprocessing's private parts    slave_state.py    when its runner is ended, and why (pure)
     pipe_agent.py     a slave program that came over a pipe: ssh, docker run -i

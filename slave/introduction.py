@@ -4,8 +4,7 @@
 once, each with one deadline: they yield ``selectors.EVENT_READ`` or ``EVENT_WRITE`` when the socket, which is not
 blocking, must become readable or writable before they can go on, and return a `Transport`.  `finish` drives one.
 
-A generator that has begun owns the socket: when it fails or is closed, the socket is closed.  TLS wraps the socket
-into another object; the number of its descriptor stays.
+A generator that has begun owns the socket: when it fails or is closed, the socket is closed.
 """
 
 from __future__ import annotations
@@ -22,7 +21,9 @@ from typing import TYPE_CHECKING, Callable
 from . import certificate, handshake
 from .errors import Incompatible, Intercepted, SlaveError, WrongMaster
 from .handshake import PLAIN, SEALED, TLS
-from .transport import SealedTransport, SocketTransport, TlsTransport, Transport, is_unix, is_want, meaning_of, rest_of
+from .sealed import SealedTransport
+from .tls import TlsTransport
+from .transport import SocketTransport, Transport, is_unix, rest_of
 
 if TYPE_CHECKING:
     import ssl
@@ -188,24 +189,17 @@ class _Stream:
             self.transport = SealedTransport(self.transport, mine, other)
 
     def _wrap(self, context: ssl.SSLContext, server: bool) -> _Until:
-        import ssl
-
-        self._sock = sock = context.wrap_socket(self._sock, server_side=server, do_handshake_on_connect=False)
-        while True:
-            try:
-                sock.do_handshake()
-                break
-            except OSError as error:
-                if not is_want(error):
-                    raise meaning_of(error) from None
-                event = selectors.EVENT_READ if isinstance(error, ssl.SSLWantReadError) else selectors.EVENT_WRITE
+        tls = TlsTransport(self._sock, context, server=server, master=self.master)
+        event = tls.shake_hands()
+        while event is not None:
             yield event
-        self.transport = TlsTransport(sock, self.master)
+            event = tls.shake_hands()
+        self.transport = tls
 
     def check_certificate(self, fingerprint: bytes) -> None:
         """With TLS: see that the certificate at the other end is the master's.  Raises `Intercepted`."""
-        shown = getattr(self._sock, "getpeercert", None)
-        if shown is not None and hashlib.sha256(shown(True) or b"").digest() != fingerprint:
+        tls = self.transport
+        if isinstance(tls, TlsTransport) and hashlib.sha256(tls.certificate).digest() != fingerprint:
             raise Intercepted("somebody between this machine and the master relays the connection: not its certificate")
 
 

@@ -16,7 +16,9 @@ from slave.certificate import client_context, make_certificate, server_context
 from slave.errors import Incompatible, Intercepted, ProtocolError, WrongKey, WrongMaster
 from slave.handshake import PLAIN, SEALED, TLS
 from slave.introduction import Refused
-from slave.transport import SealedTransport, SocketTransport, TlsTransport
+from slave.sealed import SealedTransport
+from slave.tls import TlsTransport
+from slave.transport import SocketTransport
 from slave.wire import Connection
 from tests.slave.masters import (
     KEY,

@@ -15,9 +15,12 @@ from hypothesis import strategies as st
 
 from slave.errors import Intercepted
 from slave.handshake import PLAIN, SEALED, TLS
-from slave.transport import SealedTransport, SocketTransport, Transport, _pieces, rest_of, tune, unix_target
+from slave.records import _pieces
+from slave.sealed import SealedTransport
+from slave.transport import SocketTransport, Transport, rest_of, tune, unix_target
 from slave.wire import WINDOW, Connection, Listener
 from tests.slave.masters import SECONDS, Aside, channel, tcp_pair
+from tests.support.waiting import eventually
 
 ONE, TWO = b"1" * 32, b"2" * 32
 MODES = pytest.mark.parametrize("mode", [PLAIN, TLS, SEALED], ids=["plain", "tls", "sealed"])
@@ -187,12 +190,82 @@ def test_no_wait_is_longer_than_the_limit(mode: int) -> None:
         near.limit(None)
 
 
-def test_a_changed_byte_in_tls_is_told() -> None:
+BAD_RECORD = b"\x17\x03\x03\x00\x20" + bytes(32)
+
+
+def inject(near: Transport) -> None:
+    """What somebody in the network's path puts behind that which the near end has sent."""
+    with socket.socket(fileno=os.dup(near.fileno())) as raw:
+        raw.sendall(BAD_RECORD)
+
+
+def test_a_changed_byte_in_tls_is_told_on_both_sides() -> None:
+    changes = "somebody between .* changes what goes over the connection"
     with channel(TLS) as (near, far):
-        with socket.socket(fileno=os.dup(near.fileno())) as raw:
-            raw.sendall(b"\x17\x03\x03\x00\x20" + bytes(32))
-        with pytest.raises(Intercepted, match="somebody between .* changes what goes over the connection .*bad record"):
+        inject(near)
+        with pytest.raises(Intercepted, match=f"{changes} .*bad record"):
             read(far, 1)
+        with pytest.raises(Intercepted, match=f"{changes} .*alert bad record"):
+            read(near, 1)
+        with pytest.raises(EOFError):  # neither end goes on
+            near.write(b"later")
+        with pytest.raises(Intercepted, match=changes):
+            read(far, 1)
+
+
+def test_what_tls_has_checked_is_handed_on_before_what_is_wrong_is_told() -> None:
+    with channel(TLS) as (near, far):
+        near.write(b"good")
+        inject(near)
+        await_bytes(far, 4 + RECORD + len(BAD_RECORD))
+        far.set_blocking(False)
+        into = memoryview(bytearray(100))
+        assert far.read_some(into) == 4 and bytes(into[:4]) == b"good"
+        assert far.has_more()  # no selector sees it any more
+        for _ in range(2):
+            with pytest.raises(Intercepted, match="bad record"):
+                far.read_some(into)
+
+
+RECORD = 22  # bytes that TLS 1.3 adds to a small record
+
+
+def await_bytes(transport: Transport, count: int) -> None:
+    """Wait until so many bytes can be received."""
+    with socket.socket(fileno=os.dup(transport.fileno())) as raw:
+        eventually(lambda: len(raw.recv(count, socket.MSG_PEEK)) == count, SECONDS)
+
+
+def test_tls_records_that_are_here_are_read_at_once() -> None:
+    with channel(TLS) as (near, far):
+        for number in range(100):
+            near.write(b"%05d" % number)
+        await_bytes(far, 100 * (5 + RECORD))
+        into = memoryview(bytearray(1000))
+        assert far.read_some(into) == 500 and not far.has_more()
+        assert bytes(into[:500]) == b"".join(b"%05d" % number for number in range(100))
+
+
+def test_half_a_tls_record_is_waited_for_and_not_looked_for_again_and_again() -> None:
+    """Bytes of it are here that no selector sees; there is nothing to read all the same."""
+    with channel(TLS) as (near, far):
+        passed, raw = tcp_pair()
+        with passed, raw:
+            near._inner._sock, sock = passed, near._inner._sock  # type: ignore[attr-defined]
+            near.write(b"whole")
+            near.write(b"split")
+            near._inner._sock = sock  # type: ignore[attr-defined]
+            stream = raw.recv(2 * (5 + RECORD), socket.MSG_WAITALL)
+            far.set_blocking(False)
+            into = memoryview(bytearray(100))
+            sock.sendall(stream[:-1])
+            await_bytes(far, len(stream) - 1)
+            assert far.read_some(into) == 5
+            far.has_more()
+            assert far.read_some(into) is None and not far.has_more()
+            sock.sendall(stream[-1:])
+            await_bytes(far, 1)
+            assert far.read_some(into) == 5 and bytes(into[:5]) == b"split" and not far.has_more()
 
 
 # -- sealed records
