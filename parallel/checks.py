@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import os
-import socket
 
 from slave import environment
 
 from .errors import Error, InputError, NetworkError
+from .service.addresses import addresses_of
+
+log = logging.getLogger("parallel")
 
 
 def refuse_inside_slave() -> None:
@@ -26,12 +29,7 @@ def refuse_inside_slave() -> None:
 def check_arguments(host: str | None, output: str | None, port: int | None, lease: float, attempts: int) -> None:
     """Raise `InputError` or `NetworkError` for what cannot be."""
     if host is not None:
-        try:
-            socket.getaddrinfo(host, None)
-        except OSError as error:
-            raise NetworkError(
-                f"host={host!r} is unknown here: {error.strerror}; leave it out, or name an address"
-            ) from None
+        _check_host(host)
     if output is not None:
         folder = os.path.dirname(os.path.abspath(output))
         if not os.path.isdir(folder):
@@ -41,6 +39,19 @@ def check_arguments(host: str | None, output: str | None, port: int | None, leas
     check_lease(lease)
     if not (isinstance(attempts, int) and attempts >= 1):
         raise InputError(f"max_attempts={attempts!r} is not a whole number from 1 on")
+
+
+def _check_host(host: str) -> None:
+    try:
+        if addresses_of(host) is None:
+            log.warning(
+                "parallel: the name service does not answer what host=%r is; slaves are told the name all the same",
+                host,
+            )
+    except OSError as error:
+        raise NetworkError(
+            f"host={host!r} is unknown here: {error.strerror}; leave it out, or name an address"
+        ) from None
 
 
 def check_lease(lease: float) -> None:

@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import errno
+import ipaddress
+import logging
 import os
 import selectors
 import socket
+import threading
 import time
 from collections.abc import Sequence
-from typing import Callable, NamedTuple
+from typing import Any, Callable, NamedTuple
 
 from . import introduction, wire
 from .errors import Incompatible, Intercepted, ProtocolError, SlaveError, Unreachable, WrongKey, WrongMaster
 from .introduction import Steps
 from .transport import UNIX, Transport, is_unix, unix_target
 
+log = logging.getLogger("slave")
+
 Address = tuple[str, int]  # host and port, or for a Unix socket ("unix:NAME", 0): see transport.unix_target
 
 _STAGGER = 0.25  # seconds between two starts: RFC 8305 ("happy eyeballs"), section 5
 _PER_ADDRESS = 5.0  # seconds for one address to answer a SYN
+_REMEMBER = 60.0  # seconds for which an answer of the name service holds
+_TELL_SECONDS = 3.0  # for it to answer before somebody is told
 _NOBODY_LISTENS = (errno.ECONNREFUSED, errno.ENOENT)  # the latter of a Unix socket's path
 
 
@@ -75,6 +82,57 @@ def dial(
     return connection
 
 
+class _Names:
+    """What the name service said, kept for a minute, and for as long as it is dead.
+
+    So a lost master is dialled again and again at the address that it had, and nobody waits for ten seconds each time.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._known: dict[Address, tuple[float, list[Any]]] = {}  # by host and port: until when, and what
+
+    def answers(self, host: str, port: int) -> list[Any]:
+        """As `socket.getaddrinfo` has them.  Raises OSError."""
+        until, known = self._known.get((host, port), (0.0, []))
+        if self._clock() < until:
+            return known
+        try:
+            known = _look_up(host, port)
+        except OSError:
+            if not known:
+                raise
+        self._known[host, port] = self._clock() + _REMEMBER, known
+        return known
+
+
+_names = _Names()
+
+
+def _look_up(host: str, port: int) -> list[Any]:
+    """Ask the name service, and say so if it takes long.  No thread is left when this returns: agents fork."""
+    if _is_numeric(host):
+        return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    slow = threading.Timer(
+        _TELL_SECONDS, log.warning, ("the name service has not answered yet; asked for the address of %s", host)
+    )
+    slow.daemon = True
+    slow.start()
+    try:
+        return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    finally:
+        slow.cancel()
+        slow.join()
+
+
+def _is_numeric(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return False
+    return True
+
+
 def _resolve(addresses: Sequence[Address], errors: dict[str, str]) -> list[Candidate]:
     found: dict[tuple[object, ...] | str | bytes, Candidate] = {}
     for host, port in addresses:
@@ -85,7 +143,7 @@ def _resolve(addresses: Sequence[Address], errors: dict[str, str]) -> list[Candi
             found.setdefault(host, Candidate(socket.AF_UNIX, unix_target(host), host, (host, port)))
             continue
         try:
-            answers = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            answers = _names.answers(host, port)
         except OSError as error:
             errors[format_address((host, port))] = f"unknown host: {error.strerror}"
             continue

@@ -1,11 +1,19 @@
-"""The addresses by which other machines may reach this one."""
+"""The addresses by which other machines may reach this one.
+
+The interfaces tell them.  A name service is asked only for a name that the user gave, and on systems whose interfaces
+cannot be read; once, in the background, and nobody waits long for its answer: a dead one takes ten seconds and more.
+"""
 
 from __future__ import annotations
 
 import socket
 import struct
+import sys
+import threading
+import time
 from collections.abc import Iterator
 
+_LOOKUP_SECONDS = 2.0  # for the name service to answer
 _SIOCGIFADDR = 0x8915  # netdevice(7): the IPv4 address of an interface
 _PROBES = ((socket.AF_INET, "198.51.100.1"), (socket.AF_INET6, "2001:db8::1"))  # RFC 5737 and 3849: never sent to
 
@@ -15,7 +23,9 @@ def local_addresses() -> list[str]:
 
     Link-local addresses are left out: they mean nothing without an interface.
     """
-    found = [*_of_default_route(), *_of_interfaces(), *_of_host_name()]
+    found = [*_of_default_route(), *_of_interfaces()]
+    if sys.platform != "linux":
+        found += _of_host_name()
     useful = [
         address
         for address in dict.fromkeys(found)
@@ -55,9 +65,50 @@ def _of_interfaces() -> Iterator[str]:
         return
 
 
-def _of_host_name() -> Iterator[str]:
+def _of_host_name() -> list[str]:
     try:
-        for _, _, _, _, address in socket.getaddrinfo(socket.gethostname(), None, type=socket.SOCK_STREAM):
-            yield str(address[0])
+        return addresses_of(socket.gethostname()) or []
     except OSError:
-        return
+        return []
+
+
+class _Lookup:
+    """One question to the name service, asked in a thread of its own."""
+
+    def __init__(self, name: str) -> None:
+        self._name, self._until = name, time.monotonic() + _LOOKUP_SECONDS
+        self._over = threading.Event()
+        self._found: list[str] = []
+        self._error: OSError | None = None
+        threading.Thread(target=self._ask, daemon=True, name=f"lookup of {name}").start()
+
+    def _ask(self) -> None:
+        try:
+            answers = socket.getaddrinfo(self._name, None, type=socket.SOCK_STREAM)
+            self._found = list(dict.fromkeys(str(found[4][0]) for found in answers))
+        except (OSError, UnicodeError) as error:  # the latter for a name that cannot be one
+            self._error = error if isinstance(error, OSError) else OSError(0, str(error))
+        self._over.set()
+
+    def answer(self) -> list[str] | None:
+        if not self._over.wait(max(0.0, self._until - time.monotonic())):
+            return None
+        if self._error is not None:
+            raise self._error
+        return self._found
+
+
+_lookups: dict[str, _Lookup] = {}  # by name: those that wait for an answer, or got one
+
+
+def addresses_of(name: str) -> list[str] | None:
+    """The addresses of a host, as text; None if the name service has not answered within two seconds.
+
+    It is asked once for each name.  Raises OSError if there is no such host; then the next call asks again.
+    """
+    lookup = _lookups.get(name) or _lookups.setdefault(name, _Lookup(name))
+    try:
+        return lookup.answer()
+    except OSError:
+        _lookups.pop(name, None)
+        raise

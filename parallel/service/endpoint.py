@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import ipaddress
 import secrets
-import socket
 import sys
 import threading
 from collections.abc import Sequence
@@ -13,7 +12,7 @@ from collections.abc import Sequence
 from slave.dial import Address
 
 from ..errors import NetworkError
-from .addresses import local_addresses
+from .addresses import addresses_of, local_addresses
 from .dispatcher import Dispatcher
 from .identity import Identity
 from .server import QueueManager, QueueServer, Served
@@ -73,8 +72,8 @@ class Endpoint:
     def _bound_to(self) -> str:
         """The host to listen at: '' for every interface; a loopback address that the user named, and no other."""
         if self._host is not None:
-            hosts = {str(found[4][0]) for found in socket.getaddrinfo(self._host, None, type=socket.SOCK_STREAM)}
-            if all(ipaddress.ip_address(host.partition("%")[0]).is_loopback for host in hosts):
+            hosts = addresses_of(self._host)
+            if hosts and all(ipaddress.ip_address(host.partition("%")[0]).is_loopback for host in hosts):
                 return self._host
         return ""
 

@@ -100,6 +100,38 @@ def test_a_refusal_everywhere_is_recognised() -> None:
     assert len(caught.value.refused) == 1 and not caught.value.others
 
 
+class NameService:
+    """Stands in for `socket.getaddrinfo`."""
+
+    def __init__(self, port: int) -> None:
+        self.port, self.asked, self.dead = port, 0, False
+
+    def __call__(self, host: str, port: int, **more: Any) -> list[Any]:
+        self.asked += 1
+        if self.dead:
+            raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", self.port))]
+
+
+def test_a_name_is_asked_for_once_a_minute_and_an_answer_outlives_a_dead_name_service(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    service, now = NameService(free_port()), [1000.0]
+    monkeypatch.setattr(dial, "_look_up", service)
+    names = dial._Names(lambda: now[0])
+    service.dead = True
+    for _ in range(2):
+        with pytest.raises(OSError, match="Temporary failure"):
+            names.answers("lab7", 5757)
+    service.dead = False
+    found = [names.answers("lab7", 5757) for _ in range(3)]
+    assert service.asked == 3 and found[0] == found[2]
+    service.dead, now[0] = True, 1061.0
+    assert [names.answers("lab7", 5757) for _ in range(3)] == found and service.asked == 4
+    service.dead, service.port, now[0] = False, 7, 1122.0
+    assert names.answers("lab7", 5757)[0][4] == ("127.0.0.1", 7), "it has moved"
+
+
 def test_what_hangs_up_is_told() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.listen()

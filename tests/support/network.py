@@ -29,6 +29,7 @@ class TwoHosts:
     def __init__(self) -> None:
         self.names = {host: f"pl-{host}-{os.getpid()}" for host in ("master", "slave")}
         self.addresses = {"master": SUBNET + "1", "slave": SUBNET + "2"}
+        self._folders: list[Path] = []
         self.addresses6 = {"master": "fd77:213::1", "slave": "fd77:213::2"}
 
     def __enter__(self) -> TwoHosts:
@@ -45,6 +46,8 @@ class TwoHosts:
         return self
 
     def __exit__(self, *error: object) -> None:
+        for folder in self._folders:
+            shutil.rmtree(folder)
         for name in self.names.values():
             _run("ip", "netns", "del", name)
 
@@ -59,6 +62,17 @@ class TwoHosts:
             _run("ip", "-n", name, "addr", "add", f"10.213.99.{place}/24", "dev", "blind0")
             for end in ("blind0", "blind1"):
                 _run("ip", "-n", name, "link", "set", end, "up")
+
+    def without_names(self, host: str) -> None:
+        """The host's name service is a server that does not answer, behind a router that loses everything."""
+        folder, name = Path("/etc/netns") / self.names[host], self.names[host]
+        folder.mkdir(parents=True)  # ip-netns(8): what stands here is mounted over /etc
+        self._folders.append(folder)
+        (folder / "resolv.conf").write_text("nameserver 192.0.2.53\n")
+        (folder / "hosts").write_text("127.0.0.1 localhost\n")
+        router = SUBNET + "254"
+        _run("ip", "-n", name, "neigh", "add", router, "lladdr", "02:00:00:00:00:09", "dev", "eth0")
+        _run("ip", "-n", name, "route", "add", "default", "via", router)
 
     def cable(self, up: bool) -> None:
         """Pull the cable, or plug it in again."""
