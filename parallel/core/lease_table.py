@@ -106,6 +106,8 @@ class LeaseTable:
         """Forget all tasks of a context that nobody asks for any more; returns how many there were."""
         found = self.contexts.get(context)
         gone = [] if found is None else list(found.tasks.values())
+        if found is not None:
+            found.turn = 0  # no use to find its next turn after each of them
         for task in gone:
             self._leave(task, Move.DROP)
         return len(gone)
@@ -266,6 +268,8 @@ class LeaseTable:
         del context.tasks[task.id]
         if not context.tasks:
             del self.contexts[task.context]
+        elif waits and task.id == context.turn:
+            self._turns.line_up(context)  # what stands behind it may have been added before: it came back earlier
 
     def _release(self, task: Task) -> None:
         lease = self.leases[task.holder]

@@ -224,3 +224,20 @@ def test_what_is_dropped_leaves_nothing_and_what_others_hold_stays() -> None:
     assert table.drop(1) == 1 and table.drop(1) == 0
     assert list(table.contexts) == [2] and list(table.leases[0].tasks) == [3]
     assert table.drop(2) == 1 and not table.leases and not table.contexts
+
+
+@pytest.mark.parametrize("leaves", ["drop", "settle"])
+def test_a_context_gets_the_turn_of_an_older_task_that_stood_behind_the_one_that_leaves(leaves: str) -> None:
+    """Found by the model: 5 came back after 1, so stands before it; when it is gone it is 1's turn, and not 3's."""
+    table, pace = table_with(0)
+    for id, context in ((1, 1), (3, 2), (5, 1)):
+        table.add(Task(id, context, b"x"))
+    assert [list(grant(table, pace, slave, share=1).tasks) for slave in range(3)] == [[1], [3], [5]]
+    for slave in range(3):
+        table.give_back(slave)
+    if leaves == "drop":
+        assert table.drop_task(1, 5) is not None
+    else:
+        assert table.settle(1, 5) is not None
+    table.check()
+    assert list(grant(table, pace, 3, share=1).tasks) == [1]
