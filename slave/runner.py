@@ -22,6 +22,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Callable, NamedTuple, Protocol, TypeVar
 
+from . import cpus, forks, streams
 from .contexts import Contexts, SetupFailed
 from .dial import Address
 from .environment import Environment
@@ -31,7 +32,7 @@ from .outcome import Packed, pack_failure, pack_value
 from .private_files import open_output
 from .protocol import RUNNER, Buffer, LeaseMessage, Role
 from .session import RunnerSession
-from .shared_status import DEADLINE, RECALL, SETUP, SHORTEST, TASK, SharedStatus
+from .shared_status import DEADLINE, JOINED, RECALL, SETUP, SHORTEST, STAGE, TASK, WORKED, SharedStatus
 from .wire import Unfit
 
 _BROKEN = (OSError, EOFError, SlaveError)
@@ -57,6 +58,7 @@ class RunnerConfig(NamedTuple):
     shielded: bool = False  # takes no notice of SIGTERM
     master: str | None = None  # the fingerprint of the agent's master: no other one is served
     encrypt: bool = True
+    siblings: int = 1  # runners on this machine, this one among them
 
 
 class Closable(Protocol):
@@ -84,6 +86,8 @@ class Runner:
         self._environment = Environment(config.environment)
         self._contexts = Contexts(self._environment, self._setup_of)
         self._status, self._waker = status, waker
+        self._pid = os.getpid()  # what a task forks has another one
+        self._output_may_vanish = streams.may_vanish()
         self._shortest = math.inf  # the shortest time limit of a task so far: the agent looks at its clock so often
 
     def work(self) -> None:
@@ -105,10 +109,14 @@ class Runner:
 
     def _run_lease(self, lease: LeaseMessage) -> None:
         """Run the tasks of a lease, or give them back."""
+        if self._output_may_vanish:
+            streams.steady_output()
         session, status, limits = self._session, self._status, lease.limits
         if limits:
             self._announce(min(limits.values()))
         current, count, began = 0, 0, 0.0
+        if lease.entries:
+            status[STAGE] = WORKED
         for task, context, payload in session.tasks():
             status[TASK] = task
             if status[RECALL] and session.recalled(status[RECALL]):
@@ -141,8 +149,13 @@ class Runner:
         try:
             if isinstance(payload, Unfit):
                 raise MemoryError(f"no memory here for the task of {payload.size} bytes")
-            return pack_value(self._environment.loads(payload)(*self._contexts.arguments(context)))
+            packed = pack_value(self._environment.loads(payload)(*self._contexts.arguments(context)))
+            if os.getpid() != self._pid:
+                forks.leave(None)
+            return packed
         except BaseException as error:  # sys.exit and KeyboardInterrupt too: a task's own affair costs no slave
+            if os.getpid() != self._pid:
+                forks.leave(error)
             return pack_failure(error)
         finally:
             if limit is not None:
@@ -211,6 +224,7 @@ class Runner:
                 for unanswered in session.unanswered:
                     self._results.post(unanswered)
                 session.joined()
+                self._status[STAGE] = max(JOINED, self._status[STAGE])
             except _BROKEN:
                 self._link.drop()
                 if session.leaves(self._status[RECALL]):
@@ -229,7 +243,10 @@ def main(
         connection.close()
     _reset_signals(config.shielded)
     _end_with(agent)
+    streams.empty_stdin()
+    streams.make_steady()
     _redirect(config.output)
+    cpus.share_threads(config.siblings, os.environ)
     try:
         Runner(config, status, waker).work()
     except (AnotherMaster, CallFailed) as error:
@@ -272,5 +289,3 @@ def _redirect(output: str | None) -> None:
         os.dup2(handle, 1)
         os.dup2(handle, 2)
         os.close(handle)
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # what a task printed survives its death
