@@ -19,8 +19,7 @@ runner ended, and starts a new one.
     tls.py sealed.py  the same, with TLS or only MACs    records.py        what these two have in common
     certificate.py    a throw-away certificate           private_files.py  files that nobody else has a hand in
     mp_adapter.py     multiprocessing's private parts    slave_state.py    when its runner is ended, and why (pure)
-    streams.py        standard streams that hold nobody  forks.py          what a task forked, and came back
-    cpus.py           how many processors, threads       pipe_agent.py     a slave program that came over a pipe
+    pipe_agent.py     a slave program that came over a pipe: ssh, docker run -i
 
 This package needs the standard library only and imports nothing of ``parallel``, so that it can travel alone.
 """

@@ -305,7 +305,6 @@ class Agent:
             shielded=self._config.shielded,
             master=self._reports.master,
             encrypt=self._config.encrypt,
-            siblings=len(self._pool.slaves),
         )
 
     def _inherited(self) -> list[Closable]:

@@ -11,9 +11,7 @@ import signal
 import sys
 from typing import NoReturn
 
-from . import streams
 from .agent import Agent, AgentConfig
-from .cpus import usable_cpus
 from .dial import format_address, parse_address
 from .errors import Intercepted, MasterFinished, MasterGone, SlaveError, Unreachable
 from .find_master import find_master
@@ -28,12 +26,19 @@ master is gone;
 somebody on the way changes what it sends; 130, 143 ended by Ctrl-C, SIGTERM"""
 
 
+def usable_cpus() -> int:
+    """The CPUs this process may use: fewer than the machine has under taskset, cpusets and most batch systems."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run the slave program; returns its exit code."""
     parser = _parser()
     options = parser.parse_args(arguments)
     level = [logging.WARNING, logging.INFO, logging.DEBUG][min(2, 1 + options.verbose - options.quiet)]
-    _tell(level)
+    logging.basicConfig(level=level, stream=sys.stderr, format="slave: %(message)s")
     try:
         if options.launched:
             return _serve_launched()
@@ -52,15 +57,6 @@ def main(arguments: list[str] | None = None) -> int:
     except SlaveError as error:
         log.error("%s", error)
         return error.exit_code
-
-
-def _tell(level: int) -> None:
-    """Have our own words on stderr, and leave the root logger alone: the first to configure it is to be a task."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("slave: %(message)s"))
-    log.handlers[:] = [handler]
-    log.setLevel(level)
-    log.propagate = False
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -207,6 +203,4 @@ def _seconds(text: str) -> float:
 
 def run() -> NoReturn:
     """The entry point of the command ``parallel-slave``."""
-    streams.fill_gaps()
-    streams.make_steady()
     sys.exit(main())

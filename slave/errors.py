@@ -79,6 +79,13 @@ class ProtocolError(SlaveError):
     exit_code = 8
 
 
+class Oversized(Exception):
+    """A message is larger than its reader takes, and was not sent.  Not a fault of the connection, which is as before.
+
+    Payloads are not concerned: large ones travel beside the message.
+    """
+
+
 class Intercepted(ProtocolError):
     """Somebody between this machine and the master relays the connection, or changes what goes over it.
 

@@ -12,9 +12,12 @@ that the master gives; 0 stands for none.
 
 from __future__ import annotations
 
+import mmap
 import pickle
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Union
+
+from .errors import ProtocolError
 
 VERSION = 3  # of the protocol; see handshake.py for what happens when two differ
 
@@ -135,6 +138,9 @@ FAILURE = 1  # data: slave/outcome.py, pack_failure
 GIVEN_UP = 2  # data: a list of texts, how each attempt ended
 TIMED_OUT = 3  # data: the limit in seconds
 
+_POSTED = VALUE, FAILURE
+_ARRIVED = bytes, bytearray, memoryview, mmap.mmap  # what a payload is when it has come
+
 OutcomeMessage = tuple[int, int, int, int, int, Any, Sequence[Any]]
 
 
@@ -146,14 +152,18 @@ def outcome_message(
 
 
 def checked_outcome(parts: Any) -> OutcomeMessage:
-    """An outcome as it came; raises TypeError or ValueError if it is none, before it is carried out with others'."""
-    slave, _, context, task, _, data, buffers = parts
-    if type(slave) is int and type(context) is int and type(task) is int and type(data) is bytes and not buffers:
-        return parts  # type: ignore[no-any-return]  # as nearly all are
-    if not all(type(part) is int for part in parts[:5]):
-        raise TypeError("the numbers of an outcome are none")
-    len(data), len(buffers)
-    return parts  # type: ignore[no-any-return]
+    """An outcome as it came.  Raises `ProtocolError` if it is none, before it is carried out with others'."""
+    try:
+        slave, lease, context, task, kind, data, buffers = parts
+    except (TypeError, ValueError):
+        raise ProtocolError("an outcome has seven parts") from None
+    if type(slave) is int and type(context) is int and type(task) is int and kind in _POSTED:
+        if type(data) is bytes and not buffers:
+            return parts  # type: ignore[no-any-return]  # as nearly all are
+        parted = isinstance(buffers, (tuple, list)) and all(isinstance(part, _ARRIVED) for part in (data, *buffers))
+        if type(lease) is int and parted:
+            return parts  # type: ignore[no-any-return]
+    raise ProtocolError("an outcome has numbers, a kind and data that it cannot have")
 
 
 class SetupFailure(NamedTuple):

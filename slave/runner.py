@@ -22,20 +22,21 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Callable, NamedTuple, Protocol, TypeVar
 
-from . import cpus, forks, streams
 from .contexts import Contexts, SetupFailed
 from .dial import Address
 from .environment import Environment
-from .errors import ProtocolError, SlaveError
+from .errors import Intercepted, Oversized, ProtocolError, SlaveError
 from .link import CallFailed, Link, ResultQueueProxy, TaskQueueProxy
 from .outcome import Packed, pack_failure, pack_value
 from .private_files import open_output
-from .protocol import RUNNER, Buffer, LeaseMessage, Role
+from .protocol import RUNNER, Buffer, LeaseMessage, OutcomeMessage, Role, SetupFailure, outcome_message
 from .session import RunnerSession
-from .shared_status import DEADLINE, JOINED, RECALL, SETUP, SHORTEST, STAGE, TASK, WORKED, SharedStatus
+from .shared_status import DEADLINE, RECALL, SETUP, SHORTEST, TASK, SharedStatus
 from .wire import Unfit
 
 _BROKEN = (OSError, EOFError, SlaveError)
+_REFUSED = (CallFailed, Oversized)
+_MOST_TRIES = 2  # of a call to which the answer is nonsense
 
 _LONGEST_LIMIT = 1e9  # seconds; what is longer is no limit
 _NANO = 1_000_000_000
@@ -58,7 +59,6 @@ class RunnerConfig(NamedTuple):
     shielded: bool = False  # takes no notice of SIGTERM
     master: str | None = None  # the fingerprint of the agent's master: no other one is served
     encrypt: bool = True
-    siblings: int = 1  # runners on this machine, this one among them
 
 
 class Closable(Protocol):
@@ -86,8 +86,6 @@ class Runner:
         self._environment = Environment(config.environment)
         self._contexts = Contexts(self._environment, self._setup_of)
         self._status, self._waker = status, waker
-        self._pid = os.getpid()  # what a task forks has another one
-        self._output_may_vanish = streams.may_vanish()
         self._shortest = math.inf  # the shortest time limit of a task so far: the agent looks at its clock so often
 
     def work(self) -> None:
@@ -109,14 +107,10 @@ class Runner:
 
     def _run_lease(self, lease: LeaseMessage) -> None:
         """Run the tasks of a lease, or give them back."""
-        if self._output_may_vanish:
-            streams.steady_output()
         session, status, limits = self._session, self._status, lease.limits
         if limits:
             self._announce(min(limits.values()))
         current, count, began = 0, 0, 0.0
-        if lease.entries:
-            status[STAGE] = WORKED
         for task, context, payload in session.tasks():
             status[TASK] = task
             if status[RECALL] and session.recalled(status[RECALL]):
@@ -149,13 +143,8 @@ class Runner:
         try:
             if isinstance(payload, Unfit):
                 raise MemoryError(f"no memory here for the task of {payload.size} bytes")
-            packed = pack_value(self._environment.loads(payload)(*self._contexts.arguments(context)))
-            if os.getpid() != self._pid:
-                forks.leave(None)
-            return packed
+            return pack_value(self._environment.loads(payload)(*self._contexts.arguments(context)))
         except BaseException as error:  # sys.exit and KeyboardInterrupt too: a task's own affair costs no slave
-            if os.getpid() != self._pid:
-                forks.leave(error)
             return pack_failure(error)
         finally:
             if limit is not None:
@@ -169,10 +158,18 @@ class Runner:
             return True
         except SetupFailed as failed:
             _, data, _ = failed.outcome
-            self._ask(functools.partial(self._results.setup_failed, self._session.setup_failed(context, data)))
+            self._tell_setup_failed(self._session.setup_failed(context, data))
             return False
         finally:
             self._status[SETUP] = 0
+
+    def _tell_setup_failed(self, told: SetupFailure) -> None:
+        """Tell the master; if it refuses that, in a way that it cannot refuse."""
+        try:
+            self._ask(functools.partial(self._results.setup_failed, told))
+        except _REFUSED as error:
+            _, data, _ = pack_failure(RuntimeError(f"setup failed, and how could not be told the master: {error}"))
+            self._ask(functools.partial(self._results.setup_failed, told._replace(data=data)))
 
     def _setup_of(self, context: int) -> Buffer | None:
         return self._ask(functools.partial(self._tasks.setup_of, self._session.slave, context))
@@ -181,7 +178,7 @@ class Runner:
         """Post an outcome before the next task begins."""
         message, one_way = self._session.outcome(*packed)
         if not one_way:
-            self._ask(functools.partial(self._results.post_and_wait, message))
+            self._post_and_wait(message)
             return
         try:
             self._results.post(message)
@@ -189,11 +186,25 @@ class Runner:
             self._drop(error)
             self._ensure_connected()  # and that posts it again
 
+    def _post_and_wait(self, message: OutcomeMessage) -> None:
+        """Post it; if the master refuses it, that is what came of the task."""
+        try:
+            self._ask(functools.partial(self._results.post_and_wait, message))
+        except _REFUSED as error:
+            trouble = RuntimeError(f"the task ran, and its outcome could not be given to the master: {error}")
+            slave, lease, context, task, *_ = message
+            instead = outcome_message(slave, lease, context, task, *pack_failure(trouble))
+            self._ask(functools.partial(self._results.post_and_wait, instead))
+
     def _give_back(self) -> None:
         self._ask(functools.partial(self._results.give_back, self._session.give_back()))
 
     def _ask(self, question: Callable[[], T]) -> T:
-        """Make an answered call, again on a new connection if the old one is broken or breaks."""
+        """Make an answered call, again on a new connection if the old one is broken or breaks.
+
+        Raises `CallFailed` if the master refuses it, or if it answers nonsense twice.
+        """
+        nonsense = 0
         while True:
             try:
                 self._ensure_connected()
@@ -201,6 +212,9 @@ class Runner:
                 break
             except _BROKEN as error:
                 self._drop(error)
+                nonsense += isinstance(error, ProtocolError) and not isinstance(error, Intercepted)
+                if nonsense == _MOST_TRIES:
+                    raise CallFailed(str(error)) from None
         self._session.answered()
         return answer
 
@@ -224,7 +238,6 @@ class Runner:
                 for unanswered in session.unanswered:
                     self._results.post(unanswered)
                 session.joined()
-                self._status[STAGE] = max(JOINED, self._status[STAGE])
             except _BROKEN:
                 self._link.drop()
                 if session.leaves(self._status[RECALL]):
@@ -243,14 +256,13 @@ def main(
         connection.close()
     _reset_signals(config.shielded)
     _end_with(agent)
-    streams.empty_stdin()
-    streams.make_steady()
     _redirect(config.output)
-    cpus.share_threads(config.siblings, os.environ)
     try:
         Runner(config, status, waker).work()
-    except (AnotherMaster, CallFailed) as error:
+    except AnotherMaster as error:
         print(f"slave: runner {config.slave} ends: {error}", file=sys.stderr)
+    except _REFUSED as error:
+        sys.exit(f"slave: runner {config.slave} ends: the master has no use for what it says: {error}")
 
 
 def _reset_signals(shielded: bool) -> None:
@@ -289,3 +301,5 @@ def _redirect(output: str | None) -> None:
         os.dup2(handle, 1)
         os.dup2(handle, 2)
         os.close(handle)
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # what a task printed survives its death

@@ -93,7 +93,7 @@ class RunnerPool:
         return all(slave.process is not None for slave in self.slaves.values())
 
     def _start(self, slave: Slave) -> None:
-        status = new_shared_status(self._method == "fork")
+        status = new_shared_status()
         inherited = self._inherited() if self._method == "fork" else ()
         config = self._configure(slave)
         slave.shielded = config.shielded

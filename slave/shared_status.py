@@ -9,7 +9,7 @@ by the runner, not both.
 
 from __future__ import annotations
 
-import mmap
+from multiprocessing import sharedctypes
 from typing import Any
 
 TASK = 0  # written by the runner: id of the task that runs, 0 between leases
@@ -18,21 +18,9 @@ RECALL = 2  # written by the agent: id of the lease to give back (session.py: AN
 DEADLINE = 3  # written by the runner: when the running task's time is over, by time.monotonic_ns(); 0 for never
 SHORTEST = 4  # written by the runner: the shortest time limit it was given so far, nanoseconds; 0 for none
 
-STAGE = 5  # written by the runner: one of those below
-
-STARTING, JOINED, WORKED = range(3)  # joined: the master has taken it in; worked: it has begun a task or a setup
-
-_CELLS = 6
-
-SharedStatus = Any  # a ctypes array or a memoryview, of unsigned 64-bit integers
+SharedStatus = Any  # a ctypes array of unsigned 64-bit integers, which ctypes cannot spell as a type
 
 
-def new_shared_status(fork: bool = False) -> SharedStatus:
-    """Zeroed cells.  ``fork``: a fork is to share them, for which no system need have /dev/shm, a writable folder or
-    ctypes; else they can be passed to a spawned process too.
-    """
-    if fork:
-        return memoryview(mmap.mmap(-1, 8 * _CELLS)).cast("Q")  # shared, and of no file
-    from multiprocessing import sharedctypes
-
-    return sharedctypes.RawArray("Q", _CELLS)
+def new_shared_status() -> SharedStatus:
+    """Zeroed cells that survive a fork and can be passed to a spawned process."""
+    return sharedctypes.RawArray("Q", 5)

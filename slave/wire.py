@@ -1,6 +1,6 @@
 """Frames and messages: everything that crosses the network after the handshake.
 
-A message is a tuple of builtins, pickled with protocol 5.  A frame carries one message:
+A message is a tuple of builtins, pickled with protocol 5 (plain.py).  A frame carries one message:
 
     number of buffers (4 bytes) | size of body (8) | size of each buffer (8 each) | body | buffers
 
@@ -21,8 +21,8 @@ import socket
 import struct
 from typing import Any, Union
 
-from . import introduction
-from .errors import ProtocolError
+from . import introduction, plain
+from .errors import Oversized, ProtocolError
 from .introduction import HANDSHAKE_SECONDS as HANDSHAKE_SECONDS  # callers look for it here too
 from .mp_adapter import register_serializer
 from .protocol import Buffer
@@ -34,10 +34,11 @@ _HEAD = struct.Struct("!IQ")
 WINDOW = 256 * 1024  # bytes read ahead
 _MOST_PARSED = WINDOW - _HEAD.size  # bytes of a body that is parsed in place
 _EMPTY = memoryview(b"")
-_MOST_BODY = 256 << 20  # bytes; leases are cut far below, and large payloads are buffers
-_MOST_BUFFERS = 1 << 20
+MOST_BODY = 8 << 20  # bytes; leases are cut far below, and large payloads are buffers
+MOST_BUFFERS = 1 << 16
 _MOST_BUFFER = 1 << 44  # bytes
 _SCRAP = 1 << 20
+_PAID = 256 * 1024  # bytes that must have come before memory for more than four times as many is taken
 _LARGE = 64 << 20  # bytes from which memory comes page by page; below, memory that is used again is quicker
 
 Memory = Union[bytearray, mmap.mmap]
@@ -141,7 +142,7 @@ class Connection:
                 if have >= _HEAD.size + size:
                     begin = self._start + _HEAD.size
                     self._start = begin + size
-                    return pickle.loads(self._view[begin : self._start])
+                    return plain.loads(self._view[begin : self._start])
             self._fill()
 
     def receive_ready(self, window: memoryview) -> list[Any]:
@@ -163,7 +164,7 @@ class Connection:
                 break
             begin = at + _HEAD.size
             at = begin + size
-            messages.append(pickle.loads(window[begin:at]))
+            messages.append(plain.loads(window[begin:at]))
         self._view, self._start, self._end = memoryview(bytes(window[at:end])), 0, end - at
         return messages
 
@@ -224,26 +225,35 @@ class Connection:
         self._end += got
 
     def _recv_large(self, count: int, size: int) -> Any:
-        if count > _MOST_BUFFERS or size > _MOST_BODY:
+        if count > MOST_BUFFERS or size > MOST_BODY:
             raise ProtocolError(f"a frame announces {count} buffers and a body of {size} bytes; that is no message")
         head = self._exactly(_HEAD.size + 8 * count)
         sizes = struct.unpack_from(f"!{count}Q", head, _HEAD.size)
         if any(one > _MOST_BUFFER for one in sizes):
             raise ProtocolError(f"a frame announces a buffer of {max(sizes)} bytes; that is no message")
-        body = self._exactly(size)
-        return pickle.loads(body, buffers=[self._buffer(one) for one in sizes])
+        body = self._buffer(size)
+        if isinstance(body, Unfit):
+            raise MemoryError(f"no memory for a message of {size} bytes")
+        return plain.loads(body, [self._buffer(one) for one in sizes])
 
     def _buffer(self, size: int) -> Memory | Unfit:
+        """So many bytes.  What a peer merely announces costs nothing: the first part must come before there is room."""
+        paid = self._exactly(_PAID) if size > 4 * _PAID else bytearray()
+        have = len(paid)
         try:
-            return self._exactly(size)
+            data = _memory(size)
         except MemoryError:
             scrap = memoryview(bytearray(_SCRAP))
-            for left in range(size, 0, -_SCRAP):
+            for left in range(size - have, 0, -_SCRAP):
                 self._read_into(scrap[: min(left, _SCRAP)])
             return Unfit.of(size)
+        view = memoryview(data)
+        view[:have] = paid
+        self._read_into(view[have:])
+        return data
 
-    def _exactly(self, size: int) -> Memory:
-        data = _memory(size)  # a MemoryError must come from here, before a byte of it is read
+    def _exactly(self, size: int) -> bytearray:
+        data = bytearray(size)
         self._read_into(memoryview(data))
         return data
 
@@ -275,6 +285,8 @@ def _encode(message: object) -> bytes | list[memoryview]:
     body = pickle.dumps(message, 5, buffer_callback=buffers.append)
     if not buffers and len(body) < WINDOW:
         return _HEAD.pack(0, len(body)) + body
+    if len(body) > MOST_BODY or len(buffers) > MOST_BUFFERS:  # the peer would hang up, and never get it
+        raise Oversized(f"a message of {len(body)} bytes with {len(buffers)} buffers is more than anybody takes")
     views = [buffer.raw() for buffer in buffers]
     sizes = struct.pack(f"!{len(views)}Q", *[view.nbytes for view in views])
     return [memoryview(_HEAD.pack(len(views), len(body)) + sizes), memoryview(body), *(view for view in views if view)]

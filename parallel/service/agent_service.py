@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
-from slave.protocol import AGENT_SERVICE, CommandsReply, End, EnlistRequest, RunnerBeat, RunnerEnded, encode_command
+from slave.protocol import AGENT_SERVICE, CommandsReply, End, RunnerEnded, encode_command
 
 from ..core.scheduler import Scheduler
 from ..exits import describe_exit, tail
+from . import checked
 from .peer import Call
 
 
@@ -25,22 +25,21 @@ class AgentService:
 
     def enlist(self, call: Call, request: Any) -> None:
         """See `Agents.enlist`."""
-        card = EnlistRequest(*request)
-        card = card._replace(runners=[RunnerBeat(*runner) for runner in card.runners])
-        call.answer(tuple(self._agents.enlist(card, call.now)))
+        call.answer(tuple(self._agents.enlist(checked.enlist_request(request), call.now)))
 
-    def commands(self, call: Call, agent: str, acknowledged: int) -> None:
+    def commands(self, call: Call, agent: Any, acknowledged: Any) -> None:
         """See `Agents.commands`."""
-        call.encode = lambda found: commands_message(found, acknowledged)
-        self._agents.commands(call, agent, acknowledged, call.now)
+        last = checked.number(acknowledged)
+        call.encode = lambda found: commands_message(found, last)
+        self._agents.commands(call, checked.text(agent), last, call.now)
 
-    def heartbeat(self, call: Call, agent: str, runners: Sequence[Any]) -> None:
+    def heartbeat(self, call: Call, agent: Any, runners: Any) -> None:
         """See `Agents.heartbeat`."""
-        self._agents.heartbeat(agent, [RunnerBeat(*runner) for runner in runners], call.now)
+        self._agents.heartbeat(checked.text(agent), checked.beats(runners), call.now)
 
     def runner_ended(self, call: Call, report: Any) -> None:
         """See `Agents.runner_ended`."""
-        ended = RunnerEnded(*report)
+        ended = checked.message(RunnerEnded, report)
         how = describe_exit(ended.exitcode)
         if ended.cause:
             self._agents.runner_ended(ended, how, "", call.now)
@@ -49,9 +48,10 @@ class AgentService:
                 call, ended.slave, lambda words, now: self._agents.runner_ended(ended, how, words, now)
             )
 
-    def slave_closed(self, call: Call, agent: str, slave: int, why: str) -> None:
+    def slave_closed(self, call: Call, agent: Any, slave: Any, why: Any) -> None:
         """See `Agents.slave_closed`."""
-        self._with_last_words(call, slave, lambda words, now: self._agents.slave_closed(slave, why, words, now))
+        number, reason = checked.number(slave), checked.text(why)
+        self._with_last_words(call, number, lambda words, now: self._agents.slave_closed(number, reason, words, now))
 
     def _with_last_words(self, call: Call, number: int, then: Any) -> None:
         """Go on when the end of a slave's output has been read: its file may be on a slow disk."""
@@ -62,17 +62,17 @@ class AgentService:
         else:
             call.aside(lambda: tail(output), then)
 
-    def recalled(self, call: Call, agent: str, slave: int, lease: int, running: int) -> None:
+    def recalled(self, call: Call, agent: Any, slave: Any, lease: Any, running: Any) -> None:
         """See `Agents.recalled`."""
-        self._agents.recalled(slave, lease, running, call.now)
+        self._agents.recalled(checked.number(slave), checked.number(lease), checked.number(running), call.now)
 
-    def draining(self, call: Call, agent: str, slaves: Sequence[int]) -> None:
+    def draining(self, call: Call, agent: Any, slaves: Any) -> None:
         """See `Agents.draining`."""
-        self._agents.draining(slaves, call.now)
+        self._agents.draining(checked.numbers(slaves), call.now)
 
-    def leave(self, call: Call, agent: str, why: str) -> None:
+    def leave(self, call: Call, agent: Any, why: Any) -> None:
         """See `Agents.leave`."""
-        self._agents.leave(agent, why, call.now)
+        self._agents.leave(checked.text(agent), checked.text(why), call.now)
         call.answer(None)
 
 

@@ -22,7 +22,8 @@ def log_line(event: ev.Event) -> Line | None:
         return logging.WARNING, f"parallel: waiting{_for_what(event)} {what_slaves_do(event)}"
     if isinstance(event, ev.SetupRaised):
         first = event.message.splitlines()[0][:_MOST_TOLD] if event.message else ""
-        text = f"setup raised {event.type_name} on {event.name}, which is out for this context: {first}"
+        kind = event.type_name[:_MOST_TOLD]
+        text = f"setup raised {kind} on {event.name}, which is out for this context: {first}"
         return logging.WARNING, f"parallel: {text}"
     if isinstance(event, ev.SlaveBack):
         return logging.WARNING, f"parallel: {event.name} is back"

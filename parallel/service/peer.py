@@ -10,12 +10,15 @@ import traceback
 from collections import deque
 from typing import Any, Callable, Protocol
 
-from slave.errors import ProtocolError
+from slave.errors import Intercepted, Oversized, ProtocolError
 from slave.protocol import ANSWERED, GATHERED, OutcomeMessage, Role, checked_outcome
 from slave.wire import Connection
 
 from ..core import events as ev
+from . import checked
 from .dispatcher import Dispatcher
+
+_SHOWN = 100  # characters of what a peer said
 
 NOBODY = Role("", 0, "", 0, 0)
 
@@ -71,6 +74,16 @@ class Call:
         self._peer.aside(work, then)
 
 
+def _call(message: Any) -> tuple[str, str, tuple[Any, ...]]:
+    """The service, method and arguments of a call.  Raises `ProtocolError`."""
+    if type(message) is not tuple or len(message) != 4 or message[3]:
+        raise ProtocolError("what came is no call")
+    ident, method, args, _ = message
+    if type(method) is not str or type(args) is not tuple or not (ident is None or type(ident) is str):
+        raise ProtocolError("what came is no call")
+    return ident or "", method, args
+
+
 class Peer:
     """One connection of a slave, served by the dispatcher's thread."""
 
@@ -117,8 +130,8 @@ class Peer:
                     self._unread.extend(messages[heard:])
                     return
                 heard += 1
-                if message[1] == "post" and self.role is not None:  # the hot one; all others by their lists
-                    gathered.append(checked_outcome(message[2]))
+                if type(message) is tuple and len(message) == 4 and message[1] == "post" and self.role is not None:
+                    gathered.append(checked_outcome(message[2]))  # the hot one; all others by their lists
                 else:
                     self._take(message, now)
         except ProtocolError as error:
@@ -127,7 +140,7 @@ class Peer:
             self._cut("\n" + traceback.format_exc())
 
     def _take(self, message: Any, now: float) -> None:
-        ident, method, args, _ = message
+        ident, method, args = _call(message)
         if self.role is None:
             self._introduce(method, args)
             return
@@ -135,18 +148,18 @@ class Peer:
         if kind == GATHERED:
             self._server.gathered.append(checked_outcome(args))
         elif kind is None:
-            self.send(("#TRACEBACK", f"there is no {method!r} of {ident!r} for slaves"))
+            self.send(("#TRACEBACK", f"there is no {method[:_SHOWN]!r} of {ident[:_SHOWN]!r} for slaves"))
         else:
             self._server.calls.append((self, kind, ident, method, args))
 
     def _introduce(self, function: str, args: Any) -> None:
         """The first message says whose connection this is."""
         if function != "accept_connection":
-            self.send(("#TRACEBACK", f"{function!r} is not for slaves"))
+            self.send(("#TRACEBACK", f"{function[:_SHOWN]!r} is not for slaves"))
             self.hang_up()
             return
         (role,) = args
-        self.role = Role(*role) if len(role) == len(NOBODY) else NOBODY
+        self.role = checked.message(Role, role)
         self._server.named(self)
         self.send(("#RETURN", None))
 
@@ -160,6 +173,10 @@ class Peer:
             self.call = call
         try:
             getattr(self._server.objects[ident], method)(call, *args)
+        except ProtocolError as error:
+            if kind == ANSWERED:
+                call.refuse(str(error))
+            self._cut(f"{method}: {error}", told=kind == ANSWERED)
         except Exception as error:
             text = traceback.format_exc()
             if kind == ANSWERED:
@@ -179,6 +196,10 @@ class Peer:
             return
         try:
             left = self.connection.send_at_once(message)
+        except Oversized as error:
+            self._server.cut(self.name, f"gets no answer to a call: {error}")
+            self.send(("#ERROR", str(error)))
+            return
         except Exception as error:
             self._broken(error)
             return
@@ -241,11 +262,15 @@ class Peer:
     # -- the end
 
     def _broken(self, error: BaseException) -> None:
-        if isinstance(error, ProtocolError) or not isinstance(error, (EOFError, OSError)):
+        if isinstance(error, Intercepted):
+            self._server.cut(self.name, f"is cut: {error}")
+        elif isinstance(error, ProtocolError) or not isinstance(error, (EOFError, OSError)):
             self._cut(str(error))
         self.hang_up()
 
-    def _cut(self, why: str) -> None:
+    def _cut(self, why: str, told: bool = False) -> None:
+        if not told:
+            self.send(("#CUT", f"the master has cut this connection, since what came made no sense: {why}"))
         self._server.cut(self.name, f"is cut, since it made no sense: {why}")
         self.hang_up()
 

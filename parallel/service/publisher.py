@@ -10,11 +10,12 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Callable
 
-from ..core.events import Event, Missed
+from ..core.events import CannotAccept, ConnectionCut, Event, Missed, Waiting
 from .messages import log_line
 
 log = logging.getLogger("parallel")
 
+_MOST_LINES, _LINE_SECONDS = 10, 30.0  # warnings of one kind that are loud at first; then one in so many seconds
 _MOST_EVENTS = 100_000  # that wait for one subscriber; then it misses some, and is told how many
 
 
@@ -66,6 +67,33 @@ class Subscription:
             self._callback(Missed(time.monotonic(), missed))
 
 
+class Throttle:
+    """Keeps the log readable: of many warnings of one kind that come together the first few are loud, others not."""
+
+    def __init__(self) -> None:
+        self._left: dict[type[Event], tuple[float, float]] = {}  # how many may be loud yet, as of when
+        self._quiet: dict[type[Event], int] = {}  # how many were not, since the last loud one
+
+    def level(self, event: Event, level: int) -> tuple[int, str]:
+        """At which level to tell of an event that deserves ``level``, and what to add."""
+        kind = type(event)
+        if level < logging.WARNING or isinstance(event, (ConnectionCut, CannotAccept, Waiting)):  # have their own ways
+            return level, ""
+        left, since = self._left.get(kind, (_MOST_LINES, event.time))
+        left = min(_MOST_LINES, left + max(0.0, event.time - since) / _LINE_SECONDS)
+        if left < 1:
+            self._left[kind] = left, event.time
+            self._quiet[kind] = self._quiet.get(kind, 0) + 1
+            return logging.INFO, ""
+        self._left[kind] = left - 1, event.time
+        quiet = self._quiet.pop(kind, 0)
+        if quiet:
+            return level, f" (and {quiet} such lines before, at level INFO)"
+        if left < 2:
+            return level, " (more such lines, if they come as quickly, are at level INFO)"
+        return level, ""
+
+
 class Publisher(threading.Thread):
     """See the module's text."""
 
@@ -73,6 +101,7 @@ class Publisher(threading.Thread):
         super().__init__(name="parallel events", daemon=True)
         self._batches: queue.SimpleQueue[Sequence[Event] | BaseException | None] = queue.SimpleQueue()
         self._subscriptions: tuple[Subscription, ...] = ()
+        self._throttle = Throttle()
 
     def subscribe(self, callback: Callable[[Event], object]) -> Subscription:
         """Have a callback told of all events from now on."""
@@ -110,6 +139,7 @@ class Publisher(threading.Thread):
             for event in batch:
                 line = log_line(event)
                 if line is not None:
-                    log.log(*line)
+                    level, addition = self._throttle.level(event, line[0])
+                    log.log(level, line[1] + addition)
             for subscription in self._subscriptions:
                 subscription.put(batch)

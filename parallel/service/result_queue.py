@@ -18,6 +18,7 @@ from slave.protocol import (
 from slave.wire import Unfit
 
 from ..core.scheduler import Scheduler
+from . import checked
 from .peer import Call
 
 
@@ -41,13 +42,13 @@ class ResultQueue:
 
     def setup_failed(self, call: Call, failure: Any) -> None:
         """See `Runners.setup_failed`."""
-        message = SetupFailure(*failure)
+        message = checked.message(SetupFailure, failure)
         told = unpack_failure(message.data)
         self._runners.setup_failed(call, message, told.type_name, told.message, call.now)
 
     def give_back(self, call: Call, request: Any) -> None:
         """See `Runners.give_back`."""
-        self._runners.give_back(call, GiveBack(*request), call.now)
+        self._runners.give_back(call, checked.message(GiveBack, request), call.now)
 
 
 def _fit(kind: int, data: Buffer, buffers: Sequence[Buffer]) -> tuple[int, Buffer, Sequence[Buffer]]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from slave.protocol import TASK_QUEUE, FetchRequest, JoinRequest, LeaseMessage
+from slave.protocol import TASK_QUEUE, JoinRequest, LeaseMessage
 from slave.wire import opaque
 
 from ..core.effects import Granted
 from ..core.scheduler import Scheduler
+from . import checked
 from .peer import Call
 
 
@@ -22,16 +23,16 @@ class TaskQueue:
 
     def join(self, call: Call, request: Any) -> None:
         """See `Runners.join`."""
-        self._runners.join(call, JoinRequest(*request), call.now)
+        self._runners.join(call, checked.message(JoinRequest, request), call.now)
 
     def fetch(self, call: Call, request: Any) -> None:
         """See `Runners.fetch`."""
         call.encode = lease_message
-        self._runners.fetch(call, FetchRequest(*request), call.now)
+        self._runners.fetch(call, checked.fetch_request(request), call.now)
 
-    def setup_of(self, call: Call, slave: int, context: int) -> None:
+    def setup_of(self, call: Call, slave: Any, context: Any) -> None:
         """See `Runners.setup_of`."""
-        setup = self._runners.setup_of(slave, context)
+        setup = self._runners.setup_of(checked.number(slave), checked.number(context))
         call.answer(None if setup is None else opaque(setup))
 
 

@@ -13,15 +13,17 @@ import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable
 
 import pytest
 
 import parallel
+from parallel.service import checked, result_queue
 from parallel.service import server as server_module
 from slave.dial import dial
-from slave.protocol import COMMANDS, REPORTS, RUNNER
-from slave.wire import Connection
+from slave.errors import ProtocolError
+from slave.protocol import COMMANDS, REPORTS, RUNNER, checked_outcome
+from slave.wire import MOST_BODY, MOST_BUFFERS, Connection
 from tests.conftest import Make
 from tests.support import relays, tasks
 from tests.support.programs import Program, script
@@ -101,9 +103,9 @@ def test_half_a_first_message_is_silence_too(
 
 def announcements() -> dict[str, bytes]:
     return {
-        "body of 256 MB and a byte": struct.pack("!IQ", 0, (256 << 20) + 1),
+        "body of 8 MB and a byte": struct.pack("!IQ", 0, MOST_BODY + 1),
         "body of 2^63": struct.pack("!IQ", 0, 1 << 63),
-        "2^20 buffers and one": struct.pack("!IQ", (1 << 20) + 1, 10),
+        "2^16 buffers and one": struct.pack("!IQ", MOST_BUFFERS + 1, 10),
         "2^32 buffers": struct.pack("!IQ", (1 << 32) - 1, 10),
         "a buffer of 2^44 and a byte": struct.pack("!IQQ", 1, 10, (1 << 44) + 1),
         "a buffer of 2^64": struct.pack("!IQQ", 1, 10, (1 << 64) - 1),
@@ -123,8 +125,8 @@ def test_too_large_announcement_is_refused(make: Make, what: str, caplog: pytest
 
 
 LARGEST = {
-    "body of 256 MB": struct.pack("!IQ", 0, 256 << 20),
-    "2^20 buffers": struct.pack("!IQ", 1 << 20, 10),
+    "body of 8 MB": struct.pack("!IQ", 0, MOST_BODY),
+    "2^16 buffers": struct.pack("!IQ", MOST_BUFFERS, 10),
     "a buffer of 2^44": struct.pack("!IQQ", 1, 10, 1 << 44) + b"x" * 10,
     "a buffer of 1 GB": struct.pack("!IQQ", 1, 10, 1 << 30) + b"x" * 10,
 }
@@ -148,6 +150,65 @@ def test_largest_announcement_alone_takes_no_memory(make: Make, what: str) -> No
 def resident() -> int:
     """Bytes of this process's memory that are filled."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+
+# -- what would be found much later, by the dispatcher's thread
+
+
+WRONG: dict[str, tuple[str, Any]] = {
+    "a role without a name": ("", (None, "accept_connection", (([], 1, "", 8, 1),), {})),
+    "a runner that is no number": ("", (None, "accept_connection", (("runner", [], "", 8, 1),), {})),
+    "an agent that is no text": ("", (None, "accept_connection", (("reports", 0, [], 8, 1),), {})),
+    "an agent of many lines": ("", (None, "accept_connection", (("reports", 0, "a\nb", 8, 1),), {})),
+    "a number of 2^300": ("", (None, "accept_connection", (("runner", 1 << 300, "", 8, 1),), {})),
+    "no call": (RUNNER, 5),
+    "half a call": (RUNNER, ("results", "post")),
+    "a call of a list": (RUNNER, ([], "post", (), {})),
+    "arguments by name": (RUNNER, ("tasks", "setup_of", (1, 1), {"slave": 1})),
+    "an outcome without a slave": (RUNNER, ("results", "post", ([], 1, 1, 1, 0, b"", []), {})),
+    "an outcome of numbers": (RUNNER, ("results", "post", (1, 1, 1, 1, 0, 5, [5]), {})),
+    "an outcome of its own kind": (RUNNER, ("results", "post", (1, 1, 1, 1, 2, b"", []), {})),
+    "a beat with a list for a task": (REPORTS, ("agents", "heartbeat", ("a" * 32, [(1, 8, [])]), {})),
+    "a stretch of infinite tasks": (RUNNER, ("tasks", "fetch", ((1, 8, 1, [(1, 2, float("inf"))]),), {})),
+    "a host of a million letters": (
+        REPORTS,
+        ("agents", "enlist", (("a" * 32, "", "h" * 1_000_000, 7, "3", 1, [None], []),), {}),
+    ),
+    "nothing but lists": (RUNNER, [[[[[]]]]] * 50_000),
+}
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_what_makes_no_sense_costs_its_own_connection_alone(
+    make: Make, caplog: pytest.LogCaptureFixture, what: str
+) -> None:
+    manager = make(1, port=0, authkey=KEY)
+    kind, message = WRONG[what]
+    for _ in range(3):
+        connection = dial([at(manager)], KEY, 5.0)
+        try:
+            connection.limit(5)
+            if kind:
+                connection.send((None, "accept_connection", ((kind, 1, "a" * 32, 1, 1),), {}))
+                assert connection.recv() == ("#RETURN", None)
+            connection.send(message)
+            assert is_cut(connection)
+        finally:
+            connection.close()
+    context = manager.get_context()
+    for _ in range(20):
+        context.add_task(functools.partial(tasks.give, "works"))
+    assert list(context.get_results_unordered()) == ["works"] * 20
+    told = [one.getMessage() for one in caplog.records if "made no sense" in one.getMessage()]
+    assert len(told) == 1 and "\n" not in told[0] and len(told[0]) < 500
+
+
+def test_who_is_cut_is_told_why(make: Make) -> None:
+    manager = make(0, port=0, authkey=KEY)
+    with holder(manager.address[1], RUNNER, 1) as connection:
+        connection.send(("results", "post", (1, 1, 1, 1, 7, b"", []), {}))
+        word, why = connection.recv()
+        assert word == "#CUT" and "made no sense: an outcome has" in why
 
 
 # -- mutations
@@ -404,3 +465,66 @@ def test_task_with_a_large_exception(make: Make, own_folder: Path, caplog: pytes
     assert (own_folder / "runs").read_text() == "!"
     context.add_task(functools.partial(pow, 2, 2))
     assert list(context.get_results_unordered()) == [4]
+
+
+class Refusal:
+    """Has the master refuse calls, and counts them."""
+
+    def __init__(self, refuses: Callable[[Any], bool]) -> None:
+        self._refuses = refuses
+        self.count = 0
+
+    def __call__(self, real: Callable[..., Any]) -> Callable[..., Any]:
+        def check(*args: Any) -> Any:
+            if self._refuses(args[-1]):
+                self.count += 1
+                raise ProtocolError("it is not to our liking")
+            return real(*args)
+
+        return check
+
+
+def test_outcome_that_is_refused_is_an_error_of_that_task(
+    make: Make, own_folder: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refusal = Refusal(lambda parts: len(parts[5]) > 1 << 20)
+    monkeypatch.setattr(result_queue, "checked_outcome", refusal(checked_outcome))
+    manager = make(1)
+    context = manager.get_context()
+    bad = context.add_task(functools.partial(tasks.noted, str(own_folder / "runs"), 2 << 20))
+    good = context.add_task(functools.partial(pow, 2, 2))
+    with pytest.raises(parallel.RemoteError, match="could not be given to the master: .*not to our liking") as caught:
+        list(context.get_results_unordered())
+    assert caught.value.task_id == bad != good
+    assert list(context.get_results_unordered()) == [4]
+    assert (own_folder / "runs").read_text() == "!"
+    assert refusal.count == 1
+    assert caplog.text.count("made no sense") == 1
+
+
+def test_setup_failure_that_is_refused_is_told_without_its_text(
+    make: Make, own_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refusal = Refusal(lambda parts: isinstance(parts[2], memoryview) and len(parts[2]) > 1 << 20)
+    monkeypatch.setattr(checked, "message", refusal(checked.message))
+    manager = make(1)
+    context = manager.get_context(counting(own_folder, "raise ValueError(bytes(2 << 20))"))
+    context.add_task(functools.partial(pow, 2, 2))
+    with pytest.raises(parallel.Error, match="could not be told the master: .*not to our liking"):
+        list(context.get_results_unordered())
+    assert (own_folder / "runs").read_text() == "!"
+    assert refusal.count == 1
+
+
+def test_who_is_refused_always_gives_up(
+    make: Make, own_folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    refusal = Refusal(lambda parts: True)
+    monkeypatch.setattr(result_queue, "checked_outcome", refusal(checked_outcome))
+    manager = make(1, max_attempts=2)
+    context = manager.get_context()
+    context.add_task(functools.partial(tasks.noted, str(own_folder / "runs"), 2 << 20))
+    with pytest.raises(parallel.Error):
+        list(context.get_results_unordered())
+    assert refusal.count <= 2 * 2
+    assert (own_folder / "runs").read_text() == "!!"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import mmap
 import socket
 from pathlib import Path
 from types import SimpleNamespace
@@ -41,7 +43,7 @@ class Unable:
 def test_a_runner_that_cannot_be_started_is_tried_again_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = SimpleNamespace(now=100.0)
     monkeypatch.setattr(runner_pool, "time", SimpleNamespace(monotonic=lambda: clock.now))
-    monkeypatch.setattr(runner_pool, "new_shared_status", lambda fork: [0] * 6)
+    monkeypatch.setattr(runner_pool, "new_shared_status", lambda: [0, 0, 0])
     monkeypatch.setattr(Unable, "failing", 1)
     config: Any = SimpleNamespace(shielded=False)
     waker: Any = None
@@ -128,8 +130,10 @@ def test_a_failed_setup_is_told_again_when_the_word_was_lost_with_its_connection
     eventually(lambda: "connected to the master again" in output.read_text(), 10)
 
 
-def test_a_runner_that_finds_no_master_leaves_when_its_agent_ends() -> None:
+def test_a_runner_that_finds_no_master_leaves_when_its_agent_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     """A runner leaves as the master ends; its agent, which has not heard of that yet, starts another one."""
+    cells = (ctypes.c_uint64 * 5).from_buffer(mmap.mmap(-1, 40))  # unlike those of multiprocessing, gone with the test
+    monkeypatch.setattr(runner_pool, "new_shared_status", lambda: cells)
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = server.getsockname()  # nobody listens there any more below
     waker: Any = None

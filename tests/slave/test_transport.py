@@ -102,7 +102,7 @@ def test_one_message_is_received_when_it_is_whole(mode: int) -> None:
     with channel(mode) as (near, far):
         sender, receiver = Connection(near), Connection(far)
         assert receiver.receive_one() is None and not receiver.has_more
-        frame = struct.pack("!IQ", 0, 10) + b"\x80\x05\x8c\x03one\x94" + b".x"
+        frame = struct.pack("!IQ", 0, 9) + b"\x80\x05\x8c\x03one\x94."
         near.write(frame[:15])
         assert wait_for(receiver) is None
         near.write(frame[15:])
@@ -203,7 +203,7 @@ def test_a_changed_byte_in_tls_is_told_on_both_sides() -> None:
     changes = "somebody between .* changes what goes over the connection"
     with channel(TLS) as (near, far):
         inject(near)
-        with pytest.raises(Intercepted, match=f"{changes} .*bad record"):
+        with pytest.raises(Intercepted, match=f"{changes} .*(bad record|record layer failure)"):
             read(far, 1)
         with pytest.raises(Intercepted, match=f"{changes} .*alert bad record"):
             read(near, 1)

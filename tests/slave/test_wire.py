@@ -7,6 +7,7 @@ import pickle
 import socket
 import struct
 import threading
+import tracemalloc
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from slave import wire
-from slave.errors import ProtocolError
+from slave.errors import Oversized, ProtocolError
 from slave.transport import SocketTransport, tune
 
 
@@ -102,6 +103,8 @@ def test_an_end_in_the_middle_of_a_frame_is_told(pair: Pair) -> None:
         struct.pack("!IQ", 0, 1 << 63),
         struct.pack("!IQ", 1 << 31, 10),
         struct.pack("!IQQ", 1, 10, 1 << 63),
+        struct.pack("!IQ", 0, wire.MOST_BODY + 1),
+        struct.pack("!IQ", wire.MOST_BUFFERS + 1, 10),
         b"GET / HTTP/1.1\r\n\r\n",
     ],
 )
@@ -111,15 +114,42 @@ def test_a_frame_that_announces_too_much_is_refused(pair: Pair, head: bytes) -> 
         pair.b.recv()
 
 
-def test_a_buffer_that_finds_no_memory_is_skipped(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = wire.Connection._exactly
+def test_what_the_other_end_would_refuse_is_not_sent(pair: Pair) -> None:
+    for message in ("x" * wire.MOST_BODY, [pickle.PickleBuffer(b"x")] * (wire.MOST_BUFFERS + 1)):
+        with pytest.raises(Oversized, match="more than anybody takes"):
+            pair.a.send(message)
+        with pytest.raises(Oversized):
+            pair.a.send_at_once(message)
+    largest = "x" * (wire.MOST_BODY - 100)
+    assert pair.through(largest) == [largest]
 
-    def poor(self: wire.Connection, size: int) -> wire.Memory:
+
+def test_what_is_announced_takes_no_memory_before_it_comes(pair: Pair) -> None:
+    pair.a_sock.sendall(struct.pack("!IQQ", 1, 10, 60 << 20) + b"\x80\x05\x97\x94" + b"0" * 5 + b".")
+    tracemalloc.start()
+
+    def send() -> None:
+        pair.a_sock.sendall(bytes(200_000))
+        pair.a_sock.close()
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    with pytest.raises(EOFError):
+        pair.b.recv()
+    sender.join()
+    assert tracemalloc.get_traced_memory()[1] < 2 << 20
+    tracemalloc.stop()
+
+
+def test_a_buffer_that_finds_no_memory_is_skipped(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = wire._memory
+
+    def poor(size: int) -> wire.Memory:
         if size == 3_000_000:
             raise MemoryError
-        return real(self, size)
+        return real(size)
 
-    monkeypatch.setattr(wire.Connection, "_exactly", poor)
+    monkeypatch.setattr(wire, "_memory", poor)
     got, after = pair.through(("big", wire.opaque(bytes(3_000_000))), "after")
     assert got[0] == "big" and after == "after"
     assert isinstance(got[1], memoryview) or got[1].size == 3_000_000

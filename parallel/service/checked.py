@@ -1,0 +1,111 @@
+"""Checks of what slaves say, before the scheduler sees it: each part of a message is what slave/protocol.py says.
+
+A key holder that makes no sense is to cost its own connection and nothing else: an unhashable number or a text without
+end in the scheduler's tables would be found much later, by whoever looks at them next.
+"""
+
+from __future__ import annotations
+
+import mmap
+import reprlib
+from collections.abc import Sequence
+from typing import Any, Callable, TypeVar
+
+from slave.errors import ProtocolError
+from slave.protocol import EnlistRequest, FetchRequest, Ran, RunnerBeat
+
+_LARGEST = 1 << 63  # no number of ours is as large
+_LONGEST = 1000  # characters of a text
+
+Message = TypeVar("Message", bound="tuple[Any, ...]")
+
+
+def message(kind: type[Message], parts: object) -> Message:
+    """The message whose parts came.  Raises `ProtocolError` if they are none of this kind."""
+    wanted = _wanted(kind)
+    if not isinstance(parts, (tuple, list)) or len(parts) != len(wanted):
+        raise ProtocolError(f"{kind.__name__} has {len(wanted)} parts, not {reprlib.repr(parts)}")
+    for (name, right), part in zip(wanted, parts):
+        if not right(part):
+            raise ProtocolError(f"{kind.__name__} with {reprlib.repr(part)} for {name!r}")
+    return kind(*parts)
+
+
+def fetch_request(parts: object) -> FetchRequest:
+    """As `message`, with what is in it."""
+    found = message(FetchRequest, parts)
+    return found._replace(ran=[message(Ran, one) for one in found.ran])
+
+
+def enlist_request(parts: object) -> EnlistRequest:
+    """As `message`, with what is in it."""
+    found = message(EnlistRequest, parts)
+    return found._replace(runners=beats(found.runners))
+
+
+def beats(runners: object) -> list[RunnerBeat]:
+    """The runners that an agent names.  Raises `ProtocolError`."""
+    if not _is_list(runners):
+        raise ProtocolError(f"runners cannot be {reprlib.repr(runners)}")
+    return [message(RunnerBeat, runner) for runner in runners]  # type: ignore[attr-defined]  # it is a list
+
+
+def number(value: object) -> int:
+    """A whole number.  Raises `ProtocolError`."""
+    if not _is_number(value):
+        raise ProtocolError(f"a number cannot be {reprlib.repr(value)}")
+    return value  # type: ignore[return-value]
+
+
+def numbers(values: object) -> Sequence[int]:
+    """Several.  Raises `ProtocolError`."""
+    if not _are_numbers(values):
+        raise ProtocolError(f"numbers cannot be {reprlib.repr(values)}")
+    return values  # type: ignore[return-value]
+
+
+def text(value: object) -> str:
+    """A text.  Raises `ProtocolError`."""
+    if not _is_text(value):
+        raise ProtocolError(f"a text cannot be {reprlib.repr(value)}")
+    return value  # type: ignore[return-value]
+
+
+def _is_number(value: object) -> bool:
+    return type(value) is int and -_LARGEST <= value < _LARGEST
+
+
+def _is_text(value: object) -> bool:
+    return type(value) is str and len(value) <= _LONGEST and value.isprintable()  # it goes into lines of the log
+
+
+def _is_list(value: object) -> bool:
+    return isinstance(value, (tuple, list))
+
+
+def _are_numbers(value: object) -> bool:
+    return isinstance(value, (tuple, list)) and all(map(_is_number, value))
+
+
+_RIGHT: dict[str, Callable[[Any], bool]] = {
+    "int": _is_number,
+    "int | None": lambda value: value is None or _is_number(value),
+    "float": lambda value: type(value) in (int, float) and 0 <= value < _LARGEST,
+    "str": _is_text,
+    "Buffer": lambda value: isinstance(value, (bytes, bytearray, memoryview, mmap.mmap)),
+    "Sequence[int]": _are_numbers,
+    "Sequence[int | None]": lambda value: _is_list(value) and all(one is None or _is_number(one) for one in value),
+    "Sequence[Ran]": _is_list,
+    "Sequence[RunnerBeat]": _is_list,
+}
+_known: dict[type[Any], list[tuple[str, Callable[[Any], bool]]]] = {}
+
+
+def _wanted(kind: type[Any]) -> list[tuple[str, Callable[[Any], bool]]]:
+    """By part of a message its name and what tells whether one is right, from the class's annotations."""
+    found = _known.get(kind)
+    if found is None:
+        annotated = kind.__annotations__
+        texts = {name: getattr(one, "__forward_arg__", one) for name, one in annotated.items()}
+        found = _known[kind] = [(name, _RIGHT[str(texts[name])]) for name in kind._fields]
+    return found
