@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from typing import Any, Callable, NamedTuple
 
 from .dial import Address
-from .errors import Incompatible, MasterGone, ProtocolError, Unreachable, WrongKey
+from .errors import Incompatible, MasterGone, ProtocolError, Rejected, Unreachable, WrongKey
 from .introduction import HANDSHAKE_SECONDS
 from .link import AgentServiceProxy, CallFailed, Link
 from .protocol import (
@@ -90,17 +90,17 @@ class Agent:
     def enlist(self) -> None:
         """Connect and report for duty.
 
-        Raises `SlaveError` (Unreachable, WrongKey, Incompatible, MasterFinished), OSError or EOFError.
+        Raises `SlaveError` (Unreachable, WrongKey, Incompatible, Rejected, MasterFinished), OSError or EOFError.
         """
         session, first = self._session, self._session.reply is None
-        self._reports.connect()
-        self._reports.master = self._commands.master = self._reports.connection.master  # from now on this one alone
-        self._reports.connection.limit(HANDSHAKE_SECONDS)
-        request = session.enlist_request(self._reports.count, list(self._pool.slaves), self._pool.alive())
         try:
+            self._reports.connect()
+            self._reports.master = self._commands.master = self._reports.connection.master  # from now on this one alone
+            self._reports.connection.limit(HANDSHAKE_SECONDS)
+            request = session.enlist_request(self._reports.count, list(self._pool.slaves), self._pool.alive())
             reply = self._service.enlist(request)
         except CallFailed as error:
-            raise Incompatible(f"the master refused this slave: {error}") from None
+            raise Rejected(f"the master refused this slave: {error}") from None
         session.judge(reply)
         self._commands.connect()
         self._reports.connection.limit(None)
@@ -286,7 +286,7 @@ class Agent:
             self.enlist()
             log.warning("connected to the master again, after %.1f s", lost)
         except (Unreachable, WrongKey, Incompatible, *_BROKEN) as error:
-            if isinstance(error, Incompatible) and self._reports.connected:
+            if isinstance(error, Rejected):
                 raise  # the master itself refused; else somebody said so who has proved nothing
             refused = error.refused if isinstance(error, Unreachable) else ()
             if self._session.gives_up(now, refused):

@@ -12,8 +12,18 @@ import sys
 from typing import NoReturn
 
 from .agent import Agent, AgentConfig
+from .certificate import need_tls
 from .dial import format_address, parse_address
-from .errors import Intercepted, MasterFinished, MasterGone, SlaveError, Unreachable
+from .errors import (
+    Incompatible,
+    Intercepted,
+    MasterFinished,
+    MasterGone,
+    Rejected,
+    SlaveError,
+    Unreachable,
+    WrongKey,
+)
 from .find_master import find_master
 from .keys import Key, find_key, forget_variable
 from .signals import Quit
@@ -121,6 +131,8 @@ def _program() -> str:
 def _serve_by_hand(options: argparse.Namespace) -> int:
     key = find_key(key_file=options.key_file, ask=True)
     forget_variable()
+    if not options.no_encryption:
+        need_tls()
     names = ", ".join(format_address(address) for address in options.address)
     wait = options.wait
     while True:
@@ -139,8 +151,8 @@ def _serve_by_hand(options: argparse.Namespace) -> int:
             if not options.keep:
                 raise
             log.warning("%s", error)
-        except (Unreachable, Intercepted):
-            if not options.keep:
+        except (Unreachable, Intercepted, WrongKey, Incompatible) as error:
+            if not options.keep or isinstance(error, Rejected):
                 raise
         if not options.keep:
             return 0

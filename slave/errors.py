@@ -67,6 +67,10 @@ class Incompatible(SlaveError):
     exit_code = 6
 
 
+class Rejected(Incompatible):
+    """The master, which has proved that it is one, refused this slave: there is no use in trying again."""
+
+
 class KeyTrouble(SlaveError):
     """There is no usable key: none found, too short, or in a file that others may read."""
 

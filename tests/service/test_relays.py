@@ -368,6 +368,37 @@ def test_forged_refusal_does_not_hide_the_other_address(make: Make, start: Start
         assert program.ends() == 0
 
 
+FORGED = {
+    "wrong key": (1, b"\x01" + bytes(32), 3),
+    "another version": (1, b"\x02" + bytes(32), 6),
+    "a verdict without proof": (1, bytes(33), 3),
+    "another greeting": (0, b"parallel\x00\x63" + bytes(65), 6),
+    "no encryption": (0, b"", 6),
+}
+
+
+@pytest.mark.parametrize("what", FORGED)
+def test_forged_words_do_not_end_a_slave_that_waits(make: Make, start: Start, what: str) -> None:
+    """He has proved nothing: the slave says so, and goes on trying."""
+    manager = make(0, port=0, authkey=KEY)
+    place, words, code = FORGED[what]
+
+    def forge(number: int, part: bytes) -> list[bytes]:
+        if number != place:
+            return [part]
+        return [words or part[:10] + bytes([SEALED]) + part[11:]]
+
+    with Relay(at(manager), carry(TLS, down=forge), which={1, 2, 3, 4}) as relay:
+        ends = start(relay.name, "--wait", "0")
+        assert ends.ends() == code
+        assert len(ends.err.splitlines()) == 1
+        waits = start(relay.name, "--wait", "20")
+        waits.says("no master yet .*(wrong key|version|protocol|no encryption)")
+        assert squares(manager) == SQUARES
+        manager.shutdown()
+        assert waits.ends() == 0
+
+
 @MODES
 def test_who_lets_only_handshakes_through_does_not_keep_a_slave_out(make: Make, start: Start, encrypt: bool) -> None:
     """He stands at the first address for ever, wins each time, and breaks what was agreed upon; there is another."""

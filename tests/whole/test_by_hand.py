@@ -108,16 +108,16 @@ def test_keep_serves_one_master_after_the_other(make: Make, start: Start) -> Non
     assert program.process.poll() is None
 
 
-def manager_at(make: Make, port: int) -> Any:
+def manager_at(make: Make, port: int, **more: Any) -> Any:
     try:
-        return make(0, port=port)
+        return make(0, port=port, **more)
     except parallel.NetworkError:
         return None
 
 
 def test_wrong_key(make: Make, start: Start) -> None:
     manager = make(0, port=0)
-    program = start(at(manager), PARALLEL_AUTHKEY="another key altogether")
+    program = start(at(manager), "--wait", "0", PARALLEL_AUTHKEY="another key altogether")
     assert program.ends() == 3
     assert program.err == (
         f"slave: {at(manager)}: wrong key: the master holds another one; use the same key file on both machines\n"
@@ -183,7 +183,7 @@ def test_another_protocol(start: Start) -> None:
     from slave.protocol import VERSION
 
     with socket.create_server(("127.0.0.1", 0)) as server:
-        program = start(f"127.0.0.1:{server.getsockname()[1]}", PARALLEL_AUTHKEY="x" * 20)
+        program = start(f"127.0.0.1:{server.getsockname()[1]}", "--wait", "0", PARALLEL_AUTHKEY="x" * 20)
         server.settimeout(10)
         peer, _ = server.accept()
         with peer:
@@ -242,3 +242,14 @@ def test_a_python_that_is_too_old_says_so(make: Make) -> None:
         program = slave("127.0.0.1:1", python=python, PYTHONWARNINGS="")
         assert program.ends() == 6
         assert "a slave needs 3.9 or newer" in program.err
+
+
+def test_keep_outlasts_a_wrong_key(make: Make, start: Start) -> None:
+    """It may be somebody's on the way, or of a master that is about to go."""
+    first = make(0, port=0, authkey=b"another key altogether")
+    port = first.address[1]
+    program = start(at(first), "--keep", "--wait", "0", "-n", "1", PARALLEL_AUTHKEY="the key of the second")
+    program.says("no master yet .*wrong key")
+    first.shutdown()
+    second = eventually(lambda: manager_at(make, port, authkey=b"the key of the second"), 10, f"port {port}")
+    assert results(second) == SQUARES
