@@ -15,8 +15,9 @@ A task's way: user -> context.py pickles it -> core/scheduler.py queues it -> a 
 the task, and posts the outcome to the result queue -> the scheduler settles it -> the user's generator wakes,
 unpickles, yields.  A slave's way: expected -> joined -> (lost <-> back) -> ended, each step a move in core/slave.py.
 
-errors.py   every exception            launch/   how slaves get started
-core/       decisions only             service/  everything that waits
+errors.py   every exception            launch/     how slaves get started
+core/       decisions only             service/    everything that waits
+program.py  what slaves need of the user's program, and how it changes
 """
 
 import importlib

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing.process
 import os
+import sys
 
 from slave import environment
 
@@ -12,18 +14,28 @@ from .service.addresses import addresses_of
 
 log = logging.getLogger("parallel")
 
+_GUARD = "What must run on the master only belongs under: if __name__ == '__main__':"
+
 
 def refuse_inside_slave() -> None:
     """Raise `Error` in a slave: a task cannot be a master, and a script's import must not start one."""
-    doing = environment.inside_runner()
-    if doing is None:
+    if getattr(multiprocessing.process.current_process(), "_inheriting", False):
+        raise Error(f"Manager() was called while a child of multiprocessing was importing the script. {_GUARD}")
+    if not environment.in_runner():
         return
-    if doing.startswith("importing"):
+    importing = environment.imported_by(sys._getframe(1))
+    if importing is None:
+        raise Error("Manager() was called inside a task. A slave runs tasks for its master and cannot be one itself")
+    script = getattr(sys.modules["__main__"], "__file__", None)
+    if importing == script:
         raise Error(
-            f"Manager() was called while a slave was {doing}. A slave imports the script to find the tasks in it; what "
-            f"must run on the master only belongs under: if __name__ == '__main__':"
+            f"Manager() was called while a slave was importing {importing}. A slave imports the script to find the "
+            f"tasks in it. {_GUARD}"
         )
-    raise Error("Manager() was called inside a task. A slave runs tasks for its master and cannot be a master itself")
+    raise Error(
+        f"Manager() was called while a slave was importing the module {importing}. A slave imports modules to find the "
+        f"tasks in them; let the script on the master make the manager, or a function that only the script calls"
+    )
 
 
 def check_arguments(host: str | None, output: str | None, port: int | None, lease: float, attempts: int) -> None:

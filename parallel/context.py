@@ -10,9 +10,9 @@ import weakref
 from collections.abc import Iterable, Iterator
 from typing import Any, Callable, Generic, Protocol, TypeVar
 
-from slave.environment import main_can_travel
+from slave.main_module import NAMES as MAIN_NAMES
 from slave.outcome import unpack_failure
-from slave.pickling import explain
+from slave.pickling import explain, references
 from slave.protocol import FAILURE, GIVEN_UP, TIMED_OUT, VALUE
 
 from .checks import check_timeout
@@ -20,6 +20,7 @@ from .core.effects import Outcome
 from .errors import InputTypeError, RemoteError, ResultError, TaskGivenUp, TaskTimeout, UnpicklableError
 from .feeder import Feeder
 from .pickled import describe
+from .program import Program
 from .service.dispatcher import Dispatcher
 from .service.mailbox import Mailbox
 
@@ -29,12 +30,14 @@ Result = TypeVar("Result")
 class Owner(Protocol):
     """What a context needs of the manager that made it."""
 
-    environment: Any  # of the master, for slaves
-    main_stays: bool  # slaves cannot import the script
+    program: Program
     dispatcher: Dispatcher
 
     def begin(self) -> None:
         """Start the slaves that were added."""
+
+    def tell_slaves(self) -> None:
+        """Have them learn what has changed in the program."""
 
 
 class Context(Generic[Result]):
@@ -47,7 +50,8 @@ class Context(Generic[Result]):
     def __init__(self, manager: Owner, setup: Callable[[], object] | None, timeout: float | None, retries: int) -> None:
         self._manager = manager
         self._timeout, self._retries = timeout, retries
-        payload = None if setup is None else dump(setup, "the setup", manager.environment)
+        manager.tell_slaves()
+        payload = None if setup is None else dump(setup, "the setup", manager.program)
         self._mailbox = Mailbox(manager.dispatcher, payload)
         self._feeder = Feeder(self._mailbox, self._feed)
         self._reading = threading.RLock()  # guards the front of the mailbox: who looks at an outcome is who takes it
@@ -70,9 +74,12 @@ class Context(Generic[Result]):
         """
         if not callable(task):
             raise InputTypeError(f"a task must be callable, and {task!r} is not; to pass data, use functools.partial")
-        payload = _quick_pickle(task) or dump(task, "the task", self._manager.environment)
-        if self._manager.main_stays and b"__main__" in payload:
-            check_main(self._manager.environment, "the task")
+        program = self._manager.program
+        if program.glance(task):
+            self._manager.tell_slaves()
+        payload = _quick_pickle(task) or dump(task, "the task", program)
+        if program.main_stays:
+            check_main(payload, "the task")
         limit = self._timeout if timeout is None else check_timeout(timeout)
         return self._mailbox.add(payload, limit, self._retries)
 
@@ -156,7 +163,7 @@ class Context(Generic[Result]):
             return None, False, None
         taken = ready[0]
         try:
-            is_error, value = _rebuild(taken)
+            is_error, value = _rebuild(taken, self._manager.program)
             self._mailbox.took(taken)
             return taken, is_error, value
         except BaseException:
@@ -165,11 +172,13 @@ class Context(Generic[Result]):
             raise
 
 
-def _rebuild(outcome: Outcome) -> tuple[bool, Any]:
+def _rebuild(outcome: Outcome, program: Program) -> tuple[bool, Any]:
     """Whether the outcome is an error to raise, and that error or the value."""
     kind, slave, data = outcome.kind, outcome.slave, outcome.data
     if kind == VALUE:
         try:
+            if program.main_is_hidden:
+                return False, program.loads(lambda: pickle.loads(data, buffers=outcome.buffers))
             return False, pickle.loads(data, buffers=outcome.buffers)
         except Exception as error:
             what = "a task's result cannot be rebuilt in this process"
@@ -183,19 +192,20 @@ def _rebuild(outcome: Outcome) -> tuple[bool, Any]:
     assert kind == FAILURE, f"an outcome of the unknown kind {kind}"
     failure = unpack_failure(data)
     what = "a task" if outcome.tries == 1 else f"a task (tried {outcome.tries} times)"
-    remote = RemoteError(what, failure.type_name, failure.message, failure.traceback, slave, failure.exception())
+    exception = program.loads(failure.exception)
+    remote = RemoteError(what, failure.type_name, failure.message, failure.traceback, slave, exception)
     return True, remote.of_task(outcome.task, describe(outcome.payload))
 
 
-def dump(value: object, name: str, environment: Any) -> bytes:
+def dump(value: object, name: str, program: Program) -> bytes:
     """The pickle of a task or setup.  Raises `UnpicklableError` naming what is to blame."""
     try:
-        payload = pickle.dumps(value, 5)
+        payload = program.dumps(value)
     except Exception as error:
         why = f"{name} cannot be sent to a slave: {explain(value, name, error)}"
     else:
-        if b"__main__" in payload and not main_can_travel(environment):
-            check_main(environment, name)
+        if program.main_stays:
+            check_main(payload, name)
         return payload
     raise UnpicklableError(why)  # not while the other is handled: its traceback is all ours and tells nothing more
 
@@ -208,9 +218,14 @@ def _quick_pickle(value: object) -> bytes | None:
         return None
 
 
-def check_main(environment: Any, name: str) -> None:
-    """Raise `UnpicklableError`: it refers to a program that slaves cannot import."""
-    raise UnpicklableError(
-        f"{name} refers to something defined in this session, which has no file that a slave could import; "
-        f"put its functions and classes into a module (a .py file beside you) and import them from there"
-    )
+def check_main(payload: bytes, name: str) -> None:
+    """Raise `UnpicklableError` if it refers to a program that slaves cannot import."""
+    if not any(main.encode() in payload for main in MAIN_NAMES):  # else it may be a name, or a text in data
+        return
+    wanted = [attribute for module, attribute in references(payload) if module in MAIN_NAMES]
+    if wanted:
+        raise UnpicklableError(
+            f"{name} refers to something defined in this session, which has no file that a slave could import: "
+            f"{', '.join(wanted[:3])}; put its functions and classes into a module (a .py file beside you) and import "
+            f"them from there"
+        )

@@ -7,6 +7,7 @@ import logging
 import os
 import secrets
 import site
+import sys
 import sysconfig
 import weakref
 from pathlib import Path
@@ -14,7 +15,6 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Callable, TypeVar, cast
 
 import slave as slave_package
-from slave import environment
 from slave.dial import Address, format_address
 from slave.errors import KeyTrouble
 from slave.keys import find_key, new_key
@@ -32,6 +32,7 @@ from .launch.config import LaunchConfig
 from .launch.job import join_command
 from .launch.launcher import Launcher
 from .launch.slave_service import SlaveService
+from .program import Program, hidden_main
 from .service.agent_service import AgentService
 from .service.dispatcher import Dispatcher
 from .service.endpoint import Endpoint
@@ -100,15 +101,14 @@ class Manager:
         except KeyTrouble as error:
             raise InputError(str(error)) from None
         self._python, self._port, self._pid = python, port, os.getpid()
-        self.environment = environment.describe()
-        self.main_stays = not environment.main_can_travel(self.environment)
+        self.program = Program(hidden_main(sys._getframe(1)))
         self._root = str(Path(slave_package.__file__).resolve().parent.parent)
         config = LaunchConfig(python, self._root, key, output, lambda local: [])
         scheduler = Scheduler(
             self.heartbeat_timeout,
             max_attempts,
             run=secrets.token_hex(8),  # tells this master from the one that had the same port before
-            environment=self.environment,
+            environment=self.program.environment,
             may_join=port is not None,
             result_bytes=result_bytes,
             output_of=config.output_of,
@@ -265,10 +265,17 @@ class Manager:
         self._open()
         check_lease(self.heartbeat_timeout)
         self.dispatcher.check_alive()
+        self.tell_slaves()
         if self.heartbeat_timeout != self.dispatcher.scheduler.state.table.term:
             self.dispatcher.call(self.dispatcher.scheduler.set_term, self.heartbeat_timeout)
         self._begun = True
         self._launcher.start(self.connect_timeout)
+
+    def tell_slaves(self) -> None:
+        """Have slaves learn what has changed in this program since they were told last, before their next task."""
+        changed = self.program.look()
+        if changed is not None:
+            self.dispatcher.call(self.dispatcher.scheduler.users.set_environment, changed)
 
     def shutdown(self) -> None:
         """End slaves and jobs, and give up what is unfinished.  May be called again, and from any thread."""

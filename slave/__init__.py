@@ -12,8 +12,9 @@ runner ended, and starts a new one.
     runner_pool.py    the agent's slaves and runners     dial.py           all addresses of the master, side by side
     runner.py         the runner's loop                  link.py           a connection, and the proxies over it
     contexts.py       setup results, by context id       shared_status.py  the memory that agent and runner share
-    environment.py    the master's sys.path, folder      outcome.py        a value or a failure, as data
-                      and script, as seen from here      pickling.py       why something cannot be pickled
+    environment.py    the master's surroundings here     outcome.py        a value or a failure, as data
+    main_module.py    the master's __main__ here         pickling.py       why not, and what a pickle refers to
+    search_path.py    the master's sys.path here
     keys.py           where the key is found             errors.py         every way this fails, with its exit code
     introduction.py   the handshake on a socket          transport.py      a stream of bytes
     tls.py sealed.py  the same, with TLS or only MACs    records.py        what these two have in common

@@ -1,59 +1,107 @@
-"""The master's environment, as far as a slave can have them: sys.path, working directory, arguments, script.
+"""The master's environment, as far as a slave can have it: sys.path, working folder, arguments, ``__main__``.
 
 A function is pickled as the name of its module and its own; the slave must be able to import that module.  So the
-master says where it imports from (`describe`), and a runner takes that over before its first task (`Environment`).  The
-master's script is imported under the name ``__mp_main__``, as multiprocessing does, and only when a task or setup
-refers to it.
+master says where it imports from (`describe`), and a runner takes that over before its first task (`Environment`).
+
+The description has a number, which grows when something of it changes; a lease names the one that its tasks need, and
+a runner that has an older one asks for it (`Environment.update`).  It names the modules that were loaded anew in the
+master, too: a runner that has imported one of them before is of no use any more, and a fresh one takes its place.
 """
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import os
 import pickle
-import re
-import runpy
-import site
 import socket
 import sys
 import sysconfig
-import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from multiprocessing import AuthenticationError
+from types import FrameType
 from typing import Any
 
+from .main_module import MainLoader, MainSource
+from .pickling import references
 from .protocol import Buffer
+from .search_path import Entry, own_entries, search_path
 
-_MENTIONS_MAIN = re.compile(rb"__main__")
+try:
+    _STARTED_IN: str | None = os.getcwd()
+except OSError:
+    _STARTED_IN = None  # it was deleted
 
-_runner_of: str | None = None
-
-
-def inside_runner() -> str | None:
-    """In a runner: what it is doing ('running a task', 'importing /home/me/script.py'); elsewhere None."""
-    return _runner_of
-
-
-class MainUnavailable(ImportError):
-    """The master's script, where a task or setup lives, cannot be imported by this slave."""
+_in_runner = False
 
 
-def describe() -> dict[str, Any]:
-    """This process's environment, for slaves: plain strings and lists."""
-    main = sys.modules.get("__main__")
-    spec = getattr(main, "__spec__", None)
-    path = getattr(main, "__file__", None)
-    if path is None or not os.path.exists(path):
-        path = None
+def in_runner() -> bool:
+    """Whether this process is a runner, or a fork of one."""
+    return _in_runner
+
+
+def imported_by(frame: FrameType | None) -> str | None:
+    """The file whose import is under way in ``frame`` or its callers, up to a runner's own; None if there is none."""
+    while frame is not None and frame.f_globals.get("__package__") != __package__:
+        if frame.f_code.co_name == "<module>":
+            return frame.f_code.co_filename
+        frame = frame.f_back
+    return None
+
+
+class ProxyUnusable(ConnectionError):
+    """A proxy of a multiprocessing manager came with a task and cannot reach its server from here."""
+
+
+# -- the master's side
+
+
+def describe(main: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """This process's environment, for slaves: plain strings and lists.  ``main``: the namespace of its ``__main__``."""
+    folder = working_folder()
+    name, path = main_source(vars(sys.modules["__main__"]) if main is None else main, folder)
     return {
         "host": socket.gethostname(),
         "version": list(sys.version_info[:2]),
         "platform": sysconfig.get_platform(),
-        "path": [os.path.abspath(entry) for entry in sys.path],
-        "python_path": [os.path.abspath(entry) for entry in sys.path if _belongs_to_python(os.path.abspath(entry))],
-        "cwd": os.getcwd(),
-        "argv": list(sys.argv),
-        "main_name": spec.name if spec is not None else None,
-        "main_path": os.path.abspath(path) if path is not None else None,
+        "path": own_entries(sys.path, folder),
+        "cwd": folder,
+        "argv": [str(argument) for argument in sys.argv],
+        "main_name": name,
+        "main_path": path,
+        "number": 1,
+        "changed": {},
     }
+
+
+def working_folder() -> str | None:
+    """The working folder; None if it was deleted."""
+    try:
+        return os.getcwd()
+    except OSError:
+        return None
+
+
+def main_source(main: Mapping[str, Any], folder: str | None) -> tuple[str | None, str | None]:
+    """The name by which ``python -m`` found a ``__main__``, and its file, if it has any."""
+    spec: Any = main.get("__spec__")
+    path, name = main.get("__file__"), getattr(spec, "name", None)
+    if name == "__main__":  # a folder or zip file was run
+        name, path = None, getattr(spec.loader, "archive", None) or spec.origin
+    return name, _file(path, folder)
+
+
+def _file(path: object, folder: str | None) -> str | None:
+    """The absolute path of a file that another process can read too; None for a pipe, or none at all."""
+    if not isinstance(path, str):
+        return None
+    for start in (folder, _STARTED_IN):  # a program may have gone elsewhere since it was named
+        full = os.path.abspath(path) if os.path.isabs(path) else os.path.join(start or os.sep, path)
+        if full.startswith(("/dev/", "/proc/")):
+            full = os.path.realpath(full)  # python3 /dev/stdin <script.py
+        if os.path.isfile(full) and not full.startswith(("/dev/", "/proc/")):
+            return os.path.normpath(full)
+    return None
 
 
 def main_can_travel(environment: Mapping[str, Any]) -> bool:
@@ -61,28 +109,7 @@ def main_can_travel(environment: Mapping[str, Any]) -> bool:
     return bool(environment["main_name"] or environment["main_path"])
 
 
-def _belongs_to_python(entry: str) -> bool:
-    """Whether ``entry`` of sys.path is the interpreter's own (library, site-packages) and not the user's."""
-    paths = sysconfig.get_paths()
-    own = [paths[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")]
-    own += site.getsitepackages() if hasattr(site, "getsitepackages") else []
-    if site.ENABLE_USER_SITE:
-        own.append(site.getusersitepackages())
-    archive = f"python{sys.version_info[0]}{sys.version_info[1]}.zip"
-    return entry.endswith(archive) or any(entry == one or entry.startswith(one + os.sep) for one in own)
-
-
-def search_path(environment: Mapping[str, Any], own: Sequence[str], version: Sequence[int], platform: str) -> list[str]:
-    """sys.path for a runner: the master's own entries, then this interpreter's, then the master's installed packages.
-
-    The last only from the same Python version and platform: a library built for another one would break the import.
-    """
-    pythons = set(environment["python_path"])
-    first = [entry for entry in environment["path"] if entry not in pythons]
-    last: list[str] = []
-    if list(version) == list(environment["version"]) and platform == environment["platform"]:
-        last = list(environment["python_path"])
-    return list(dict.fromkeys([*first, *own, *last]))
+# -- the slave's side
 
 
 class Environment:
@@ -90,65 +117,101 @@ class Environment:
 
     def __init__(self, environment: Mapping[str, Any]) -> None:
         self._environment = environment
-        self._main_ready = False
-        self._main_trouble: str | None = None
+        self._main = MainLoader(_main_of(environment))
+        self._own: list[Entry] = []  # what this interpreter's sys.path is without a master
+        self._from_start: frozenset[str] = frozenset()  # modules that a fresh runner has, too
+
+    @property
+    def number(self) -> int:
+        """Which of the master's descriptions this is."""
+        return int(self._environment["number"])
 
     def apply(self) -> None:
         """Take over folder, arguments and import path.  What does not exist here is left as it is."""
-        global _runner_of
-        _runner_of = "running a task"
-        try:
-            os.chdir(self._environment["cwd"])
-        except OSError:
-            pass  # "where it exists": a master's folder need not exist on every machine
+        global _in_runner
+        _in_runner = True
+        self._own = own_entries(filter(None, sys.path), None)
+        self._from_start = frozenset(sys.modules)
+        _change_folder(self._environment["cwd"])
         sys.argv[:] = self._environment["argv"]
-        own = [entry for entry in sys.path if entry]
-        sys.path[:] = search_path(self._environment, own, sys.version_info[:2], sysconfig.get_platform())
-        sys.modules["__main__"] = types.ModuleType("__main__")  # the agent's own must not answer for the master's
+        sys.path[:] = self._search_path(self._environment)
+        self._main.install()  # the agent's own must not answer for the master's
+
+    def update(self, new: Mapping[str, Any]) -> bool:
+        """Take over a later description; False if this process has modules that the master has loaded anew since."""
+        old, self._environment = self._environment, new
+        for module, number in new["changed"].items():
+            known = self._main.imported if module == "__main__" else module in sys.modules
+            if known and number > old["number"] and module not in self._from_start - {"__main__"}:
+                return False
+        if _main_of(new) != self._main.source:
+            self._main = MainLoader(_main_of(new))
+            self._main.install()
+        if new["cwd"] != old["cwd"]:
+            _change_folder(new["cwd"])
+        if new["argv"] != old["argv"]:
+            sys.argv[:] = new["argv"]
+        if new["path"] != old["path"]:
+            sys.path[:] = _merged(sys.path, self._search_path(old), self._search_path(new))
+        importlib.invalidate_caches()
+        return True
 
     def loads(self, payload: Buffer) -> Any:
-        """Rebuild what the master pickled; raises whatever that raises, `MainUnavailable` among it."""
-        if not self._main_ready and _MENTIONS_MAIN.search(payload):
-            self._import_main()
+        """Rebuild what the master pickled; raises whatever that raises, and where we know better, that."""
+        try:
+            return pickle.loads(payload)
+        except ModuleNotFoundError as error:
+            importlib.invalidate_caches()  # a file that has come since a folder was read
+            if not _is_there(error.name):
+                raise
+        except (AttributeError, ImportError) as error:
+            trouble = self._main.trouble(payload)
+            if trouble is None:
+                raise error
+            raise trouble from trouble.__cause__
+        except (OSError, EOFError, AuthenticationError) as error:
+            if ("multiprocessing.managers", "RebuildProxy") not in references(payload):
+                raise
+            raise ProxyUnusable(_about_proxy(error, self._environment["host"])) from error
         return pickle.loads(payload)
 
-    def _import_main(self) -> None:
-        """Import the master's script once.
+    def _search_path(self, environment: Mapping[str, Any]) -> list[str]:
+        version, platform = list(sys.version_info[:2]), sysconfig.get_platform()
+        same = version == list(environment["version"]) and platform == environment["platform"]
+        return search_path(environment["path"], self._own, same)
 
-        A failure is remembered: importing it for each task would cost and print.
-        """
-        global _runner_of
-        name, path = self._environment["main_name"], self._environment["main_path"]
-        if self._main_trouble is None:
-            _runner_of = f"importing {path or name}"
-            try:
-                self._become_main(name, path)
-                self._main_ready = True
-                return
-            except BaseException as error:  # a script may also call sys.exit
-                self._main_trouble = self._explain(error, name, path)
-                raise MainUnavailable(self._main_trouble) from error
-            finally:
-                _runner_of = "running a task"
-        raise MainUnavailable(self._main_trouble)
 
-    def _become_main(self, name: str | None, path: str | None) -> None:
-        module = types.ModuleType("__mp_main__")
-        if name is not None and name != "__main__":  # python -m package.module
-            content = runpy.run_module(name, run_name="__mp_main__")
-        elif path is not None:
-            content = runpy.run_path(path, run_name="__mp_main__")
-        else:
-            raise ImportError("the master's session has no file")
-        module.__dict__.update(content)
-        sys.modules["__main__"] = sys.modules["__mp_main__"] = module
+def _main_of(environment: Mapping[str, Any]) -> MainSource:
+    return MainSource(environment["main_name"], environment["main_path"], environment["host"])
 
-    def _explain(self, error: BaseException, name: str | None, path: str | None) -> str:
-        here, there = socket.gethostname(), self._environment["host"]
-        what = f"the master's script {path or name}"
-        if path is not None and not os.path.exists(path):
-            return (
-                f"{what} does not exist on {here} (the master runs on {there}): put it, or the module with the "
-                f"tasks, in a folder that both machines see, or copy it to the same place on {here}"
-            )
-        return f"{what} cannot be imported on {here}: {type(error).__name__}: {error}"
+
+def _change_folder(folder: str | None) -> None:
+    try:
+        if folder is not None:
+            os.chdir(folder)
+    except OSError:
+        pass  # "where it exists": a master's folder need not exist on every machine
+
+
+def _merged(now: list[str], before: list[str], after: list[str]) -> list[str]:
+    """sys.path ``after`` the master's has changed, with what tasks have put before or behind what it was ``before``."""
+    known = {*before, *after}
+    first = next((place for place, entry in enumerate(now) if entry in known), len(now))
+    return [*now[:first], *after, *(entry for entry in now[first:] if entry not in known)]
+
+
+def _is_there(module: str | None) -> bool:
+    try:
+        return module is not None and importlib.util.find_spec(module) is not None
+    except (ImportError, ValueError):
+        return False
+
+
+def _about_proxy(error: BaseException, host: str) -> str:
+    here = socket.gethostname()
+    return (
+        f"a proxy of a multiprocessing manager came with the task and cannot be used on {here}: "
+        f"{type(error).__name__}: {error}. Only a LocalSlave(), on the master's machine ({host}), can use one, as long "
+        f"as its manager lives. For others make a multiprocessing.managers.BaseManager with an address that they can "
+        f"reach and an authkey, and have each slave connect to it in the setup"
+    )

@@ -10,7 +10,7 @@ What goes out is made plain here, and what comes in is made a message (protocol.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Callable, TypeVar
 
 from . import wire
@@ -184,6 +184,11 @@ class TaskQueueProxy(ServiceProxy):
         """The context's pickled setup; None if it has none."""
         payload: Buffer | None = self._callmethod("setup_of", (slave, context))
         return payload
+
+    def environment(self, slave: int) -> Mapping[str, Any]:
+        """The master's environment as it is now."""
+        found: Mapping[str, Any] = self._callmethod("environment", (slave,))
+        return found
 
 
 class ResultQueueProxy(ServiceProxy):

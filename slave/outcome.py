@@ -89,7 +89,7 @@ def _describe(error: BaseException) -> Failure:
     kind = type(error)
     name = (
         kind.__qualname__
-        if kind.__module__ in ("builtins", "__mp_main__")
+        if kind.__module__ in ("builtins", "__main__", "__mp_main__")
         else f"{kind.__module__}.{kind.__qualname__}"
     )
     told = _clipped(_traceback(error)) + _remedy(error)

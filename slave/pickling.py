@@ -1,9 +1,13 @@
-"""Why an object cannot be pickled: the path to the part of it that is to blame."""
+"""Why an object cannot be pickled: the path to the part of it that is to blame.  And what a pickle refers to."""
 
 from __future__ import annotations
 
+import io
 import pickle
 from collections.abc import Iterator
+from typing import Any
+
+from .protocol import Buffer
 
 _DEEPEST = 6  # levels below which nobody reads a path any more
 
@@ -54,3 +58,57 @@ def _parts(value: object) -> Iterator[tuple[str, object]]:
             for slot in (slots,) if isinstance(slots, str) else slots:
                 if hasattr(value, slot):
                     yield f".{slot}", getattr(value, slot)
+
+
+def references(payload: Buffer) -> list[tuple[str, str]]:
+    """The modules and names in them that a pickle refers to, each once, in their order; none of it is imported or run.
+
+    The pickle machine itself is asked, with a stand-in for each name: what looks like a name in data is none.
+    """
+    reader = _Reader(payload)
+    try:
+        reader.load()
+    except Exception:
+        pass  # a pickle that wants more of a class than a stand-in can give: what it referred to so far is known
+    return list(reader.found)
+
+
+class _StandIn:
+    """An object, class or function that is not imported: it takes whatever a pickle does with it."""
+
+    def __new__(cls, *args: object, **named: object) -> _StandIn:
+        return super().__new__(cls)
+
+    def __init__(self, *args: object, **named: object) -> None:
+        pass
+
+    def __setstate__(self, state: object) -> None:
+        pass
+
+    def __setitem__(self, key: object, value: object) -> None:
+        pass
+
+    def append(self, item: object) -> None:
+        """As a list subclass would."""
+
+    def extend(self, items: object) -> None:
+        """As a list subclass would."""
+
+    def add(self, item: object) -> None:
+        """As a set subclass would."""
+
+    def __call__(self, *args: object, **named: object) -> _StandIn:
+        return self
+
+
+class _Reader(pickle.Unpickler):
+    def __init__(self, payload: Buffer) -> None:
+        super().__init__(io.BytesIO(payload))
+        self.found: dict[tuple[str, str], None] = {}
+
+    def find_class(self, module: str, name: str) -> Any:
+        self.found[module, name] = None
+        return type(name, (_StandIn,), {})
+
+    def persistent_load(self, pid: object) -> object:
+        return pid

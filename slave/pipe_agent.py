@@ -130,7 +130,8 @@ def _usable_cpus(archive: str) -> int:
 
 
 def _start(archive: str, told: dict[str, Any]) -> subprocess.Popen[bytes]:
-    command = [sys.executable, archive, "--launched"]
+    flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # that the master gave us
+    command = [sys.executable, *flags, archive, "--launched"]
     agent = subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
     )

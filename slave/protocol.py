@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, Union
 
 from .errors import ProtocolError
 
-VERSION = 3  # of the protocol; see handshake.py for what happens when two differ
+VERSION = 4  # of the protocol; see handshake.py for what happens when two differ
 
 Buffer = Union[bytes, bytearray, memoryview, pickle.PickleBuffer]
 
@@ -61,7 +61,7 @@ class Service(NamedTuple):
     methods: Mapping[str, str]
 
 
-TASK_QUEUE = Service("tasks", {"join": ANSWERED, "fetch": ANSWERED, "setup_of": ANSWERED})
+TASK_QUEUE = Service("tasks", {"join": ANSWERED, "fetch": ANSWERED, "setup_of": ANSWERED, "environment": ANSWERED})
 RESULT_QUEUE = Service(
     "results", {"post": GATHERED, "post_and_wait": ANSWERED, "setup_failed": ANSWERED, "give_back": ANSWERED}
 )
@@ -123,12 +123,14 @@ class LeaseMessage(NamedTuple):
     """Tasks for a slave, in the order in which to run them; ``lease`` NO_LEASE: there was nothing to do, ask again.
 
     ``limits``: by task the seconds that it may run, where there is a limit.  ``forget``: contexts that are gone.
+    ``environment``: number of the master's environment that the tasks may need (slave/environment.py).
     """
 
     lease: int
     entries: Sequence[TaskEntry]
     limits: Mapping[int, float]
     forget: Sequence[int]
+    environment: int = 0
 
 
 # -- runners: outcomes.  The kinds: a slave posts the first two, the others are made by the master.
@@ -230,6 +232,7 @@ BY_ITSELF = ""
 TIME_LIMIT = "timed out"  # its task ran for longer than it may
 STOPPED = "stopped"  # a task was cancelled, or had its time just when the next one began
 DRAINED = "drained"  # the slave was asked to end
+OUTDATED = "it had imported code that the master has loaded anew since"
 
 
 class RunnerEnded(NamedTuple):

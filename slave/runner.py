@@ -31,7 +31,7 @@ from .outcome import Packed, pack_failure, pack_value
 from .private_files import open_output
 from .protocol import RUNNER, Buffer, LeaseMessage, OutcomeMessage, Role, SetupFailure, outcome_message
 from .session import RunnerSession
-from .shared_status import DEADLINE, RECALL, SETUP, SHORTEST, TASK, SharedStatus
+from .shared_status import DEADLINE, OUTDATED_CODE, RECALL, SETUP, SHORTEST, TASK, SharedStatus
 from .wire import Unfit
 
 _BROKEN = (OSError, EOFError, SlaveError)
@@ -100,6 +100,10 @@ class Runner:
             session.fetched(lease)
             if lease is not None:
                 self._contexts.forget(lease.forget)
+                if lease.environment > self._environment.number and not self._update():
+                    self._status[OUTDATED_CODE] = 1
+                    self._give_back()
+                    return
                 self._run_lease(lease)
         if session.unanswered:
             # else the agent's word that this process has ended may overtake our last outcome, and its task be run again
@@ -126,6 +130,10 @@ class Runner:
             count += 1
         status[TASK] = 0
         session.ran(current, count, time.perf_counter() - began)
+
+    def _update(self) -> bool:
+        """Take over what has changed in the master; False if a fresh process must do that."""
+        return self._environment.update(self._ask(functools.partial(self._tasks.environment, self._session.slave)))
 
     def _announce(self, limit: float) -> None:
         """Have the agent look often enough at the time of a task that may run for ``limit`` seconds at most."""

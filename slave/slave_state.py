@@ -10,9 +10,9 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from .protocol import BY_ITSELF, DRAINED, STOPPED, TIME_LIMIT
+from .protocol import BY_ITSELF, DRAINED, OUTDATED, STOPPED, TIME_LIMIT
 from .session import ANY_LEASE
-from .shared_status import DEADLINE, RECALL, SETUP, SHORTEST, TASK, SharedStatus
+from .shared_status import DEADLINE, OUTDATED_CODE, RECALL, SETUP, SHORTEST, TASK, SharedStatus
 
 _AT_ONCE = 5.0  # seconds of life below which a runner that never ran a task "died at once"
 _TRIES = 5  # deaths at once, in a row, after which a runner is not started again
@@ -127,6 +127,8 @@ class SlaveState:
         cause, because = self.stopped or (BY_ITSELF, 0)
         if self.draining and not exitcode:
             cause = DRAINED
+        elif cause == BY_ITSELF and self.status[OUTDATED_CODE]:
+            cause = OUTDATED
         if cause == TIME_LIMIT and because != task:
             cause = STOPPED  # the late task has just ended, and the next one had to die for it
         at_once = cause == BY_ITSELF and not self.busy and now - self.started < _AT_ONCE

@@ -8,7 +8,6 @@ signals that ask to end count nothing: the network, the engine or a user did tha
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from slave.protocol import (
     POLL_SECONDS,
@@ -71,14 +70,7 @@ class Agents:
             if slave.pid and slave.number in pids and pids[slave.number] != slave.pid:
                 state.lose(slave, 0, "its process ended while its agent was out of reach")
                 self._replace(slave)
-        return reply._replace(numbers=agent.numbers, environment=self._environment_for(request.host))
-
-    def _environment_for(self, host: str) -> Mapping[str, Any]:
-        """What the master's program was started with stays on its machine: a command line may hold secrets."""
-        environment = self._state.environment
-        if host == environment.get("host"):
-            return environment
-        return {**environment, "argv": list(environment.get("argv", ()))[:1]}
+        return reply._replace(numbers=agent.numbers, environment=state.environment_on(request.host))
 
     def _number_of(self, agent: AgentRecord, number: int | None) -> int:
         """The number of a slave that the agent brings: a new one, unless it is launched and has one."""

@@ -123,6 +123,23 @@ class State:
         """Something is to be looked at then."""
         self.due = min(self.due, at)
 
+    # -- the master's environment
+
+    def environment_on(self, host: str) -> Mapping[str, Any]:
+        """The environment, for a slave on ``host``.
+
+        What the master's program was started with stays on its machine: a command line may hold secrets.
+        """
+        environment = self.environment
+        if host == environment.get("host"):
+            return environment
+        return {**environment, "argv": list(environment.get("argv", ()))[:1]}
+
+    def environment_of(self, slave: int) -> Mapping[str, Any]:
+        """The same for slave number ``slave``."""
+        found = self.roster.slaves.get(slave)
+        return self.environment_on("" if found is None else found.host)
+
     # -- slaves
 
     def heard(self, slave: SlaveRecord) -> None:

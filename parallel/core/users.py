@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from slave.protocol import Drain, StopTasks
 
@@ -43,6 +44,13 @@ class Users:
         self._state = state
         self.waiters: dict[Call, Waiter] = {}
         self._patience = Patience(state)
+
+    # -- the program
+
+    def set_environment(self, environment: Mapping[str, Any], now: float) -> None:
+        """The user's program has changed in what slaves need of it; ``number`` tells which description is later."""
+        if environment["number"] > self._state.environment["number"]:
+            self._state.environment = environment
 
     # -- contexts
 

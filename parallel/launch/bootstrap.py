@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import shlex
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import slave
 
+from .job import shell_python
 from .slave_file import slave_file
 
 # The receiving end of a pipe, as argument of "python -c": runs the source that comes first on stdin.
@@ -38,12 +38,12 @@ def receiving_command(python: str) -> str:
 
     ``python``: a shell fragment.  It is wrapped so that the login shell there may be any.
     """
-    return f"/bin/sh -c {shlex.quote(f'{python} -c {shlex.quote(RECEIVER)}')}"
+    return f"/bin/sh -c {shlex.quote(f'{shell_python(python)} -c {shlex.quote(RECEIVER)}')}"
 
 
 def archive_command(python: str | None, path: str) -> str:
     """The shell command that starts the slave program from the file ``path``; its orders come on stdin."""
-    return f"{python or shlex.quote(sys.executable)} {shlex.quote(path)} --launched"
+    return f"{shell_python(python)} {shlex.quote(path)} --launched"
 
 
 def _sized(source: str) -> bytes:

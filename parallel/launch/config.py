@@ -9,7 +9,7 @@ from typing import Callable
 from slave.private_files import open_output
 
 from ..errors import InputError
-from .job import Job, as_line, slave_command, slave_orders
+from .job import Job, as_line, slave_command, slave_orders, this_python
 
 Address = tuple[str, int]
 
@@ -52,6 +52,11 @@ class LaunchConfig:
         path = self.output_of(number)
         if path is not None:
             _make_empty(path)
+
+    def check_python(self) -> None:
+        """Raises `InputError` if no Python is named, and this program is none that could be started again."""
+        if self.python is None:
+            this_python()
 
     def check_output(self) -> None:
         """Raises `InputError` if all slaves, which are several, would get one file."""

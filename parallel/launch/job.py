@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import json
 import shlex
+import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Callable, NamedTuple
+
+from ..errors import InputError
 
 # "python -c" puts '' at the front of sys.path; a file named socket.py in the working directory must not break the slave
 _BOOTSTRAP = "import sys; sys.path = [{root!r}] + [p for p in sys.path if p]; from slave.__main__ import run; run()"
@@ -44,8 +47,42 @@ def slave_command(python: str | None, root: str) -> tuple[str, ...]:
     """
     bootstrap = _BOOTSTRAP.format(root=root)
     if python is None:
-        return (sys.executable, "-c", bootstrap, "--launched")
-    return ("/bin/sh", "-c", f"{python} -c {shlex.quote(bootstrap)} --launched")
+        return (this_python(), *interpreter_flags(), "-c", bootstrap, "--launched")
+    return ("/bin/sh", "-c", f"{shell_python(python)} -c {shlex.quote(bootstrap)} --launched")
+
+
+def this_python() -> str:
+    """The path of this interpreter.  Raises `InputError` where it cannot be started as one."""
+    if getattr(sys, "frozen", False):
+        why = f"this program is frozen: {sys.executable} is not Python but the program itself"
+    elif not sys.executable:
+        why = "this Python is part of another program and does not know where an interpreter is (sys.executable)"
+    else:
+        return sys.executable
+    raise InputError(
+        f"{why}; name a Python for the slaves that has this library and your modules: Manager(python='python3')"
+    )
+
+
+def shell_python(python: str | None) -> str:
+    """The shell fragment that starts Python with this interpreter's flags; ``python``: as given to the manager."""
+    if python is None:
+        return shlex.join([this_python(), *interpreter_flags()])
+    # "-P" is new in 3.11, and an older Python would refuse it; -X options that are not known are passed over
+    return " ".join([python, *map(shlex.quote, (flag for flag in interpreter_flags() if flag != "-P"))])
+
+
+def interpreter_flags() -> list[str]:
+    """The flags with which this interpreter was started, as far as they change what a program does."""
+    try:
+        flags: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # as multiprocessing
+    except ValueError:
+        flags = []  # somebody has changed sys.warnoptions in a way that it does not expect
+    known = {flag.partition("=")[0] for flag in flags}
+    for name, value in getattr(sys, "_xoptions", {}).items():
+        if name not in known and name != "frozen_modules":
+            flags += ["-X", name if value is True else f"{name}={value}"]
+    return flags
 
 
 def slave_orders(

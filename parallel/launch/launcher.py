@@ -59,6 +59,7 @@ class Launcher:
     def add(self, slave: Slave | SlaveArray) -> None:
         """Give each slave its number.  Raises `InputTypeError`, and `InputError` for the same object twice."""
         slaves = _slaves_of(slave)
+        self._config.check_python()
         slave.check()
         names = [repr(one) for one in slaves]
         thread = threading.get_ident()

@@ -19,7 +19,7 @@ class TaskQueue:
     service = TASK_QUEUE
 
     def __init__(self, scheduler: Scheduler) -> None:
-        self._runners = scheduler.runners
+        self._runners, self._state = scheduler.runners, scheduler.state
 
     def join(self, call: Call, request: Any) -> None:
         """See `Runners.join`."""
@@ -27,7 +27,7 @@ class TaskQueue:
 
     def fetch(self, call: Call, request: Any) -> None:
         """See `Runners.fetch`."""
-        call.encode = lease_message
+        call.encode = self._lease_message
         self._runners.fetch(call, checked.fetch_request(request), call.now)
 
     def setup_of(self, call: Call, slave: Any, context: Any) -> None:
@@ -35,15 +35,23 @@ class TaskQueue:
         setup = self._runners.setup_of(checked.number(slave), checked.number(context))
         call.answer(None if setup is None else opaque(setup))
 
+    def environment(self, call: Call, slave: Any) -> None:
+        """See `State.environment_of`."""
+        call.answer(dict(self._state.environment_of(checked.number(slave))))
 
-def lease_message(granted: Granted | None) -> tuple[Any, ...] | None:
-    """The answer to `fetch` as it goes to the slave."""
+    def _lease_message(self, granted: Granted | None) -> tuple[Any, ...] | None:
+        """The answer to `fetch` as it goes to the slave."""
+        return lease_message(granted, self._state.environment.get("number", 0))
+
+
+def lease_message(granted: Granted | None, environment: int) -> tuple[Any, ...] | None:
+    """The same; ``environment``: the number of the master's, as it is now."""
     if granted is None:
         return None
     lease, forget = granted
     if lease is None:
-        return tuple(LeaseMessage(0, (), {}, list(forget)))
+        return tuple(LeaseMessage(0, (), {}, list(forget), 0))
     tasks = lease.tasks.values()
     limits = {task.id: task.timeout for task in tasks if task.timeout is not None}
     entries = [(task.id, task.context, opaque(task.payload)) for task in tasks]  # each is a `TaskEntry`
-    return tuple(LeaseMessage(lease.id, entries, limits, list(forget)))
+    return tuple(LeaseMessage(lease.id, entries, limits, list(forget), environment))

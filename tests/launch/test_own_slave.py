@@ -11,7 +11,7 @@ import sys
 import pytest
 
 import parallel
-from parallel.launch.job import as_line, join_command, slave_command, slave_orders
+from parallel.launch.job import as_line, interpreter_flags, join_command, slave_command, slave_orders
 from parallel.launch.local import LocalAgent
 from tests.conftest import Make
 from tests.support import tasks
@@ -150,7 +150,8 @@ def test_the_key_is_on_stdin_and_not_on_the_command_line() -> None:
 def test_python_may_be_a_shell_fragment(make: Make) -> None:
     shell, option, line = slave_command("nice python3", "/a root/with 'quotes'")
     assert (shell, option) == ("/bin/sh", "-c")
-    assert shlex.split(line)[:3] == ["nice", "python3", "-c"]
+    words = shlex.split(line)
+    assert words[:2] == ["nice", "python3"] and words[2 : words.index("-c")] == interpreter_flags()
     assert results(make(1, python=f"cd / && nice {sys.executable}")) == SQUARES
 
 

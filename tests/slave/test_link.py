@@ -31,6 +31,7 @@ CALLS: list[tuple[type[ServiceProxy], str, tuple[Any, ...], tuple[Any, ...], Any
     ),
     (TaskQueueProxy, "fetch", (p.FetchRequest(1, 4711, 2, []),), ((1, 4711, 2, []),), None, None),
     (TaskQueueProxy, "setup_of", (1, 3), (1, 3), b"setup", b"setup"),
+    (TaskQueueProxy, "environment", (1,), (1,), {"number": 2}, {"number": 2}),
     (ResultQueueProxy, "post", (OUTCOME,), OUTCOME, None, None),
     (ResultQueueProxy, "post_and_wait", (OUTCOME,), OUTCOME, None, None),
     (ResultQueueProxy, "setup_failed", (p.SetupFailure(1, 3, b"why", 2, [4]),), ((1, 3, b"why", 2, [4]),), None, None),

@@ -132,7 +132,7 @@ def test_a_failed_setup_is_told_again_when_the_word_was_lost_with_its_connection
 
 def test_a_runner_that_finds_no_master_leaves_when_its_agent_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     """A runner leaves as the master ends; its agent, which has not heard of that yet, starts another one."""
-    cells = (ctypes.c_uint64 * 5).from_buffer(mmap.mmap(-1, 40))  # unlike those of multiprocessing, gone with the test
+    cells = (ctypes.c_uint64 * 6).from_buffer(mmap.mmap(-1, 48))  # unlike those of multiprocessing, gone with the test
     monkeypatch.setattr(runner_pool, "new_shared_status", lambda: cells)
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = server.getsockname()  # nobody listens there any more below

@@ -1,0 +1,186 @@
+"""The user's program, as slaves are to have it: described, and watched for what changes while slaves run.
+
+Slaves are told when `look` sees that sys.path, the working folder, sys.argv or ``__main__`` is not what it was, or that
+a module was loaded anew.  What `importlib.reload` (or an import, after the module was taken out of `sys.modules`) has
+loaded has another ``__spec__`` object than before: to see that takes no look at any file.  Time and size of its file
+then tell whether that may have changed anything.  A file that is edited, and not loaded by this program, changes
+nothing: what runs on the slaves is to be what this program has, and not what somebody is writing just now.
+
+`look` goes through all modules, which takes some 50 us, and is called where a run begins; `glance` is called for each
+task, looks at that task's own module, and leaves the rest to `look` a few times a second.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from types import FrameType, ModuleType
+from typing import Any, Callable
+
+from slave.environment import describe, main_can_travel
+from slave.search_path import LIBRARY, kind_of
+
+_LOOK_SECONDS = 0.2  # between two looks at all modules while tasks are added
+
+Stamp = tuple[int, int]  # time of the last change in ns, size
+
+
+class Program:
+    """See the module's text.
+
+    ``environment`` is the latest description.  ``main``: the namespace of ``__main__`` where that is not the one in
+    `sys.modules` (see `hidden_main`).
+    """
+
+    def __init__(self, main: dict[str, Any] | None = None) -> None:
+        self._main = main
+        self._lock = threading.RLock()  # guards what follows; reentrant, since a signal handler may add tasks
+        self._specs: dict[str, object] = {}  # by module: its spec, as it was seen last
+        self._stamps: dict[str, Stamp | None] = {}  # by module of the user's: its file, as it was seen last
+        self._main_stamp: Stamp | None = None
+        self._path: list[Any] = []
+        self._module: tuple[object, object] = (None, None)  # ``__main__`` and its ``__file__``
+        self._next_look = 0.0
+        self.main_stays = False  # slaves could not import ``__main__``
+        self.environment: Mapping[str, Any] = describe(main)
+        self.look()
+
+    def glance(self, task: object) -> bool:
+        """Whether `look` should be called before ``task`` is added."""
+        name = getattr(task, "__module__", None)
+        if type(name) is str:
+            module = sys.modules.get(name)
+            if module is not None and self._specs.get(name, self) is not getattr(module, "__spec__", None):
+                return True
+        main, file = self._module
+        now = sys.modules["__main__"]
+        if now is not main or now.__dict__.get("__file__") is not file:
+            return True
+        return sys.path != self._path or time.monotonic() >= self._next_look
+
+    def look(self) -> Mapping[str, Any] | None:
+        """The description, if it has changed since the last call."""
+        with self._lock:
+            self._next_look = time.monotonic() + _LOOK_SECONDS
+            self._path = list(sys.path)
+            main = sys.modules["__main__"]
+            self._module = main, main.__dict__.get("__file__")
+            old = self.environment
+            new = describe(self._main)
+            self.main_stays = not main_can_travel(new)
+            if self.main_stays:  # for tasks of a script that ran in this session: it is where it was
+                new.update(main_name=old["main_name"], main_path=old["main_path"])
+            changed = self._loaded_anew()
+            if self._main_has_changed(old, new):
+                changed.append("__main__")
+            number = old["number"]
+            new.update(number=number, changed=old["changed"])
+            if not changed and new == old:
+                return None
+            new.update(number=number + 1, changed={**old["changed"], **dict.fromkeys(changed, number + 1)})
+            self.environment = new
+            return new
+
+    def _loaded_anew(self) -> list[str]:
+        """The modules that were loaded again since the last look, from files that are not what they were."""
+        found = []
+        specs = self._specs
+        for name, module in sys.modules.copy().items():
+            spec = getattr(module, "__spec__", None) if isinstance(module, ModuleType) else None
+            if spec is specs.get(name, specs):
+                continue
+            seen_before = name in specs
+            specs[name] = spec
+            if name == "__main__" or spec is None or not _may_change(spec):
+                continue
+            stamp = _stamp_of(spec.origin)
+            if seen_before and (stamp is None or stamp != self._stamps.get(name)):
+                found.append(name)
+            self._stamps[name] = stamp
+        return found
+
+    def _main_has_changed(self, old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+        """Whether ``__main__`` is another one; in a session, which may have run a script again, also its file."""
+        former, self._main_stamp = self._main_stamp, _stamp_of(new["main_path"]) if hasattr(sys, "ps1") else None
+        if any(old[key] != new[key] for key in ("main_name", "main_path")):
+            return main_can_travel(old)
+        return former is not None and former != self._main_stamp
+
+    # -- a __main__ that is not in sys.modules
+
+    @property
+    def main_is_hidden(self) -> bool:
+        """Whether ``__main__`` is not the one in `sys.modules`."""
+        return self._main is not None
+
+    def dumps(self, value: object) -> bytes:
+        """The pickle of ``value``.  Raises what pickle raises."""
+        if self._main is None:
+            return pickle.dumps(value, 5)
+        with self._as_main(self._main):
+            return pickle.dumps(value, 5)
+
+    def loads(self, load: Callable[[], Any]) -> Any:
+        """What ``load`` returns, which rebuilds what a slave has pickled.  Raises whatever it raises."""
+        if self._main is None:
+            return load()
+        with self._as_main(self._main):
+            return load()
+
+    @contextmanager
+    def _as_main(self, namespace: dict[str, Any]) -> Iterator[None]:
+        former = sys.modules["__main__"]
+        sys.modules["__main__"] = _Alias(namespace)
+        try:
+            yield
+        finally:
+            sys.modules["__main__"] = former
+
+
+class _Alias(ModuleType):
+    """A module with somebody else's namespace."""
+
+    def __init__(self, namespace: dict[str, Any]) -> None:
+        super().__init__("__main__")
+        self.__dict__["_namespace"] = namespace
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self.__dict__["_namespace"][name]
+        except KeyError:
+            raise AttributeError(f"module '__main__' has no attribute {name!r}") from None
+
+
+def hidden_main(frame: FrameType | None) -> dict[str, Any] | None:
+    """The namespace of the script that ``frame`` and its callers run as ``__main__``, if `sys.modules` has another one.
+
+    So it is under ``python -m cProfile`` before Python 3.12, ``-m trace``, and `runpy.run_module`.
+    """
+    main = vars(sys.modules["__main__"])
+    while frame is not None:
+        namespace = frame.f_globals
+        if namespace.get("__name__") == "__main__" and "__file__" in namespace:
+            return None if namespace is main else namespace
+        frame = frame.f_back
+    return None
+
+
+def _may_change(spec: Any) -> bool:
+    """Whether the module comes from a file that somebody may edit: not of the interpreter's library."""
+    origin = getattr(spec, "origin", None)
+    return isinstance(origin, str) and os.path.isabs(origin) and kind_of(os.path.dirname(origin)) != LIBRARY
+
+
+def _stamp_of(path: str | None) -> Stamp | None:
+    if path is None:
+        return None
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_size

@@ -1,0 +1,415 @@
+"""What worked on the master works on a slave: the same modules in the same order, the same flags, the same __main__."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import zipapp
+from pathlib import Path
+
+import pytest
+
+from tests.support.programs import Program
+from tests.whole.conftest import MAIN, OPENING, Run
+
+ONE = """
+        c = m.get_context()
+        c.add_task(task)
+        print(*c.get_results_unordered())
+"""
+TASK = "def task(): return 42\n"
+
+
+def out_of(program: Program) -> str:
+    """What the program printed, after a good end."""
+    assert program.ends(60) == 0, program.err
+    assert program.err == "", program.err
+    return program.out
+
+
+# -- sys.path
+
+
+@pytest.mark.parametrize("place", ["append", "insert"])
+def test_a_module_is_shadowed_on_the_slave_where_it_is_on_the_master(run: Run, own_folder: Path, place: str) -> None:
+    (own_folder / "lib").mkdir()
+    (own_folder / "lib" / "statistics.py").write_text("def mean(data): return 'mine'\n")
+    how = "append(lib)" if place == "append" else "insert(0, lib)"
+    program = run(
+        OPENING
+        + f"lib = os.path.abspath('lib')\nsys.path.{how}\n"
+        + "def task():\n    import statistics\n    return statistics.mean([1, 3])\n"
+        + MAIN
+        + "        print(task())\n"
+        + ONE
+    )
+    assert out_of(program) == ("2\n2\n" if place == "append" else "mine\nmine\n")
+
+
+def test_the_checkout_on_the_path_hides_no_folder_of_the_users(run: Run, own_folder: Path) -> None:
+    for name in ("tools", "tests"):
+        (own_folder / name).mkdir()
+        (own_folder / name / "helper.py").write_text(f"def who(): return 'my {name}'\n")
+    program = run(
+        OPENING
+        + "from tools import helper\nimport tests.helper\n"
+        + "def task(): return helper.who(), tests.helper.who()\n"
+        + MAIN
+        + ONE
+    )
+    assert out_of(program) == "('my tools', 'my tests')\n"
+
+
+def test_folder_path_and_environment_are_those_of_the_time_when_slaves_start(run: Run, own_folder: Path) -> None:
+    (own_folder / "lib").mkdir()
+    (own_folder / "lib" / "late.py").write_text("import os\ndef where(): return os.getcwd(), os.environ['LATE']\n")
+    program = run(
+        OPENING
+        + MAIN
+        + """
+        os.chdir('lib')
+        sys.path.append(os.getcwd())
+        os.environ['LATE'] = 'yes'
+        import late
+        c = m.get_context()
+        c.add_task(late.where)
+        print(*c.get_results_unordered())
+"""
+    )
+    assert out_of(program) == f"({str(own_folder / 'lib')!r}, 'yes')\n"
+
+
+def test_slaves_that_run_find_what_is_added_to_the_path_later(run: Run, own_folder: Path) -> None:
+    for name in ("one", "two"):
+        (own_folder / name).mkdir()
+        (own_folder / name / f"in_{name}.py").write_text("import os\ndef look(): return __name__, os.getpid()\n")
+    program = run(
+        OPENING
+        + """
+if __name__ == '__main__':
+    with parallel.Manager() as m:
+        m.add_slave(parallel.LocalSlave())
+        c = m.get_context()
+        c.add_task(os.getpid)
+        for pid in c.get_results_unordered():
+            sys.path.append(os.path.abspath('one'))
+            import in_one
+            c.add_task(in_one.look)
+            break
+        print(*(name for name, other in c.get_results_unordered() if other == pid))
+        sys.path.append(os.path.abspath('two'))
+        import in_two
+        c.add_task(in_two.look)
+        print(*(name for name, other in c.get_results_unordered() if other == pid))
+"""
+    )
+    assert out_of(program) == "in_one\nin_two\n"
+
+
+# -- flags
+
+
+FLAGS = (
+    "def task(): return __debug__, tuple(sys.flags), sys.warnoptions, sys._xoptions, sys.get_int_max_str_digits() "
+    "if hasattr(sys, 'get_int_max_str_digits') else 0\n"
+)
+
+
+@pytest.mark.parametrize(
+    "flags",
+    ["-O", "-OO -B -s", "-W ignore -W error::UserWarning", "-X dev", "-X utf8 -X int_max_str_digits=0"],
+)
+@pytest.mark.parametrize("how", ["this python", "a shell fragment"])
+def test_the_interpreters_flags(own_folder: Path, flags: str, how: str) -> None:
+    python = "None" if how == "this python" else repr(f"nice {sys.executable}")
+    (own_folder / "script.py").write_text(
+        OPENING + FLAGS + MAIN.replace("Manager()", f"Manager(python={python})") + "        print(task())\n" + ONE
+    )
+    program = Program(sys.executable, *flags.split(), "script.py", cwd=own_folder)
+    assert program.ends() == 0, program.err
+    master, slave = program.out.splitlines()
+    assert master == slave
+
+
+@pytest.mark.parametrize("flag", ["-E", "-I"])
+def test_an_interpreter_that_is_isolated(own_folder: Path, flag: str) -> None:
+    root = str(Path(__file__).resolve().parents[2])
+    (own_folder / "script.py").write_text(
+        f"import sys\nsys.path.append({root!r})\n" + OPENING + FLAGS + MAIN + "        print(task())\n" + ONE
+    )
+    program = Program(sys.executable, flag, "script.py", cwd=own_folder)
+    assert program.ends() == 0, program.err
+    master, slave = program.out.splitlines()
+    assert master == slave
+
+
+@pytest.mark.parametrize("what", ["sys.frozen = True", "sys.executable = ''", "sys.executable = None"])
+def test_a_program_that_is_no_python_says_that_one_must_be_named(run: Run, what: str) -> None:
+    program = run(
+        OPENING
+        + f"""
+if __name__ == '__main__':
+    python, {what.partition(" = ")[0]} = sys.executable, {what.partition(" = ")[2]}
+    with parallel.Manager() as m:
+        try:
+            m.add_slave(parallel.LocalSlave())
+        except parallel.InputError as error:
+            print(str(error).replace(python, 'PYTHON'))
+    with parallel.Manager(python=python) as m:
+        m.add_slave(parallel.LocalSlave())
+        c = m.get_context()
+        c.add_task(dict)
+        print(*c.get_results_unordered())
+"""
+    )
+    first, second = out_of(program).splitlines()
+    assert "name a Python for the slaves" in first and "Manager(python='python3')" in first
+    assert second == "{}"
+
+
+# -- __main__
+
+
+def test_the_text_of_its_name_in_data_is_no_reference(own_folder: Path) -> None:
+    text = (
+        OPENING
+        + """
+m = parallel.Manager()
+m.add_slave(parallel.LocalSlave())
+c = m.get_context(functools.partial(dict, a='__main__'))
+c.add_task(functools.partial(max, '', 'pkg/__main__.py', key=len) if False else functools.partial(sorted, ['__main__']))
+try:
+    print(*c.get_results_unordered())
+except parallel.RemoteError as error:
+    print(error.type_name)
+c = m.get_context()
+c.add_task(functools.partial(len, 'pkg/__main__.py, __mp_main__'))
+print(*c.get_results_unordered())
+m.shutdown()
+"""
+    )
+    program = Program(sys.executable, "-c", text, cwd=own_folder)
+    assert out_of(program) == "TypeError\n28\n"
+
+
+def test_data_does_not_have_a_script_imported(run: Run) -> None:
+    program = run(
+        "import sys\nprint('runs', file=sys.__stdout__) if __name__ == '__main__' else sys.exit('imported')\n"
+        + OPENING
+        + MAIN
+        + "        c = m.get_context()\n        c.add_task(functools.partial(len, '__main__'))\n"
+        + "        print(*c.get_results_unordered())\n"
+    )
+    assert out_of(program) == "runs\n8\n"
+
+
+@pytest.mark.parametrize("method", ["spawn", "forkserver", "fork"])
+def test_a_manager_in_a_process_of_multiprocessing(run: Run, method: str) -> None:
+    program = run(
+        OPENING
+        + "import multiprocessing\n"
+        + "class Point:\n    def __init__(self, x): self.x = x\n    def __call__(self): return Point(self.x + 1)\n"
+        + f"""
+def work():
+    with parallel.Manager() as m:
+        m.add_slave(parallel.LocalSlave())
+        c = m.get_context()
+        c.add_task(Point(41))
+        print(*((type(p) is Point, p.x) for p in c.get_results_unordered()))
+if __name__ == '__main__':
+    process = multiprocessing.get_context({method!r}).Process(target=work)
+    process.start()
+    process.join()
+"""
+    )
+    assert out_of(program) == "(True, 42)\n"
+
+
+def test_an_unguarded_manager_in_a_spawned_process_is_told_where_it_belongs(run: Run) -> None:
+    program = run(
+        OPENING
+        + """
+import multiprocessing
+m = parallel.Manager(output=None)
+if __name__ == '__main__':
+    process = multiprocessing.get_context('spawn').Process(target=print)
+    process.start()
+    process.join()
+    m.shutdown()
+"""
+    )
+    assert program.ends() == 0
+    assert "while a child of multiprocessing was importing the script" in program.err
+    assert "belongs under: if __name__ == '__main__':" in program.err
+
+
+@pytest.mark.parametrize("named", ["app.pyz", "folder", "package", "./sub/../app.pyz"])
+def test_programs_that_are_a_zip_file_a_folder_or_a_package(own_folder: Path, named: str) -> None:
+    package = own_folder / "package"
+    (own_folder / "sub").mkdir()
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "beside.py").write_text("BASE = 40\n")
+    imported = "from .beside import BASE\n" if named == "package" else "from beside import BASE\n"
+    text = imported + "def task(): return BASE + 2\n" + OPENING + "os.chdir('/')\n" + MAIN + ONE
+    (package / "__main__.py").write_text(text.replace("Manager()", "Manager(output=None)"))
+    zipapp.create_archive(package, own_folder / "app.pyz")
+    package.rename(own_folder / "folder") if named == "folder" else None
+    arguments = ["-m", "package"] if named == "package" else [named]
+    assert out_of(Program(sys.executable, *arguments, cwd=own_folder)) == "42\n"
+
+
+LAUNCHERS = {
+    "run_path": ["-c", "import multiprocessing, runpy; runpy.run_path('script.py', run_name='__main__')"],
+    "run_module": ["-c", "import runpy; runpy.run_module('script', run_name='__main__', alter_sys=True)"],
+    "run_module beside": ["-c", "import runpy; runpy.run_module('script', run_name='__main__')"],
+    "cProfile": ["-m", "cProfile", "-o", "profile", "script.py"],
+    "cProfile -m": ["-m", "cProfile", "-o", "profile", "-m", "script"],
+    "trace": ["-m", "trace", "--count", "-C", "counts", "--ignore-dir=/", "script.py"],
+    "pdb": ["-m", "pdb", "-c", "continue", "-c", "quit", "script.py"],
+    "compiled": ["script.pyc"],
+}
+
+
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_scripts_that_other_programs_run(own_folder: Path, launcher: str) -> None:
+    (own_folder / "script.py").write_text(
+        OPENING
+        + "class Point:\n    def __init__(self, x): self.x = x\n"
+        + "def task(): return Point(7)\ndef fail(): raise Trouble\nclass Trouble(Exception): pass\n"
+        + MAIN
+        + """
+        c = m.get_context()
+        c.add_task(task)
+        print([(p.x, type(p) is Point) for p in c.get_results_unordered()])
+        c.add_task(fail)
+        try:
+            list(c.get_results_unordered())
+        except parallel.RemoteError as error:
+            print(type(error.exc) is Trouble)
+"""
+    )
+    if launcher == "compiled":
+        code = "import py_compile; py_compile.compile('script.py', 'script.pyc')"
+        subprocess.run([sys.executable, "-c", code], cwd=own_folder, check=True)
+        (own_folder / "script.py").unlink()
+    program = Program(sys.executable, *LAUNCHERS[launcher], cwd=own_folder)
+    assert program.ends(60) == 0, program.err
+    assert [line for line in program.out.splitlines() if line.startswith(("[", "True", "False"))] == [
+        "[(7, True)]",
+        "True",
+    ]
+
+
+def test_a_script_on_standard_input_is_found_where_it_is(own_folder: Path) -> None:
+    (own_folder / "script.py").write_text(TASK + OPENING + MAIN + ONE)
+    program = Program("/bin/sh", "-c", f"{sys.executable} /dev/stdin <script.py", cwd=own_folder)
+    assert out_of(program) == "42\n"
+
+
+@pytest.mark.parametrize("how", ["cat script.py | {} /dev/stdin", "bash -c '{} <(cat script.py)'"])
+def test_a_script_that_comes_from_a_pipe_is_told_so(own_folder: Path, how: str) -> None:
+    (own_folder / "script.py").write_text(TASK + OPENING + MAIN + ONE)
+    program = Program("/bin/sh", "-c", how.format(sys.executable), cwd=own_folder)
+    assert program.ends() == 1
+    assert "which has no file that a slave could import: task; put its functions" in program.err
+
+
+def test_a_task_that_is_defined_under_the_guard(run: Run) -> None:
+    program = run(
+        OPENING
+        + MAIN
+        + """
+        def task(): return 1
+        c = m.get_context()
+        for _ in range(2):
+            c.add_task(task)
+        for _ in range(2):
+            try:
+                list(c.get_results_unordered())
+            except parallel.RemoteError as error:
+                print(str(error).splitlines()[0])
+"""
+    )
+    told = out_of(program).splitlines()
+    assert len(told) == 2
+    for line in told:
+        assert "'task' is not defined in the master's script" in line and "so define 'task' above that" in line
+
+
+def test_a_module_that_makes_a_manager_when_it_is_imported(run: Run, own_folder: Path) -> None:
+    (own_folder / "careless.py").write_text(
+        "import os, parallel\nif 'MASTER' not in os.environ: parallel.Manager()\ndef task(): return 1\n"
+    )
+    program = run(
+        OPENING
+        + "os.environ['MASTER'] = 'yes'\nimport careless\ndel os.environ['MASTER']\n"
+        + MAIN
+        + """
+        c = m.get_context()
+        c.add_task(careless.task)
+        try:
+            list(c.get_results_unordered())
+        except parallel.RemoteError as error:
+            print(error.message)
+"""
+    )
+    assert f"while a slave was importing the module {own_folder / 'careless.py'}" in out_of(program)
+
+
+def test_a_module_that_asks_the_main_module(run: Run, own_folder: Path) -> None:
+    (own_folder / "asks.py").write_text(
+        "import __main__, inspect\nFILE, LEVEL = __main__.__file__, __main__.LEVEL\n"
+        "def look(): return FILE, LEVEL, __main__.__name__, hasattr(__main__, 'nothing')\n"
+        "def change(): __main__.LEVEL += 1; return __main__.level()\n"
+    )
+    program = run(
+        OPENING
+        + "LEVEL = 5\ndef level(): return LEVEL\nimport asks\n"
+        + MAIN
+        + """
+        c = m.get_context()
+        c.add_task(asks.look)
+        print(*c.get_results_unordered())
+        c.add_task(asks.change)
+        print(*c.get_results_unordered())
+"""
+    )
+    assert out_of(program) == f"({str(own_folder / 'script.py')!r}, 5, '__main__', False)\n6\n"
+
+
+def test_a_script_that_cannot_be_imported_costs_tasks_of_modules_nothing(run: Run) -> None:
+    program = run(
+        OPENING
+        + "if __name__ != '__main__': os.system('echo imported >>log'); raise KeyError('no')\n"
+        + "def task(): return 1\n"
+        + MAIN.replace("        m.add_slave(parallel.LocalSlave())\n", "", 1)
+        + """
+        c = m.get_context()
+        for one in (task, dict, task):
+            c.add_task(one)
+        told = []
+        while len(told) < 3:
+            try:
+                told += list(c.get_results_unordered())
+                break
+            except parallel.RemoteError as error:
+                told.append(error.type_name.rpartition('.')[2])
+        with open('log') as log:
+            print(told, log.read().count('imported'))
+"""
+    )
+    assert out_of(program).split("] ")[1] == "1\n"
+    assert program.out.count("MainUnavailable") == 2
+
+
+def test_processes_that_a_task_spawns_find_the_script(run: Run) -> None:
+    program = run(
+        OPENING
+        + "import multiprocessing\ndef double(x): return 2 * x\n"
+        + "def task():\n    with multiprocessing.get_context('spawn').Pool(2) as pool:\n"
+        + "        return pool.map(double, range(3))\n"
+        + MAIN
+        + ONE
+    )
+    assert out_of(program) == "[0, 2, 4]\n"

@@ -1,1 +1,0 @@
-"""Tools of the developers: the benchmark, the examples, the test command."""
