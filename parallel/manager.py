@@ -6,9 +6,7 @@ import atexit
 import logging
 import os
 import secrets
-import site
 import sys
-import sysconfig
 import weakref
 from pathlib import Path
 from types import TracebackType
@@ -18,6 +16,7 @@ import slave as slave_package
 from slave.dial import Address, format_address
 from slave.errors import KeyTrouble
 from slave.keys import find_key, new_key
+from slave.token import Token
 
 from .checks import check_arguments, check_lease, check_result_bytes, check_retries, check_timeout, refuse_inside_slave
 from .closer import Closer, close_weakly
@@ -29,14 +28,16 @@ from .core.users import SlaveInfo
 from .errors import InputError, InputTypeError, ManagerClosed, NoMoreSlavesError
 from .launch.base import Slave, SlaveArray
 from .launch.config import LaunchConfig
-from .launch.job import join_command
+from .launch.join import join_command
 from .launch.launcher import Launcher
+from .launch.slave_file import slave_file, slave_file_hash
 from .launch.slave_service import SlaveService
 from .program import Program, hidden_main
 from .service.agent_service import AgentService
 from .service.dispatcher import Dispatcher
 from .service.endpoint import Endpoint
 from .service.identity import SHOWN, Identity
+from .service.keyring import Keyring
 from .service.launch_service import LaunchService
 from .service.messages import how_all_ended
 from .service.publisher import Publisher, Subscription
@@ -51,6 +52,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("parallel")
 
 _LEASE = 30.0
+_TOKEN_HERE = "this shows one on this machine: python3 -m parallel key --token"
+_TOKEN_BY_CODE = "the manager's make_token() gives one"
 
 SomeManager = TypeVar("SomeManager", bound="Manager")
 
@@ -115,8 +118,9 @@ class Manager:
         )
         publisher = Publisher()
         self.dispatcher = Dispatcher(scheduler, publisher)
-        objects: list[Served] = [TaskQueue(scheduler), ResultQueue(scheduler), AgentService(scheduler)]
-        self._endpoint = Endpoint(key, host, port, objects, self.dispatcher, Identity(encrypt, tls))
+        keyring = Keyring(key, scheduler.state.run)
+        objects: list[Served] = [TaskQueue(scheduler), ResultQueue(scheduler), AgentService(scheduler, keyring)]
+        self._endpoint = Endpoint(keyring, host, port, objects, self.dispatcher, Identity(encrypt, tls), slave_file)
         config.addresses, config.encrypt = self._endpoint.addresses, encrypt
         config.master_of = self._endpoint.fingerprint
         self._launcher = Launcher(cast(SlaveService, LaunchService(self.dispatcher)), config)
@@ -129,6 +133,7 @@ class Manager:
         if port is not None:
             self._open()
             log.warning("parallel: slaves may join; on another machine run: %s", self.join_command)
+            log.warning("parallel: it asks there for a token; %s", _TOKEN_HERE if authkey is None else _TOKEN_BY_CODE)
 
     def __repr__(self) -> str:
         where = (
@@ -156,13 +161,35 @@ class Manager:
 
     @property
     def join_command(self) -> str:
-        """The command that starts a slave by hand on another machine.  Raises `InputError` if no port was given."""
+        """The command that starts a slave by hand on another machine, where only Python need be.
+
+        It fetches the slave program from this manager, and asks for a token or the key.  Raises `InputError` if no port
+        was given.
+        """
+        self._open_for_others()
+        addresses = [format_address(address) for address in self._endpoint.addresses(local=False)]
+        master, encrypt = self._endpoint.fingerprint(local=False)[:SHOWN], self._endpoint.identity.encrypt
+        return join_command(addresses, master, encrypt, slave_file_hash())
+
+    def make_token(self, *, reusable: bool = False) -> str:
+        """A join token: what a slave that is started by hand asks for, in one word.
+
+        The first slave program that uses it makes it worthless for others, unless it is ``reusable``: that one holds
+        for all managers of the same key.  Whoever has it can join, and so run code here: treat it as the key.
+        Raises `InputError` if no port was given.
+        """
+        self._open_for_others()
+        secret = self._endpoint.keyring.new_token(reusable)
+        if reusable:
+            return Token(secret).text()
+        return Token(
+            secret, self._endpoint.addresses(local=False), self._endpoint.fingerprint(local=False)[:SHOWN]
+        ).text()
+
+    def _open_for_others(self) -> None:
         if self._port is None:
             raise InputError("slaves may not join this manager by hand: give it a port, Manager(port=5757)")
         self._open()
-        addresses = [format_address(address) for address in self._endpoint.addresses(local=False)]
-        master, encrypt = self._endpoint.fingerprint(local=False)[:SHOWN], self._endpoint.identity.encrypt
-        return join_command(self._python, self._root, _importable(self._root), addresses, master, encrypt)
 
     # -- slaves
 
@@ -292,11 +319,3 @@ class Manager:
         self._check_open()
         lan = self._port is not None or self._launcher.leaves_this_machine
         self._endpoint.listen(lan, self.heartbeat_timeout)
-
-
-def _importable(root: str) -> bool:
-    """Whether any Python of this installation finds the slave package without being told where."""
-    places = [sysconfig.get_paths()["purelib"], sysconfig.get_paths()["platlib"]]
-    if site.ENABLE_USER_SITE:
-        places.append(site.getusersitepackages())
-    return root in [os.path.realpath(place) for place in places]

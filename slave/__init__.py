@@ -6,6 +6,7 @@ and posts each outcome at once.  The agent runs no user code; it renews its runn
 runner ended, and starts a new one.
 
     __main__.py       the command line (cli.py)          protocol.py       every message, once: both ends import it
+    by_hand.py        a slave that a person starts       token.py          a master, and a secret, in one word
     find_master.py    looking for a master               session.py        what there is to say, decided (pure)
     agent.py          the agent's loop                   handshake.py      who holds the key (pure)
     signals.py        what wakes it                      wire.py           frames and messages on a socket

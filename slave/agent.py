@@ -23,6 +23,7 @@ from typing import Any, Callable, NamedTuple
 from .dial import Address
 from .errors import Incompatible, MasterGone, ProtocolError, Rejected, Unreachable, WrongKey
 from .introduction import HANDSHAKE_SECONDS
+from .keys import Key
 from .link import AgentServiceProxy, CallFailed, Link
 from .protocol import (
     COMMANDS,
@@ -102,6 +103,8 @@ class Agent:
         except CallFailed as error:
             raise Rejected(f"the master refused this slave: {error}") from None
         session.judge(reply)
+        if reply.key:
+            self._come_with(Key(reply.key.encode(), reply.ident))
         self._commands.connect()
         self._reports.connection.limit(None)
         for link in (self._reports, self._commands):
@@ -113,6 +116,16 @@ class Agent:
                 self._pool.add(number, output)
             self._signals.watch(self._pool.kill)  # before there is a runner that would die with us
             self._start_runners()
+
+    @property
+    def config(self) -> AgentConfig:
+        """As it is now: with what it got in exchange for its token."""
+        return self._config
+
+    def _come_with(self, key: Key) -> None:
+        """From now on; the token that we came with is spent by that."""
+        self._config = self._config._replace(key=key)
+        self._reports.key = self._commands.key = key
 
     def serve(self) -> str:
         """Serve until the master is done, or no slave is left here; returns which.  Runners have ended in any case.

@@ -6,26 +6,16 @@ import argparse
 import json
 import logging
 import os
-import secrets
 import signal
 import sys
 from typing import NoReturn
 
-from .agent import Agent, AgentConfig
-from .certificate import need_tls
-from .dial import format_address, parse_address
-from .errors import (
-    Incompatible,
-    Intercepted,
-    MasterFinished,
-    MasterGone,
-    Rejected,
-    SlaveError,
-    Unreachable,
-    WrongKey,
-)
+from .agent import AgentConfig
+from .by_hand import NoAddress, serve_by_hand
+from .dial import parse_address
+from .errors import MasterFinished, SlaveError, Unreachable
 from .find_master import find_master
-from .keys import Key, find_key, forget_variable
+from .keys import Key, forget_variable
 from .signals import Quit
 
 log = logging.getLogger("slave")
@@ -52,9 +42,9 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if options.launched:
             return _serve_launched()
-        if not options.address:
-            parser.error("the address of the master is missing: HOST:PORT")
-        return _serve_by_hand(options)
+        return serve_by_hand(options)
+    except NoAddress:
+        parser.error("the address of the master is missing: HOST:PORT")
     except Quit as quit_:
         log.info("ended by %s", quit_)
         return 128 + quit_.signum
@@ -90,7 +80,12 @@ def _parser() -> argparse.ArgumentParser:
         default=usable_cpus(),
         help="tasks to run at a time (default: usable CPUs, %(default)s)",
     )
-    add("--key-file", metavar="FILE", help="the key (default: $PARALLEL_AUTHKEY, else ~/.config/parallel/authkey)")
+    add(
+        "--key-file",
+        metavar="FILE",
+        help="the key or a token; - for stdin (default: $PARALLEL_AUTHKEY, else ~/.config/parallel/authkey, else you "
+        "are asked)",
+    )
     add(
         "--wait",
         type=_seconds,
@@ -128,37 +123,6 @@ def _program() -> str:
     return f"python3 {name}" if name.endswith(".pyz") else "python3 -m slave"
 
 
-def _serve_by_hand(options: argparse.Namespace) -> int:
-    key = find_key(key_file=options.key_file, ask=True)
-    forget_variable()
-    if not options.no_encryption:
-        need_tls()
-    names = ", ".join(format_address(address) for address in options.address)
-    wait = options.wait
-    while True:
-        config = AgentConfig(
-            secrets.token_hex(16),
-            options.address,
-            key,
-            [(None, None)] * options.runners,
-            options.grace,
-            master=options.master,
-            encrypt=not options.no_encryption,
-        )
-        try:
-            _serve(find_master(config, wait), f"{options.runners} runners for the master at {names}")
-        except (MasterFinished, MasterGone) as error:
-            if not options.keep:
-                raise
-            log.warning("%s", error)
-        except (Unreachable, Intercepted, WrongKey, Incompatible) as error:
-            if not options.keep or isinstance(error, Rejected):
-                raise
-        if not options.keep:
-            return 0
-        wait = 3600.0
-
-
 def _serve_launched() -> int:
     """Read who we are from stdin, where no other user can see the key, and serve."""
     told = json.loads(sys.stdin.readline())
@@ -174,13 +138,9 @@ def _serve_launched() -> int:
         if not error.others:  # a job that the queue starts when the run is over has not failed
             raise MasterFinished(f"the master has finished: nobody listens there any more ({error})") from None
         raise
-    _serve(agent, f"{len(slaves)} runners")
-    return 0
-
-
-def _serve(agent: Agent, what: str) -> None:
-    log.info("connected: %s", what)
+    log.info("connected: %d runners", len(slaves))
     log.info("%s", agent.serve())
+    return 0
 
 
 def _address(text: str) -> object:

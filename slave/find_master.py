@@ -15,16 +15,17 @@ from .transport import UNIX
 log = logging.getLogger("slave")
 
 _PAUSE = 1.0  # seconds between two tries
+Errors = tuple[type[SlaveError], ...]
 _UNPROVED = (Unreachable, Intercepted, WrongKey, Incompatible, OSError, EOFError)
 
 
-def find_master(config: AgentConfig, seconds: float, refused_seconds: float = math.inf) -> Agent:
+def find_master(config: AgentConfig, seconds: float, refused_seconds: float = math.inf, at_once: Errors = ()) -> Agent:
     """An agent that has enlisted; tries for ``seconds``, but for ``refused_seconds`` if machines answer and refuse.
 
     Whoever stands on the way can say "wrong key" or "another version" in the master's name, and prove nothing: only the
     master itself ends the search before the time is over.  Then raises what the last try ended with: `Unreachable`,
     `Intercepted`, `WrongKey` or `Incompatible`.  Raises `Incompatible` at once if this Python cannot do what is asked
-    of it, and what `Agent.enlist` raises when the master has proved that it is one.
+    of it, and what `Agent.enlist` raises when the master has proved that it is one, or one of ``at_once``.
     """
     if config.encrypt and not all(host.startswith(UNIX) for host, _ in config.addresses):
         certificate.need_tls()
@@ -39,14 +40,14 @@ def find_master(config: AgentConfig, seconds: float, refused_seconds: float = ma
             agent.close()
             refused = isinstance(error, Unreachable) and not error.others
             left = began + (min(seconds, refused_seconds) if refused else seconds) - time.monotonic()
-            if isinstance(error, Rejected) or not isinstance(error, _UNPROVED) or left <= 0:
+            if isinstance(error, (Rejected, *at_once)) or not isinstance(error, _UNPROVED) or left <= 0:
                 raise _as_slave_error(error, config) from None
             if type(error) not in told:
                 log.warning("no master yet (%s); trying for %.0f s", error, left)
                 told.add(type(error))
             time.sleep(min(_PAUSE, left))
             # another one first: somebody between may let all handshakes through and break what comes then
-            config = config._replace(addresses=[*config.addresses[1:], *config.addresses[:1]])
+            config = agent.config._replace(addresses=[*config.addresses[1:], *config.addresses[:1]])
 
 
 def _as_slave_error(error: BaseException, config: AgentConfig) -> BaseException:

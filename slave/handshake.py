@@ -1,15 +1,19 @@
 """Who holds the key: a mutual challenge and response, as pure functions of bytes.
 
     master -> slave   greeting   magic, version, mode, nonce M, fingerprint F          75 bytes
-    slave -> master   answer     magic, version, nonce S, HMAC("slave", M..F, S)       74 bytes
-    master -> slave   verdict    code, HMAC("master", M..F, S)                         33 bytes
+    slave -> master   answer     magic, version, name K, nonce S, HMAC("slave", all)   90 bytes
+    master -> slave   verdict    code, HMAC("master", all)                             33 bytes
                       from here on by the mode: TLS, sealed records, or plain bytes
     slave -> master   proof      HMAC("inside", greeting, answer)                      32 bytes
 
-The HMAC is HMAC-SHA256 (RFC 2104, FIPS 198-1) under the key.  Each side's proof covers both nonces and its own role, so
-that neither a recorded handshake nor a reflected one opens a door.  Every part has a fixed size and nothing of it is
-unpickled: a stranger can make the master read 74 bytes and compute one HMAC, no more.  Magic and version come first
+The HMAC is HMAC-SHA256 (RFC 2104, FIPS 198-1) under the key, or under the secret that K names: that of a join token, or
+what the master gave the holder of one (token.py).  Each side's proof covers both nonces and its own role, so that
+neither a recorded handshake nor a reflected one opens a door.  Every part has a fixed size and nothing of it is
+unpickled: a stranger can make the master read 90 bytes and compute one HMAC, no more.  Magic and version come first
 in the greeting and in the answer of every version of the protocol, so that two versions can tell each other apart.
+
+Somebody who has nothing yet may say `FETCH` instead of an answer: then the master sends slave.pyz, which is no secret,
+and hangs up.  Whoever fetches it knows its hash from elsewhere.
 
 F is the SHA-256 of the certificate that the master shows in TLS, as in the channel binding "tls-server-end-point" (RFC
 5929, section 4), or else 32 random bytes.  The verdict proves that the holder of the key said it: so the slave knows
@@ -28,6 +32,7 @@ import struct
 from typing import NamedTuple
 
 from .errors import Incompatible, ProtocolError, WrongKey
+from .keys import THE_KEY, Key
 from .protocol import VERSION
 
 PLAIN, TLS, SEALED = 0, 1, 2  # PLAIN is for Unix sockets alone; SEALED is authenticated, and not encrypted
@@ -37,13 +42,15 @@ _NONCE = 32
 FINGERPRINT_SIZE = PROOF_SIZE = hashlib.sha256().digest_size
 _HEAD = struct.Struct("!8sH")
 _GREETING = struct.Struct(f"!8sHB{_NONCE}s{FINGERPRINT_SIZE}s")
-_OPENING = struct.Struct(f"!8sH{_NONCE}s")
+_OPENING = struct.Struct(f"!8sH{len(THE_KEY)}s{_NONCE}s")
 HEAD_SIZE = _HEAD.size  # magic and version, with which every version's greeting and answer begin
 GREETING_SIZE = _GREETING.size
 ANSWER_SIZE = _OPENING.size + PROOF_SIZE
 VERDICT_SIZE = 1 + PROOF_SIZE
 
-_WELCOME, _WRONG_KEY, _WRONG_VERSION = b"\x00", b"\x01", b"\x02"
+FETCH = b"slave.pyz?"  # as long as a head
+
+_WELCOME, _WRONG_KEY, _WRONG_VERSION, _USED = b"\x00", b"\x01", b"\x02", b"\x03"
 
 
 class Offer(NamedTuple):
@@ -94,6 +101,17 @@ def judge(key: bytes, greeted: bytes, answered: bytes) -> tuple[bytes, str]:
     return _WELCOME + _proof(key, b"master", greeted + opening), ""
 
 
+def name_of(answered: bytes) -> bytes:
+    """Of which secret an answer says that it proves it."""
+    _, _, ident, _ = _OPENING.unpack_from(answered)
+    return bytes(ident)
+
+
+def used() -> bytes:
+    """The verdict on somebody whose token was used before."""
+    return _refusal(_USED)
+
+
 def _refusal(code: bytes) -> bytes:
     return code + bytes(PROOF_SIZE)
 
@@ -123,7 +141,8 @@ def read_greeting(greeted: bytes) -> Offer:
 def answer(key: bytes, greeted: bytes) -> bytes:
     """The slave's proof.  Raises as `check_head`."""
     check_head(greeted[:HEAD_SIZE])
-    opening = _OPENING.pack(_MAGIC, VERSION, os.urandom(_NONCE))
+    ident = key.ident if isinstance(key, Key) else THE_KEY
+    opening = _OPENING.pack(_MAGIC, VERSION, ident, os.urandom(_NONCE))
     return opening + _proof(key, b"slave", greeted + opening)
 
 
@@ -135,6 +154,11 @@ def accept(key: bytes, greeted: bytes, answered: bytes, verdict: bytes) -> None:
     code, proof = verdict[:1], verdict[1:]
     if code == _WRONG_VERSION:
         raise Incompatible("the master speaks another protocol than this slave: use the same release on both")
+    if code == _USED:
+        raise WrongKey(
+            "the token was used before, and can be used once; on the master's machine this shows another one: "
+            "python3 -m parallel key --token"
+        )
     if code != _WELCOME:
         raise WrongKey("wrong key: the master holds another one; use the same key file on both machines")
     if not hmac.compare_digest(proof, _proof(key, b"master", greeted + answered[: _OPENING.size])):

@@ -16,11 +16,12 @@ import socket
 import struct
 import time
 from collections.abc import Generator
-from typing import TYPE_CHECKING, Callable
+from typing import TYPE_CHECKING, Callable, Protocol
 
 from . import certificate, handshake
 from .errors import Incompatible, Intercepted, SlaveError, WrongMaster
 from .handshake import PLAIN, SEALED, TLS
+from .keys import THE_KEY
 from .sealed import SealedTransport
 from .tls import TlsTransport
 from .transport import SocketTransport, Transport, is_unix, rest_of
@@ -42,24 +43,60 @@ class Refused(Exception):
     """The master does not let a peer in; ``str()`` says why.  The peer was told as far as it can be."""
 
 
+class Fetched(Exception):
+    """The peer came for slave.pyz, and has got it."""
+
+
 # -- master
 
 
+class Keys(Protocol):
+    """What a master lets in."""
+
+    def secret(self, ident: bytes) -> bytes | None:
+        """The secret of that name (`keys.Key`); None if there is none."""
+
+    def proved(self, ident: bytes) -> str:
+        """A peer has proved that it holds that secret; returns why it is refused all the same, or ''."""
+
+
+class OneKey:
+    """One key, and no token."""
+
+    def __init__(self, key: bytes) -> None:
+        self._key = key
+
+    def secret(self, ident: bytes) -> bytes | None:
+        """See `Keys`."""
+        return self._key if ident == THE_KEY else None
+
+    def proved(self, ident: bytes) -> str:
+        """See `Keys`."""
+        return ""
+
+
 def receive(
-    sock: socket.socket, key: bytes, *, mode: int, fingerprint: bytes, context: ssl.SSLContext | None = None
+    sock: socket.socket,
+    keys: Keys,
+    *,
+    mode: int,
+    fingerprint: bytes,
+    context: ssl.SSLContext | None = None,
+    slave_file: Callable[[], bytes] | None = None,
 ) -> Steps:
     """The master's side.  ``context`` is for the mode TLS, and shows the certificate with this ``fingerprint``.
 
-    Raises `Refused` for whatever may be wrong with the peer.
+    ``slave_file``: the bytes to give to those who say `handshake.FETCH`.
+
+    Raises `Refused` for whatever may be wrong with the peer, and `Fetched`.
     """
     stream = _Stream(sock, fingerprint.hex())
     try:
         _same_user(sock)
         greeted = handshake.greeting(mode, fingerprint)
         yield from stream.write(greeted)
-        answered = yield from _hear_answer(stream, key, greeted)
-        keys = handshake.session_keys(key, greeted, answered)
-        yield from stream.protect(mode, context, keys, server=True)
+        key, answered = yield from _hear_answer(stream, keys, greeted, slave_file)
+        yield from stream.protect(mode, context, handshake.session_keys(key, greeted, answered), server=True)
         proof = yield from stream.read(handshake.PROOF_SIZE)
         if not handshake.inside_proof_holds(key, greeted, answered, proof):
             raise Refused("it holds no key: somebody relays another's handshake")
@@ -75,18 +112,29 @@ def receive(
         raise
 
 
-def _hear_answer(stream: _Stream, key: bytes, greeted: bytes) -> Generator[int, None, bytes]:
-    """The peer's answer, to which the verdict was sent.  Raises `Refused`."""
-    head = yield from stream.read(handshake.HEAD_SIZE)
-    verdict, refusal = handshake.judge_head(head)
-    answered = head
+def _hear_answer(
+    stream: _Stream, keys: Keys, greeted: bytes, slave_file: Callable[[], bytes] | None
+) -> Generator[int, None, tuple[bytes, bytes]]:
+    """The secret that the peer holds, and its answer, to which the verdict was sent.  Raises `Refused`, `Fetched`."""
+    answered = yield from stream.read(handshake.HEAD_SIZE)
+    if answered == handshake.FETCH and slave_file is not None:
+        yield from stream.write(slave_file())
+        stream.close()
+        raise Fetched()
+    verdict, refusal = handshake.judge_head(answered)
+    key = b""
     if not refusal:
-        answered += yield from stream.read(handshake.ANSWER_SIZE - len(head))
+        answered += yield from stream.read(handshake.ANSWER_SIZE - len(answered))
+        ident = handshake.name_of(answered)
+        key = keys.secret(ident) or os.urandom(handshake.PROOF_SIZE)  # nobody can have proved that one
         verdict, refusal = handshake.judge(key, greeted, answered)
+        if not refusal:
+            refusal = keys.proved(ident)
+            verdict = handshake.used() if refusal else verdict
     yield from stream.write(verdict)
     if refusal:
         raise Refused(refusal)
-    return answered
+    return key, answered
 
 
 # -- slave

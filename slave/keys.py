@@ -15,7 +15,7 @@ import shlex
 import sys
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable
 
 from .errors import KeyTrouble
 from .private_files import NO_WAIT, check_folder, is_ours, kind, make_folder, owner, write_new
@@ -38,8 +38,22 @@ _ANEW = "bring the master's key here again (python3 -m parallel key, there, tell
 _ELSEWHERE = "keep the key in a folder of your own"
 
 
+THE_KEY = bytes(16)  # the name of the key itself
+
+
 class Key(bytes):
-    """The key: bytes that no repr, traceback or log shows."""
+    """The key, or a secret that was derived from it (token.py): bytes that no repr, traceback or log shows.
+
+    ``ident``: 16 bytes by which the master knows which secret it is; they are no secret.
+    """
+
+    ident: bytes
+
+    def __new__(cls, secret: bytes, ident: bytes = THE_KEY) -> Key:
+        """A copy of ``secret`` with that name."""
+        made = super().__new__(cls, secret)
+        made.ident = ident
+        return made
 
     def __repr__(self) -> str:
         return "<key>"
@@ -58,18 +72,26 @@ def default_file() -> Path:
 
 
 def find_key(
-    authkey: bytes | None = None, key_file: str | Path | None = None, *, create: bool = False, ask: bool = False
+    authkey: bytes | None = None,
+    key_file: str | Path | None = None,
+    *,
+    create: bool = False,
+    ask: bool = False,
+    check: Callable[[Key], object] = lambda key: None,
 ) -> Key:
     """The key by the order of search.
 
-    ``create`` (the master): the default file is made if it is missing.  ``ask`` (the slave): if there is no key and
-    this is a terminal, its user is asked for it.
+    ``key_file``: a file's name, or '-' for a line on stdin.  ``create`` (the master): the default file is made if it is
+    missing.  ``ask`` (the slave): if there is no key and this is a terminal, its user is asked for it; what ``check``
+    raises `KeyTrouble` for has to be typed again.
 
     Raises `KeyTrouble` where there is none, where it is no text of 16 bytes or more, and where others may have a hand
     in its file; never OSError.
     """
     if authkey is not None:
         return _long_enough(authkey, "the authkey argument")
+    if key_file == "-":
+        return _on_stdin()
     if key_file is not None:
         path = _expanded(key_file)
         return _read(path, f"the key file {path} does not exist")
@@ -79,11 +101,11 @@ def find_key(
     try:
         path = default_file()
     except KeyTrouble as trouble:
-        return _asked_for(str(trouble), ask)
+        return _asked_for(str(trouble), ask, check)
     if create and not os.path.lexists(path):
         make_key(path)
     if not create and _is_missing(path):
-        return _asked_for(f"no key: {path} does not exist and {VARIABLE} is not set", ask)
+        return _asked_for(f"no key: {path} does not exist and {VARIABLE} is not set", ask, check)
     return _read(path, f"the key file {path} has just vanished")
 
 
@@ -148,17 +170,37 @@ def _is_missing(path: Path) -> bool:
     return False
 
 
-def _asked_for(trouble: str, ask: bool) -> Key:
+def _on_stdin() -> Key:
+    try:
+        data = sys.stdin.buffer.readline(_LONGEST + 1)
+    except (AttributeError, OSError, ValueError):
+        raise KeyTrouble("no key can be read from stdin, which is closed") from None
+    return _key_in(data, "the line on stdin")
+
+
+def _asked_for(trouble: str, ask: bool, check: Callable[[Key], object]) -> Key:
     """The key that the user types.  Raises `KeyTrouble`, which tells the trouble, where nobody can be asked."""
-    if not (ask and is_terminal(sys.stdin) and is_terminal(sys.stderr)):
+    if not (ask and can_ask()):
         remedy = f"copy the master's key file there (and chmod 600 it), or {_BY_OTHER_WAYS}"
         raise KeyTrouble(trouble if _BY_OTHER_WAYS in trouble else f"{trouble}; {remedy}")
+    return ask_for_key(trouble, check)
+
+
+def can_ask() -> bool:
+    """Whether somebody sits at a terminal here who could be asked."""
+    return is_terminal(sys.stdin) and is_terminal(sys.stderr)
+
+
+def ask_for_key(trouble: str, check: Callable[[Key], object] = lambda key: None) -> Key:
+    """Ask the user at the terminal, since there is that trouble.  Raises `KeyTrouble` if no usable key is typed."""
     print(f"slave: {trouble}", file=sys.stderr)
-    print("slave: on the master's machine this shows it: python3 -m parallel key --show", file=sys.stderr)
+    print("slave: on the master's machine this shows a token: python3 -m parallel key --token", file=sys.stderr)
     for _ in range(_TRIES):
         typed = _typed().encode("utf-8", "surrogateescape")
         try:
-            return _key_in(typed, "what was typed")
+            key = _key_in(typed, "what was typed")
+            check(key)
+            return key
         except KeyTrouble as error:
             print(f"slave: {error}", file=sys.stderr)
     raise KeyTrouble(f"no usable key was typed; {_BY_OTHER_WAYS}")
@@ -168,7 +210,7 @@ def _typed() -> str:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", getpass.GetPassWarning)
-            return getpass.getpass("slave: paste the key here; it will not be shown: ")
+            return getpass.getpass("slave: paste the token, or the key, here; it will not be shown: ")
     except EOFError:
         raise KeyTrouble(f"no key was typed; {_BY_OTHER_WAYS}") from None
     except (getpass.GetPassWarning, OSError):

@@ -65,7 +65,7 @@ class Link:
         master: str | None = None,
         encrypt: bool = True,
     ) -> None:
-        self._addresses, self._key, self._role, self.patience = list(addresses), key, role, patience
+        self._addresses, self.key, self._role, self.patience = list(addresses), key, role, patience
         self.master, self._encrypt = master, encrypt
         self._connection: wire.Connection | None = None
         self.count = 0  # of connections
@@ -85,7 +85,7 @@ class Link:
     def connect(self) -> None:
         """Dial the master and say who we are.  Raises what `dial` raises, OSError, EOFError or `CallFailed`."""
         self.drop()
-        connection = dial(self._addresses, self._key, self.patience, master=self.master, encrypt=self._encrypt)
+        connection = dial(self._addresses, self.key, self.patience, master=self.master, encrypt=self._encrypt)
         try:
             self.count += 1
             role = self._role._replace(connection=self.count)
@@ -112,7 +112,7 @@ class Link:
 
     def proxy(self, kind: type[ProxyType]) -> ProxyType:
         """A proxy of the given kind over this link."""
-        return kind(self, self._addresses[0], self._key)
+        return kind(self, self._addresses[0], self.key)
 
 
 class ServiceProxy(Proxy):

@@ -217,7 +217,8 @@ class EnlistRequest(NamedTuple):
 class EnlistReply(NamedTuple):
     """``run``: names the master.  ``lease``: seconds.  ``numbers``: of the slaves, in the order they were asked for.
 
-    ``done``: the master has finished, there is nothing to do.
+    ``done``: the master has finished, there is nothing to do.  ``key``, ``ident``: for one that came with a token that
+    can be used once, the secret to come with from now on, and its name; else '' and b''.
     """
 
     run: str
@@ -225,6 +226,8 @@ class EnlistReply(NamedTuple):
     environment: Mapping[str, Any]
     numbers: Sequence[int]
     done: bool
+    key: str = ""
+    ident: bytes = b""
 
 
 # why an agent ended a runner; BY_ITSELF: it did not, the process ended by itself

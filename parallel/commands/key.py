@@ -1,6 +1,7 @@
-"""Show where the key of masters and slaves is, make one if there is none, or replace it.
+"""Show where the key of masters and slaves is, make one if there is none, or replace it; show a join token.
 
-The key itself is shown only with --show.  Exit codes: 0 all is well; 1 nothing was changed, as you wished; 2 wrong
+The key itself is shown only with --show, and a token only with --token.
+Exit codes: 0 all is well; 1 nothing was changed, as you wished; 2 wrong
 command line; 7 there is a key that cannot be used.
 """
 
@@ -13,6 +14,7 @@ import sys
 from pathlib import Path
 
 from slave.keys import VARIABLE, default_file, find_key, is_terminal, make_key
+from slave.token import Token, reusable
 
 SUMMARY = "show where the key is, make one, replace it; how to bring it to another machine"
 
@@ -23,15 +25,15 @@ _OTHER_MACHINES = """\
 To bring it to another machine, here named OTHER:
     ssh OTHER 'mkdir -p -m 700 {place}'
     scp -p {file} OTHER:{place}/authkey
-or show it here, and paste it there when the slave asks for it:
-    here     python3 -m parallel key --show
-    there    python3 -m slave HOST:PORT
+or show a token here, and paste it there when the slave asks for it:
+    here     python3 -m parallel key --token
+    there    the command that your program prints when it starts
 """
 _BY_VARIABLE = """\
 The key is in the environment variable {variable}, and no file is looked at.
-On another machine, set the variable there, or show it here and paste it when the slave asks for it:
-    here     python3 -m parallel key --show
-    there    python3 -m slave HOST:PORT
+On another machine, set the variable there, or show a token here and paste it when the slave asks for it:
+    here     python3 -m parallel key --token
+    there    the command that your program prints when it starts
 """
 _KEEP = "Masters and slaves that run keep the old key until they end; those with different keys do not work together.\n"
 
@@ -39,6 +41,9 @@ _KEEP = "Masters and slaves that run keep the old key until they end; those with
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """See the package's text."""
     parser.add_argument("--show", action="store_true", help="print the key alone: whoever has it can run code as you")
+    parser.add_argument(
+        "--token", action="store_true", help="print a join token: in place of the key, for slaves on other machines"
+    )
     parser.add_argument("--replace", action="store_true", help="make a new key in place of the one that there is")
     parser.add_argument("--yes", action="store_true", help="with --replace: do not ask")
 
@@ -58,7 +63,9 @@ def run(options: argparse.Namespace) -> int:
     key = find_key(create=True)
     if new:
         sys.stderr.write(f"A new key was made: {default_file()}\n")
-    if options.show:
+    if options.token:
+        sys.stdout.write(Token(reusable(key)).text() + "\n")
+    elif options.show:
         sys.stdout.write(key.decode() + "\n")
     else:
         sys.stdout.write(_BY_VARIABLE.format(variable=VARIABLE) if by_variable else _by_file(default_file()))

@@ -10,6 +10,7 @@ A source is an IPv4 address, or the /64 network of an IPv6 address, which is wha
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable
 from typing import Generic, TypeVar
 
@@ -84,3 +85,20 @@ class Admission(Generic[Stranger]):
         assert sum(map(len, self._sources.values())) == len(self._source_of), "somebody is counted twice"
         for stranger, source in self._source_of.items():
             assert stranger in self._sources[source], "somebody stands at another source than his own"
+
+
+class Ration:
+    """So many of something a second, and ``most`` at once: a token bucket (ITU-T I.371, annex A, as a leaky one)."""
+
+    def __init__(self, per_second: float, most: float) -> None:
+        self._per_second, self._most = per_second, most
+        self._left, self._seen = most, -math.inf
+
+    def take(self, now: float) -> bool:
+        """Whether there is one now; then it is taken."""
+        self._left = min(self._most, self._left + max(0.0, now - self._seen) * self._per_second)
+        self._seen = max(self._seen, now)
+        if self._left < 1:
+            return False
+        self._left -= 1
+        return True

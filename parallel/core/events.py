@@ -114,6 +114,11 @@ class ConnectionRefused(ConnectionEvent):
 
 
 @dataclass(frozen=True)
+class SlaveFileGiven(ConnectionEvent):
+    """Somebody asked for slave.pyz, the slave program, and was given it."""
+
+
+@dataclass(frozen=True)
 class ConnectionCut(ConnectionEvent):
     """A key holder's connection is cut: what came made no sense, or it cannot be served.
 

@@ -114,14 +114,3 @@ def slave_orders(
 def as_line(orders: Mapping[str, Any]) -> bytes:
     """The same as one line for its stdin."""
     return json.dumps(orders).encode() + b"\n"
-
-
-def join_command(
-    python: str | None, root: str, importable: bool, addresses: Sequence[str], master: str, encrypt: bool
-) -> str:
-    """What to type on another machine to start a slave by hand."""
-    words: list[str] = [] if importable else [f"PYTHONPATH={shlex.quote(root)}"]
-    words.append(python or shlex.quote(sys.executable))
-    words += ["-m", "slave", *map(shlex.quote, addresses)]  # [::1] is a pattern to a shell
-    words += ["--master", master] + ([] if encrypt else ["--no-encryption"])
-    return " ".join(words)

@@ -3,7 +3,9 @@
 A stranger gets no thread, some hundred bytes read and two HMACs computed, TLS only when it has proved that it holds the
 key, and a limited time.  So silent, slow, garbled and numerous ones cost next to nothing, and nobody else has to wait
 for them; who has to go when there are too many is decided in core/admission.py.  Who proved that it holds the key is
-let in: `admit` gets the transport, not blocking.
+let in: `admit` gets the transport, not blocking, and the name of the secret that was proved.
+
+Whoever asks for slave.pyz is given it, as long as not too many ask.
 """
 
 from __future__ import annotations
@@ -17,24 +19,27 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Any, Callable
 
-from slave.introduction import Refused, receive
+from slave.introduction import Fetched, Refused, receive
 from slave.transport import Transport
 from slave.wire import HANDSHAKE_SECONDS
 
 from ..core import events as ev
-from ..core.admission import RESERVE, Admission, places
+from ..core.admission import RESERVE, Admission, Ration, places
 from .identity import Identity
+from .keyring import Guest, Keyring
 
 _ACCEPTS_PER_TURN = 64  # so that a flood of new ones does not keep those that wait from finishing
 _BREATHER = 0.1  # seconds without accepting when this process has no descriptor left
+_FILES_PER_SECOND, _FILES_AT_ONCE = 50.0, 200.0  # of slave.pyz that are given away
 _NO_LIMIT = 1e9  # descriptors, on a system that tells of none
 
 
 class _PendingConnection:
     """A connection whose handshake is under way."""
 
-    def __init__(self, sock: socket.socket, peer: str, deadline: float, steps: Iterator[int]) -> None:
+    def __init__(self, sock: socket.socket, peer: str, deadline: float, steps: Iterator[int], guest: Guest) -> None:
         self.fd, self.sock, self.peer, self.deadline = sock.fileno(), sock, peer, deadline
+        self.guest = guest
         self.steps: Any = steps  # a generator: see slave/introduction.py
         self.waits_for = 0  # for which events the selector watches it
 
@@ -45,14 +50,16 @@ class Acceptor(threading.Thread):
     def __init__(
         self,
         listeners: Sequence[socket.socket],
-        key: bytes,
+        keyring: Keyring,
         identity: Identity,
-        admit: Callable[[Transport, str], None],
+        admit: Callable[[Transport, str, bytes], None],
         tell: Callable[[ev.Event], None],
         died: Callable[[BaseException], None],
+        slave_file: Callable[[], bytes] | None = None,
     ) -> None:
         super().__init__(name="parallel acceptor", daemon=True)
-        self._key, self._identity, self._admit, self._tell, self._died = key, identity, admit, tell, died
+        self._keyring, self._identity, self._admit, self._tell, self._died = keyring, identity, admit, tell, died
+        self._slave_file, self._files = slave_file, Ration(_FILES_PER_SECOND, _FILES_AT_ONCE)
         self._selector = selectors.DefaultSelector()
         self._admission: Admission[_PendingConnection] = Admission(places(_descriptors()))
         self._pending: dict[int, _PendingConnection] = {}  # by descriptor, oldest first
@@ -157,15 +164,16 @@ class Acceptor(threading.Thread):
         unix = not isinstance(address, tuple)
         peer, host = ("this machine", "") if unix else (f"{address[0]}:{address[1]}", str(address[0]))
         sock.setblocking(False)
-        identity = self._identity
+        identity, guest = self._identity, Guest(self._keyring)
         steps = receive(
             sock,
-            self._key,
+            guest,
             mode=identity.mode(unix),
             fingerprint=identity.fingerprint(unix),
             context=None if unix else identity.context(),
+            slave_file=None if unix or self._slave_file is None else self._give_file,
         )
-        pending = _PendingConnection(sock, peer, time.monotonic() + HANDSHAKE_SECONDS, steps)
+        pending = _PendingConnection(sock, peer, time.monotonic() + HANDSHAKE_SECONDS, steps, guest)
         goes = self._admission.come(pending, host)
         if goes is not None:
             self._say_once(
@@ -183,7 +191,10 @@ class Acceptor(threading.Thread):
             wanted = next(pending.steps)
         except StopIteration as done:
             self._forget(pending)
-            self._admit(done.value, pending.peer)
+            self._admit(done.value, pending.peer, pending.guest.ident)
+        except Fetched:
+            self._forget(pending)
+            self._tell(ev.SlaveFileGiven(time.monotonic(), pending.peer))
         except Refused as error:
             self._hang_up(pending, str(error))
         except Exception:
@@ -195,6 +206,11 @@ class Acceptor(threading.Thread):
             elif wanted != pending.waits_for:
                 self._selector.modify(pending.fd, wanted)
             pending.waits_for = wanted
+
+    def _give_file(self) -> bytes:
+        if self._slave_file is None or not self._files.take(time.monotonic()):
+            raise Refused("too many ask for the slave program")
+        return self._slave_file()
 
     # -- somebody goes
 

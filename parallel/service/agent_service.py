@@ -9,6 +9,7 @@ from slave.protocol import AGENT_SERVICE, CommandsReply, End, RunnerEnded, encod
 from ..core.scheduler import Scheduler
 from ..exits import describe_exit, tail
 from . import checked
+from .keyring import Keyring, TokenUsed
 from .peer import Call
 
 
@@ -20,12 +21,21 @@ class AgentService:
 
     service = AGENT_SERVICE
 
-    def __init__(self, scheduler: Scheduler) -> None:
-        self._agents, self._roster = scheduler.agents, scheduler.state.roster
+    def __init__(self, scheduler: Scheduler, keyring: Keyring) -> None:
+        self._agents, self._roster, self._keyring = scheduler.agents, scheduler.state.roster, keyring
 
     def enlist(self, call: Call, request: Any) -> None:
         """See `Agents.enlist`."""
-        call.answer(tuple(self._agents.enlist(checked.enlist_request(request), call.now)))
+        wanted = checked.enlist_request(request)
+        try:
+            given = self._keyring.enlist(call.ident, wanted.agent)
+        except TokenUsed as used:
+            call.refuse(str(used))
+            return
+        reply = self._agents.enlist(wanted, call.now)
+        if given is not None:
+            reply = reply._replace(key=given.decode(), ident=given.ident)
+        call.answer(tuple(reply))
 
     def commands(self, call: Call, agent: Any, acknowledged: Any) -> None:
         """See `Agents.commands`."""

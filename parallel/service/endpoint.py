@@ -8,6 +8,7 @@ import secrets
 import sys
 import threading
 from collections.abc import Sequence
+from typing import Callable
 
 from slave.dial import Address
 
@@ -15,6 +16,7 @@ from ..errors import NetworkError
 from .addresses import addresses_of, local_addresses
 from .dispatcher import Dispatcher
 from .identity import Identity
+from .keyring import Keyring
 from .server import QueueManager, QueueServer, Served
 
 _LOOPBACK = "127.0.0.1"
@@ -24,20 +26,22 @@ _UNIX = "unix:"  # see slave/dial.py
 class Endpoint:
     """Opens the server when it is first needed: for local slaves a Unix socket, for others a port.
 
-    ``host``, ``port``: as the user gave them to Manager.  ``_lock`` guards the server and its ports while it is opened.
+    ``host``, ``port``: as the user gave them to Manager.  ``slave_file``: the bytes of slave.pyz.
+    ``_lock`` guards the server and its ports while it is opened.
     """
 
     def __init__(
         self,
-        key: bytes,
+        keyring: Keyring,
         host: str | None,
         port: int | None,
         objects: Sequence[Served],
         dispatcher: Dispatcher,
         identity: Identity,
+        slave_file: Callable[[], bytes],
     ) -> None:
-        self.identity = identity
-        self._key, self._host, self._port, self._objects = key, host, port, objects
+        self.identity, self.keyring, self._slave_file = identity, keyring, slave_file
+        self._host, self._port, self._objects = host, port, objects
         self._dispatcher = dispatcher
         self._lock = threading.Lock()
         self._server: QueueServer | None = None
@@ -58,9 +62,10 @@ class Endpoint:
             try:
                 if self._server is None:
                     self._local = _local_address()
-                    server: QueueServer = QueueManager(self._local, self._key).get_server()
+                    server: QueueServer = QueueManager(self._local, self.keyring.key).get_server()
                     self._local = self._local[0], server.port
                     server.patience, server.identity = patience, self.identity
+                    server.keyring, server.slave_file = self.keyring, self._slave_file
                     server.serve(self._objects, self._dispatcher)
                     self._server = server
                 if lan and not self._lan_port:

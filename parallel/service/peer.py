@@ -58,6 +58,11 @@ class Call:
         self._peer, self.now = peer, now
         self.encode: Callable[[Any], Any] | None = None  # makes of the answer what goes over the wire
 
+    @property
+    def ident(self) -> bytes:
+        """The name of the secret that the caller has proved."""
+        return self._peer.ident
+
     def answer(self, value: object) -> None:
         """Send what the call waits for."""
         self._peer.send(("#RETURN", value if self.encode is None else self.encode(value)))
@@ -87,8 +92,9 @@ def _call(message: Any) -> tuple[str, str, tuple[Any, ...]]:
 class Peer:
     """One connection of a slave, served by the dispatcher's thread."""
 
-    def __init__(self, server: Host, connection: Connection, name: str) -> None:
+    def __init__(self, server: Host, connection: Connection, name: str, ident: bytes) -> None:
         self.connection, self.name = connection, name
+        self.ident = ident  # the name of the secret that it has proved
         self.role: Role | None = None
         self._server, self._dispatcher = server, server.dispatcher
         self._deferred: deque[tuple[str, str, str, Any]] = deque()  # calls that wait until we listen again

@@ -14,7 +14,7 @@ import re
 import time
 import weakref
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Callable, Protocol
 
 from slave import mp_adapter
 from slave.protocol import COMMANDS, REPORTS, RUNNER, OutcomeMessage, Service
@@ -25,6 +25,7 @@ from ..core import events as ev
 from .acceptor import Acceptor
 from .dispatcher import Dispatcher
 from .identity import Identity
+from .keyring import Keyring
 from .peer import NOBODY, Peer
 from .ticket import Ticket
 
@@ -67,7 +68,8 @@ class QueueServer(mp_adapter.Server):
         self._cut_before: set[str] = set()
         self._when_empty: list[Ticket] = []
         self.identity: Identity
-        self._key = authkey
+        self.keyring: Keyring
+        self.slave_file: Callable[[], bytes] | None = None
         self._acceptor: Acceptor
         _servers.add(self)
 
@@ -85,7 +87,13 @@ class QueueServer(mp_adapter.Server):
         self.dispatcher = dispatcher
         dispatcher.connections = self
         self._acceptor = Acceptor(
-            self.listener.sockets, self._key, self.identity, self._accepted, self.tell, self._acceptor_died
+            self.listener.sockets,
+            self.keyring,
+            self.identity,
+            self._accepted,
+            self.tell,
+            self._acceptor_died,
+            self.slave_file,
         )
         self._acceptor.start()
 
@@ -166,13 +174,13 @@ class QueueServer(mp_adapter.Server):
             for ticket in self._when_empty:
                 ticket.answer(None)
 
-    def _admit(self, transport: Transport, name: str, now: float) -> None:
-        """Somebody proved that it holds the key."""
+    def _admit(self, transport: Transport, name: str, ident: bytes, now: float) -> None:
+        """Somebody proved that it holds the secret of that name."""
         connection = Connection(transport)
         try:
             connection.be_patient(self.patience)
             transport.set_blocking(False)
-            peer = Peer(self, connection, name)
+            peer = Peer(self, connection, name, ident)
             self.dispatcher.watch(connection, peer.readable)
             self._peers.add(peer)
             self._nameless[peer] = now + HANDSHAKE_SECONDS
@@ -205,8 +213,8 @@ class QueueServer(mp_adapter.Server):
         """Something happened to a connection."""
         self.dispatcher.publisher.publish([event])
 
-    def _accepted(self, transport: Transport, name: str) -> None:
-        self.dispatcher.tell(self._admit, transport, name)
+    def _accepted(self, transport: Transport, name: str, ident: bytes) -> None:
+        self.dispatcher.tell(self._admit, transport, name, ident)
 
     def _acceptor_died(self, error: BaseException) -> None:
         self.dispatcher.fail(error)

@@ -11,7 +11,7 @@ import sys
 import pytest
 
 import parallel
-from parallel.launch.job import as_line, interpreter_flags, join_command, slave_command, slave_orders
+from parallel.launch.job import as_line, interpreter_flags, slave_command, slave_orders
 from parallel.launch.local import LocalAgent
 from tests.conftest import Make
 from tests.support import tasks
@@ -153,18 +153,6 @@ def test_python_may_be_a_shell_fragment(make: Make) -> None:
     words = shlex.split(line)
     assert words[:2] == ["nice", "python3"] and words[2 : words.index("-c")] == interpreter_flags()
     assert results(make(1, python=f"cd / && nice {sys.executable}")) == SQUARES
-
-
-def test_join_commands() -> None:
-    assert join_command("nice python3", "/root dir", False, ["1.2.3.4:5"], "f00", True) == (
-        "PYTHONPATH='/root dir' nice python3 -m slave 1.2.3.4:5 --master f00"
-    )
-    assert join_command("python3", "/site-packages", True, ["a:1", "b:1"], "f00", False) == (
-        "python3 -m slave a:1 b:1 --master f00 --no-encryption"
-    )
-    assert join_command("python3", "/site-packages", True, ["[::1]:5"], "f00", True) == (
-        "python3 -m slave '[::1]:5' --master f00"
-    )
 
 
 def test_a_manager_that_ends_before_its_slaves_came_does_not_wait_for_them(

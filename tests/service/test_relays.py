@@ -460,7 +460,7 @@ def test_greeting_of_the_master_is_not_an_answer(make: Make, caplog: pytest.LogC
     manager = make(0, port=0, authkey=KEY)
     with socket.create_connection(at(manager), 5) as sock:
         greeted = relays.read_exactly(sock, handshake.GREETING_SIZE)
-        sock.sendall(greeted)
+        sock.sendall(greeted.ljust(handshake.ANSWER_SIZE, b"\0"))
         eventually(lambda: "refused: it holds another key" in caplog.text, 5)
 
 

@@ -20,6 +20,7 @@ from parallel.errors import InternalError
 from parallel.service.acceptor import Acceptor
 from parallel.service.dispatcher import Dispatcher
 from parallel.service.identity import Identity
+from parallel.service.keyring import Keyring
 from parallel.service.publisher import Publisher
 from slave import handshake, wire
 from slave.transport import Transport
@@ -73,9 +74,9 @@ class Accepting:
         self.died: list[BaseException] = []
         self.acceptor = Acceptor(
             listeners,
-            KEY,
+            Keyring(KEY, "a run"),
             Identity(True, None),
-            lambda transport, peer: self.admitted.append(transport),
+            lambda transport, peer, ident: self.admitted.append(transport),
             self.told.append,
             self.died.append,
         )

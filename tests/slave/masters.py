@@ -41,7 +41,7 @@ def receive(sock: socket.socket, mode: int = handshake.TLS, key: bytes = KEY, ti
     if tickets:
         shown = server_context(certificate())
         shown.num_tickets = tickets
-    return introduction.receive(sock, key, mode=mode, fingerprint=fingerprint(mode), context=shown)
+    return introduction.receive(sock, introduction.OneKey(key), mode=mode, fingerprint=fingerprint(mode), context=shown)
 
 
 def tcp_pair() -> tuple[socket.socket, socket.socket]:

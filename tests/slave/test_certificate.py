@@ -31,7 +31,8 @@ for _ in range(3):
 near, far = socket.socketpair()
 near.setblocking(False)
 far.setblocking(False)
-master = introduction.receive(far, b"k" * 32, mode=handshake.TLS, fingerprint=made.fingerprint, context=context)
+one = introduction.OneKey(b"k" * 32)
+master = introduction.receive(far, one, mode=handshake.TLS, fingerprint=made.fingerprint, context=context)
 slave = introduction.introduce(near, b"k" * 32)
 running, ends = {"master": master, "slave": slave}, {}
 while running:

@@ -10,7 +10,7 @@ from typing import Any, Callable
 
 import pytest
 
-from slave import cli, dial, find_master, introduction, wire
+from slave import by_hand, cli, dial, find_master, introduction, wire
 from slave.agent import Agent, AgentConfig
 from slave.errors import Incompatible, Intercepted, Unreachable, WrongKey
 from slave.handshake import PLAIN, SEALED, TLS
@@ -271,11 +271,12 @@ def configured(monkeypatch: pytest.MonkeyPatch, run: Callable[[], object]) -> Ag
     """The config with which the command line looks for a master."""
     found: list[AgentConfig] = []
 
-    def look(config: AgentConfig, *_: float) -> Agent:
+    def look(config: AgentConfig, *_: float, at_once: object = ()) -> Agent:
         found.append(config)
         raise Unreachable("nobody")
 
-    monkeypatch.setattr(cli, "find_master", look)
+    for module in (by_hand, cli):
+        monkeypatch.setattr(module, "find_master", look)
     run()
     return found[0]
 

@@ -34,7 +34,7 @@ def test_both_hold_the_key() -> None:
     proof = handshake.inside_proof(KEY, greeted, answered)
     assert handshake.inside_proof_holds(KEY, greeted, answered, proof)
     sizes = handshake.GREETING_SIZE, handshake.ANSWER_SIZE, handshake.VERDICT_SIZE, handshake.PROOF_SIZE
-    assert tuple(map(len, (greeted, answered, verdict, proof))) == sizes == (75, 74, 33, 32)
+    assert tuple(map(len, (greeted, answered, verdict, proof))) == sizes == (75, 90, 33, 32)
 
 
 def test_another_key_is_refused_by_the_master() -> None:

@@ -313,7 +313,7 @@ def test_what_is_reflected_opens_nothing() -> None:
     near, far = tcp_pair()
     at_master = master(far)
     greeted = read_exactly(near, handshake.GREETING_SIZE)
-    near.sendall(greeted)
+    near.sendall(greeted.ljust(handshake.ANSWER_SIZE, b"\0"))
     assert str(at_master.outcome) == "it holds another key"
     near.close()
     near, far = tcp_pair()
@@ -347,7 +347,7 @@ def test_the_halves_of_two_sessions_do_not_fit() -> None:
 def test_a_master_with_a_context_of_another_certificate_than_it_says_is_refused() -> None:
     near, far = tcp_pair()
     at_slave = slave(near)
-    steps = introduction.receive(far, KEY, mode=TLS, fingerprint=bytes(32), context=context())
+    steps = introduction.receive(far, introduction.OneKey(KEY), mode=TLS, fingerprint=bytes(32), context=context())
     with pytest.raises(Refused, match="it hung up"):
         introduction.finish(steps, far, SECONDS)
     assert type(at_slave.outcome) is Intercepted

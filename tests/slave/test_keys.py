@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import fcntl
 import functools
 import logging
 import os
 import pickle
-import pty
-import re
 import signal
 import socket
 import stat
 import subprocess
 import sys
-import termios
 import threading
 import traceback
 from collections.abc import Iterator
@@ -28,6 +24,7 @@ from slave.errors import KeyTrouble
 from slave.keys import VARIABLE, Key, default_file, find_key, make_key, new_key
 from slave.runner import RunnerConfig
 from tests.support.programs import environment
+from tests.support.terminals import Terminal
 from tests.support.users import OTHER, as_user, folder_of, needs_root, shared_folder
 
 TEXT = "0123456789abcdef" * 4
@@ -409,55 +406,13 @@ def test_an_argument_is_taken_as_it_is_if_it_is_long_enough() -> None:
 ASK = "from slave.keys import find_key; key = find_key(ask=True); print('it has', len(key), 'bytes')"
 
 
-class Terminal:
-    """A program on a terminal of its own."""
-
-    def __init__(self, code: str, **variables: str) -> None:
-        self.ours, theirs = pty.openpty()
-        try:
-            self._process = subprocess.Popen(
-                [sys.executable, "-c", code],
-                stdin=theirs,
-                stdout=theirs,
-                stderr=theirs,
-                env=environment(**variables),
-                start_new_session=True,
-                preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
-            )
-        finally:
-            os.close(theirs)
-        self.shown = ""
-
-    def __enter__(self) -> Terminal:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._process.kill()
-        self._process.wait()
-        os.close(self.ours)
-
-    def shows(self, pattern: str) -> None:
-        """Read until the screen shows that, after what was waited for before."""
-        text = ""
-        while not re.search(pattern, text):
-            try:
-                text += os.read(self.ours, 1024).decode()
-            except OSError:  # EIO: the program has ended
-                raise AssertionError(f"it never shows {pattern!r}, but {self.shown + text!r}") from None
-        self.shown += text
-
-    def type(self, text: str) -> None:
-        os.write(self.ours, text.encode())
-
-    def ends(self) -> int:
-        return self._process.wait(20)
-
-
 def test_who_sits_at_a_terminal_is_asked_and_the_key_is_not_shown() -> None:
-    with Terminal(ASK) as terminal:
-        terminal.shows("(?s)no key: .*authkey does not exist.*python3 -m parallel key --show.*paste the key here")
+    with Terminal.python(ASK) as terminal:
+        terminal.shows(
+            "(?s)no key: .*authkey does not exist.*python3 -m parallel key --token.*paste the token, or the key, here"
+        )
         terminal.type("too short\n")
-        terminal.shows("(?s)what was typed holds a key of 9 bytes.*paste the key here")
+        terminal.shows("(?s)what was typed holds a key of 9 bytes.*paste the token, or the key, here")
         terminal.type(f'  "{TEXT}"\n')
         terminal.shows("it has 64 bytes")
         assert terminal.ends() == 0
@@ -469,9 +424,9 @@ def test_who_sits_at_a_terminal_is_asked_and_the_key_is_not_shown() -> None:
     ("typed", "said"), [("\x04", "no key was typed"), ("x\n", "no usable key was typed"), ("\x03", "KeyboardInterrupt")]
 )
 def test_who_has_no_key_can_say_so(typed: str, said: str) -> None:
-    with Terminal(f"import signal; signal.signal(signal.SIGINT, signal.default_int_handler); {ASK}") as terminal:
+    with Terminal.python(f"import signal; signal.signal(signal.SIGINT, signal.default_int_handler); {ASK}") as terminal:
         for _ in range(3 if typed == "x\n" else 1):
-            terminal.shows("paste the key here")
+            terminal.shows("paste the token, or the key, here")
             terminal.type(typed)
         terminal.shows(said)
         assert terminal.ends() in (1, -signal.SIGINT)
@@ -479,7 +434,7 @@ def test_who_has_no_key_can_say_so(typed: str, said: str) -> None:
 
 def test_who_has_a_key_is_not_asked() -> None:
     find_key(create=True)
-    with Terminal(ASK) as terminal:
+    with Terminal.python(ASK) as terminal:
         terminal.shows("it has 64 bytes")
         assert terminal.ends() == 0
     assert "paste" not in terminal.shown

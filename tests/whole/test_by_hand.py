@@ -167,7 +167,6 @@ def test_master_that_vanishes(start: Start, own_folder: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "the address of the master is missing"),
         (["host"], "'host' is not HOST:PORT"),
         (["host:1", "-n", "0"], "'0' is not a whole number from 1 on"),
         (["host:1", "--wait", "x"], "'x' is not a number of seconds"),

@@ -1,0 +1,48 @@
+"""The command that a person pastes on a machine which has only Python.  A pure function.
+
+It connects to the master, asks for slave.pyz (slave/handshake.py, `FETCH`), and runs what came if, and only if, its
+SHA-256 is the one in the command; so the file, which is no secret, needs no encryption.  As long as the slave runs it
+lies in a folder of its own, which only this user can write to.  The command holds no path and no secret: the slave asks
+for the token.
+
+It is one line without double quotes, dollar signs, backquotes, exclamation marks and percent signs between its double
+quotes, so that any shell passes it on as it is; and Pythons that are too old understand enough of it to say so.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+
+from slave.handshake import FETCH, GREETING_SIZE
+
+_PROGRAM = """\
+import sys
+if sys.version_info<(3,9):sys.exit('slave: this is Python '+sys.version.split()[0]+'; a slave needs 3.9 or newer')
+sys.path=[p for p in sys.path if p]
+import hashlib,os,runpy,socket,tempfile
+w=[]
+for a in sys.argv[1:]:
+ h,c,p=a.rpartition(':')
+ try:
+  if not c:continue
+  with socket.create_connection((h.strip('[]'),p),9) as s:
+   s.sendall({fetch!r})
+   d=s.makefile('rb').read()[{skip}:]
+  if hashlib.sha256(d).hexdigest()=='{hash}':break
+  w+=[a+': what came is not the slave program that this command names']
+ except OSError as e:w+=[a+': '+str(e)]
+else:sys.exit('slave: the slave program cannot be fetched: '+'; '.join(w))
+with tempfile.TemporaryDirectory(prefix='parallel-slave-') as t:
+ f=os.path.join(t,'slave.pyz')
+ with open(f,'wb') as o:n=o.write(d)
+ runpy.run_path(f,None,'__main__')
+"""
+
+
+def join_command(addresses: Sequence[str], master: str, encrypt: bool, file_hash: str) -> str:
+    """The command.  ``master``: how its fingerprint begins; ``file_hash``: the SHA-256 of slave.pyz, as hex digits."""
+    program = _PROGRAM.format(fetch=FETCH, skip=GREETING_SIZE, hash=file_hash)
+    code = "exec('''" + program.replace("\n", "\\n") + "''')"
+    words = [*map(shlex.quote, addresses), "--master", master]  # [::1] is a pattern to a shell
+    return " ".join(['python3 -c "' + code + '"', *words, *([] if encrypt else ["--no-encryption"])])

@@ -1,0 +1,96 @@
+"""A slave that somebody starts by hand: where it gets the key or a token from, and which master it serves.
+
+Without ``--keep`` it serves one master and ends with it; with it, one after the other.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import secrets
+from collections.abc import Sequence
+
+from .agent import AgentConfig
+from .certificate import need_tls
+from .dial import Address, format_address
+from .errors import (
+    Incompatible,
+    Intercepted,
+    KeyTrouble,
+    MasterFinished,
+    MasterGone,
+    Rejected,
+    Unreachable,
+    WrongKey,
+)
+from .find_master import Errors, find_master
+from .keys import VARIABLE, Key, ask_for_key, can_ask, find_key, forget_variable
+from .token import Token, check_token, is_once, read_token
+
+log = logging.getLogger("slave")
+
+_KEPT_WAIT = 3600.0  # seconds to look for a master, again and again, after the first one
+
+
+class NoAddress(Exception):
+    """Nothing says where the master is."""
+
+
+def serve_by_hand(options: argparse.Namespace) -> int:
+    """Serve as the command line says; returns the exit code.  Raises `SlaveError`, `NoAddress`, `Quit`."""
+    asks = options.key_file is None and VARIABLE not in os.environ and can_ask()  # else nobody could say another one
+    token = _token_of(find_key(key_file=options.key_file, ask=True, check=check_token))
+    forget_variable()
+    if not options.no_encryption:
+        need_tls()
+    keep, wait = _keeps(options, token), options.wait
+    while True:
+        try:
+            _serve_one(options, token, wait, (WrongKey,) if asks else ())
+        except (MasterFinished, MasterGone) as error:
+            if not keep:
+                raise
+            log.warning("%s", error)
+        except (Unreachable, Intercepted, WrongKey, Incompatible) as error:
+            if asks and isinstance(error, WrongKey):
+                token = _token_of(ask_for_key(str(error), check_token))
+                keep = _keeps(options, token)
+                continue
+            if not keep or isinstance(error, Rejected):
+                raise
+        if not keep:
+            return 0
+        wait = _KEPT_WAIT
+
+
+def _token_of(key: Key) -> Token:
+    return read_token(key.decode("utf-8", "surrogateescape")) or Token(key)
+
+
+def _keeps(options: argparse.Namespace, token: Token) -> bool:
+    if options.keep and is_once(token.key.ident):
+        raise KeyTrouble(
+            "--keep serves one master after the other, and this token holds for one of them; python3 -m parallel key "
+            "--token, on the master's machine, shows one that holds for all of the same key"
+        )
+    return bool(options.keep)
+
+
+def _serve_one(options: argparse.Namespace, token: Token, wait: float, at_once: Errors) -> None:
+    addresses: Sequence[Address] = options.address or token.addresses
+    if not addresses:
+        raise NoAddress()
+    config = AgentConfig(
+        secrets.token_hex(16),
+        addresses,
+        token.key,
+        [(None, None)] * options.runners,
+        options.grace,
+        master=options.master or token.master or None,
+        encrypt=not options.no_encryption,
+    )
+    agent = find_master(config, wait, at_once=at_once)
+    names = ", ".join(map(format_address, addresses))
+    log.info("connected: %d runners for the master at %s", options.runners, names)
+    log.info("%s", agent.serve())

@@ -1,0 +1,72 @@
+"""Programs on a terminal of their own, at which somebody types."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import re
+import select
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Sequence
+
+from tests.support.programs import environment
+
+
+class Terminal:
+    """A program on a terminal of its own."""
+
+    def __init__(self, command: Sequence[str], **variables: str) -> None:
+        self.ours, theirs = pty.openpty()
+        try:
+            self._process = subprocess.Popen(
+                command,
+                stdin=theirs,
+                stdout=theirs,
+                stderr=theirs,
+                env=environment(**variables),
+                start_new_session=True,
+                preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+            )
+        finally:
+            os.close(theirs)
+        self.shown = ""
+
+    @classmethod
+    def python(cls, code: str, **variables: str) -> Terminal:
+        """Such a program by its code."""
+        return cls([sys.executable, "-c", code], **variables)
+
+    def __enter__(self) -> Terminal:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.wait()
+        os.close(self.ours)
+
+    def shows(self, pattern: str, seconds: float = 30.0) -> re.Match[str]:
+        """Read until the screen shows that, after what was waited for before; returns the match."""
+        text, deadline = "", time.monotonic() + seconds
+        while True:
+            match = re.search(pattern, text)
+            if match:
+                self.shown += text
+                return match
+            try:
+                if not select.select([self.ours], [], [], max(0.0, deadline - time.monotonic()))[0]:
+                    raise AssertionError(f"within {seconds:g} s it did not show {pattern!r}, but {self.shown + text!r}")
+                text += os.read(self.ours, 1024).decode()
+            except OSError:  # EIO: the program has ended
+                raise AssertionError(f"it never shows {pattern!r}, but {self.shown + text!r}") from None
+
+    def type(self, text: str) -> None:
+        """Type it."""
+        os.write(self.ours, text.encode())
+
+    def ends(self, seconds: float = 20.0) -> int:
+        """Wait for its end; returns its exit code."""
+        return self._process.wait(seconds)
