@@ -27,6 +27,7 @@ class AgentService:
     def enlist(self, call: Call, request: Any) -> None:
         """See `Agents.enlist`."""
         wanted = checked.enlist_request(request)
+        call.own_agent(wanted.agent)
         try:
             given = self._keyring.enlist(call.ident, wanted.agent)
         except TokenUsed as used:
@@ -39,17 +40,23 @@ class AgentService:
 
     def commands(self, call: Call, agent: Any, acknowledged: Any) -> None:
         """See `Agents.commands`."""
+        call.own_agent(agent)
         last = checked.number(acknowledged)
         call.encode = lambda found: commands_message(found, last)
-        self._agents.commands(call, checked.text(agent), last, call.now)
+        self._agents.commands(call, agent, last, call.now)
 
     def heartbeat(self, call: Call, agent: Any, runners: Any) -> None:
         """See `Agents.heartbeat`."""
-        self._agents.heartbeat(checked.text(agent), checked.beats(runners), call.now)
+        call.own_agent(agent)
+        beats = checked.beats(runners)
+        self._agents.heartbeat(agent, [beat for beat in beats if self._has(agent, beat.slave)], call.now)
 
     def runner_ended(self, call: Call, report: Any) -> None:
         """See `Agents.runner_ended`."""
         ended = checked.message(RunnerEnded, report)
+        call.own_agent(ended.agent)
+        if not self._has(ended.agent, ended.slave):
+            return
         how = describe_exit(ended.exitcode)
         if ended.cause:
             self._agents.runner_ended(ended, how, "", call.now)
@@ -60,8 +67,17 @@ class AgentService:
 
     def slave_closed(self, call: Call, agent: Any, slave: Any, why: Any) -> None:
         """See `Agents.slave_closed`."""
+        call.own_agent(agent)
         number, reason = checked.number(slave), checked.text(why)
-        self._with_last_words(call, number, lambda words, now: self._agents.slave_closed(number, reason, words, now))
+        if self._has(agent, number):
+            self._with_last_words(
+                call, number, lambda words, now: self._agents.slave_closed(number, reason, words, now)
+            )
+
+    def _has(self, agent: str, number: int) -> bool:
+        """Whether the slave is the agent's: nobody else speaks for it."""
+        slave = self._roster.slaves.get(number)
+        return slave is not None and slave.agent == agent
 
     def _with_last_words(self, call: Call, number: int, then: Any) -> None:
         """Go on when the end of a slave's output has been read: its file may be on a slow disk."""
@@ -74,15 +90,21 @@ class AgentService:
 
     def recalled(self, call: Call, agent: Any, slave: Any, lease: Any, running: Any) -> None:
         """See `Agents.recalled`."""
-        self._agents.recalled(checked.number(slave), checked.number(lease), checked.number(running), call.now)
+        call.own_agent(agent)
+        number, lease, running = map(checked.number, (slave, lease, running))
+        if self._has(agent, number):
+            self._agents.recalled(number, lease, running, call.now)
 
     def draining(self, call: Call, agent: Any, slaves: Any) -> None:
         """See `Agents.draining`."""
-        self._agents.draining(checked.numbers(slaves), call.now)
+        call.own_agent(agent)
+        numbers = [number for number in checked.numbers(slaves) if self._has(agent, number)]
+        self._agents.draining(numbers, call.now)
 
     def leave(self, call: Call, agent: Any, why: Any) -> None:
         """See `Agents.leave`."""
-        self._agents.leave(checked.text(agent), checked.text(why), call.now)
+        call.own_agent(agent)
+        self._agents.leave(agent, checked.text(why), call.now)
         call.answer(None)
 
 

@@ -63,6 +63,16 @@ class Call:
         """The name of the secret that the caller has proved."""
         return self._peer.ident
 
+    def own_slave(self, number: int) -> None:
+        """Raises `ProtocolError` if the connection is not that slave's."""
+        if self._peer.role is None or number != self._peer.role.slave:
+            raise ProtocolError("it speaks for another slave than the one that it is")
+
+    def own_agent(self, agent: str) -> None:
+        """Raises `ProtocolError` if the connection is not that agent's."""
+        if self._peer.role is None or agent != self._peer.role.agent:
+            raise ProtocolError("it speaks for another agent than the one that it is")
+
     def answer(self, value: object) -> None:
         """Send what the call waits for."""
         self._peer.send(("#RETURN", value if self.encode is None else self.encode(value)))

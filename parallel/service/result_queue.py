@@ -43,12 +43,15 @@ class ResultQueue:
     def setup_failed(self, call: Call, failure: Any) -> None:
         """See `Runners.setup_failed`."""
         message = checked.message(SetupFailure, failure)
+        call.own_slave(message.slave)
         told = unpack_failure(message.data)
         self._runners.setup_failed(call, message, told.type_name, told.message, call.now)
 
     def give_back(self, call: Call, request: Any) -> None:
         """See `Runners.give_back`."""
-        self._runners.give_back(call, checked.message(GiveBack, request), call.now)
+        back = checked.message(GiveBack, request)
+        call.own_slave(back.slave)
+        self._runners.give_back(call, back, call.now)
 
 
 def _fit(kind: int, data: Buffer, buffers: Sequence[Buffer]) -> tuple[int, Buffer, Sequence[Buffer]]:

@@ -23,21 +23,27 @@ class TaskQueue:
 
     def join(self, call: Call, request: Any) -> None:
         """See `Runners.join`."""
-        self._runners.join(call, checked.message(JoinRequest, request), call.now)
+        join = checked.message(JoinRequest, request)
+        call.own_slave(join.slave)
+        self._runners.join(call, join, call.now)
 
     def fetch(self, call: Call, request: Any) -> None:
         """See `Runners.fetch`."""
         call.encode = self._lease_message
-        self._runners.fetch(call, checked.fetch_request(request), call.now)
+        fetch = checked.fetch_request(request)
+        call.own_slave(fetch.slave)
+        self._runners.fetch(call, fetch, call.now)
 
     def setup_of(self, call: Call, slave: Any, context: Any) -> None:
         """See `Runners.setup_of`."""
-        setup = self._runners.setup_of(checked.number(slave), checked.number(context))
+        call.own_slave(slave)
+        setup = self._runners.setup_of(slave, checked.number(context))
         call.answer(None if setup is None else opaque(setup))
 
     def environment(self, call: Call, slave: Any) -> None:
         """See `State.environment_of`."""
-        call.answer(dict(self._state.environment_of(checked.number(slave))))
+        call.own_slave(slave)
+        call.answer(dict(self._state.environment_of(slave)))
 
     def _lease_message(self, granted: Granted | None) -> tuple[Any, ...] | None:
         """The answer to `fetch` as it goes to the slave."""

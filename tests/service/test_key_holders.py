@@ -165,6 +165,12 @@ WRONG: dict[str, tuple[str, Any]] = {
     "half a call": (RUNNER, ("results", "post")),
     "a call of a list": (RUNNER, ([], "post", (), {})),
     "arguments by name": (RUNNER, ("tasks", "setup_of", (1, 1), {"slave": 1})),
+    "a word for another slave": (RUNNER, ("tasks", "fetch", ((0, 8, 1, []),), {})),
+    "setup that failed elsewhere": (
+        RUNNER,
+        ("results", "setup_failed", ((0, 1, pickle.dumps(("E", "text", "trace", None), 5), 1, [1]),), {}),
+    ),
+    "a word for another agent": (REPORTS, ("agents", "slave_closed", ("b" * 32, 0, "it lies"), {})),
     "an outcome without a slave": (RUNNER, ("results", "post", ([], 1, 1, 1, 0, b"", []), {})),
     "an outcome of numbers": (RUNNER, ("results", "post", (1, 1, 1, 1, 0, 5, [5]), {})),
     "an outcome of its own kind": (RUNNER, ("results", "post", (1, 1, 1, 1, 2, b"", []), {})),
@@ -201,6 +207,27 @@ def test_what_makes_no_sense_costs_its_own_connection_alone(
     assert list(context.get_results_unordered()) == ["works"] * 20
     told = [one.getMessage() for one in caplog.records if "made no sense" in one.getMessage()]
     assert len(told) == 1 and "\n" not in told[0] and len(told[0]) < 500
+
+
+def test_an_agent_speaks_for_its_own_slaves_alone(make: Make) -> None:
+    manager = make(1, port=0, authkey=KEY)
+    manager.wait_for_slaves(1, 10)
+    agent = "a" * 32
+    lies: list[tuple[Any, ...]] = [
+        ("slave_closed", (agent, 0, "it lies")),
+        ("draining", (agent, [0])),
+        ("recalled", (agent, 0, 0, 0)),
+        ("runner_ended", ((agent, 0, manager.slaves[0].pid, -9, 0, 1, ""),)),
+        ("leave", (agent, "it lies")),
+    ]
+    with holder(manager.address[1], REPORTS, 0, agent) as connection:
+        for method, arguments in lies:
+            connection.send(("agents", method, arguments, {}))
+        assert connection.recv() == ("#RETURN", None)  # to the last
+    assert manager.slaves[0].state == "idle"
+    context = manager.get_context()
+    context.add_task(functools.partial(tasks.give, "works"))
+    assert list(context.get_results_unordered()) == ["works"]
 
 
 def test_who_is_cut_is_told_why(make: Make) -> None:
