@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, Callable, Generic, Protocol, TypeVar
 
 from slave.main_module import NAMES as MAIN_NAMES
+from slave.missing import master_has, missing_module
 from slave.outcome import unpack_failure
 from slave.pickling import explain, references
 from slave.protocol import FAILURE, GIVEN_UP, TIMED_OUT, VALUE
@@ -191,9 +192,11 @@ def _rebuild(outcome: Outcome, program: Program) -> tuple[bool, Any]:
         return True, TaskGivenUp("a task", slave, data).of_task(outcome.task, describe(outcome.payload))
     assert kind == FAILURE, f"an outcome of the unknown kind {kind}"
     failure = unpack_failure(data)
-    what = "a task" if outcome.tries == 1 else f"a task (tried {outcome.tries} times)"
     exception = program.loads(failure.exception)
-    remote = RemoteError(what, failure.type_name, failure.message, failure.traceback, slave, exception)
+    ours = master_has(missing_module(exception))
+    trace = failure.traceback + (f"{ours[0].upper()}{ours[1:]}\n" if ours else "")
+    what = "a task" if outcome.tries == 1 else f"a task (tried {outcome.tries} times)"
+    remote = RemoteError(what, failure.type_name, failure.message, trace, slave, exception)
     return True, remote.of_task(outcome.task, describe(outcome.payload))
 
 

@@ -32,6 +32,7 @@ from .protocol import (
     JoinRequest,
     LeaseMessage,
     OutcomeMessage,
+    RebuildFailure,
     Role,
     RunnerBeat,
     RunnerEnded,
@@ -209,6 +210,10 @@ class ResultQueueProxy(ServiceProxy):
     def setup_failed(self, failure: SetupFailure) -> None:
         """A context's setup raised here."""
         self._callmethod("setup_failed", (tuple(failure._replace(data=wire.opaque(failure.data))),))
+
+    def rebuild_failed(self, failure: RebuildFailure) -> None:
+        """A task cannot be rebuilt here."""
+        self._callmethod("rebuild_failed", (tuple(failure._replace(data=wire.opaque(failure.data))),))
 
     def give_back(self, back: GiveBack) -> None:
         """Some tasks of a lease will not be started here."""

@@ -9,9 +9,6 @@ possible.
 from __future__ import annotations
 
 import pickle
-import platform
-import socket
-import sys
 import traceback
 from collections.abc import Sequence
 from types import TracebackType
@@ -19,6 +16,7 @@ from typing import Any, NamedTuple
 
 from . import plain
 from .errors import ProtocolError
+from .missing import remedy
 from .pickling import explain
 from .protocol import FAILURE, VALUE, Buffer
 from .wire import MOST_BUFFERS, OUT_OF_BAND
@@ -140,13 +138,8 @@ def _traceback(error: BaseException) -> str:
 
 def _remedy(error: BaseException) -> str:
     """What helps against a missing module, which is the commonest failure on another machine."""
-    if not isinstance(error, ModuleNotFoundError) or error.name is None:
-        return ""
-    return (
-        f"No module {error.name!r} for {sys.executable} (Python {platform.python_version()}) on "
-        f"{socket.gethostname()}, which looked in {sys.path}. Install it there, or name the Python that has it: "
-        f"Manager(python='...')\n"
-    )
+    text = remedy(error)
+    return f"{text}\n" if text else ""
 
 
 def _pickled(error: BaseException) -> bytes | None:

@@ -63,7 +63,14 @@ class Service(NamedTuple):
 
 TASK_QUEUE = Service("tasks", {"join": ANSWERED, "fetch": ANSWERED, "setup_of": ANSWERED, "environment": ANSWERED})
 RESULT_QUEUE = Service(
-    "results", {"post": GATHERED, "post_and_wait": ANSWERED, "setup_failed": ANSWERED, "give_back": ANSWERED}
+    "results",
+    {
+        "post": GATHERED,
+        "post_and_wait": ANSWERED,
+        "setup_failed": ANSWERED,
+        "rebuild_failed": ANSWERED,
+        "give_back": ANSWERED,
+    },
 )
 AGENT_SERVICE = Service(
     "agents",
@@ -176,6 +183,21 @@ class SetupFailure(NamedTuple):
     data: Buffer
     lease: int
     unstarted: Sequence[int]
+
+
+class RebuildFailure(NamedTuple):
+    """A task of the lease cannot be rebuilt on the slave, and so has not begun; ``data`` is the packed failure.
+
+    ``module``: the one that is missing or older here; ``remedy``: what helps, in words; each '' if it is not known.
+    """
+
+    slave: int
+    lease: int
+    context: int
+    task: int
+    data: Buffer
+    module: str
+    remedy: str
 
 
 class GiveBack(NamedTuple):

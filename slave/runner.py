@@ -27,6 +27,7 @@ from .dial import Address
 from .environment import Environment
 from .errors import Intercepted, Oversized, ProtocolError, SlaveError
 from .link import CallFailed, Link, ResultQueueProxy, TaskQueueProxy
+from .missing import missing_module, remedy, shown
 from .outcome import Packed, pack_failure, pack_value
 from .private_files import open_output
 from .protocol import RUNNER, Buffer, LeaseMessage, OutcomeMessage, Role, SetupFailure, outcome_message
@@ -66,6 +67,14 @@ class Closable(Protocol):
 
     def close(self) -> object:
         """Close it."""
+
+
+class NotRebuilt(Exception):
+    """A task cannot be rebuilt here, so it has not begun; ``error`` says why."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(error)
+        self.error = error
 
 
 class AnotherMaster(Exception):
@@ -126,8 +135,11 @@ class Runner:
                 if not self._contexts.ready(context) and not self._set_up(context):
                     continue
                 current, began = context, time.perf_counter()
-            self._post(self._outcome_of(context, payload, limits.get(task)))
-            count += 1
+            try:
+                self._post(self._outcome_of(context, payload, limits.get(task)))
+                count += 1
+            except NotRebuilt as failed:
+                self._tell_not_rebuilt(failed.error)
         status[TASK] = 0
         session.ran(current, count, time.perf_counter() - began)
 
@@ -149,14 +161,31 @@ class Runner:
         if limit is not None:
             self._status[DEADLINE] = time.monotonic_ns() + int(min(limit, _LONGEST_LIMIT) * _NANO)
         try:
-            if isinstance(payload, Unfit):
-                raise MemoryError(f"no memory here for the task of {payload.size} bytes")
-            return pack_value(self._environment.loads(payload)(*self._contexts.arguments(context)))
+            task = self._rebuilt(payload)
+            return pack_value(task(*self._contexts.arguments(context)))
+        except NotRebuilt:
+            raise
         except BaseException as error:  # sys.exit and KeyboardInterrupt too: a task's own affair costs no slave
             return pack_failure(error)
         finally:
             if limit is not None:
                 self._status[DEADLINE] = 0
+
+    def _rebuilt(self, payload: Buffer) -> Callable[..., object]:
+        """The task.  Raises `NotRebuilt`."""
+        try:
+            if isinstance(payload, Unfit):
+                raise MemoryError(f"no memory here for the task of {payload.size} bytes")
+            task: Callable[..., object] = self._environment.loads(payload)
+            return task
+        except BaseException as error:  # whatever its class does, sys.exit included
+            raise NotRebuilt(error) from None
+
+    def _tell_not_rebuilt(self, error: BaseException) -> None:
+        """The task has not begun: another slave may have what is missing here."""
+        _, data, _ = pack_failure(error)
+        told = self._session.rebuild_failed(data, shown(missing_module(error)), shown(remedy(error)))
+        self._ask(functools.partial(self._results.rebuild_failed, told))
 
     def _set_up(self, context: int) -> bool:
         """Run the context's setup; False if it raised, and then the master has been told so."""

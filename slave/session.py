@@ -8,7 +8,7 @@ A runner has one connection, on which it says one thing after the other:
     join, the unanswered outcomes again     first of all on every new connection
     fetch                                   answered by a lease: its tasks are `unstarted` then
     an outcome for each task                one way as a rule: kept as unanswered, until anything is answered
-    setup failed, give back                 answered; what they name leaves `unstarted`
+    setup or rebuilding failed, give back   answered; what they name leaves `unstarted`
 
 An answer says that the master has read all that was said before it on the same connection.  A question whose connection
 breaks is asked again on the next one, after the above.
@@ -36,6 +36,7 @@ from .protocol import (
     LeaseMessage,
     OutcomeMessage,
     Ran,
+    RebuildFailure,
     RunnerBeat,
     SetupFailure,
     TaskEntry,
@@ -65,8 +66,8 @@ class RunnerSession:
     state             fields                    left by
     ================  ========================  ==========================================================
     asks for a lease  `unstarted` is empty      `fetched`: works if it brought a task; done if it brought None
-    works             the task that runs is     `outcome`, `setup_failed` and `give_back`, when nothing is left
-                      first in `unstarted`      in it: asks
+    works             the task that runs is     `outcome`, `setup_failed`, `rebuild_failed` and `give_back`,
+                      first in `unstarted`      when nothing is left in it: asks
     done              `over`                    never
     ================  ========================  ==========================================================
     """
@@ -173,6 +174,11 @@ class RunnerSession:
         self.unstarted.clear()
         self.unstarted.extend(kept)
         return SetupFailure(self.slave, context, data, self.lease, gone)
+
+    def rebuild_failed(self, data: Buffer, module: str, remedy: str) -> RebuildFailure:
+        """What to say when the first unstarted task cannot be rebuilt here."""
+        task, context, _ = self.unstarted.popleft()
+        return RebuildFailure(self.slave, self.lease, context, task, data, module, remedy)
 
     def ran(self, context: int, tasks: int, seconds: float) -> None:
         """Note how long a stretch of one context's tasks took."""

@@ -217,6 +217,7 @@ class Agents:
                 state.tell(ev.SlaveLeaving(now, number, str(slave)))
             state.roster.move(slave, Move.DRAIN)
             state.release(slave)
+            state.slaves_changed()
 
     def leave(self, agent: str, why: str, now: float) -> None:
         """The agent ends, and its runners with it; that is nobody's fault."""

@@ -210,6 +210,25 @@ class SetupRaised(SlaveEvent):
     message: str
 
 
+@dataclass(frozen=True)
+class TaskNotRebuilt(SlaveEvent):
+    """A task of the context could not be rebuilt there: it has not begun, and goes to others.
+
+    ``module``: the one that is missing or older there; ``remedy``: what helps; each '' if it is not known.
+    ``first``: it is the first such task of the context on this slave.
+    ``out``: it could rebuild none of them, and gets no more.
+    """
+
+    context: int
+    task: int
+    type_name: str
+    message: str
+    module: str
+    remedy: str
+    first: bool
+    out: bool
+
+
 # -- contexts
 
 

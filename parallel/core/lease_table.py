@@ -16,7 +16,7 @@ from typing import NamedTuple
 from .moves import IllegalMove
 from .pacing import LEASE_BYTES, LEASE_SECONDS, LEAST_SECONDS, Pacing
 from .task import MOVES, Move, State, Task
-from .turns import ContextTasks, Turns
+from .turns import ContextTasks, Line, Turns
 
 
 class Lease:
@@ -94,6 +94,30 @@ class LeaseTable:
             self._to_front([task], Move.RETRY)
         return True
 
+    def refuse(self, slave: int, lease_id: int, context: int, id: int) -> Task | None:
+        """The slave cannot rebuild the task, which has not begun, and never gets it again; None if it is not its own.
+
+        What is said of an attempt that is not the current one changes nothing.
+        """
+        task, lease = self.find(context, id), self.leases.get(slave)
+        if task is None or lease is None or lease.id != lease_id or id not in lease.tasks:
+            return None
+        self._release(task)
+        task.move(Move.GIVE_BACK)
+        task.unfit |= {slave}
+        self.waiting += 1
+        line = self._turns.line_of(task)
+        line.queue.append(task)
+        if not line.turn:
+            self._turns.line_up(line)
+        return task
+
+    def refused(self, context: int) -> list[tuple[frozenset[int], list[Task]]]:
+        """The waiting tasks of a context that slaves could not rebuild, each set of slaves with theirs."""
+        found = self.contexts.get(context)
+        lines = [] if found is None else list(found.others.values())
+        return [(line.unfit, [task for task in line.queue if task.state is State.WAITING]) for line in lines]
+
     def held(self, context: int) -> dict[int, tuple[int, list[int]]]:
         """By slave: the lease under which it holds tasks of the context, and their ids."""
         ids: dict[int, list[int]] = {}
@@ -107,7 +131,8 @@ class LeaseTable:
         found = self.contexts.get(context)
         gone = [] if found is None else list(found.tasks.values())
         if found is not None:
-            found.turn = 0  # no use to find its next turn after each of them
+            for line in found.lines:
+                line.turn = 0  # no use to find its next turn after each of them
         for task in gone:
             self._leave(task, Move.DROP)
         return len(gone)
@@ -132,19 +157,19 @@ class LeaseTable:
         aside: list[tuple[int, int]] = []
         seconds, size = LEASE_SECONDS, LEASE_BYTES
         while seconds > 0 and size > 0:
-            context = self._turns.first(excluded, aside)
-            if context is None:
+            line = self._turns.first(slave, excluded, aside)
+            if line is None:
                 break
             spent = LEASE_SECONDS - seconds
-            in_no_time = pace.fits(context.id, LEAST_SECONDS - spent) if spent < LEAST_SECONDS else 0
-            room = min(max(share - len(lease.tasks), in_no_time), pace.fits(context.id, seconds))
+            in_no_time = pace.fits(line.id, LEAST_SECONDS - spent) if spent < LEAST_SECONDS else 0
+            room = min(max(share - len(lease.tasks), in_no_time), pace.fits(line.id, seconds))
             if not lease.tasks:
                 room = max(1, room)
             if room < 1:
                 break
             before = len(lease.tasks)
-            size = self._take(context, lease, room, self._turns.take_first(excluded, aside), size)
-            seconds -= (len(lease.tasks) - before) * (pace.seconds_per_task(context.id) or LEASE_SECONDS)
+            size = self._take(line, lease, room, self._turns.take_first(slave, excluded, aside), size)
+            seconds -= (len(lease.tasks) - before) * (pace.seconds_per_task(line.id) or LEASE_SECONDS)
         self._turns.put_back(aside)
         if not lease.tasks:
             return None
@@ -239,9 +264,9 @@ class LeaseTable:
 
     # -- within
 
-    def _take(self, context: ContextTasks, lease: Lease, room: int, bound: float, size: int) -> int:
+    def _take(self, line: Line, lease: Lease, room: int, bound: float, size: int) -> int:
         """Move up to ``room`` tasks from the queue into the lease; returns how much of ``size`` bytes is left."""
-        queue = context.queue
+        queue = line.queue
         while room > 0 and size > 0 and queue and queue[0].id < bound:
             task = queue.popleft()
             if task.state is not State.WAITING:
@@ -253,7 +278,7 @@ class LeaseTable:
             self.waiting -= 1
             size -= len(task.payload)
             room -= 1
-        self._turns.line_up(context)
+        self._turns.line_up(line)
         return size
 
     def _leave(self, task: Task, move: Move) -> None:
@@ -267,9 +292,10 @@ class LeaseTable:
         context = self.contexts[task.context]
         del context.tasks[task.id]
         if not context.tasks:
+            self._turns.leave(context)
             del self.contexts[task.context]
-        elif waits and task.id == context.turn:
-            self._turns.line_up(context)  # what stands behind it may have been added before: it came back earlier
+        elif waits and task.id == (line := self._turns.line_of(task)).turn:
+            self._turns.line_up(line)  # what stands behind it may have been added before: it came back earlier
 
     def _release(self, task: Task) -> None:
         lease = self.leases[task.holder]
@@ -283,16 +309,17 @@ class LeaseTable:
         for task in reversed(tasks):
             self._release(task)
             task.move(move)
-            self.contexts[task.context].queue.appendleft(task)
+            self._turns.line_of(task).queue.appendleft(task)
             self.waiting += 1
-        for number in {task.context for task in tasks}:
-            self._turns.line_up(self.contexts[number])
+        for line in {id(line): line for line in map(self._turns.line_of, tasks)}.values():
+            self._turns.line_up(line)
         return len(tasks)
 
     def check(self) -> None:
         """Raise AssertionError if an invariant does not hold.  For tests."""
         every = [task for context in self.contexts.values() for task in context.tasks.values()]
-        queued = [task for one in self.contexts.values() for task in one.queue if task.state is State.WAITING]
+        lines = [line for context in self.contexts.values() for line in context.lines]
+        queued = [task for line in lines for task in line.queue if task.state is State.WAITING]
         leased = [task for lease in self.leases.values() for task in lease.tasks.values()]
         assert len(queued) == self.waiting, f"{len(queued)} tasks wait, {self.waiting} are counted"
         assert len({task.id for task in queued + leased}) == len(queued) + len(leased), "a task is in two places"

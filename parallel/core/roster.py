@@ -64,6 +64,7 @@ class Roster:
             self.agents[slave.agent].ended[slave.number] = slave
             slave.knows.clear()
             slave.setup_failed.clear()
+            slave.unfit_for.clear()
             slave.to_forget.clear()
         self._count(slave)
 

@@ -18,6 +18,7 @@ from slave.protocol import (
     GiveBack,
     JoinRequest,
     OutcomeMessage,
+    RebuildFailure,
     Recall,
     Role,
     SetupFailure,
@@ -25,8 +26,9 @@ from slave.protocol import (
 
 from . import events as ev
 from .effects import Call, Granted, Outcome, Refuse
+from .rebuilding import Rebuilding
 from .slave import SlaveRecord
-from .state import RECALL_AGE, Idle, State
+from .state import RECALL_AGE, ContextRecord, Idle, State
 
 _REPORT_SECONDS = 2.0  # for an agent's word, sent before, to arrive
 _LOOK_AGAIN = 0.05  # seconds between two looks for overdue leases
@@ -48,6 +50,7 @@ class Runners:
 
     def __init__(self, state: State) -> None:
         self._state = state
+        self.rebuilding = Rebuilding(state)
         self.joining: dict[int, Joining] = {}
         self._next_look = 0.0  # for overdue leases
 
@@ -179,16 +182,21 @@ class Runners:
         state.now = now
         settle, deliver, known = state.table.settle, state.deliver, state.roster.known
         last, slave, name = -1, None, ""
+        record: ContextRecord | None = None
         for number, lease, context, task_id, kind, data, buffers in batch:
             if kind == FAILURE and state.table.retry(number, lease, context, task_id):
+                state.contexts[context].rebuilt_by.add(number)
                 self._tell_retry(number, context, task_id)
                 continue
             task = settle(context, task_id)
             if task is None:
                 continue
             if number != last:
-                last, slave = number, known(number)
+                last, slave, record = number, known(number), None
                 name = f"slave {number}" if slave is None else str(slave)
+            if record is None or record.id != context:
+                record = state.contexts[context]
+                record.rebuilt_by.add(number)
             if slave is not None:
                 slave.done += 1
             size = _OVERHEAD + len(data) + sum(map(len, buffers))
@@ -227,6 +235,15 @@ class Runners:
             self.bar(slave, failure.context, failure.data)
             name = str(slave)
             state.tell(ev.SetupRaised(now, slave.number, name, failure.context, type_name, message))
+        state.answer(call, None)
+
+    def rebuild_failed(self, call: Call, failure: RebuildFailure, type_name: str, message: str, now: float) -> None:
+        """The slave cannot rebuild a task of its lease; it goes to others."""
+        state = self._state
+        state.now = now
+        slave = state.roster.slaves.get(failure.slave)
+        if slave is not None:
+            self.rebuilding.failed(slave, failure, type_name, message)
         state.answer(call, None)
 
     def bar(self, slave: SlaveRecord, context: int, failure: Buffer | str) -> None:

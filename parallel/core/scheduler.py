@@ -4,6 +4,7 @@ No clock, lock, thread, socket, file or log: time is an argument, effects (effec
 One thread at a time calls it (service/dispatcher.py).
 
     runners.py   a runner joins, asks for tasks, posts outcomes         lease_table.py  who holds which task until when
+    rebuilding.py  what becomes of a task that a slave cannot rebuild, and of that slave
     agents.py    an agent comes, reports, falls silent, ends            roster.py       the agents and slaves, counted
     launches.py  a launcher expects slaves, has started them, saw them end   pacing.py  how many tasks one lease holds
     users.py     contexts, readers of results, who waits for slaves      patience.py  when they are told why
@@ -109,6 +110,8 @@ class Scheduler:
         """
         state = self.state
         state.now = state.now if now is None else now
+        if state.judge_again and state.picky_contexts and not state.closing:
+            self.runners.rebuilding.judge_all()
         if state.idle and not state.closing:
             state.feed()
         state.send_outcomes()

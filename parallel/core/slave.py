@@ -103,8 +103,8 @@ class SlaveRecord:
 
     __slots__ = (
         "_named", "_text", "agent", "connection", "contact", "doing", "done", "due", "end", "has_launcher", "heard",
-        "host", "knows", "life", "name", "number", "open_ended", "output", "parting", "pid", "running", "setup_failed",
-        "since", "to_forget",
+        "host", "knows", "life", "name", "number", "open_ended", "output", "parting", "picky", "pid", "running",
+        "setup_failed", "since", "to_forget", "unfit_for",
     )  # fmt: skip
 
     def __init__(self, number: int, name: str, agent: str, output: str | None = None) -> None:
@@ -122,6 +122,8 @@ class SlaveRecord:
         self.end = ""  # how it ended, or how its last runner did
         self.done = 0  # tasks settled by it
         self.setup_failed: set[int] = set()  # contexts whose setup failed here: it gets none of their tasks
+        self.unfit_for: set[int] = set()  # contexts of which it could rebuild no task: it gets none of them either
+        self.picky = False  # it could not rebuild some task
         self.knows: set[int] = set()  # contexts that its runner may have set up
         self.to_forget: list[int] = []  # contexts that are gone and that its runner has not been told of
         self._text, self._named = "", ("", "", 0)

@@ -47,8 +47,8 @@ class ContextRecord:
     """What the master knows of one context, besides its tasks.  Only the scheduler writes here."""
 
     __slots__ = (
-        "failures", "first", "full", "id", "known_by", "low_water", "put", "readers", "setup", "stalled",
-        "taken", "wait", "wants_tasks",
+        "failures", "first", "full", "id", "known_by", "low_water", "put", "readers", "rebuilt_by", "refusals",
+        "refused", "setup", "stalled", "taken", "wait", "wants_tasks",
     )  # fmt: skip
 
     def __init__(self, id: int, setup: bytes | None) -> None:
@@ -63,6 +63,9 @@ class ContextRecord:
         self.failures: dict[
             int, Any
         ] = {}  # by slave: setup's packed failure there, or how it ended the slave, in words
+        self.rebuilt_by: set[int] = set()  # slaves that could rebuild a task of it
+        self.refusals: dict[int, Any] = {}  # by task: the last that a slave said who could not (rebuilding.py)
+        self.refused: dict[int, set[int]] = {}  # by slave: the tasks that it could not rebuild, though another one may
         self.stalled: list[Call] = []  # slaves that posted a result and are held up, since the context is full
         self.known_by: set[int] = set()  # slaves whose runner may have set it up
 
@@ -101,6 +104,7 @@ class State:
         self.reading = 0  # readers that wait, of whatever context
         self.progress = 0  # counts outcomes: whoever waits sees whether anything happens at all
         self.judge_again = False  # see `slaves_changed`; `Scheduler.take` looks at it
+        self.picky_contexts: set[int] = set()  # of which some slave could not rebuild some task
         self.closing = False
         self.watched = False  # somebody wants events of single tasks
         self.now = 0.0
@@ -245,11 +249,11 @@ class State:
         """A lease for the slave if there is anything to do for it."""
         if self.incoming:
             self.take_in(_AT_ONCE)
-        lease = None
+        lease, barred = None, slave.setup_failed | slave.unfit_for if slave.unfit_for else slave.setup_failed
         while lease is None and (self.table.waiting or self.incoming):
             waiting = self.table.waiting + len(self.incoming)
             share = math.ceil(waiting / max(1, len(self.roster.connected)))
-            lease = self.table.grant(slave.number, self.now, slave.setup_failed, share, self.pace)
+            lease = self.table.grant(slave.number, self.now, barred, share, self.pace)
             if lease is None and not self.incoming:
                 break
             if lease is None:
@@ -287,7 +291,7 @@ class State:
             waiting = self.idle.pop(number)
             if not self.serve(slave, waiting.call):
                 skipped[number] = waiting
-                if not slave.setup_failed:
+                if not slave.setup_failed and not slave.picky:
                     break  # what waits is for nobody now
         if skipped:
             self.idle = {**skipped, **self.idle}
@@ -305,6 +309,8 @@ class State:
             return
         self.progress += 1
         context.put += outcome.size
+        if context.refusals:
+            context.refusals.pop(outcome.task, None)
         box = self._outbox.get(context_id)
         if box is None:
             self._outbox[context_id] = [outcome]
@@ -366,4 +372,11 @@ class State:
             assert not context.stalled or context.full, f"slaves are held up for context {context.id} without reason"
             assert context.known_by <= set(self.roster.slaves), f"context {context.id} is known by who has ended"
         for slave in self.roster.slaves.values():
-            assert slave.setup_failed <= set(self.contexts), f"{slave} remembers contexts that are gone"
+            assert slave.setup_failed | slave.unfit_for <= set(self.contexts), (
+                f"{slave} remembers contexts that are gone"
+            )
+        for context in self.contexts.values():
+            left = {id for _, tasks in self.table.refused(context.id) for id in (task.id for task in tasks)}
+            assert left <= set(context.refusals), f"of tasks {left} nobody knows why"
+            assert not context.refusals or context.id in self.picky_contexts, f"context {context.id} is not judged"
+            assert all(self.table.find(context.id, id) for id in context.refusals), "a refusal outlives its task"

@@ -33,7 +33,7 @@ class Move(enum.IntEnum):
     """What can happen to a task after it was added."""
 
     GRANT = 0  # a slave gets it
-    GIVE_BACK = 1  # the slave had not started it, or was lost without its being to blame
+    GIVE_BACK = 1  # the slave had not started it or cannot rebuild it, or was lost without its being to blame
     LOSE = 2  # its process ended while it ran the task, which is counted
     SETTLE = 3  # an outcome came
     DROP = 4  # nobody asks for its outcome any more
@@ -52,10 +52,15 @@ MOVES = {
 }
 
 
+NOBODY: frozenset[int] = frozenset()
+
+
 class Task:
     """One task: what the master knows about it."""
 
-    __slots__ = ("attempt", "context", "ends", "failures", "holder", "id", "payload", "retries", "state", "timeout")
+    __slots__ = (
+        "attempt", "context", "ends", "failures", "holder", "id", "payload", "retries", "state", "timeout", "unfit",
+    )  # fmt: skip
 
     def __init__(self, id: int, context: int, payload: bytes, timeout: float | None = None, retries: int = 0) -> None:
         self.id, self.context, self.payload = id, context, payload
@@ -65,6 +70,7 @@ class Task:
         self.state = State.WAITING
         self.attempt = 0  # counts grants
         self.holder = -1  # the slave that holds it while it is LEASED
+        self.unfit = NOBODY  # slaves that could not rebuild it
         self.ends: list[str] | None = None  # how each attempt that is blamed on this task ended
 
     def __repr__(self) -> str:

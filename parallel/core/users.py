@@ -81,6 +81,10 @@ class Users:
             slave = state.roster.slaves.get(number)
             if slave is not None:
                 slave.setup_failed.discard(id)
+        for number in context.refused:
+            if number in state.roster.slaves:
+                state.roster.slaves[number].unfit_for.discard(id)
+        state.picky_contexts.discard(id)
         for number in context.known_by:
             slave = state.roster.slaves[number]
             slave.knows.discard(id)
@@ -97,6 +101,7 @@ class Users:
         context.first = next(state.task_ids)
         held = state.table.held(id)
         count = state.table.drop(id)
+        context.refusals.clear()
         self._stop(held)
         self.judge(context)
         state.tell(ev.ContextCancelled(now, id, count))
@@ -113,6 +118,7 @@ class Users:
         lease = state.table.leases.get(found.holder)
         held = {} if lease is None else {found.holder: (lease.id, [task])}
         state.table.drop_task(id, task)
+        state.contexts[id].refusals.pop(task, None)
         self._stop(held)
         self.judge(state.contexts[id])
         state.tell(ev.ContextCancelled(now, id, 1))
@@ -272,6 +278,7 @@ class Users:
             state.roster.move(slave, Move.DISMISS)
             state.release(slave)
             state.command(slave.agent, Drain(number, _EVER if grace is None else grace))
+            state.slaves_changed()
 
     def say_why(self, now: float) -> None:
         """Whoever has waited for long without progress is told why."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Sequence
 
+from slave.missing import master_has
+
 from ..core import events as ev
 from ..core.effects import NoSlaves
 
@@ -25,6 +27,8 @@ def log_line(event: ev.Event) -> Line | None:
         kind = event.type_name[:_MOST_TOLD]
         text = f"setup raised {kind} on {event.name}, which is out for this context: {first}"
         return logging.WARNING, f"parallel: {text}"
+    if isinstance(event, ev.TaskNotRebuilt):
+        return _not_rebuilt(event)
     if isinstance(event, ev.SlaveBack):
         return logging.WARNING, f"parallel: {event.name} is back"
     if isinstance(event, ev.SlaveLeaving):
@@ -35,6 +39,17 @@ def log_line(event: ev.Event) -> Line | None:
     if isinstance(event, ev.CannotAccept):
         return logging.WARNING, f"parallel: {event.why}"
     return _quiet_line(event)
+
+
+def _not_rebuilt(event: ev.TaskNotRebuilt) -> Line:
+    lines = event.message.splitlines() or [""]
+    help_ = "; ".join(text for text in (event.remedy, master_has(event.module)) if text)
+    why = f"{event.type_name}: {lines[0][:_MOST_TOLD]}" + (f" ({help_})" if help_ else "")
+    if event.out:
+        text = f"{event.name} is out for context {event.context}, of which it could rebuild no task; last {why}"
+    else:
+        text = f"{event.name} cannot rebuild task {event.task}, which others may: {why}"
+    return logging.WARNING if event.first or event.out else logging.INFO, f"parallel: {text}"
 
 
 def _quiet_line(event: ev.Event) -> Line | None:

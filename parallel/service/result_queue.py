@@ -11,6 +11,7 @@ from slave.protocol import (
     Buffer,
     GiveBack,
     OutcomeMessage,
+    RebuildFailure,
     SetupFailure,
     checked_outcome,
     outcome_message,
@@ -46,6 +47,12 @@ class ResultQueue:
         call.own_slave(message.slave)
         told = unpack_failure(message.data)
         self._runners.setup_failed(call, message, told.type_name, told.message, call.now)
+
+    def rebuild_failed(self, call: Call, failure: Any) -> None:
+        """See `Runners.rebuild_failed`."""
+        message = checked.message(RebuildFailure, failure)
+        told = unpack_failure(message.data)
+        self._runners.rebuild_failed(call, message, told.type_name, told.message, call.now)
 
     def give_back(self, call: Call, request: Any) -> None:
         """See `Runners.give_back`."""

@@ -28,6 +28,7 @@ from slave.protocol import (
     JoinRequest,
     OutcomeMessage,
     Ran,
+    RebuildFailure,
     Role,
     RunnerBeat,
     RunnerEnded,
@@ -326,6 +327,14 @@ class Env:
         failure = SetupFailure(number, context, data, lease, list(unstarted))
         self.do(self.scheduler.runners.setup_failed, call, failure, "LookupError", "no such data")
         return call
+
+    def cannot_rebuild(self, number: int, task: int, lease: int | None = None, answered: bool = True) -> None:
+        """A task of context 1, of the lease that the slave holds, cannot be rebuilt there; ``answered``: at once."""
+        call = Call(f"slave {number} cannot rebuild task {task}")
+        held = self.lease_id(number) if lease is None else lease
+        failure = RebuildFailure(number, held, 1, task, b"why", "numpy", "install it")
+        self.do(self.scheduler.runners.rebuild_failed, call, failure, "ModuleNotFoundError", "No module named 'numpy'")
+        assert not answered or self.take_answer(call) is None
 
     def give_back(self, number: int, lease: int, unstarted: Iterable[int]) -> Call:
         """A slave will not start these tasks."""

@@ -127,7 +127,7 @@ def _(real: Any, self: Users, held: dict[int, tuple[int, list[int]]]) -> None:
 @bug("a lease exceeds its share behind a task that takes long", LeaseTable, "grant")
 def _(real: Any, self: LeaseTable, slave: int, now: float, excluded: Any, share: int, pace: Any) -> Any:
     aside: list[tuple[int, int]] = []
-    head = self._turns.first(excluded, aside)
+    head = self._turns.first(slave, excluded, aside)
     self._turns.put_back(aside)
     slow = head is not None and (pace.seconds_per_task(head.id) or 0.0) > 0.01
     return real(self, slave, now, excluded, 10 * share if slow else share, pace)

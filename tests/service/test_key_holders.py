@@ -312,6 +312,7 @@ MESSAGES: list[tuple[str, Any]] = [
     (RUNNER, ("results", "post_and_wait", (1, 1, 1, 1, 0, bytearray(pickle.dumps(4, 5)), [bytearray(8)]), {})),
     (RUNNER, ("results", "post", (1, 1, 1, 1, 1, pickle.dumps(("E", "text", "trace", None), 5), []), {})),
     (RUNNER, ("results", "setup_failed", ((1, 1, pickle.dumps(("E", "text", "trace", None), 5), 1, [1]),), {})),
+    (RUNNER, ("results", "rebuild_failed", ((1, 1, 1, 1, pickle.dumps(("E", "", "", None), 5), "numpy", "help"),), {})),
     (RUNNER, ("results", "give_back", ((1, 1, [2, 3]),), {})),
     ("test", (None, "accept_connection", (("runner", 1, "", 8, 1),), {})),
 ]

@@ -35,6 +35,14 @@ CALLS: list[tuple[type[ServiceProxy], str, tuple[Any, ...], tuple[Any, ...], Any
     (ResultQueueProxy, "post", (OUTCOME,), OUTCOME, None, None),
     (ResultQueueProxy, "post_and_wait", (OUTCOME,), OUTCOME, None, None),
     (ResultQueueProxy, "setup_failed", (p.SetupFailure(1, 3, b"why", 2, [4]),), ((1, 3, b"why", 2, [4]),), None, None),
+    (
+        ResultQueueProxy,
+        "rebuild_failed",
+        (p.RebuildFailure(1, 2, 3, 4, b"why", "numpy", "install it"),),
+        ((1, 2, 3, 4, b"why", "numpy", "install it"),),
+        None,
+        None,
+    ),
     (ResultQueueProxy, "give_back", (p.GiveBack(1, 2, [4]),), ((1, 2, [4]),), None, None),
     (
         AgentServiceProxy,

@@ -29,6 +29,7 @@ from slave.protocol import (
     LeaseMessage,
     OutcomeMessage,
     Ran,
+    RebuildFailure,
     Recall,
     RunnerBeat,
     SetupFailure,
@@ -193,6 +194,14 @@ def test_what_was_not_started_is_given_back(runner: RunnerSession) -> None:
     runner.check()
 
 
+def test_a_task_that_cannot_be_rebuilt_leaves_the_lease_alone(runner: RunnerSession) -> None:
+    first, *rest = [task for task, _, _ in runner.unstarted]
+    context = runner.unstarted[0][1]
+    assert runner.rebuild_failed(b"why", "numpy", "help") == (4, 7, context, first, b"why", "numpy", "help")
+    assert [task for task, _, _ in runner.unstarted] == rest and not runner.unanswered
+    runner.check()
+
+
 def test_only_the_tasks_of_a_context_whose_setup_failed_leave_the_lease(runner: RunnerSession) -> None:
     tasks = runner.tasks()
     assert next(tasks)[0] == 1
@@ -353,6 +362,11 @@ class RunnerMachine(RuleBasedStateMachine):
             self.ask(lambda: back, self.give_back, faults)
             assert not self.master.held and not session.unstarted
         elif context == BAD_CONTEXT:
+            if task % 3 == 0:
+                refused = session.rebuild_failed(b"why", "", "")
+                self.ask(lambda: refused, self.rebuild_failed, faults)
+                assert task not in self.master.held
+                return
             failure = session.setup_failed(context, b"why")
             assert task in failure.unstarted
             self.ask(lambda: failure, self.setup_failed, faults)
@@ -422,6 +436,10 @@ class RunnerMachine(RuleBasedStateMachine):
     def give_back(self, back: GiveBack) -> None:
         assert back.lease == self.master.lease and set(back.unstarted) >= set(self.master.held)
         self.master.requeue(back.unstarted, set(self.ran))
+
+    def rebuild_failed(self, failure: RebuildFailure) -> None:
+        assert failure.lease == self.master.lease
+        self.master.held.pop(failure.task, None)  # to other slaves
 
     def setup_failed(self, failure: SetupFailure) -> None:
         assert failure.lease == self.master.lease

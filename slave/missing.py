@@ -1,0 +1,70 @@
+"""What a machine lacks when something cannot be imported or rebuilt there: which module, and in which version it is."""
+
+from __future__ import annotations
+
+import platform
+import re
+import socket
+import sys
+
+_CANNOT_GET = re.compile(r"Can't get (?:local )?attribute '([\w.]+)' on <module '([\w.]+)'")
+_MAINS = ("__main__", "__mp_main__")
+
+
+def missing_module(error: BaseException | None) -> str:
+    """The module that is missing, or that lacks what was asked of it; '' if the error is of another kind."""
+    if isinstance(error, ImportError) and isinstance(error.name, str):
+        return error.name
+    found = _CANNOT_GET.match(str(error)) if type(error) is AttributeError else None
+    return found.group(2) if found is not None and found.group(2) not in _MAINS else ""
+
+
+def version_of(module: str) -> str:
+    """'numpy 1.24.4', for a module of it; '' if the package is not here, or has no version."""
+    package = module.partition(".")[0]
+    version = getattr(sys.modules.get(package), "__version__", None)
+    if not isinstance(version, str):
+        from importlib import metadata  # slow to import, and seldom needed
+
+        try:
+            version = metadata.version(package)
+        except Exception:
+            return ""
+    return f"{package} {version}"
+
+
+def remedy(error: BaseException) -> str:
+    """What helps, in one line; '' if that is not known."""
+    module = missing_module(error)
+    if not module:
+        return ""
+    python = f"{sys.executable} (Python {platform.python_version()}) on {socket.gethostname()}"
+    package = module.partition(".")[0]
+    if not isinstance(error, ModuleNotFoundError):
+        have = version_of(module) or f"the {package} in {_file_of(module)}"
+        return f"{have} of {python} is not the {package} of the master: install the same version there"
+    if module != package and package in sys.modules:
+        have = version_of(module) or f"the {package} in {_file_of(package)}"
+        return (
+            f"No module {module!r} in {have}, which is that of {python}; the master's {package} is of another version: "
+            f"install the same there"
+        )
+    return (
+        f"No module {module!r} for {python}: install it there, or name the Python that has it, Manager(python='...'); "
+        f"it looked in {sys.path}"
+    )
+
+
+def shown(text: str, most: int = 900) -> str:
+    """The text as a part of one line of a log."""
+    return "".join(one if one.isprintable() else " " for one in text[:most])
+
+
+def master_has(module: str) -> str:
+    """For the master: what it has itself of a package that a slave lacks; '' if it does not know."""
+    have = version_of(module) if module else ""
+    return f"the master has {have} for Python {platform.python_version()}" if have else ""
+
+
+def _file_of(module: str) -> str:
+    return str(getattr(sys.modules.get(module), "__file__", None) or "an unknown place")
