@@ -27,6 +27,8 @@ from typing import TYPE_CHECKING, Any
 if sys.version_info < (3, 9):  # noqa: UP036 - whoever runs a script with an older one is told so
     raise ImportError(f"parallel needs Python 3.9 or newer; this is {sys.version.split()[0]} ({sys.executable})")
 
+from slave.protocol import RELEASE
+
 from .context import Context
 from .core.users import SlaveInfo
 from .errors import (
@@ -111,4 +113,4 @@ __all__ = [
     "TryAgain",
     "UnpicklableError",
 ]
-__version__ = "0.1.0"
+__version__ = RELEASE

@@ -27,6 +27,7 @@ from .keys import Key
 from .link import AgentServiceProxy, CallFailed, Link
 from .protocol import (
     COMMANDS,
+    RELEASE,
     REPORTS,
     WHICHEVER,
     Command,
@@ -103,6 +104,12 @@ class Agent:
         except CallFailed as error:
             raise Rejected(f"the master refused this slave: {error}") from None
         session.judge(reply)
+        if first and reply.release != RELEASE:
+            log.warning(
+                "the master is of release %s, this slave program of %s; they speak the same protocol and work together",
+                reply.release,
+                RELEASE,
+            )
         if reply.key:
             self._come_with(Key(reply.key.encode(), reply.ident))
         self._commands.connect()

@@ -86,8 +86,15 @@ def judge_head(head: bytes) -> tuple[bytes, str]:
     if magic != _MAGIC:
         return _refusal(_WRONG_VERSION), f"it does not speak this protocol: it said {bytes(head[:8])!r}"
     if version != VERSION:
-        return _refusal(_WRONG_VERSION), f"it speaks protocol {version}, this master {VERSION}"
+        why = f"it speaks protocol {version}, this master {VERSION}: use the same release on both"
+        return _refusal(_WRONG_VERSION), why
     return b"", ""
+
+
+def is_other_version(head: bytes) -> bool:
+    """Whether an answer that begins so is that of a slave program of another version."""
+    magic, version = _HEAD.unpack_from(head)
+    return bool(magic == _MAGIC and version != VERSION)
 
 
 def judge(key: bytes, greeted: bytes, answered: bytes) -> tuple[bytes, str]:
@@ -129,6 +136,11 @@ def check_head(head: bytes) -> None:
         raise ProtocolError(f"what listens there is not a master: it said {bytes(head[:8])!r}")
     if version != VERSION:
         raise Incompatible(f"the master speaks protocol {version}, this slave {VERSION}: use the same release on both")
+
+
+def own_head() -> bytes:
+    """What tells a master of another version that a slave program has come, which goes then."""
+    return _HEAD.pack(_MAGIC, VERSION)
 
 
 def read_greeting(greeted: bytes) -> Offer:

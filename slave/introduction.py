@@ -43,6 +43,10 @@ class Refused(Exception):
     """The master does not let a peer in; ``str()`` says why.  The peer was told as far as it can be."""
 
 
+class OtherVersion(Refused):
+    """The peer speaks another version of the protocol."""
+
+
 class Fetched(Exception):
     """The peer came for slave.pyz, and has got it."""
 
@@ -131,9 +135,13 @@ def _hear_answer(
         if not refusal:
             refusal = keys.proved(ident)
             verdict = handshake.used() if refusal else verdict
-    yield from stream.write(verdict)
+    try:
+        yield from stream.write(verdict)
+    except OSError:
+        if not refusal:
+            raise  # else it has said what it is, and gone
     if refusal:
-        raise Refused(refusal)
+        raise (OtherVersion if handshake.is_other_version(answered) else Refused)(refusal)
     return key, answered
 
 
@@ -150,7 +158,11 @@ def introduce(sock: socket.socket, key: bytes, *, master: str | None = None, enc
     try:
         _same_user(sock)
         greeted = yield from stream.read(handshake.HEAD_SIZE)
-        handshake.check_head(greeted)
+        try:
+            handshake.check_head(greeted)
+        except Incompatible:
+            yield from stream.write(handshake.own_head())  # so that the master can say it too
+            raise
         greeted += yield from stream.read(handshake.GREETING_SIZE - len(greeted))
         offer = handshake.read_greeting(greeted)
         _check_offer(offer, master, encrypt, is_unix(sock))

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple, Union
 
 from .errors import ProtocolError
 
+RELEASE = "0.1.0"  # of this project
 VERSION = 4  # of the protocol; see handshake.py for what happens when two differ
 
 Buffer = Union[bytes, bytearray, memoryview, pickle.PickleBuffer]
@@ -223,7 +224,7 @@ class EnlistRequest(NamedTuple):
     """An agent comes (``run`` is ''), or comes back after its connection broke.
 
     ``slaves``: the numbers of its slaves, None for one that the master is to number.  ``runners``: the processes that
-    live now.
+    live now.  ``tags``: what its machine has, in the words of whoever started it.
     """
 
     agent: str
@@ -234,6 +235,8 @@ class EnlistRequest(NamedTuple):
     connection: int
     slaves: Sequence[int | None]
     runners: Sequence[RunnerBeat]
+    release: str = RELEASE  # of the slave program
+    tags: Sequence[str] = ()
 
 
 class EnlistReply(NamedTuple):
@@ -250,6 +253,7 @@ class EnlistReply(NamedTuple):
     done: bool
     key: str = ""
     ident: bytes = b""
+    release: str = RELEASE  # of the master's program
 
 
 # why an agent ended a runner; BY_ITSELF: it did not, the process ended by itself

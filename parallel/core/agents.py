@@ -54,7 +54,7 @@ class Agents:
         agent.connection = request.connection
         agent.host, agent.pid, agent.version = request.host, request.pid, request.version
         if not agent.enlisted:
-            state.tell(ev.AgentCame(now, agent.host, agent.pid, agent.version))
+            state.tell(ev.AgentCame(now, agent.host, agent.pid, agent.version, request.release))
             state.slaves_changed()  # it may bring fewer than somebody waits for
         if agent.enlisted and not request.run:
             self._start_over(agent)

@@ -108,9 +108,13 @@ class ConnectionEvent(Event):
 
 @dataclass(frozen=True)
 class ConnectionRefused(ConnectionEvent):
-    """Somebody could not prove that it holds the key, or did not try."""
+    """Somebody could not prove that it holds the key, or did not try.
+
+    ``ours``: it seems to be a slave program, of another version.
+    """
 
     why: str
+    ours: bool = False
 
 
 @dataclass(frozen=True)
@@ -153,7 +157,8 @@ class AgentCame(Event):
 
     host: str
     pid: int
-    version: str
+    version: str  # of Python
+    release: str  # of the slave program
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Any, Callable
 
-from slave.introduction import Fetched, Refused, receive
+from slave.introduction import Fetched, OtherVersion, Refused, receive
 from slave.transport import Transport
 from slave.wire import HANDSHAKE_SECONDS
 
@@ -196,7 +196,7 @@ class Acceptor(threading.Thread):
             self._forget(pending)
             self._tell(ev.SlaveFileGiven(time.monotonic(), pending.peer))
         except Refused as error:
-            self._hang_up(pending, str(error))
+            self._hang_up(pending, str(error), isinstance(error, OtherVersion))
         except Exception:
             self._hang_up(pending, "the handshake failed here")
             raise
@@ -246,8 +246,8 @@ class Acceptor(threading.Thread):
             self._told.add(what)
             self._tell(ev.CannotAccept(time.monotonic(), why))
 
-    def _hang_up(self, pending: _PendingConnection, why: str = "the master closes") -> None:
-        self._tell(ev.ConnectionRefused(time.monotonic(), pending.peer, why))
+    def _hang_up(self, pending: _PendingConnection, why: str = "the master closes", ours: bool = False) -> None:
+        self._tell(ev.ConnectionRefused(time.monotonic(), pending.peer, why, ours))
         self._forget(pending)
         pending.steps.close()  # which closes what it has made of the socket, if it has begun
         pending.sock.close()

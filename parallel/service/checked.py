@@ -94,6 +94,7 @@ _RIGHT: dict[str, Callable[[Any], bool]] = {
     "str": _is_text,
     "Buffer": lambda value: isinstance(value, (bytes, bytearray, memoryview, mmap.mmap)),
     "Sequence[int]": _are_numbers,
+    "Sequence[str]": lambda value: _is_list(value) and all(map(_is_text, value)),
     "Sequence[int | None]": lambda value: _is_list(value) and all(one is None or _is_number(one) for one in value),
     "Sequence[Ran]": _is_list,
     "Sequence[RunnerBeat]": _is_list,

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterable, Sequence
 
 from slave.missing import master_has
+from slave.protocol import RELEASE
 
 from ..core import events as ev
 from ..core.effects import NoSlaves
@@ -36,6 +37,13 @@ def log_line(event: ev.Event) -> Line | None:
     if isinstance(event, ev.ConnectionCut):
         level = logging.INFO if event.again else logging.WARNING
         return level, f"parallel: the connection of {event.peer} {event.why}"
+    if isinstance(event, ev.ConnectionRefused) and event.ours:
+        return logging.WARNING, f"parallel: a slave program at {event.peer} was refused: {event.why}"
+    if isinstance(event, ev.AgentCame) and event.release != RELEASE:
+        return logging.WARNING, (
+            f"parallel: the slave program on {event.host} is of release {event.release}, this master of {RELEASE}; "
+            f"they speak the same protocol and work together"
+        )
     if isinstance(event, ev.CannotAccept):
         return logging.WARNING, f"parallel: {event.why}"
     return _quiet_line(event)

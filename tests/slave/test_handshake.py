@@ -80,7 +80,7 @@ def test_versions_that_differ_are_told_on_both_sides() -> None:
     greeted = greet()
     answered = other_version(handshake.answer(KEY, greeted))
     verdict, refusal = handshake.judge(KEY, greeted, answered)
-    assert refusal == f"it speaks protocol 99, this master {VERSION}"
+    assert refusal == f"it speaks protocol 99, this master {VERSION}: use the same release on both"
     assert handshake.judge_head(answered[: handshake.HEAD_SIZE]) == (verdict, refusal)
     with pytest.raises(Incompatible):
         handshake.accept(KEY, greeted, answered, verdict)

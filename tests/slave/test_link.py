@@ -47,8 +47,8 @@ CALLS: list[tuple[type[ServiceProxy], str, tuple[Any, ...], tuple[Any, ...], Any
     (
         AgentServiceProxy,
         "enlist",
-        (p.EnlistRequest("a", "run", "host", 1, "3.11", 2, [None, 5], [BEAT]),),
-        (("a", "run", "host", 1, "3.11", 2, [None, 5], [(1, 4711, 7)]),),
+        (p.EnlistRequest("a", "run", "host", 1, "3.11", 2, [None, 5], [BEAT], "1.0", ["gpu"]),),
+        (("a", "run", "host", 1, "3.11", 2, [None, 5], [(1, 4711, 7)], "1.0", ["gpu"]),),
         ("run", 30.0, {}, [4, 5], False),
         p.EnlistReply("run", 30.0, {}, [4, 5], False),
     ),
