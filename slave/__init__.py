@@ -2,8 +2,8 @@
 
 ``python3 -m slave HOST:PORT`` starts the *agent* (agent.py), one per machine.  It starts *runners* (runner.py), each a
 process of its own with its own connection to the master: a runner fetches a lease of tasks, runs them one at a time
-and posts each outcome at once.  The agent runs no user code; it renews its runners' leases, tells the master how a
-runner ended, and starts a new one.
+and posts each outcome at once, or those of short tasks together.  The agent runs no user code; it renews its runners'
+leases, tells the master how a runner ended, and starts a new one.
 
     __main__.py       the command line (cli.py)          protocol.py       every message, once: both ends import it
     by_hand.py        a slave that a person starts       token.py          a master, and a secret, in one word
@@ -19,6 +19,7 @@ runner ended, and starts a new one.
     keys.py           where the key is found             errors.py         every way this fails, with its exit code
     introduction.py   the handshake on a socket          transport.py      a stream of bytes
     tls.py sealed.py  the same, with TLS or only MACs    records.py        what these two have in common
+    gathering.py      outcomes that travel together, and do not wait for a task that runs on
     certificate.py    a throw-away certificate           private_files.py  files that nobody else has a hand in
     mp_adapter.py     multiprocessing's private parts    slave_state.py    when its runner is ended, and why (pure)
     pipe_agent.py     a slave program that came over a pipe: ssh, docker run -i

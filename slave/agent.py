@@ -22,6 +22,7 @@ from typing import Any, Callable, NamedTuple
 
 from .dial import Address
 from .errors import Incompatible, MasterGone, ProtocolError, Rejected, Unreachable, WrongKey
+from .gathering import LOOK_SECONDS
 from .introduction import HANDSHAKE_SECONDS
 from .keys import Key
 from .link import AgentServiceProxy, CallFailed, Link
@@ -226,16 +227,32 @@ class Agent:
         with _Selector() as selector:
             for source in sources:
                 selector.register(source, selectors.EVENT_READ)
-            ready: list[Any] = [key.fileobj for key, _ in selector.select(patience)]
+            ready: list[Any] = [key.fileobj for key, _ in self._select(selector, patience)]
         ready += [source for source in sources[1:] if source.has_more and source not in ready]
         if self._signals.woken in ready:
             self._signals.woken.recv(4096)
         return ready
 
+    def _select(self, selector: selectors.BaseSelector, patience: float) -> list[Any]:
+        """Wait with a selector; meanwhile pass on what runners have gathered and do not send."""
+        until = time.monotonic() + patience
+        while self._session.connected and self._pool.watches():
+            found = selector.select(0)
+            if found or time.monotonic() >= until:
+                return found
+            time.sleep(LOOK_SECONDS)  # a selector counts in milliseconds
+            for frames in self._pool.overdue():
+                self._report(functools.partial(self._service.pass_on, frames))
+        return selector.select(max(0.0, until - time.monotonic()))
+
     def _reap(self) -> None:
         for ended in list(self._pool.reap()):
             level = logging.INFO if ended.exitcode or ended.task else logging.DEBUG  # else the master told it to end
             log.log(level, "runner %d (pid %d) ended with exit code %s", ended.slave, ended.pid, ended.exitcode)
+            watch = self._pool.slaves[ended.slave].watch
+            gathered = watch.rest() if watch is not None else b""
+            if gathered:
+                self._report(functools.partial(self._service.pass_on, gathered))
             self._report(functools.partial(self._service.runner_ended, ended))
             if self._pool.slaves[ended.slave].draining:
                 self._close_slave(ended.slave, _DRAINED)
@@ -297,6 +314,7 @@ class Agent:
             self._session.lost(time.monotonic())
         self._reports.drop()
         self._commands.drop()
+        self._pool.watch_no_more()
 
     def _try_again(self) -> None:
         """Enlist again.  Raises `MasterGone` if the master has been out of reach for too long."""

@@ -16,6 +16,7 @@ from typing import Any, Callable, TypeVar
 from . import wire
 from .dial import Address, dial
 from .errors import ProtocolError
+from .gathering import Gatherer
 from .introduction import HANDSHAKE_SECONDS
 from .mp_adapter import Proxy
 from .protocol import (
@@ -70,6 +71,7 @@ class Link:
         self.master, self._encrypt = master, encrypt
         self._connection: wire.Connection | None = None
         self.count = 0  # of connections
+        self.gathered: Gatherer | None = None  # frames that wait to be sent with what is sent next
 
     @property
     def connection(self) -> wire.Connection:
@@ -106,10 +108,36 @@ class Link:
         self.connection.be_patient(seconds)
 
     def drop(self) -> None:
-        """Close the connection, if there is one."""
+        """Close the connection, if there is one.  What was gathered is forgotten here: session.py keeps it."""
+        if self.gathered is not None:
+            self.gathered.clear()
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+    def send(self, message: object) -> None:
+        """Send a message, behind what was gathered.  If that fails half way, the connection is dropped."""
+        connection, gathered = self.connection, self.gathered
+        try:
+            if gathered is None or not gathered.frames:
+                connection.send(message)
+            else:
+                connection.send(message, gathered.frames)
+                gathered.clear()
+        except BaseException:
+            self.drop()
+            raise
+
+    def send_gathered(self) -> None:
+        """Send what was gathered; otherwise the same."""
+        connection, gathered = self.connection, self.gathered
+        assert gathered is not None
+        try:
+            connection.send_frames(gathered.frames)
+            gathered.clear()
+        except BaseException:
+            self.drop()
+            raise
 
     def proxy(self, kind: type[ProxyType]) -> ProxyType:
         """A proxy of the given kind over this link."""
@@ -131,12 +159,7 @@ class ServiceProxy(Proxy):
 
     def _send(self, method: str, args: tuple[Any, ...]) -> None:
         """Send a call and do not wait."""
-        connection = self._link.connection
-        try:
-            connection.send((self._ident, method, args, {}))
-        except BaseException:
-            self._link.drop()
-            raise
+        self._link.send((self._ident, method, args, {}))
 
     def _receive(self) -> Any:
         """The answer to the call that was sent last."""
@@ -201,6 +224,20 @@ class ResultQueueProxy(ServiceProxy):
         """One task's outcome, one way: the next call's answer says that it arrived."""
         self._send("post", outcome)
 
+    def gather(self, outcome: OutcomeMessage, now: int, last: bool) -> None:
+        """The same, but it may wait a little, so that others go with it: see gathering.py.
+
+        ``now``: when the task ended, nanoseconds.  ``last``: the next thing to be sent is a question, at once.
+        """
+        gathered = self._link.gathered
+        assert gathered is not None
+        may_wait = gathered.may_wait(now)
+        frame = wire.frame_of((self._ident, "post", outcome, {}))
+        if frame is None or not gathered.put(frame, now):
+            self._send("post", outcome)
+        elif not (last or may_wait):
+            self._link.send_gathered()
+
     def post_and_wait(self, outcome: OutcomeMessage) -> None:
         """The same, and wait until the master has it."""
         slave, lease, context, task, kind, data, buffers = outcome
@@ -263,6 +300,11 @@ class AgentServiceProxy(ServiceProxy):
     def draining(self, agent: str, slaves: Sequence[int]) -> None:
         """These slaves are to end when their running tasks have: they need no more leases.  One way."""
         self._send("draining", (agent, list(slaves)))
+
+    def pass_on(self, frames: bytes) -> None:
+        """Outcomes that a runner has gathered and cannot send, as it would have.  One way."""
+        connection = self._link.connection
+        connection.send_frames(frames)
 
     def leave(self, agent: str, why: str) -> None:
         """The agent ends; answered, so that the master has it before the connection closes."""

@@ -45,7 +45,7 @@ class RecordTransport:
                 break
         return total
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         """See `Transport`."""
         self.write_all([memoryview(data)])
 

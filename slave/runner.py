@@ -3,9 +3,9 @@
     fetch -> for each task: note it in the status, set its context up (once), run it, post the outcome -> fetch ...
 
 Posting is one-way, so a short task does not pay for a round trip, and yet its outcome has left this process before the
-next task begins: nothing that the next task does can hold it back.  What was posted since the last answer of the master
-is kept and posted again when the connection had to be made anew; the master drops what it has already.  What there is
-to say, session.py decides; here it is said.
+next task begins, or lies where the agent sees it (gathering.py): nothing that the next task does can hold it back.
+What was posted since the last answer of the master is kept and posted again when the connection had to be made anew;
+the master drops what it has already.  What there is to say, session.py decides; here it is said.
 """
 
 from __future__ import annotations
@@ -26,11 +26,12 @@ from .contexts import Contexts, SetupFailed
 from .dial import Address
 from .environment import Environment
 from .errors import Intercepted, Oversized, ProtocolError, SlaveError
+from .gathering import Gatherer, SharedMemory
 from .link import CallFailed, Link, ResultQueueProxy, TaskQueueProxy
 from .missing import missing_module, remedy, shown
 from .outcome import Packed, pack_failure, pack_value
 from .private_files import open_output
-from .protocol import RUNNER, Buffer, LeaseMessage, OutcomeMessage, Role, SetupFailure, outcome_message
+from .protocol import RUNNER, VALUE, Buffer, LeaseMessage, OutcomeMessage, Role, SetupFailure, outcome_message
 from .session import RunnerSession
 from .shared_status import DEADLINE, OUTDATED_CODE, RECALL, SETUP, SHORTEST, TASK, SharedStatus
 from .wire import Unfit
@@ -84,12 +85,13 @@ class AnotherMaster(Exception):
 class Runner:
     """The loop of one runner process."""
 
-    def __init__(self, config: RunnerConfig, status: SharedStatus, waker: socket.socket) -> None:
+    def __init__(self, config: RunnerConfig, status: SharedStatus, memory: SharedMemory, waker: socket.socket) -> None:
         self._session = RunnerSession(config.slave, os.getpid(), config.run)
         role = Role(RUNNER, config.slave, "", os.getpid(), 0)
         self._link = Link(
             config.addresses, config.key, role, config.patience, master=config.master, encrypt=config.encrypt
         )
+        self._link.gathered = Gatherer(memory, self._wake_agent)
         self._tasks = self._link.proxy(TaskQueueProxy)
         self._results = self._link.proxy(ResultQueueProxy)
         self._environment = Environment(config.environment)
@@ -152,10 +154,13 @@ class Runner:
         if limit < self._shortest:
             self._shortest = limit
             self._status[SHORTEST] = max(1, int(min(limit, _LONGEST_LIMIT) * _NANO))
-            try:
-                self._waker.send(b"!")
-            except BlockingIOError:
-                pass  # it is being woken already
+            self._wake_agent()
+
+    def _wake_agent(self) -> None:
+        try:
+            self._waker.send(b"!")
+        except BlockingIOError:
+            pass  # it is being woken already
 
     def _outcome_of(self, context: int, payload: Buffer, limit: float | None) -> Packed:
         if limit is not None:
@@ -212,13 +217,16 @@ class Runner:
         return self._ask(functools.partial(self._tasks.setup_of, self._session.slave, context))
 
     def _post(self, packed: Packed) -> None:
-        """Post an outcome before the next task begins."""
+        """Post an outcome before the next task begins, or where the agent will see it if that runs on."""
         message, one_way = self._session.outcome(*packed)
         if not one_way:
             self._post_and_wait(message)
             return
         try:
-            self._results.post(message)
+            if packed[0] == VALUE:
+                self._results.gather(message, time.monotonic_ns(), last=not self._session.unstarted)
+            else:
+                self._results.post(message)
         except _BROKEN as error:
             self._drop(error)
             self._ensure_connected()  # and that posts it again
@@ -283,11 +291,17 @@ class Runner:
 
 
 def main(
-    config: RunnerConfig, status: SharedStatus, waker: socket.socket, agent: int, inherited: Sequence[Closable] = ()
+    config: RunnerConfig,
+    status: SharedStatus,
+    memory: SharedMemory,
+    waker: socket.socket,
+    agent: int,
+    inherited: Sequence[Closable] = (),
 ) -> None:
     """The body of a runner process.
 
-    ``waker`` wakes the agent.  ``inherited``: the agent's connections, of which a fork has copies to close.
+    The agent sees ``status`` and ``memory``, and ``waker`` wakes it.  ``inherited``: the agent's connections, of which
+    a fork has copies to close.
     """
     for connection in inherited:
         connection.close()
@@ -295,7 +309,7 @@ def main(
     _end_with(agent)
     _redirect(config.output)
     try:
-        Runner(config, status, waker).work()
+        Runner(config, status, memory, waker).work()
     except AnotherMaster as error:
         print(f"slave: runner {config.slave} ends: {error}", file=sys.stderr)
     except _REFUSED as error:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Callable
 
+from .gathering import Watch, new_shared_memory
 from .protocol import RunnerBeat, RunnerEnded
 from .runner import Closable, RunnerConfig
 from .runner import main as runner_main
@@ -30,6 +31,7 @@ class Slave(SlaveState):
         super().__init__(number)
         self.output = output
         self.process: multiprocessing.process.BaseProcess | None = None
+        self.watch: Watch | None = None  # of the outcomes that its runner has gathered
         self.shielded = False  # its runner takes no notice of SIGTERM
         self.start_after = 0.0  # not before, since the last try failed
 
@@ -97,10 +99,11 @@ class RunnerPool:
         inherited = self._inherited() if self._method == "fork" else ()
         config = self._configure(slave)
         slave.shielded = config.shielded
-        arguments = (config, status, self._waker, os.getpid(), inherited)
+        memory = new_shared_memory(self._method == "fork")
+        arguments = (config, status, memory, self._waker, os.getpid(), inherited)
         process = self._context.Process(target=runner_main, args=arguments, name=f"slave {slave.number}")  # type: ignore[attr-defined]
         process.start()
-        slave.process = process
+        slave.process, slave.watch = process, Watch(memory)
         slave.begin(status, time.monotonic())
 
     def alive(self) -> list[RunnerBeat]:
@@ -118,6 +121,26 @@ class RunnerPool:
             _kill_group(slave.pid)
             slave.process = None
             yield ended
+
+    # -- outcomes that runners have gathered: see gathering.py
+
+    def watches(self) -> bool:
+        """Whether some runner is to be watched."""
+        on = [slave.watch.heed() for slave in self._running() if slave.watch is not None]  # all are to be heeded
+        return any(on)
+
+    def overdue(self) -> list[bytes]:
+        """Frames that have waited for too long."""
+        looks = (slave.watch.look() for slave in self._running() if slave.watch is not None and slave.watch.on)
+        return [frames for frames in looks if frames]
+
+    def watch_no_more(self) -> None:
+        """Nothing can be sent to the master for now."""
+        for slave in self._running():
+            if slave.watch is not None:
+                slave.watch.stop()
+
+    # -- to end them
 
     def recall(self, number: int, lease: int) -> int | None:
         """See `SlaveState.recall`."""

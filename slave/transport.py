@@ -45,7 +45,7 @@ class Transport(Protocol):
         """
         ...
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         """Write all, waiting as long as it takes."""
         ...
 
@@ -123,7 +123,7 @@ class SocketTransport:
         except (BlockingIOError, InterruptedError):
             return None
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         """See `Transport`."""
         self._sock.sendall(data)
 

@@ -33,7 +33,7 @@ OUT_OF_BAND = 32 * 1024  # bytes from which a payload is worth a buffer of its o
 _HEAD = struct.Struct("!IQ")
 WINDOW = 256 * 1024  # bytes read ahead
 _MOST_PARSED = WINDOW - _HEAD.size  # bytes of a body that is parsed in place
-_EMPTY = memoryview(b"")
+NOTHING = memoryview(b"")
 MOST_BODY = 8 << 20  # bytes; leases are cut far below, and large payloads are buffers
 MOST_BUFFERS = 1 << 16
 _MOST_BUFFER = 1 << 44  # bytes
@@ -73,7 +73,7 @@ class Connection:
 
     def __init__(self, transport: Transport) -> None:
         self.transport = transport
-        self._view = _EMPTY  # bytes were read into it; those from start to end are not parsed yet
+        self._view = NOTHING  # bytes were read into it; those from start to end are not parsed yet
         self._start = self._end = 0
 
     def __repr__(self) -> str:
@@ -111,13 +111,22 @@ class Connection:
 
     # -- sending
 
-    def send(self, message: object) -> None:
-        """Send one message; blocks while the peer is slow.  Raises OSError when the connection is broken."""
+    def send(self, message: object, ahead: memoryview = NOTHING) -> None:
+        """Send one message; blocks while the peer is slow.  Raises OSError when the connection is broken.
+
+        ``ahead``: frames to send before it, by the same write.
+        """
         views = _encode(message)
-        if isinstance(views, bytes):
+        if ahead:
+            self.transport.write_all([ahead, memoryview(views)] if isinstance(views, bytes) else [ahead, *views])
+        elif isinstance(views, bytes):
             self.transport.write(views)
         else:
             self.transport.write_all(views)
+
+    def send_frames(self, frames: bytes | memoryview) -> None:
+        """Send messages that are frames already (see `frame_of`); otherwise as ``send``."""
+        self.transport.write(frames)
 
     def send_at_once(self, message: object) -> list[memoryview]:
         """Send what can be sent without waiting (see `Transport.set_blocking`); returns what is left to be sent."""
@@ -277,6 +286,12 @@ def _memory(size: int) -> Memory:
         return mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)  # not shared with forked processes
     except (OSError, OverflowError, ValueError):
         raise MemoryError(f"no memory for {size} bytes") from None
+
+
+def frame_of(message: object) -> bytes | None:
+    """A message as it is sent, if it is a small one."""
+    frame = _encode(message)
+    return frame if isinstance(frame, bytes) else None
 
 
 def _encode(message: object) -> bytes | list[memoryview]:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Callable, NamedTuple, NoReturn
 
@@ -131,21 +132,32 @@ def sabotage(moment: str, flag: str, name: str, *_: object) -> str:
 
 
 def _sabotage_sending(strike: Callable[[], None]) -> None:
-    send = wire.Connection.send
+    send, send_frames = wire.Connection.send, wire.Connection.send_frames
 
-    def send_half(self: wire.Connection, message: Any) -> None:
-        if message[1] in ("post", "post_and_wait") and not getattr(self, "struck", False):
-            self.struck = True  # type: ignore[attr-defined]
-            whole = self.transport
-            self.transport = _Halves(whole, strike)
-            try:
-                send(self, message)
-            finally:
-                self.transport = whole
+    def half(self: wire.Connection, sending: Callable[[], None]) -> None:
+        """Send what has an outcome in it; the first time fail in the middle of it."""
+        if getattr(self, "struck", False):
+            sending()
+            return
+        self.struck = True  # type: ignore[attr-defined]
+        whole = self.transport
+        self.transport = _Halves(whole, strike)
+        try:
+            sending()
+        finally:
+            self.transport = whole
+
+    def send_half(self: wire.Connection, message: Any, ahead: memoryview = wire.NOTHING) -> None:
+        if ahead or message[1] in ("post", "post_and_wait"):
+            half(self, lambda: send(self, message, ahead))
         else:
             send(self, message)
 
+    def send_frames_half(self: wire.Connection, frames: Any) -> None:
+        half(self, lambda: send_frames(self, frames))
+
     wire.Connection.send = send_half  # type: ignore[method-assign]
+    wire.Connection.send_frames = send_frames_half  # type: ignore[method-assign]
 
 
 class _Halves:
@@ -154,10 +166,13 @@ class _Halves:
     def __init__(self, whole: Any, strike: Callable[[], None]) -> None:
         self.whole, self.strike = whole, strike
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         self.whole.write(data[: len(data) // 2])
         self.strike()
         self.whole.write(data[len(data) // 2 :])
+
+    def write_all(self, views: Sequence[memoryview]) -> None:
+        self.write(b"".join(views))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.whole, name)

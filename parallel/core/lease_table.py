@@ -82,13 +82,16 @@ class LeaseTable:
     def retry(self, slave: int, lease_id: int, context: int, id: int) -> bool:
         """The task raised on ``slave`` under that lease: whether it is tried again, and so has no outcome yet.
 
-        A failure of an attempt that is not the current one costs no retry: another attempt is on its way.
+        A failure of an attempt that is not the current one costs no retry: another attempt is on its way.  It may be
+        the second word of a failure that was counted before.
         """
         task = self.find(context, id)
-        if task is None or not task.retries:
+        if task is None or not (task.retries or task.failures):
             return False
         lease = self.leases.get(slave)
         if lease is not None and lease.id == lease_id and id in lease.tasks:
+            if not task.retries:
+                return False
             task.retries -= 1
             task.failures += 1
             self._to_front([task], Move.RETRY)

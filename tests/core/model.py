@@ -84,12 +84,12 @@ class Model(ModelState):
             if task.over or task.context != context:
                 continue
             slave = self.slaves[number]
-            if kind == FAILURE and task.retries:
-                if slave.lease is not None and slave.lease.id == lease and id in slave.held:
-                    task.retries -= 1
-                    task.failures += 1
-                    self.to_front([id])
-            else:
+            current = slave.lease is not None and slave.lease.id == lease and id in slave.held
+            if kind == FAILURE and task.retries and current:
+                task.retries -= 1
+                task.failures += 1
+                self.to_front([id])
+            elif kind != FAILURE or current or not (task.retries or task.failures):
                 self.settle(id, kind, OVERHEAD + len(data))
 
     def post_and_wait(self, call: Any, message: OutcomeMessage) -> None:

@@ -79,6 +79,22 @@ def test_a_task_that_raises_is_tried_as_often_as_it_may_and_its_last_failure_cou
     assert (outcome.kind, outcome.tries) == (FAILURE, 3)
 
 
+def test_a_failure_that_is_told_twice_counts_once(env: Env) -> None:
+    """The slave tells it again over a new connection, or its agent does; the last retry is on its way by then."""
+    number = env.slave()
+    env.add(retries=1)
+    assert env.fetched(number) == [1]
+    lease = env.state.table.leases[number].id
+    env.post(number, 1, kind=FAILURE)
+    env.post(number, 1, kind=FAILURE, lease=lease)  # while it waits
+    assert env.fetched(number) == [1]
+    env.post(number, 1, kind=FAILURE, lease=lease)  # while it runs once more
+    env.nothing_left()
+    env.post(number, 1, data=b"value")
+    (outcome,) = env.take_delivered(1)
+    assert (outcome.kind, outcome.data, outcome.tries) == (VALUE, b"value", 2)
+
+
 def test_a_task_that_ends_its_slave_too_often_is_given_up_and_says_how_each_attempt_ended(env: Env) -> None:
     number = env.slave()
     env.add(payload=b"deadly")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import select
 import socket
 import struct
 import time
@@ -17,9 +18,19 @@ import parallel
 from parallel.service import agent_service
 from slave.agent import Agent, AgentConfig
 from slave.errors import Incompatible, WrongKey
+from slave.gathering import Gatherer, Watch, new_shared_memory
 from slave.handshake import TLS
-from slave.protocol import CommandsReply, End, EnlistReply, StartRunner, encode_command
-from slave.wire import Connection
+from slave.protocol import (
+    VALUE,
+    CommandsReply,
+    End,
+    EnlistReply,
+    OutcomeMessage,
+    StartRunner,
+    encode_command,
+    outcome_message,
+)
+from slave.wire import WINDOW, Connection
 from tests.conftest import Make
 from tests.slave.masters import channel, fingerprint
 from tests.support import deaths, tasks
@@ -235,6 +246,81 @@ def test_a_changed_record_costs_the_connection_and_not_the_agent(enlisted: Any) 
         raw.sendall(b"\x17\x03\x03\x00\x20" + bytes(32))
     while agent._session.connected:
         assert agent._step() is None
+
+
+# -- what runners have gathered
+
+NOW = 10**12  # nanoseconds
+
+
+class Runner:
+    """Stands for a runner's process."""
+
+    pid = 999_999_999  # above every process id there can be
+    exitcode: int | None = None
+
+    def kill(self) -> None:
+        self.exitcode = -9
+
+    def join(self) -> None:
+        assert self.exitcode is not None
+
+
+@pytest.fixture
+def gathering(enlisted: Any) -> Iterator[tuple[Agent, Runner, Gatherer, Connection]]:
+    """The same with a runner that has two outcomes in its memory; the agent has been asked to look."""
+    agent, reports, _ = enlisted
+    agent._pool.add(1, None)
+    slave = agent._pool.slaves[1]
+    memory = new_shared_memory(fork=True)
+    slave.process, slave.watch = runner, _ = Runner(), Watch(memory)
+    slave.begin([0] * 8, time.monotonic())
+    agent._session.next_heartbeat = time.monotonic() + 1000
+    gatherer = Gatherer(memory, lambda: agent._signals.waker.send(b"!"))
+    for number in (1, 2):
+        assert gatherer.put(frame(("results", "post", outcome(number), {})), NOW)
+        assert not gatherer.may_wait(NOW)
+    reports.limit(5.0)
+    yield agent, runner, gatherer, reports
+
+
+def outcome(task: int) -> OutcomeMessage:
+    return outcome_message(1, 1, 1, task, VALUE, pickle.dumps(task, 5), ())
+
+
+def test_what_a_runner_does_not_send_its_agent_sends(gathering: Any) -> None:
+    agent, _, gatherer, reports = gathering
+    found: list[Any] = []
+    while len(found) < 2:
+        agent._session.next_heartbeat = time.monotonic() + 0.01
+        assert agent._step() is None
+        while readable(reports):
+            found += reports.receive_ready(memoryview(bytearray(WINDOW)))
+        found = [one for one in found if one[1] != "heartbeat"]
+    assert [one[2] for one in found] == [outcome(1), outcome(2)]
+    gatherer.clear()
+    later = NOW + 10**9
+    gatherer.may_wait(later), gatherer.may_wait(later)  # it asks once more
+    assert agent._pool.watches()
+    gatherer.put(frame(("results", "post", outcome(3), {})), later)
+    assert gatherer.may_wait(later), "the agent looks"
+    agent._lose(OSError("cut"))
+    assert not gatherer.may_wait(later), "without a master it does not"
+    assert not agent._pool.slaves[1].watch.on
+
+
+def readable(connection: Connection) -> bool:
+    return bool(select.select([connection], [], [], 0)[0])
+
+
+def test_what_a_dead_runner_had_gathered_is_told_before_its_end(gathering: Any) -> None:
+    agent, runner, _, reports = gathering
+    runner.exitcode = -11
+    agent._pool.start_missing = list
+    agent._reap()
+    found = [reports.recv() for _ in range(3)]
+    assert [one[2] for one in found[:2]] == [outcome(1), outcome(2)]
+    assert found[2][1] == "runner_ended"
 
 
 def test_whoever_answers_without_proof_does_not_end_an_agent_that_looks_for_its_master(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import ctypes
 import gc
 import os
 import random
@@ -304,3 +305,23 @@ def noted(path: str, size: int) -> bytes:
     with open(path, "a") as file:
         file.write("!")
     return bytes(size)
+
+
+def note(log: str, number: int) -> int:
+    """Some ten microseconds of work; tells the file that it ran."""
+    handle = _logs.get(log)
+    if handle is None:
+        handle = _logs[log] = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.write(handle, b"%d\n" % number)
+    return number
+
+
+_logs: dict[str, int] = {}
+
+
+def hold_lock_until(fifo: str) -> str:
+    """Holds the interpreter's lock until somebody writes into the FIFO."""
+    handle = os.open(fifo, os.O_RDWR)
+    ctypes.PyDLL(None).read(handle, ctypes.create_string_buffer(1), 1)  # PyDLL: the lock is not given away
+    os.close(handle)
+    return "held"

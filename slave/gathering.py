@@ -1,0 +1,150 @@
+"""Outcomes of short tasks travel together, and none of them waits for a task that runs on.
+
+    the runner   puts the outcome of a short task into memory that its agent can read, and sends all that it has
+                 gathered there with one write: when the first of it has waited for half a millisecond, when a task was
+                 not short, before each question to the master.  Once its next task runs it may be unable to do
+                 anything: a task may hold the interpreter's lock for an hour, or end the process.
+    the agent    looks at that memory every 0.8 ms for as long as short tasks run.  What it has seen there before it
+                 sends to the master itself, and so it does with what a runner that has died had gathered.
+
+So an outcome waits for less than two milliseconds, whatever the next task does.  It may arrive twice then, and the
+master drops the second.  As long as the agent does not look, the runner lets nothing wait.
+
+Each cell of the memory has one writer, and needs no lock.  The runner puts a frame in first and looks then whether it
+is watched; the agent says first that it watches no more, and looks then, some time later, whether there is a frame.
+"""
+
+from __future__ import annotations
+
+import mmap
+from typing import Any, Callable
+
+GATHER = 500_000  # nanoseconds for which the runner lets an outcome wait
+SHORT = 200_000  # nanoseconds below which a task is short: what comes after it is thought to be short, too
+LOOK_SECONDS = 0.0008  # between two looks of the agent
+_ASK_AGAIN = 50_000_000  # nanoseconds after which a runner that is not watched asks for it once more
+_QUIET_LOOKS = 25  # in which nothing was gathered, after which the agent stops to look
+_LAST_LOOKS = 2  # after it has said so: what came before the runner saw that is seen by one, and sent by the next
+
+ROUND = 0  # written by the runner: how often it has sent all
+USED = 1  # written by the runner: bytes of whole frames
+ASKED = 2  # written by the runner: how often it asked to be watched
+GATHERED = 3  # written by the runner: how often it has sent several together
+WATCHED = 4  # written by the agent: whether it looks
+
+_CELLS = 8 * 8  # bytes
+SIZE = 64 * 1024  # bytes, cells included
+
+SharedMemory = Any  # an mmap or a ctypes array
+
+
+def new_shared_memory(fork: bool) -> SharedMemory:
+    """Zeroed memory that survives a fork, or can be passed to a spawned process."""
+    if fork:
+        return mmap.mmap(-1, SIZE)
+    from multiprocessing import sharedctypes
+
+    return sharedctypes.RawArray("B", SIZE)
+
+
+def _parts(memory: SharedMemory) -> tuple[memoryview, memoryview]:
+    """The cells, and the bytes for frames."""
+    view = memoryview(memory).cast("B")
+    return view[:_CELLS].cast("Q"), view[_CELLS:]
+
+
+class Gatherer:
+    """The runner's side.  ``ask`` wakes the agent."""
+
+    def __init__(self, memory: SharedMemory, ask: Callable[[], None]) -> None:
+        self._cells, self._data = _parts(memory)
+        self._ask = ask
+        self._used = self._first = 0  # bytes of all frames, and of the first
+        self._since = 0  # when the first frame was put in
+        self._last = 0  # when the last task ended
+        self._asked_at = 0
+
+    def put(self, frame: bytes, now: int) -> bool:
+        """Put a frame in; False if there is no room.  All times are nanoseconds."""
+        end = self._used + len(frame)
+        if end > len(self._data):
+            return False
+        if not self._used:
+            self._since, self._first = now, end
+        self._data[self._used : end] = frame
+        self._cells[USED] = self._used = end
+        return True
+
+    def may_wait(self, now: int) -> bool:
+        """Whether what was put in, the outcome of a task that has just ended last, may wait while the next one runs."""
+        short, self._last = now - self._last < SHORT, now
+        if not short:
+            return False
+        if self._cells[WATCHED]:
+            return now - self._since < GATHER
+        if now - self._asked_at > _ASK_AGAIN:
+            self._asked_at = now
+            self._cells[ASKED] += 1
+            self._ask()
+        return False
+
+    @property
+    def frames(self) -> memoryview:
+        """All that is to be sent.  Then `clear`."""
+        return self._data[: self._used]
+
+    def clear(self) -> None:
+        """It was sent, or will be once more on another connection."""
+        if self._used > self._first:
+            self._cells[GATHERED] += 1
+        self._cells[USED] = self._used = 0
+        self._cells[ROUND] += 1
+
+
+class Watch:
+    """The agent's side."""
+
+    def __init__(self, memory: SharedMemory) -> None:
+        self._cells, self._data = _parts(memory)
+        self.on = False
+        self._asked = 0  # the question that was answered last
+        self._seen = 0, 0  # round and bytes at the last look
+        self._passed_on = 0, 0  # round, and bytes of it that were sent
+        self._gathered = self._quiet = 0  # how often the runner had gathered, and looks since that has changed
+
+    def heed(self) -> bool:
+        """Begin to look if the runner has asked for it; whether to look."""
+        asked = self._cells[ASKED]
+        if asked != self._asked:
+            self.on, self._quiet = True, 0
+            self._cells[WATCHED] = 1
+        self._asked = asked
+        return self.on
+
+    def look(self) -> bytes:
+        """The frames that were here at the last look too, and were not sent yet."""
+        seen, self._seen = self._seen, (self._cells[ROUND], self._cells[USED])
+        gathered, self._gathered = self._gathered, self._cells[GATHERED]
+        self._quiet = self._quiet + 1 if gathered == self._gathered else 0
+        if self._quiet > _QUIET_LOOKS:
+            self._cells[WATCHED] = 0
+            self.on = self._quiet <= _QUIET_LOOKS + _LAST_LOOKS
+        return self._take(*seen)
+
+    def rest(self) -> bytes:
+        """The frames that were not sent yet, now that the runner is dead."""
+        return self._take(self._cells[ROUND], self._cells[USED])
+
+    def stop(self) -> None:
+        """Look no more: nothing can be sent."""
+        self.on = False
+        self._cells[WATCHED] = 0
+
+    def _take(self, round: int, end: int) -> bytes:
+        begun, sent = self._passed_on
+        begin = sent if begun == round else 0
+        frames = bytes(self._data[begin:end])
+        if not frames or self._cells[ROUND] != round:
+            return b""  # the runner has sent all of this round itself
+        self._passed_on = round, end
+        return frames
