@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Callable
 
@@ -37,8 +37,14 @@ def array() -> Any:
     return numpy.zeros(1_250_000)
 
 
-def swallow(data: bytes) -> None:
+def swallow(data: object) -> None:
     """The task with a large argument."""
+
+
+def work(loops: int) -> None:
+    """The task that keeps a processor busy."""
+    for _ in range(loops):
+        pass
 
 
 def where_slave_is() -> str:
@@ -90,6 +96,37 @@ class Parallel(Peer):
         for _ in range(count):
             self._context.add_task(task)
         return self._context.get_results_unordered()
+
+
+class ParallelOverTcp(Parallel):
+    """The same with one slave program that was started by hand: what is sent crosses the loopback, in TLS."""
+
+    options: Mapping[str, Any] = {}
+    arguments: Sequence[str] = ()
+
+    def __enter__(self) -> Peer:
+        import parallel
+
+        key = "the key of this benchmark"
+        self._manager = parallel.Manager(output=None, port=0, authkey=key.encode(), **self.options)
+        address = f"127.0.0.1:{self._manager.address[1]}"
+        command = [sys.executable, "-m", "slave", address, "-n", str(self.slaves), "-q", "-q", *self.arguments]
+        environment = {**os.environ, "PARALLEL_AUTHKEY": key}
+        self._program = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+        self._manager.wait_for_slaves(self.slaves, 60)
+        self._context = self._manager.get_context()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        super().__exit__(*error)
+        self._program.wait()
+
+
+class ParallelSealed(ParallelOverTcp):
+    """The same without encryption: each record has a MAC, and no more."""
+
+    options: Mapping[str, Any] = {"encrypt": False}
+    arguments = ("--no-encryption",)
 
 
 def _call(task: Task) -> object:
@@ -223,6 +260,8 @@ class Ray(Peer):
 
 PEERS: dict[str, type[Peer]] = {
     "parallel": Parallel,
+    "parallel by TLS": ParallelOverTcp,
+    "parallel, MACs only": ParallelSealed,
     "Pool": Pool,
     "ProcessPoolExecutor": Executor,
     "Dask": Dask,

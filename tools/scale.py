@@ -33,7 +33,7 @@ ROOT = Path(__file__).resolve().parents[1]
 if str(ROOT) not in sys.path:  # else whoever started us has said which library comes first
     sys.path.insert(0, str(ROOT))
 
-from tools import bench, bench_peers, light_clients  # noqa: E402 - found only after the lines above
+from tools import bench_against, bench_peers, light_clients  # noqa: E402 - found only after the lines above
 
 KEY = "a key for measurements on one machine"
 RUNNERS = 10  # slaves of an agent
@@ -393,10 +393,10 @@ def measure(options: argparse.Namespace, sizes: Sizes) -> None:
     turns = itertools.cycle([list(sources), list(reversed(sources))])
     arguments = [__file__, *(["--quick"] if options.quick else []), "--inside"]
     with contextlib.ExitStack() as stack:
-        folders = {name: stack.enter_context(bench.library(source)) for name, source in sources.items()}
+        folders = {name: stack.enter_context(bench_against.library(source)) for name, source in sources.items()}
         for part, turn in zip(options.only or parts(sizes), turns):
             for name in turn:
-                rows = bench.run_with(folders[name], [*arguments, part], timeout=900)
+                rows = bench_against.run_with(folders[name], [*arguments, part], timeout=900)
                 found[name] += [Row(*row) for row in rows]
                 print(f"{part}, {name}: {rows}", file=sys.stderr)
     if options.json:

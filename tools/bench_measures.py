@@ -1,0 +1,125 @@
+"""What is measured: one number of one peer (bench_peers.py)."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import statistics
+import time
+from typing import NamedTuple
+
+from tools import bench_peers
+
+MEGABYTES = 10  # what bench_peers.ten_megabytes and array return
+
+
+class Measure(NamedTuple):
+    """One number, and how it is written."""
+
+    title: str
+    form: str
+    more_is_better: bool
+
+
+MEASURES = {
+    "noop": Measure("no-op tasks per second", "{:,.0f}", True),
+    "alone": Measure("one task alone, there and back, us", "{:,.0f}", False),
+    "late": Measure("the same, of a hundred the slowest", "{:,.0f}", False),
+    "1 ms": Measure("tasks of 1 ms per second", "{:,.0f}", True),
+    "10 ms": Measure("tasks of 10 ms per second", "{:,.1f}", True),
+    "bytes": Measure(f"{MEGABYTES} MB bytes results, MB/s", "{:,.0f}", True),
+    "array": Measure(f"{MEGABYTES} MB NumPy results, MB/s", "{:,.0f}", True),
+    "arguments": Measure(f"{MEGABYTES} MB bytes arguments, MB/s", "{:,.0f}", True),
+    "array arguments": Measure(f"{MEGABYTES} MB NumPy arguments, MB/s", "{:,.0f}", True),
+    "first": Measure("first result after the interpreter's start, s", "{:.2f}", False),
+}
+OWN_MEASURES = {  # of this library, against a revision of it
+    **{name: MEASURES[name] for name in ("noop", "alone", "bytes", "array", "arguments")},
+    "first": MEASURES["first"]._replace(form="{:.3f}"),
+    "adding": Measure("adding a task before there are slaves, us", "{:.2f}", False),
+    "noop by TCP": Measure("no-op tasks per second, slaves by TCP", "{:,.0f}", True),
+    "bytes by TCP": Measure(f"{MEGABYTES} MB bytes results by TCP, MB/s", "{:,.0f}", True),
+}
+NEED_NUMPY = ("array", "array arguments")
+
+
+class Sizes(NamedTuple):
+    """How much is done for one number."""
+
+    tasks: int  # no-op, at most
+    alone: int  # tasks
+    busy: float  # seconds that all tasks of 1 ms, or of 10 ms, take together
+    large: int  # tasks with a large result or argument
+    adding: int  # tasks
+    first: int  # interpreters started
+
+
+USUAL = Sizes(tasks=100_000, alone=1000, busy=4.0, large=40, adding=200_000, first=3)
+QUICK = Sizes(tasks=10_000, alone=100, busy=0.3, large=10, adding=50_000, first=1)
+
+
+def have_numpy() -> bool:
+    """Whether there is NumPy."""
+    return importlib.util.find_spec("numpy") is not None
+
+
+def noop(peer: bench_peers.Peer, tasks: int) -> float:
+    """No-op tasks per second."""
+    return rate(peer, bench_peers.noop, 200, tasks)
+
+
+def alone(peer: bench_peers.Peer, count: int) -> tuple[float, float]:
+    """Microseconds that one task alone takes: the median, and what one in a hundred exceeds."""
+    drain(peer, bench_peers.noop, 200)
+    times = []
+    for _ in range(count):
+        began = time.perf_counter()
+        drain(peer, bench_peers.noop, 1)
+        times.append(time.perf_counter() - began)
+    return statistics.median(times) * 1e6, sorted(times)[count - 1 - count // 100] * 1e6
+
+
+def busy(peer: bench_peers.Peer, loops: int, count: int) -> float:
+    """Tasks per second, each of which keeps a processor busy."""
+    return rate(peer, functools.partial(bench_peers.work, loops), 50, count)
+
+
+def large_tasks(name: str) -> bench_peers.Task:
+    """The task of a measure whose results or arguments are of `MEGABYTES`."""
+    if name.startswith("bytes"):
+        return bench_peers.ten_megabytes
+    if name == "array":
+        return bench_peers.array
+    argument = bench_peers.array() if name == "array arguments" else b"x" * (MEGABYTES * 1_000_000)
+    return functools.partial(bench_peers.swallow, argument)
+
+
+def large(peer: bench_peers.Peer, name: str, count: int) -> float:
+    """MB/s of tasks with a result or an argument of `MEGABYTES`."""
+    return MEGABYTES * rate(peer, large_tasks(name), 4, count)
+
+
+def rate(peer: bench_peers.Peer, task: bench_peers.Task, before: int, count: int) -> float:
+    """Tasks per second, after some that are not counted."""
+    drain(peer, task, before)
+    began = time.perf_counter()
+    drain(peer, task, count)
+    return count / (time.perf_counter() - began)
+
+
+def drain(peer: bench_peers.Peer, task: bench_peers.Task, count: int) -> None:
+    """Have the task run ``count`` times and look at every result."""
+    for _ in peer.run(task, count):
+        pass
+
+
+def adding(count: int) -> float:
+    """Microseconds for adding one task to a manager that has no slaves yet."""
+    import parallel
+
+    with parallel.Manager(output=None) as manager:
+        add_task, task = manager.get_context().add_task, bench_peers.noop
+        began = time.perf_counter()
+        for _ in range(count):
+            add_task(task)
+        return (time.perf_counter() - began) / count * 1e6
