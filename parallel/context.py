@@ -49,7 +49,7 @@ class Context(Generic[Result]):
     """
 
     def __init__(self, manager: Owner, setup: Callable[[], object] | None, timeout: float | None, retries: int) -> None:
-        self._manager = manager
+        self._manager, self._program = manager, manager.program
         self._timeout, self._retries = timeout, retries
         manager.tell_slaves()
         payload = None if setup is None else dump(setup, "the setup", manager.program)
@@ -75,8 +75,8 @@ class Context(Generic[Result]):
         """
         if not callable(task):
             raise InputTypeError(f"a task must be callable, and {task!r} is not; to pass data, use functools.partial")
-        program = self._manager.program
-        if program.glance(task):
+        program = self._program
+        if program.glance():
             self._manager.tell_slaves()
         payload = _quick_pickle(task) or dump(task, "the task", program)
         if program.main_stays:
@@ -164,7 +164,7 @@ class Context(Generic[Result]):
             return None, False, None
         taken = ready[0]
         try:
-            is_error, value = _rebuild(taken, self._manager.program)
+            is_error, value = _rebuild(taken, self._program)
             self._mailbox.took(taken)
             return taken, is_error, value
         except BaseException:

@@ -105,6 +105,7 @@ class Manager:
             raise InputError(str(error)) from None
         self._python, self._port, self._pid = python, port, os.getpid()
         self.program = Program(hidden_main(sys._getframe(1)))
+        self.program.watching = port is not None
         self._root = str(Path(slave_package.__file__).resolve().parent.parent)
         config = LaunchConfig(python, self._root, key, output, lambda local: [])
         scheduler = Scheduler(
@@ -292,7 +293,10 @@ class Manager:
         self._open()
         check_lease(self.heartbeat_timeout)
         self.dispatcher.check_alive()
-        self.tell_slaves()
+        program = self.program
+        if not program.watching or program.may_have_changed() or program.may_have_moved():
+            program.watching = True
+            self.tell_slaves()
         if self.heartbeat_timeout != self.dispatcher.scheduler.state.table.term:
             self.dispatcher.call(self.dispatcher.scheduler.set_term, self.heartbeat_timeout)
         self._begun = True

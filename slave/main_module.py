@@ -55,14 +55,17 @@ class MainSource(NamedTuple):
 
 
 class MasterMain(types.ModuleType):
-    """See the module's text."""
+    """See the module's text.  Once its script has run, it is a module as any other."""
 
-    __slots__ = ("imports",)  # beside the namespace, which is the script's
+    imports: _Import  # of a class of its own for each: the namespace is the script's
 
-    def __init__(self, source: MainSource) -> None:
-        super().__init__("__main__")
-        self.__dict__.update(_shown(source))
-        self.imports = _Import(self.__dict__, source)
+    @classmethod
+    def of(cls, source: MainSource) -> MasterMain:
+        """The ``__main__`` that comes from there."""
+        module = types.new_class("MasterMain", (cls,))("__main__")
+        module.__dict__.update(_shown(source))
+        type(module).imports = _Import(module, source)
+        return module  # type: ignore[no-any-return]
 
     def __getattr__(self, name: str) -> Any:
         """Called for what is not there (yet)."""
@@ -82,7 +85,8 @@ class MainLoader:
 
     def __init__(self, source: MainSource) -> None:
         self.source = source
-        self._module = MasterMain(source)
+        self._module = MasterMain.of(source)
+        self._imports = self._module.imports
 
     def install(self) -> None:
         """Make it this process's ``__main__``."""
@@ -92,7 +96,7 @@ class MainLoader:
     @property
     def imported(self) -> bool:
         """Whether its import was begun here."""
-        return self._module.imports.state != _NEW
+        return self._imports.state != _NEW
 
     def trouble(self, payload: Buffer) -> Exception | None:
         """Why a pickle that refers to ``__main__`` could not be loaded; None if that is not the reason."""
@@ -100,7 +104,7 @@ class MainLoader:
         if not wanted:
             return None
         try:
-            self._module.imports.ensure()
+            self._imports.ensure()
         except MainUnavailable as error:
             return error
         missing = [name for name in wanted if not _has(self._module, name)]
@@ -110,8 +114,8 @@ class MainLoader:
 class _Import:
     """The import of the script into ``namespace``, once: it would cost, and print, for each task."""
 
-    def __init__(self, namespace: dict[str, Any], source: MainSource) -> None:
-        self._namespace, self._source = namespace, source
+    def __init__(self, module: types.ModuleType, source: MainSource) -> None:
+        self._module, self._namespace, self._source = module, module.__dict__, source
         self._lock = threading.RLock()  # held while the script runs: other threads of a task wait for what it defines
         self.state = _NEW
         self._why = ""
@@ -134,6 +138,7 @@ class _Import:
         try:
             self._execute()
             self.state = _READY
+            self._module.__class__ = types.ModuleType  # to look something up in it is quicker so
         except BaseException as error:  # a script may also call sys.exit
             self.state, self._why, self._cause = _FAILED, self._explain(error), error
             self._namespace.clear()

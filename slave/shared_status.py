@@ -17,9 +17,7 @@ SETUP = 1  # written by the runner: id of the context whose setup runs, else 0
 RECALL = 2  # written by the agent: id of the lease to give back (session.py: ANY_LEASE for whichever), 0 for none
 DEADLINE = 3  # written by the runner: when the running task's time is over, by time.monotonic_ns(); 0 for never
 SHORTEST = 4  # written by the runner: the shortest time limit it was given so far, nanoseconds; 0 for none
-OUTDATED_CODE = (
-    5  # written by the runner: 1 when it leaves for a fresh one, since code that it has imported has changed
-)
+OUTDATED_CODE = 5  # written by the runner: 1 when it leaves for a fresh one, since code that it has has changed
 
 SharedStatus = Any  # a ctypes array of unsigned 64-bit integers, which ctypes cannot spell as a type
 

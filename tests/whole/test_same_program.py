@@ -413,3 +413,114 @@ def test_processes_that_a_task_spawns_find_the_script(run: Run) -> None:
         + ONE
     )
     assert out_of(program) == "[0, 2, 4]\n"
+
+
+# -- code that changes
+
+
+NOTEBOOK = """
+import importlib, os, sys
+import parallel
+sys.path.insert(0, os.getcwd())
+sys.dont_write_bytecode = True
+def edit(name, text):
+    with open(name, 'w') as file:
+        file.write(text + '#' * edit.count)  # of another size each time, should the clock of the file system be coarse
+    edit.count += 1
+edit.count = 0
+edit('helper.py', 'X = 0\\n')
+TEXT = 'import helper, os\\ndef f(*got): return helper.X, got, os.getpid()\\ndef setup(): return helper.X\\n'
+edit('module.py', TEXT)
+import module, helper
+m = parallel.Manager()
+m.add_slave(parallel.LocalSlave())
+c = m.get_context(module.setup)
+def result():
+    c.add_task(module.f)
+    [found] = c.get_results_unordered()
+    return found
+"""
+RELOADS = {
+    "the module": (
+        "edit('module.py', 'import os\\ndef f(*got): return %d, got, os.getpid()\\ndef setup(): return 0\\n')",
+        "importlib.reload(module)",
+    ),
+    "what it imports": ("edit('helper.py', 'X = %d\\n')", "importlib.reload(helper)"),
+    "import after removal": (
+        "edit('helper.py', 'X = %d\\n')",
+        "del sys.modules['helper'], sys.modules['module']; import helper, module",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", RELOADS)
+def test_code_that_was_loaded_anew_runs_on_slaves_that_had_the_old_one(run: Run, what: str) -> None:
+    edit, reload = RELOADS[what]
+    text = NOTEBOOK + "first = result()\nassert first[:2] == (0, (0,)), first\nassert result() == first\n"
+    for number in (1, 2, 3):
+        text += edit % number + "\n" + reload + "\nnew = result()\n"
+        text += f"assert new[0] == {number} and new[2] != first[2], new\nassert result() == new\nfirst = new\n"
+    program = run(text + "m.shutdown()\nprint('done')\n")
+    assert out_of(program) == "done\n"
+
+
+def test_code_that_is_loaded_anew_in_the_loop_over_results(run: Run) -> None:
+    program = run(
+        NOTEBOOK
+        + """
+c.add_task(module.f)
+seen = []
+for x, given, pid in c.get_results_unordered():
+    seen.append(x)
+    if len(seen) < 6:
+        edit('helper.py', f'X = {len(seen)}\\n')
+        importlib.reload(helper)
+        c.add_task(module.f)
+m.shutdown()
+print(seen)
+"""
+    )
+    assert out_of(program) == "[0, 1, 2, 3, 4, 5]\n"
+
+
+def test_code_that_is_edited_and_not_loaded_here_changes_nothing(run: Run) -> None:
+    program = run(
+        NOTEBOOK
+        + """
+first = result()
+edit('helper.py', 'X = 1\\n')
+assert result() == first
+edit('helper.py', 'X = 0\\n')
+importlib.reload(helper)
+new = result()
+importlib.reload(helper)
+assert result() == new, 'loaded again and not edited: the same process will do'
+m.shutdown()
+print('done')
+"""
+    )
+    assert out_of(program) == "done\n"
+
+
+def test_tasks_in_every_state_when_code_changes(run: Run) -> None:
+    """Those that run end as they began; those of the same lease that wait are run by a fresh process, none twice."""
+    program = run(
+        NOTEBOOK
+        + """
+c = m.get_context()
+for turn in range(1, 4):
+    for _ in range(300):
+        c.add_task(module.f)
+    results = c.get_results_unordered()
+    got = [next(results)]
+    edit('helper.py', f'X = {turn}\\n')
+    importlib.reload(helper)
+    c.add_task(module.f)
+    got += results
+    assert len(got) == 301 and {x for x, _, _ in got} <= {turn - 1, turn} and got[-1][0] == turn, got[-1]
+assert [s.state for s in m.slaves] == ['idle'], m.slaves
+m.shutdown()
+print('done')
+"""
+    )
+    assert out_of(program) == "done\n"
