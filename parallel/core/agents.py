@@ -11,8 +11,6 @@ from collections.abc import Mapping, Sequence
 
 from slave.protocol import (
     POLL_SECONDS,
-    TIME_LIMIT,
-    TIMED_OUT,
     Drain,
     EnlistReply,
     EnlistRequest,
@@ -22,13 +20,11 @@ from slave.protocol import (
 )
 
 from . import events as ev
-from .effects import Call, Outcome
-from .runners import Runners
+from .effects import Call
+from .endings import Endings
 from .slave import AgentRecord, Contact, Life, Move, SlaveRecord
 from .state import State
 
-# a machine that is switched off, or a window that is closed, sends them to all processes: to agent and runner
-_ASKING = (-1, -2, -15)  # exit codes: of SIGHUP, SIGINT, SIGTERM
 RECONNECT_SECONDS = 1.0  # for an agent whose connection has ended to come back before its slaves' tasks go elsewhere
 BY_HAND = "started by hand"
 
@@ -36,8 +32,8 @@ BY_HAND = "started by hand"
 class Agents:
     """See the module's text."""
 
-    def __init__(self, state: State, runners: Runners) -> None:
-        self._state, self._runners = state, runners
+    def __init__(self, state: State, endings: Endings) -> None:
+        self._state, self._endings = state, endings
 
     # -- it comes
 
@@ -51,6 +47,7 @@ class Agents:
         if state.closing or (request.run and request.agent not in state.roster.agents):
             return reply._replace(done=True)  # or it was given up: it left, or its launcher said that it has ended
         agent = state.roster.agent(request.agent)
+        self._endings.settle_all(agent.slaves.values())
         agent.connection = request.connection
         agent.host, agent.pid, agent.version = request.host, request.pid, request.version
         if not agent.enlisted:
@@ -69,7 +66,7 @@ class Agents:
             state.heard(slave)
             if slave.pid and slave.number in pids and pids[slave.number] != slave.pid:
                 state.lose(slave, 0, "its process ended while its agent was out of reach")
-                self._replace(slave)
+                self._endings.replace(slave)
         return reply._replace(numbers=agent.numbers, environment=state.environment_on(request.host))
 
     def _number_of(self, agent: AgentRecord, number: int | None) -> int:
@@ -160,45 +157,15 @@ class Agents:
 
         ``how``: its exit code in words; ``last_words``: the end of its output.
         """
-        state = self._state
-        state.now = now
-        slave = state.roster.slaves.get(report.slave)
-        if state.closing or slave is None or slave.pid not in (report.pid, 0):
-            return
-        if report.cause:
-            if report.cause == TIME_LIMIT:
-                self._time_out(slave, report.task)
-            state.lose(slave, 0, f"its agent ended it: {report.cause}", wanted=True)
-        else:
-            end = f"{how} while it ran the context's setup" if report.setup else how
-            if report.setup:
-                self._runners.bar(slave, report.setup, end + last_words)
-            slave.end = end + last_words
-            blamed = 0 if report.setup or _was_asked(slave, report) else report.task
-            state.lose(slave, blamed, end, last_words)
-            state.slaves_changed()
-        self._replace(slave)
-
-    def _replace(self, slave: SlaveRecord) -> None:
-        self._state.roster.replace(slave)
-        self._runners.let_join(slave)
-
-    def _time_out(self, slave: SlaveRecord, id: int) -> None:
-        """The slave's process was ended since this task ran for too long: that is the task's outcome."""
-        state = self._state
-        lease = state.table.leases.get(slave.number)
-        if lease is not None and id in lease.tasks:
-            task = lease.tasks[id]
-            state.table.settle(task.context, id)
-            outcome = Outcome(id, TIMED_OUT, str(slave), task.timeout, (), payload=task.payload)
-            state.deliver(task.context, outcome, slave)
+        self._state.now = now
+        self._endings.runner_ended(report, how, last_words, now)
 
     def slave_closed(self, number: int, why: str, last_words: str, now: float) -> None:
         """The agent gives a slave up."""
         self._state.now = now
         slave = self._state.roster.slaves.get(number)
         if slave is not None:
-            self._state.end(slave, why + last_words)
+            self._endings.closed(slave, why + last_words)
 
     def recalled(self, number: int, lease: int, running: int, now: float) -> None:
         """The slave will start no task of the lease (0: whichever it holds) after the one that runs."""
@@ -222,6 +189,7 @@ class Agents:
     def leave(self, agent: str, why: str, now: float) -> None:
         """The agent ends, and its runners with it; that is nobody's fault."""
         self._state.now = now
+        self._endings.settle_all(self._state.roster.of_agent(agent))
         for slave in self._state.roster.of_agent(agent):
             self._state.lose(slave, 0, why)
             self._state.end(slave, why)
@@ -265,6 +233,7 @@ class Agents:
         agent = state.roster.agents.get(agent_id)
         if agent is None or state.closing:
             return []
+        self._endings.settle_all(agent.slaves.values())
         moved: list[int] = []
         came = agent.enlisted
         for slave in list(agent.slaves.values()):
@@ -287,6 +256,7 @@ class Agents:
         """Re-enqueue the tasks of slaves whose lease is over, and of those that are not heard any more."""
         state = self._state
         slaves = state.roster.slaves
+        self._endings.settle_all(slaves[number] for number in state.table.expired(now))
         expired = {number: slaves[number] for number in state.table.expired(now)}
         silent = {slave.number: slave for slave in state.roster.missed(now)}
         for slave in {**expired, **silent}.values():
@@ -295,11 +265,6 @@ class Agents:
                 state.roster.lose(slave)
         if expired or silent:
             state.slaves_changed()
-
-
-def _was_asked(slave: SlaveRecord, report: RunnerEnded) -> bool:
-    """Whether the process followed a signal that asks to end, as its agent does: a machine that is switched off."""
-    return slave.leaving and report.exitcode in _ASKING
 
 
 def _silence(slave: SlaveRecord, now: float) -> str:

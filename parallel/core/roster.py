@@ -66,17 +66,19 @@ class Roster:
             slave.setup_failed.clear()
             slave.unfit_for.clear()
             slave.to_forget.clear()
+            slave.told_to_forget.clear()
         self._count(slave)
 
     def join(self, slave: SlaveRecord, pid: int, connection: int) -> None:
         """A runner is this slave now."""
         self.move(slave, Move.JOIN)
-        slave.pid, slave.connection, slave.parting = pid, connection, ""
+        slave.pid, slave.connection, slave.speaks, slave.parting = pid, connection, True, ""
 
     def replace(self, slave: SlaveRecord) -> None:
         """Its runner has ended, and its agent starts another one."""
         self.move(slave, Move.REPLACE)
         slave.pid = slave.running = 0
+        slave.speaks = False
 
     def part(self, slave: SlaveRecord, why: str) -> None:
         """It left; its launcher has the last word."""
@@ -96,6 +98,7 @@ class Roster:
 
     def _processes_gone(self, slave: SlaveRecord) -> None:
         slave.host, slave.pid, slave.running, slave.connection = "", 0, 0, 0
+        slave.speaks = False
         slave.due = math.inf
         self._sign(slave, Sign.FORGET)
 

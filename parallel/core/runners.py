@@ -103,6 +103,8 @@ class Runners:
         state.release(slave)  # a call of an earlier connection may still wait
         if slave.pid != request.pid:
             state.unlearn(slave)
+        else:  # the answer that told it may have been lost with the former connection
+            slave.to_forget[:0], slave.told_to_forget = slave.told_to_forget, []
         state.roster.join(slave, request.pid, request.connection)
         state.heard(slave)
         state.tell(ev.SlaveJoined(state.now, slave.number, str(slave)))
@@ -126,6 +128,7 @@ class Runners:
         else:
             state.release(slave)
             state.heard(slave)
+            slave.told_to_forget.clear()  # it has had the answers to what it asked before on this connection
             for context, tasks, seconds in request.ran:
                 if context in state.contexts:
                     state.pace.learn(context, tasks, seconds)

@@ -5,6 +5,7 @@ One thread at a time calls it (service/dispatcher.py).
 
     runners.py   a runner joins, asks for tasks, posts outcomes         lease_table.py  who holds which task until when
     rebuilding.py  what becomes of a task that a slave cannot rebuild, and of that slave
+    endings.py   a runner's process has ended
     agents.py    an agent comes, reports, falls silent, ends            roster.py       the agents and slaves, counted
     launches.py  a launcher expects slaves, has started them, saw them end   pacing.py  how many tasks one lease holds
     users.py     contexts, readers of results, who waits for slaves      patience.py  when they are told why
@@ -16,9 +17,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Callable
 
+from slave.protocol import Role
+
 from . import events as ev
 from .agents import Agents
 from .effects import Effect
+from .endings import Endings
 from .launches import Launches
 from .runners import Runners
 from .state import State
@@ -53,7 +57,8 @@ class Scheduler:
             output_of=output_of,
         )
         self.runners = Runners(self.state)
-        self.agents = Agents(self.state, self.runners)
+        self.endings = Endings(self.state, self.runners)
+        self.agents = Agents(self.state, self.endings)
         self.launches = Launches(self.state)
         self.users = Users(self.state)
 
@@ -79,11 +84,17 @@ class Scheduler:
                 state.table.shift(late)
                 state.roster.shift(late)
             self.agents.missed(now)
+        self.endings.settle_overdue(now)
         self.runners.let_join_all(now)
         self.runners.end_polls(now)
         self.agents.end_polls(now)
         self.runners.recall_overdue(now)
         self.users.say_why(now)
+
+    def runner_disconnected(self, role: Role, now: float) -> None:
+        """A runner's connection was read to its end."""
+        self.runners.disconnected(role, now)
+        self.endings.disconnected(role)
 
     def close(self, now: float) -> None:
         """The manager ends: nobody waits any more; slaves and agents are told to end, readers that it is over."""
@@ -92,6 +103,7 @@ class Scheduler:
         if state.closing:
             return
         state.closing = True
+        self.endings.settle_overdue(now)
         self.runners.let_join_all(now)
         for number in list(state.idle):
             state.answer(state.idle.pop(number).call, None)

@@ -104,7 +104,7 @@ class SlaveRecord:
     __slots__ = (
         "_named", "_text", "agent", "connection", "contact", "doing", "done", "due", "end", "has_launcher", "heard",
         "host", "knows", "life", "name", "number", "open_ended", "output", "parting", "picky", "pid", "running",
-        "setup_failed", "since", "to_forget", "unfit_for",
+        "setup_failed", "since", "speaks", "to_forget", "told_to_forget", "unfit_for",
     )  # fmt: skip
 
     def __init__(self, number: int, name: str, agent: str, output: str | None = None) -> None:
@@ -112,6 +112,7 @@ class SlaveRecord:
         self.life, self.contact = Life.EXPECTED, Contact.UNHEARD
         self.host, self.pid = "", 0  # of its runner; pid 0: there is none that we know
         self.connection = 0  # which of its runner's connections is the current one
+        self.speaks = False  # that one was not read to its end yet
         self.heard, self.due = 0.0, math.inf  # when the last sign of life came; from when on it is missed
         self.running = 0  # the task that its last heartbeat named
         self.since = 0.0  # when that was first said
@@ -126,6 +127,7 @@ class SlaveRecord:
         self.picky = False  # it could not rebuild some task
         self.knows: set[int] = set()  # contexts that its runner may have set up
         self.to_forget: list[int] = []  # contexts that are gone and that its runner has not been told of
+        self.told_to_forget: list[int] = []  # of which it was told, in an answer that may be lost
         self._text, self._named = "", ("", "", 0)
 
     def __str__(self) -> str:

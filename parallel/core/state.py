@@ -199,6 +199,7 @@ class State:
                 self.contexts[context].known_by.discard(slave.number)
         slave.knows.clear()
         slave.to_forget.clear()
+        slave.told_to_forget.clear()
 
     def release(self, slave: SlaveRecord) -> None:
         """If the slave waits for tasks, answer it: it gets none now, or it is to end."""
@@ -298,6 +299,7 @@ class State:
 
     def _forgotten(self, slave: SlaveRecord) -> list[int]:
         forgotten, slave.to_forget = slave.to_forget, []
+        slave.told_to_forget += forgotten
         return forgotten
 
     # -- outcomes

@@ -162,14 +162,14 @@ class QueueServer(mp_adapter.Server):
         """A connection has ended."""
         self._peers.discard(peer)
         self._nameless.pop(peer, None)
-        agents, runners = self.dispatcher.scheduler.agents, self.dispatcher.scheduler.runners
-        role, now = peer.role or NOBODY, self.dispatcher.scheduler.state.now
+        scheduler = self.dispatcher.scheduler
+        agents, role, now = scheduler.agents, peer.role or NOBODY, scheduler.state.now
         if role.kind == REPORTS:
             agents.disconnected(role.agent, role.connection, now)
         elif role.kind == COMMANDS:
             agents.commands_disconnected(role.agent, peer.call, now)
         elif role.kind == RUNNER:
-            runners.disconnected(role, now)
+            scheduler.runner_disconnected(role, now)
         if not self._peers:
             for ticket in self._when_empty:
                 ticket.answer(None)

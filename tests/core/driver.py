@@ -354,6 +354,12 @@ class Driver:
         self.pass_time(self.judge.term)
         state = self.env.state
         left: list[Any] = [state.idle, state.contexts, state.roster.slaves, state.roster.agents, state.roster.connected]
-        left += [state.table.contexts, state.table.leases, state.table.paused, self.env.scheduler.runners.joining]
+        left += [
+            state.table.contexts,
+            state.table.leases,
+            state.table.paused,
+            self.env.scheduler.runners.joining,
+            self.env.scheduler.endings.waiting,
+        ]
         assert not any(left) and not state.roster.lost and not state.table.waiting, left
         assert not any(state.pace.seconds_per_task(id) for id in range(99)), "a context that is gone is measured"

@@ -223,10 +223,21 @@ class Env:
         self.do(self.scheduler.agents.heartbeat, agent, [RunnerBeat(*beat) for beat in beats])
 
     def runner_ended(
-        self, number: int, task: int = 0, *, setup: int = 0, cause: str = BY_ITSELF, pid: int = PID, agent: str = "a",
+        self,
+        number: int,
+        task: int = 0,
+        *,
+        setup: int = 0,
+        cause: str = BY_ITSELF,
+        pid: int = PID,
+        agent: str = "a",
         exitcode: int = -9,
-    ) -> None:  # fmt: skip
-        """A runner's process ended while this ran."""
+        hung_up: bool = True,
+    ) -> None:
+        """A runner's process ended while this ran.  ``hung_up``: its connection was read to its end before."""
+        slave = self.state.roster.slaves.get(number)
+        if hung_up and slave is not None:
+            self.scheduler.endings.disconnected(Role(RUNNER, number, "", slave.pid, slave.connection))
         report = RunnerEnded(agent, number, pid, exitcode, task, setup, cause)
         self.do(self.scheduler.agents.runner_ended, report, "it was killed by SIGKILL", "")
 
@@ -344,7 +355,7 @@ class Env:
 
     def runner_disconnected(self, number: int, pid: int = PID, connection: int = 1) -> None:
         """A runner's connection ended."""
-        self.do(self.scheduler.runners.disconnected, Role(RUNNER, number, "", pid, connection))
+        self.do(self.scheduler.runner_disconnected, Role(RUNNER, number, "", pid, connection))
 
     # -- users
 

@@ -10,7 +10,7 @@ from parallel.core.moves import IllegalMove
 from parallel.core.pacing import Pacing
 from parallel.core.slave import Contact, Life
 from slave.outcome import pack_failure
-from slave.protocol import POLL_SECONDS, Command, Recall, StartRunner
+from slave.protocol import POLL_SECONDS, VALUE, Command, Recall, StartRunner
 from tests.core.conftest import MakeEnv
 from tests.core.fake import PID, RUN, Env, Launched
 
@@ -261,3 +261,76 @@ def test_an_agent_of_another_run_learns_that_and_changes_nothing(make_env: MakeE
     env = make_env()
     reply = env.enlist([None], run="another run")
     assert reply.run == RUN and not reply.numbers and not env.state.roster.slaves
+
+
+@pytest.mark.parametrize("hung_up", [True, False])
+def test_a_task_whose_outcome_is_on_its_way_when_its_process_ends_is_not_blamed_and_not_run_again(
+    make_env: MakeEnv, hung_up: bool
+) -> None:
+    """Its agent's word, over another connection, overtakes the outcome."""
+    env = make_env(max_attempts=1)
+    assert env.context() == 1
+    number = env.slave()
+    env.add(2)
+    env.state.pace.learn(1, 1, 0.001)
+    assert env.fetched(number) == [1, 2]
+    lease = env.lease_id(number)
+    env.runner_ended(number, 1, hung_up=False)
+    assert env.lease_of(number) == [1, 2], "the runner's connection is not read to its end yet"
+    env.post(number, 1, lease=lease)
+    assert [outcome.kind for outcome in env.take_delivered(1)] == [VALUE]
+    if hung_up:
+        env.runner_disconnected(number)
+    else:  # a process that a task forked keeps the connection open
+        env.pass_time(2.0)
+    assert env.lease_of(number) == [] and env.state.table.waiting == 1
+    assert env.task(2).ends is None
+    assert env.record(number).life is Life.EXPECTED
+
+
+def test_a_slave_that_its_agent_gives_up_ends_after_its_last_process(env: Env) -> None:
+    number = env.slave()
+    env.add()
+    assert env.fetched(number) == [1]
+    env.runner_ended(number, 1, hung_up=False)
+    env.slave_closed(number, "it was asked to end")
+    env.nothing_left()
+    env.runner_disconnected(number)
+    assert env.record(number).life is Life.ENDED and len(env.task(1).ends or ()) == 1
+
+
+@pytest.mark.parametrize("then", ["it enlists again", "it leaves", "its launcher says that it has ended", "silence"])
+def test_how_a_process_ended_is_not_forgotten_when_its_agent_goes_before_its_connection_is_read(
+    env: Env, then: str
+) -> None:
+    number = env.slave()
+    env.add()
+    assert env.fetched(number) == [1]
+    env.runner_ended(number, 1, hung_up=False)
+    if then == "it enlists again":
+        env.enlist([number], run=RUN, connection=2)
+    elif then == "it leaves":
+        env.leave()
+    elif then == "its launcher says that it has ended":
+        env.launcher_says_ended()
+    else:
+        env.agent_disconnected()
+        env.pass_time(RECONNECT_SECONDS)
+    assert env.lease_of(number) == [] and len(env.task(1).ends or ()) == 1
+
+
+def test_a_slave_is_told_again_to_forget_a_context_if_the_answer_was_lost_with_its_connection(env: Env) -> None:
+    number = env.slave()
+    env.add()
+    assert env.fetched(number) == [1]
+    env.post(number, 1)
+    env.take_delivered(1)
+    waiting = env.fetch(number)
+    env.drop_context()
+    assert env.take_answer(waiting).forget == [1]
+    env.joined(number, connection=2)
+    again = env.fetch(number, connection=2)
+    assert env.take_answer(again).forget == [1], "it asks on another connection: it may not have had the answer"
+    env.context()
+    env.fetch(number, connection=2)
+    env.nothing_left()
