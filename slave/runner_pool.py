@@ -41,6 +41,11 @@ class Slave(SlaveState):
         return self.process is not None
 
     @property
+    def lives(self) -> bool:
+        """Whether its runner's process has not ended."""
+        return self.process is not None and self.process.exitcode is None
+
+    @property
     def pid(self) -> int:
         """The runner's process id, 0 when there is none."""
         return self.process.pid or 0 if self.process is not None else 0

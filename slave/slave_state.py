@@ -30,7 +30,7 @@ class Death(NamedTuple):
 class SlaveState:
     """One slave of an agent: its number stays, its runner may change.
 
-    Whoever derives from this starts runners, says whether one is there (`runs`) and ends it (`kill`).
+    Whoever derives from this starts runners, says whether one is there (`runs`, `lives`) and ends it (`kill`).
     """
 
     def __init__(self, number: int) -> None:
@@ -45,6 +45,11 @@ class SlaveState:
     @property
     def runs(self) -> bool:
         """Whether it has a runner, which has not been found dead."""
+        raise NotImplementedError
+
+    @property
+    def lives(self) -> bool:
+        """Whether its runner's process has not ended: else it did that of itself, and is found dead soon."""
         raise NotImplementedError
 
     def kill(self) -> None:
@@ -63,8 +68,8 @@ class SlaveState:
     # -- to end
 
     def end(self, cause: str, task: int) -> None:
-        """End its process because of ``task``, unless that is under way."""
-        if self.stopped is None:
+        """End its process because of ``task``, unless that is under way or it has ended of itself."""
+        if self.stopped is None and self.lives:
             self.stopped = cause, task
             self.kill()
 
