@@ -61,12 +61,26 @@ class RecordTransport:
     def _push(self) -> bool:
         """Send what can be sent of the records; whether that was all."""
         while self._unsent:
-            sent = self._inner.write_some(self._unsent)
+            try:
+                sent = self._inner.write_some(self._unsent)
+            except (BrokenPipeError, ConnectionResetError):
+                self._hear_why()
+                raise
             if sent is None:
                 self._unsent = [memoryview(b"".join(self._unsent))]  # its memory may be another's by the next try
                 return False
             self._unsent = rest_of(self._unsent, sent)
         return True
+
+    def _hear_why(self) -> None:
+        """The other end has hung up: if it found that somebody tampers, it said so.  Raises `Intercepted` then."""
+        self._unsent.clear()
+        scrap = memoryview(bytearray(self.MOST))
+        try:
+            while self.read_some(scrap):
+                pass
+        except (OSError, EOFError):
+            pass
 
     # -- receiving
 

@@ -13,6 +13,7 @@ from .transport import Transport
 _MAC = 16  # bytes
 _RECORD = struct.Struct(f"!I{_MAC}s")  # length of the payload, MAC
 _SMALL_BUFFER = 4096
+_TAMPERS = "somebody between this machine and the other tampers with the connection"
 
 
 class SealedTransport(RecordTransport):
@@ -21,7 +22,7 @@ class SealedTransport(RecordTransport):
     The MAC is keyed BLAKE2b (RFC 7693) over the record's number in its direction, its length and its payload, under a
     key for each direction that belongs to this connection alone.  So nothing can be changed, left out, repeated,
     swapped, reflected or brought in from another connection.  No byte is handed on before its record's MAC was found
-    right.
+    right.  Whoever finds a wrong one says so by a record without payload, as TLS does by an alert: so both ends know.
     """
 
     MOST = 64 * 1024
@@ -31,6 +32,7 @@ class SealedTransport(RecordTransport):
         self._send_mac = hashlib.blake2b(key=send_key, digest_size=_MAC)
         self._receive_mac = hashlib.blake2b(key=receive_key, digest_size=_MAC)
         self._sent = self._received = 0  # records
+        self._alerted = False
         self._buffer = memoryview(bytearray(_SMALL_BUFFER))  # those from start to end are not checked yet
         self._start = self._end = 0
         self._checked = memoryview(b"")  # what can be handed on
@@ -76,13 +78,26 @@ class SealedTransport(RecordTransport):
         begin, end = self._start + _RECORD.size, self._start + needed
         length, mac = _RECORD.unpack_from(self._buffer, self._start)
         payload = self._buffer[begin:end]
-        if not length or length != payload.nbytes or not hmac.compare_digest(mac, self._expected(payload)):
-            raise Intercepted(
-                "somebody between this machine and the other tampers with the connection: a wrong record came"
-            )
+        if length != payload.nbytes or not hmac.compare_digest(mac, self._expected(payload)):
+            self._alert()
+            raise Intercepted(f"{_TAMPERS}: a wrong record came")
+        if not length:
+            raise Intercepted(f"{_TAMPERS}: a wrong record came to the other")
         self._received += 1
         self._checked, self._start = payload, end
         return True
+
+    def _alert(self) -> None:
+        """Tell the other end, as far as that goes without waiting."""
+        if self._unsent or self._alerted:
+            return  # in the middle of a record nothing can be said
+        self._alerted = True
+        self._seal(memoryview(b""))
+        self._under_way = 0
+        try:
+            self._push()
+        except OSError:
+            pass  # whoever reads or writes next is told
 
     def _expected(self, payload: memoryview) -> bytes:
         return _mac(self._receive_mac, self._received, payload)

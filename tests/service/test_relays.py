@@ -153,8 +153,10 @@ ATTACKS = [
         TAMPERED,
         "changes what goes|tampers|hung up",
     ),
-    Attack("inject before the end of the slave's stream", up(lambda t: relays.then_say(bomb(t), 6)), "", TAMPERED),
-    Attack("inject after a master's answer", down(lambda t: relays.then_say(bomb(t), 4)), TAMPERED, ""),
+    Attack(
+        "inject before the end of the slave's stream", up(lambda t: relays.then_say(bomb(t), 6)), TAMPERED, TAMPERED
+    ),
+    Attack("inject after a master's answer", down(lambda t: relays.then_say(bomb(t), 4)), TAMPERED, TAMPERED),
     Attack(
         "terminate TLS",
         lambda mode, trap: relays.terminate_tls(),
@@ -173,17 +175,26 @@ ATTACKS = [
     Attack("strip to sealed", down(lambda t: relays.offer(SEALED)), "no encryption", "hung up", (TLS,)),
     Attack("unknown protection", down(lambda t: relays.offer(99)), "without any protection", "hung up"),
     Attack("feign TLS", down(lambda t: relays.offer(TLS)), REFUSES, "another key", (SEALED,)),
-    Attack("drop a record of the slave", up(lambda t: relays.drop(6)), "", TAMPERED),
-    Attack("repeat a record of the slave", up(lambda t: relays.repeat(6)), "", TAMPERED),
-    Attack("swap records of the slave", up(lambda t: relays.swap(6)), "", TAMPERED),
-    Attack("repeat the answer", up(lambda t: relays.repeat(0)), "", "changes what goes|relays|tampers|hung up"),
-    Attack("repeat the verdict", down(lambda t: relays.repeat(1)), TAMPERED, ""),
-    Attack("drop the proof", up(lambda t: relays.drop(1)), "", TAMPERED, (SEALED,)),
-    Attack("repeat the proof", up(lambda t: relays.repeat(1)), "", TAMPERED, (SEALED,)),
-    Attack("swap proof and first frame", up(lambda t: relays.swap(1)), "", "tampers", (SEALED,)),
-    Attack("drop a record of the master", lambda m, trap: carry(m, down=relays.drop(ANSWERS[m])), TAMPERED, ""),
-    Attack("repeat a record of the master", lambda m, trap: carry(m, down=relays.repeat(ANSWERS[m])), TAMPERED, ""),
-    Attack("swap records of the master", lambda m, trap: carry(m, down=relays.swap(ANSWERS[m])), TAMPERED, ""),
+    Attack("drop a record of the slave", up(lambda t: relays.drop(6)), TAMPERED, TAMPERED),
+    Attack("repeat a record of the slave", up(lambda t: relays.repeat(6)), TAMPERED, TAMPERED),
+    Attack("swap records of the slave", up(lambda t: relays.swap(6)), TAMPERED, TAMPERED),
+    Attack(
+        "repeat the answer",
+        up(lambda t: relays.repeat(0)),
+        TAMPERED + "|did not complete the handshake",
+        "changes what goes|relays|tampers|hung up",
+    ),
+    Attack(
+        "repeat the verdict", down(lambda t: relays.repeat(1)), TAMPERED, TAMPERED + "|hung up during the handshake"
+    ),
+    Attack("drop the proof", up(lambda t: relays.drop(1)), TAMPERED, TAMPERED, (SEALED,)),
+    Attack("repeat the proof", up(lambda t: relays.repeat(1)), TAMPERED, TAMPERED, (SEALED,)),
+    Attack("swap proof and first frame", up(lambda t: relays.swap(1)), TAMPERED, "tampers", (SEALED,)),
+    Attack("drop a record of the master", lambda m, trap: carry(m, down=relays.drop(ANSWERS[m])), TAMPERED, TAMPERED),
+    Attack(
+        "repeat a record of the master", lambda m, trap: carry(m, down=relays.repeat(ANSWERS[m])), TAMPERED, TAMPERED
+    ),
+    Attack("swap records of the master", lambda m, trap: carry(m, down=relays.swap(ANSWERS[m])), TAMPERED, TAMPERED),
     Attack("reflect", lambda mode, trap: relays.reflect, TAMPERED, "changes what goes|tampers|hung up"),
 ]
 CASES = [

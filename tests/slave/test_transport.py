@@ -392,3 +392,26 @@ def test_a_unix_socket_listens_and_leaves_nothing(own_folder: Any, kind: str) ->
     listener.close()
     listener.close()
     assert not (own_folder / "socket").exists()
+
+
+def test_a_wrong_sealed_record_is_told_on_both_sides() -> None:
+    tampers = "somebody between .* tampers with the connection: a wrong record came"
+    with channel(SEALED) as (near, far):
+        inject(near)
+        with pytest.raises(Intercepted, match=f"{tampers}$"):
+            read(far, 1)
+        for _ in range(2):
+            with pytest.raises(Intercepted, match=f"{tampers} to the other$"):
+                read(near, 1)
+
+
+@pytest.mark.parametrize("mode", [TLS, SEALED])
+def test_who_writes_to_an_end_that_hung_up_hears_why(mode: int) -> None:
+    with channel(mode) as (near, far):
+        inject(near)
+        with pytest.raises(Intercepted):
+            read(far, 1)
+        far.close()
+        with pytest.raises(Intercepted):
+            for _ in range(1000):
+                near.write(b"x" * 1000)

@@ -165,7 +165,7 @@ class _Parts:
 
 
 def pump(source: socket.socket, sink: socket.socket, parts: _Parts | None, change: Change) -> None:
-    """Carry one direction to its end, and then shut both."""
+    """Carry one direction to its end; the other one may have something to say yet."""
     try:
         while True:
             data = source.recv(_CHUNK)
@@ -179,7 +179,11 @@ def pump(source: socket.socket, sink: socket.socket, parts: _Parts | None, chang
                     sink.sendall(piece)
     except OSError:
         pass
-    shut(source, sink)
+    for sock, how in ((source, socket.SHUT_RD), (sink, socket.SHUT_WR)):
+        try:
+            socket.socket.shutdown(sock, how)
+        except OSError:
+            pass
 
 
 def shut(*socks: socket.socket) -> None:
