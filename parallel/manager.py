@@ -25,7 +25,7 @@ from .core.effects import Closed, NoSlaves
 from .core.events import Event
 from .core.scheduler import Scheduler
 from .core.users import SlaveInfo
-from .errors import InputError, InputTypeError, ManagerClosed, NoMoreSlavesError
+from .errors import InputError, InputTypeError, ManagerClosed, NetworkError, NoMoreSlavesError
 from .launch.base import Slave, SlaveArray
 from .launch.config import LaunchConfig
 from .launch.join import join_command
@@ -35,7 +35,7 @@ from .launch.slave_service import SlaveService
 from .program import Program, hidden_main
 from .service.agent_service import AgentService
 from .service.dispatcher import Dispatcher
-from .service.endpoint import Endpoint
+from .service.endpoint import Endpoint, reason_of
 from .service.identity import SHOWN, Identity
 from .service.keyring import Keyring
 from .service.launch_service import LaunchService
@@ -118,7 +118,10 @@ class Manager:
             output_of=config.output_of,
         )
         publisher = Publisher()
-        self.dispatcher = Dispatcher(scheduler, publisher)
+        try:
+            self.dispatcher = Dispatcher(scheduler, publisher)
+        except OSError as error:
+            raise NetworkError(f"cannot make a manager: {reason_of(error)}") from None
         keyring = Keyring(key, scheduler.state.run)
         objects: list[Served] = [TaskQueue(scheduler), ResultQueue(scheduler), AgentService(scheduler, keyring)]
         self._endpoint = Endpoint(keyring, host, port, objects, self.dispatcher, Identity(encrypt, tls), slave_file)

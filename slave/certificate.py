@@ -155,7 +155,11 @@ def _load(context: ssl.SSLContext, pem: bytes) -> None:
                 if os.access(path, os.R_OK):
                     context.load_cert_chain(path)
                     return
-    handle, path = tempfile.mkstemp()  # with mode 0600
+    try:
+        handle, path = tempfile.mkstemp()  # with mode 0600
+    except FileNotFoundError:
+        os.close(os.open(os.devnull, os.O_RDONLY))  # raises what is truly the matter if no descriptor is left
+        raise
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(pem)

@@ -6,6 +6,7 @@ cannot be read; once, in the background, and nobody waits long for its answer: a
 
 from __future__ import annotations
 
+import errno
 import socket
 import struct
 import sys
@@ -21,7 +22,8 @@ _PROBES = ((socket.AF_INET, "198.51.100.1"), (socket.AF_INET6, "2001:db8::1"))  
 def local_addresses() -> list[str]:
     """This machine's addresses as text, the one of the default route first, loopback only if there is no other.
 
-    Link-local addresses are left out: they mean nothing without an interface.
+    Link-local addresses are left out: they mean nothing without an interface.  Raises OSError if there is no
+    descriptor to ask the system with.
     """
     found = [*_of_default_route(), *_of_interfaces()]
     if sys.platform != "linux":
@@ -41,7 +43,9 @@ def _of_default_route() -> Iterator[str]:
             with socket.socket(family, socket.SOCK_DGRAM) as sock:
                 sock.connect((target, 9))
                 yield str(sock.getsockname()[0])
-        except OSError:
+        except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                raise
             continue  # no route of that family
 
 

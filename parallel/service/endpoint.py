@@ -83,11 +83,17 @@ class Endpoint:
         return ""
 
     def addresses(self, local: bool) -> list[Address]:
-        """Where slaves find the server, which is open: ``local`` ones, or those that come from elsewhere."""
+        """Where slaves find the server, which is open: ``local`` ones, or those that come from elsewhere.
+
+        Raises `NetworkError` if this process has no descriptor left to ask the system with.
+        """
         assert self._server is not None and self._local is not None
         if local or not self._lan_port:
             return [self._local]
-        hosts = [self._host] if self._host else local_addresses()
+        try:
+            hosts = [self._host] if self._host else local_addresses()
+        except OSError as error:
+            raise NetworkError(f"cannot tell this machine's addresses: {reason_of(error)}") from None
         return [(host, self._lan_port) for host in hosts]
 
     def fingerprint(self, local: bool) -> str:
@@ -115,8 +121,17 @@ def _local_address() -> Address:
     return _LOOPBACK, 0
 
 
-def _cannot_listen(port: int, error: OSError) -> NetworkError:
+def reason_of(error: OSError) -> str:
+    """What the system said, and what helps."""
     reason = error.strerror or str(error)
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        whose = "this process" if error.errno == errno.EMFILE else "this machine"
+        return f"{reason}: {whose} has no descriptor left; close files, or raise the limit (ulimit -n)"
+    return reason
+
+
+def _cannot_listen(port: int, error: OSError) -> NetworkError:
+    reason = reason_of(error)
     if error.errno == errno.EADDRINUSE:
         reason = "the port is in use by another program; name another one, or 0 for any free port"
     elif error.errno == errno.EACCES:

@@ -21,6 +21,7 @@ from slave.dial import dial
 from tests.conftest import Make, ours
 from tests.slave.masters import read_exactly
 from tests.support import tasks
+from tests.support.programs import script
 from tests.support.waiting import eventually
 
 KEY = b"the key of these tests"
@@ -246,3 +247,58 @@ def sockets(pid: int) -> set[str]:
     except OSError:
         pass  # it ended
     return found
+
+
+WITHOUT_DESCRIPTORS = """
+import os, resource
+import parallel
+
+KEY = b"the key of these tests"
+parallel.Manager(port=0, authkey=KEY).shutdown()  # all is imported that will be
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+
+
+def outcome(left, use):
+    held = []
+    try:
+        while True:
+            held.append(os.dup(0))
+    except OSError:
+        pass
+    for descriptor in held[len(held) - left :]:
+        os.close(descriptor)
+    try:
+        return use()
+    except parallel.NetworkError as error:
+        return str(error)
+    finally:
+        for descriptor in held[: len(held) - left]:
+            os.close(descriptor)
+
+
+def new():
+    with parallel.Manager(port=0, authkey=KEY):
+        return "works"
+
+
+with parallel.Manager(port=0, authkey=KEY) as manager:
+    for left in range(20):
+        print("address", left, outcome(left, lambda: manager.address and "works"))
+for left in (0, 1, 2, 3, 5, 7, 9, 19):
+    print("new", left, outcome(left, new))
+"""
+
+
+def test_without_descriptors_the_error_says_what_to_do(own_folder: Path) -> None:
+    program = script(own_folder / "program.py", WITHOUT_DESCRIPTORS)
+    try:
+        assert program.ends(60) == 0, program.err
+    finally:
+        program.kill()
+    lines = program.out.splitlines()
+    assert len(lines) == 28
+    for line in lines:
+        assert "this process has no descriptor left; close files, or raise the limit (ulimit -n)" in line or (
+            line.endswith(" works") and line.split()[1] != "0"
+        )
+    assert lines[19].endswith("works") and lines[27].endswith("works")
