@@ -39,6 +39,23 @@ def describe_exit(code: int | None) -> str:
     return f"it was killed by {name}" + (f", {meaning}" if meaning else "")
 
 
+# the slave program's own codes (slave/errors.py), in words
+_SLAVE_CODES = {
+    3: "its key is not the master's",
+    4: "it could not reach the master",
+    5: "it had lost the master",
+    6: "it and the master cannot work together",
+    7: "it had no usable key",
+    8: "what it was sent made no sense",
+}
+
+
+def describe_slave_exit(code: int | None, host: str | None = None) -> str:
+    """The same of a slave program on ``host``, whose exit codes say what was wrong."""
+    meaning = _SLAVE_CODES.get(-1 if code is None else code)
+    return describe_exit(code) + (f" on {host}" if host else "") + (f": {meaning}" if meaning else "")
+
+
 def could_not_start(error: BaseException) -> str:
     """How a slave ended whose launcher raised."""
     return f"it could not be started: {type(error).__name__}: {error}"

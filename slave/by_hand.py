@@ -9,6 +9,7 @@ import argparse
 import logging
 import os
 import secrets
+import time
 from collections.abc import Sequence
 
 from .agent import AgentConfig
@@ -20,6 +21,7 @@ from .errors import (
     KeyTrouble,
     MasterFinished,
     MasterGone,
+    ProtocolError,
     Rejected,
     Unreachable,
     WrongKey,
@@ -30,6 +32,7 @@ from .token import Token, check_token, is_once, read_token
 
 log = logging.getLogger("slave")
 
+_AFTER_REJECTION = 10.0  # seconds before a master is looked for again that does not want this slave
 _KEPT_WAIT = 3600.0  # seconds to look for a master, again and again, after the first one
 
 
@@ -57,8 +60,16 @@ def serve_by_hand(options: argparse.Namespace) -> int:
                 token = _token_of(ask_for_key(str(error), check_token))
                 keep = _keeps(options, token)
                 continue
-            if not keep or isinstance(error, Rejected):
+            if not keep:
                 raise
+            if isinstance(error, Rejected):  # at once, so that it was not looked for, and waited, for `wait` seconds
+                log.warning("%s; looking for another master", error)
+                time.sleep(_AFTER_REJECTION)
+        except ProtocolError as error:  # of one master, which need not be the next one's
+            if not keep:
+                raise
+            log.warning("%s; looking for another master", error)
+            time.sleep(_AFTER_REJECTION)
         if not keep:
             return 0
         wait = _KEPT_WAIT

@@ -26,6 +26,9 @@ master is gone;
 somebody on the way changes what it sends; 130, 143 ended by Ctrl-C, SIGTERM"""
 
 
+_LEVELS = (logging.ERROR, logging.WARNING, logging.INFO, logging.DEBUG)  # -qq, -q, as a rule, -v
+
+
 def usable_cpus() -> int:
     """The CPUs this process may use: fewer than the machine has under taskset, cpusets and most batch systems."""
     if hasattr(os, "sched_getaffinity"):
@@ -37,7 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the slave program; returns its exit code."""
     parser = _parser()
     options = parser.parse_args(arguments)
-    level = [logging.WARNING, logging.INFO, logging.DEBUG][min(2, 1 + options.verbose - options.quiet)]
+    level = _LEVELS[min(3, max(0, 2 + options.verbose - options.quiet))]
     logging.basicConfig(level=level, stream=sys.stderr, format="slave: %(message)s")
     try:
         if options.launched:
@@ -113,7 +116,7 @@ def _parser() -> argparse.ArgumentParser:
         help="also serve a master that does not encrypt; nothing can be changed on the way, and all can be read",
     )
     add("-v", "--verbose", action="count", default=0, help="say more")
-    add("-q", "--quiet", action="count", default=0, help="say only what is wrong")
+    add("-q", "--quiet", action="count", default=0, help="say only what is wrong; twice: why it ends")
     add("--launched", action="store_true", help=argparse.SUPPRESS)  # a master started us: all else comes on stdin
     return parser
 
@@ -132,15 +135,29 @@ def _serve_launched() -> int:
     config = AgentConfig(told["agent"], addresses, Key(bytes.fromhex(told["key"])), slaves)
     config = config._replace(stays=told["stays"], shielded=told["shielded"])
     config = config._replace(master=told.get("master"), encrypt=told.get("encrypt", True))
+    master = told.get("master_pid", 0)  # of a local slave
     try:
-        agent = find_master(config, told["wait"], told["wait_refused"])
+        agent = find_master(config, told["wait"], told["wait_refused"], master_lives=lambda: _exists(master))
     except Unreachable as error:
-        if not error.others:  # a job that the queue starts when the run is over has not failed
+        if not error.others and not master:  # a job that the queue starts when the run is over has not failed
             raise MasterFinished(f"the master has finished: nobody listens there any more ({error})") from None
         raise
     log.info("connected: %d runners", len(slaves))
     log.info("%s", agent.serve())
     return 0
+
+
+def _exists(pid: int) -> bool:
+    """Whether that process is there; True for 0, and where that cannot be told."""
+    if not pid or os.name != "posix":
+        return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass  # it is there, and not ours
+    return True
 
 
 def _address(text: str) -> object:

@@ -26,6 +26,10 @@ _STAGGER = 0.25  # seconds between two starts: RFC 8305 ("happy eyeballs"), sect
 _PER_ADDRESS = 5.0  # seconds for one address to answer a SYN
 _REMEMBER = 60.0  # seconds for which an answer of the name service holds
 _TELL_SECONDS = 3.0  # for it to answer before somebody is told
+_NO_WAY = (
+    errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EADDRNOTAVAIL, errno.EACCES, errno.EPERM,
+    errno.EAFNOSUPPORT,
+)  # fmt: skip
 _NOBODY_LISTENS = (errno.ECONNREFUSED, errno.ENOENT)  # the latter of a Unix socket's path
 
 
@@ -204,6 +208,7 @@ class _Attempts:
         self.errors: dict[str, str] = {}  # by label
         self._refusals: list[SlaveError] = []
         self._refused: set[Address] = set()
+        self._no_way: set[str] = set()  # of the errors' labels
 
     def close(self) -> None:
         for attempt in self._running.values():
@@ -269,13 +274,16 @@ class _Attempts:
             self._refusals.append(error)
         elif _is_elsewhere(error) or (not connected and getattr(error, "errno", 0) in _NOBODY_LISTENS):
             self._refused.add(candidate.address)
+        elif not connected and getattr(error, "errno", 0) in _NO_WAY:
+            self._no_way.add(candidate.label)
 
     def failure(self) -> SlaveError:
         """What to raise now that all have failed."""
         message = "; ".join(f"{label}: {reason}" for label, reason in self.errors.items())
         if self._refusals and len(self._refusals) == len(self.errors):
             return type(self._refusals[0])(message)
-        return Unreachable(message, self._refused, others=len(self._refused) < len(self.errors))
+        others, no_way = len(self._refused) < len(self.errors), self._no_way == set(self.errors)
+        return Unreachable(message, self._refused, others, no_way)
 
 
 def _is_elsewhere(error: BaseException) -> bool:

@@ -27,13 +27,16 @@ class Unreachable(SlaveError):
     ``refused``: the addresses where a machine answered that the master does not listen there (nobody does, or another
     master), which is how a master that has ended looks.
     ``others``: whether some address failed in another way.
+    ``no_way``: whether this machine's system says of each that there is no way to it, or that it is not permitted.
     """
 
     exit_code = 4
 
-    def __init__(self, message: str, refused: Iterable[tuple[str, int]] = (), others: bool = True) -> None:
+    def __init__(
+        self, message: str, refused: Iterable[tuple[str, int]] = (), others: bool = True, no_way: bool = False
+    ) -> None:
         super().__init__(message)
-        self.refused, self.others = frozenset(refused), others
+        self.refused, self.others, self.no_way = frozenset(refused), others, no_way
 
 
 class WrongMaster(SlaveError):

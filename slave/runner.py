@@ -347,10 +347,12 @@ def _redirect(output: str | None) -> None:
         sys.stderr.flush()
         try:
             handle = open_output(output, fifo=True)  # a FIFO: pipe_agent.py's
-        except OSError as error:
-            sys.exit(f"slave: the output file {output} cannot be written: {error.strerror}")
-        os.dup2(handle, 1)
-        os.dup2(handle, 2)
-        os.close(handle)
+        except OSError as error:  # its folder is on the master's machine, and not here
+            why = error.strerror or error
+            print(f"slave: {output} cannot be written here ({why}); tasks print where the agent does", file=sys.stderr)
+        else:
+            os.dup2(handle, 1)
+            os.dup2(handle, 2)
+            os.close(handle)
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # what a task printed survives its death

@@ -101,6 +101,7 @@ class LaunchConfig:
             shielded=not local,
             master=self.master_of(local),
             encrypt=self.encrypt,
+            master_pid=os.getpid() if local else 0,
         )
         return Job(
             slave_command(self.python, self.root),

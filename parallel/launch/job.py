@@ -96,6 +96,7 @@ def slave_orders(
     shielded: bool = False,
     master: str | None = None,
     encrypt: bool = True,
+    master_pid: int = 0,
 ) -> dict[str, Any]:
     """What the slave program is told: who it is, where the master is, the key.
 
@@ -103,11 +104,12 @@ def slave_orders(
     encryption.
 
     ``wait``: how many seconds to look for the master; ``wait_refused``: the same if its machine refuses connections.
+    ``master_pid``: for a local slave the master's process, with which it ends; 0 elsewhere.
     ``stays``: whether it waits for new slaves when it has none any more.  ``shielded``: whether running tasks are to
     be spared when SIGTERM is sent to every process there.
     """
     where = {"addresses": list(addresses), "key": key.hex(), "wait": wait, "wait_refused": wait_refused}
-    channel = {"master": master, "encrypt": encrypt}
+    channel = {"master": master, "encrypt": encrypt, "master_pid": master_pid}
     return {"agent": agent, "slots": list(slots), "stays": stays, "shielded": shielded, **where, **channel}
 
 

@@ -18,7 +18,7 @@ from typing import IO, Callable
 
 from slave.private_files import append_to
 
-from ..exits import could_not_start, describe_exit, last_lines, tails
+from ..exits import could_not_start, describe_slave_exit, last_lines, tails
 from .base import Slave
 from .config import LaunchConfig
 from .job import Job
@@ -78,7 +78,7 @@ class LocalAgent:
             raise
 
     def _watch(self, process: subprocess.Popen[bytes], output: IO[bytes], path: str | None) -> None:
-        end = describe_exit(process.wait())
+        end = describe_slave_exit(process.wait())
         with output:
             self._on_end(end if path else end + last_lines(output, "; its last words"))
 

@@ -6,6 +6,7 @@ pipe ends, so do the slaves.  Tasks and results go over a connection of the slav
 
 from __future__ import annotations
 
+import io
 import logging
 import threading
 import time
@@ -13,7 +14,7 @@ from typing import IO, Callable
 
 from slave.private_files import append_to
 
-from ..exits import tail
+from ..exits import last_lines, tail
 from .arguments import whole_number
 from .base import Slave
 from .bootstrap import payload
@@ -22,6 +23,7 @@ from .process import CommandProcess
 
 log = logging.getLogger("parallel")
 
+_KEPT = 4096  # bytes
 _TO_END = 2.0  # seconds for the slave program to clean up when the pipe is closed
 
 
@@ -33,6 +35,7 @@ class PipedSlave(Slave):
         self._process: CommandProcess | None = None
         self._since = 0.0
         self._output: str | None = None
+        self._said = bytearray()  # the end of what the slave program said, if that goes to no file
         self._fed = threading.Event()  # the command has taken in all that it is told
         self._thread: threading.Thread | None = None
 
@@ -45,10 +48,11 @@ class PipedSlave(Slave):
         data = payload(job.orders, self.runners)
         self._output = job.output
         self._fed.clear()
+        self._said.clear()
         self._process = CommandProcess(self.command(job.python), job.output, pipe=True)
         self._since = time.monotonic()
         assert self._process.stdin is not None and self._process.stdout is not None
-        arguments = (self._process.stdin, self._process.stdout, data, self._fed, job.output_of)
+        arguments = (self._process.stdin, self._process.stdout, data, self._fed, job.output_of, self._said)
         self._thread = threading.Thread(target=_serve, args=arguments, daemon=True, name=f"parallel {self!r}")
         self._thread.start()
 
@@ -61,6 +65,8 @@ class PipedSlave(Slave):
             self.doing = f"its command was started {since:.0f} s ago, and it is not connected"
             return None
         self._join()
+        if self._output is None:
+            end += last_lines(io.BytesIO(self._said), "; the last words of its slave program")
         hint = self.hint(end + tail(self._output))
         return f"{end} ({hint})" if hint else end
 
@@ -98,6 +104,7 @@ def _serve(
     data: bytes,
     fed: threading.Event,
     output_of: Callable[[int], str | None],
+    said: bytearray,
 ) -> None:
     """The body of the thread that feeds the command and takes its output apart."""
     try:
@@ -113,9 +120,9 @@ def _serve(
                 line = stdout.readline()
                 words = line.split()
                 if len(words) == 2 and words[0].isdigit() and words[1].isdigit():
-                    _write(files, int(words[0]), output_of, stdout.read(int(words[1])))
+                    _write(files, int(words[0]), output_of, stdout.read(int(words[1])), said)
                 elif line:
-                    _write(files, 0, output_of, line)  # a greeting of the login shell there
+                    _write(files, 0, output_of, line, said)  # a greeting of the login shell there
                 else:
                     return
     except OSError as error:
@@ -126,10 +133,20 @@ def _serve(
                 file.close()
 
 
-def _write(files: dict[int, IO[bytes] | None], place: int, output_of: Callable[[int], str | None], data: bytes) -> None:
+def _write(
+    files: dict[int, IO[bytes] | None],
+    place: int,
+    output_of: Callable[[int], str | None],
+    data: bytes,
+    said: bytearray,
+) -> None:
+    """Write what came to that slave's file; keep the end of it if it is the slave program's, and has none."""
     if place not in files:
         path = output_of(place)
         files[place] = append_to(path, buffering=0) if path else None
     file = files[place]
     if file is not None:
         file.write(data)
+    elif not place:
+        said += data
+        del said[:-_KEPT]

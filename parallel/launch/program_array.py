@@ -6,7 +6,6 @@ import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from ..exits import describe_exit
 from .base import Slave, SlaveArray
 from .job import Job
 from .process import CommandProcess
@@ -75,9 +74,9 @@ class ProgramArray(SlaveArray):
     def _how(self, place: int, program: CommandProcess, over: str | None) -> str | None:
         """How the slave program at this place ended; None if it did not: then what it does is noted."""
         assert self._folder is not None
-        code, host = self._folder.exit_code(place), self._folder.host(place)
-        if code is not None:
-            return f"{describe_exit(128 - code if code > 128 else code)} on {host}"
+        end, host = self._folder.end(place), self._folder.host(place)
+        if end is not None:
+            return end
         if over is not None and program.code:
             return f"the command that started it has ended: {over}"
         if host is not None:

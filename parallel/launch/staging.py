@@ -8,6 +8,8 @@
             3.orders                        what slave program 3 of the array is told, the key among it
             3.output                        the name of its output file
             3.started, 3.ended              written by the script: host; exit code
+            3.elsewhere                     its output file, if that name cannot be written on its machine
+            3.words                         what the slave program says, if it has no output file
 
 The slaves' machines must see the user's home, or what XDG_CACHE_HOME names, as clusters' machines do.  Where that is a
 folder of many users, the first name is parallel-UID.  What others made beforehand, or could replace, is refused: they
@@ -19,6 +21,7 @@ the batch jobs and the folder.
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 import shlex
@@ -31,10 +34,13 @@ from pathlib import Path
 from slave.private_files import PRIVATE_FOLDER, Unsafe, make_folder, user_folder, write_new
 
 from ..errors import InputError
+from ..exits import describe_slave_exit, last_lines
 from .bootstrap import archive_command
 from .job import Job, as_line
 from .run_command import environment
 from .slave_file import slave_file
+
+log = logging.getLogger("parallel")
 
 _ELSEWHERE = "set XDG_CACHE_HOME to a folder of your own that this machine and the slaves' machines share"
 
@@ -58,13 +64,22 @@ ours() {{ # not somebody else's link, nor one to somebody else's file, nor a FIF
     [ -h "$1" ] || return 0
     [ -n "$(find "$1" -prune '(' -user "$(id -u)" -o -user 0 ')')" ] && {{ [ ! -e "$1" ] || [ -O "$1" ]; }}
 }}
-if [ -n "$output" ] && {{ [ -c "$output" ] || ours "$output"; }} 2>/dev/null && (: >>"$output") 2>/dev/null; then
-    exec >>"$output" 2>&1
-fi
-rm -f "$folder/$index.ended"
 tell() {{ # name, text: so that nobody reads half of it
     (umask 077; echo "$2" >"$folder/$index.new" && mv "$folder/$index.new" "$folder/$index.$1") 2>/dev/null
 }}
+rm -f "$folder/$index.ended"
+instead=
+if [ -z "$output" ]; then # nobody is to have a file; should it fail, the master is to know why
+    (umask 077; : >"$folder/$index.words") 2>/dev/null && exec >>"$folder/$index.words" 2>&1
+elif {{ [ -c "$output" ] || ours "$output"; }} 2>/dev/null && (: >>"$output") 2>/dev/null; then
+    exec >>"$output" 2>&1
+elif instead=$(mktemp /tmp/parallel-output.XXXXXXXX 2>/dev/null) ||
+    instead=$(mktemp "${{TMPDIR:-.}}/parallel-output.XXXXXXXX" 2>/dev/null)
+then
+    tell elsewhere "$(uname -n):$instead"
+    exec >>"$instead" 2>&1
+    echo "slave: $output cannot be written on $(uname -n); what is printed here goes to this file"
+fi
 tell started "$(uname -n)"
 trap : TERM # a batch system sends it to all processes of a job: the slave program deals with it
 {{ {command}
@@ -195,6 +210,7 @@ class ArrayFolder:
         self.path = path
         self.script = os.path.join(path, "script")
         self._seen: frozenset[str] = frozenset()
+        self._told: set[str] = set()
         self._texts: dict[str, str] = {}  # of files that were read; they are written once for each start of a job
 
     def look(self) -> None:
@@ -204,6 +220,7 @@ class ArrayFolder:
         except OSError:
             return  # a network's file system in trouble, which may pass
         self._texts = {name: text for name, text in self._texts.items() if name in self._seen}
+        self._tell_elsewhere()
 
     def host(self, place: int) -> str | None:
         """Where that slave program was started; None if it was not yet."""
@@ -214,9 +231,35 @@ class ArrayFolder:
         text = self._read(place, "ended")
         return int(text) if text else None
 
+    def end(self, place: int) -> str | None:
+        """How that slave program ended, in words; None as in `exit_code`."""
+        code, elsewhere = self.exit_code(place), self._read(place, "elsewhere")
+        if code is None:
+            return None
+        end = describe_slave_exit(128 - code if code > 128 else code, self.host(place))
+        if elsewhere:
+            return f"{end}; its output is in {elsewhere}"
+        try:
+            with open(os.path.join(self.path, f"{place}.words"), "rb") as file:
+                return end + last_lines(file, "; its last words")
+        except OSError:
+            return end  # it has an output file, which the user is shown
+
+    def _tell_elsewhere(self) -> None:
+        """Warn of output that goes to another place than the user named; once, for many may do so."""
+        for name in sorted(self._seen):
+            place, _, what = name.partition(".")
+            if what == "elsewhere" and name not in self._told and (where := self._read(int(place), what)):
+                level = logging.INFO if self._told else logging.WARNING
+                self._told.add(name)
+                wanted = self._read_now(f"{place}.output")
+                log.log(
+                    level, "parallel: the output of a slave goes to %s, for %s cannot be written there", where, wanted
+                )
+
     def forget(self, place: int) -> None:
         """Its job is started again: what is told of the former one is out of date."""
-        for what in ("started", "ended"):
+        for what in ("started", "ended", "elsewhere"):
             self._texts.pop(f"{place}.{what}", None)
             self._seen -= {f"{place}.{what}"}
             try:
@@ -234,12 +277,18 @@ class ArrayFolder:
     def _read(self, place: int, what: str) -> str | None:
         name = f"{place}.{what}"
         if name in self._seen and name not in self._texts:
-            try:
-                with open(os.path.join(self.path, name), encoding="utf-8", errors="replace") as file:
-                    self._texts[name] = file.read().strip()
-            except OSError:
-                return None  # just gone, since its job is started again; or a file system in trouble, which may pass
+            text = self._read_now(name)
+            if text is None:
+                return None
+            self._texts[name] = text
         return self._texts.get(name) or None
+
+    def _read_now(self, name: str) -> str | None:
+        try:
+            with open(os.path.join(self.path, name), encoding="utf-8", errors="replace") as file:
+                return file.read().strip()
+        except OSError:
+            return None  # just gone, since its job is started again; or a file system in trouble, which may pass
 
 
 def _cache() -> str:

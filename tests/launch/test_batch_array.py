@@ -182,7 +182,7 @@ def test_how_the_slave_program_ended_is_read_in_its_folder(
     engine.states = {("12", 0): RUNNING, ("12", 1): RUNNING}
     clock.now += 1.0
     assert array.poll() == [
-        "it exited with code 4 on node7",
+        "it exited with code 4 on node7: it could not reach the master",
         "it was killed by SIGKILL, perhaps out of memory on node8",
     ]
 

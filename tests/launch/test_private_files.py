@@ -191,13 +191,16 @@ def test_its_script_works_under_any_umask_and_tells_how_it_ended(monkeypatch: py
             array = staging.array([JOB._replace(python="sh -c 'cat; exit 3' #")], "index=$1")
             done = subprocess.run(["/bin/sh", array.script, "0"], capture_output=True, text=True, check=False)
             array.look()
-            return f"{done.returncode} {array.exit_code(0)} {array.host(0) is not None} {done.stderr}{done.stdout}"
+            end = str(array.end(0)).replace(str(array.host(0)), "here")
+            return f"{done.returncode} {array.host(0) is not None} {done.stderr}{done.stdout}{end}"
         finally:
             staging.remove()
 
     with shared_folder() as base:
         monkeypatch.setenv("XDG_CACHE_HOME", str(base))
-        assert as_user(OTHER, run) == '3 3 True {"slots": [], "key": "the secret"}\n'
+        said = as_user(OTHER, run)
+        end = "it exited with code 3 on here: its key is not the master's; its last words:\n    | "
+        assert said == f'3 True {end}{{"slots": [], "key": "the secret"}}'
         assert mode(base / f"parallel-{OTHER}") == "0o700" and not list((base / f"parallel-{OTHER}").iterdir())
 
 
@@ -247,12 +250,21 @@ def test_an_interrupted_start_can_be_repeated(staging: StagingFolder, monkeypatc
 
 
 def run_script(folder: Path, output: Path) -> str:
-    """What a job's script prints that should write 'some words' to ``output``."""
+    """What a job's script writes elsewhere that should write 'some words' to ``output``."""
     folder.mkdir(exist_ok=True)
     (folder / "0.orders").write_text("orders")
     (folder / "0.output").write_text(str(output))
     script = job_script(str(folder), "echo some words", "index=0")
-    return subprocess.run(["/bin/sh", "-c", script], capture_output=True, text=True, check=True, timeout=10).stdout
+    done = subprocess.run(["/bin/sh", "-c", script], capture_output=True, text=True, check=True, timeout=10)
+    assert done.stdout == done.stderr == ""
+    if not (folder / "0.elsewhere").exists():
+        return ""
+    elsewhere = Path((folder / "0.elsewhere").read_text().strip().partition(":")[2])
+    (folder / "0.elsewhere").unlink()
+    assert mode(elsewhere) == "0o600"
+    text = elsewhere.read_text()
+    elsewhere.unlink()
+    return text
 
 
 def test_a_jobs_script_writes_to_the_output_file_also_by_our_links(tmp_path: Path) -> None:
@@ -267,7 +279,8 @@ def test_a_jobs_script_does_not_hang_at_a_fifo(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
     (tmp_path / "link").symlink_to("fifo")
     for name in ("fifo", "link", "folder"):
-        assert run_script(tmp_path / "folder", tmp_path / name) == "some words\n"
+        told, words = run_script(tmp_path / "folder", tmp_path / name).splitlines()
+        assert told.startswith(f"slave: {tmp_path / name} cannot be written on ") and words == "some words"
 
 
 @needs_root
@@ -278,7 +291,8 @@ def test_a_jobs_script_does_not_follow_links_of_others(tmp_path: Path) -> None:
     own(tmp_path / "their link", link=True)
     (tmp_path / "our link").symlink_to(theirs)
     for name in ("their link", "our link"):
-        assert run_script(tmp_path / "folder", tmp_path / name) == "some words\n"
+        told, words = run_script(tmp_path / "folder", tmp_path / name).splitlines()
+        assert told.startswith(f"slave: {tmp_path / name} cannot be written on ") and words == "some words"
     assert victim.read_text() == theirs.read_text() == ""
 
 

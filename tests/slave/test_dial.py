@@ -271,7 +271,7 @@ def configured(monkeypatch: pytest.MonkeyPatch, run: Callable[[], object]) -> Ag
     """The config with which the command line looks for a master."""
     found: list[AgentConfig] = []
 
-    def look(config: AgentConfig, *_: float, at_once: object = ()) -> Agent:
+    def look(config: AgentConfig, *_: float, **more: object) -> Agent:
         found.append(config)
         raise Unreachable("nobody")
 

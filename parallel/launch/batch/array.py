@@ -10,7 +10,6 @@ import time
 from collections.abc import Mapping, Sequence
 
 from ...errors import LaunchError
-from ...exits import describe_exit
 from ..arguments import whole_number, words_of
 from ..base import Slave, SlaveArray, TryAgain
 from ..job import Job
@@ -190,7 +189,7 @@ class BatchArray(SlaveArray):
         code, host = self._folder.exit_code(place), self._folder.host(place)
         ended_by_engine = code == _TERMINATED and self._missing[place] < _GONE  # which may start it again
         if code is not None and not ended_by_engine:
-            return describe_exit(128 - code if code > 128 else code) + f" on {host}"
+            return self._folder.end(place)
         state = self._seen.get((piece.job, place - piece.first))
         if self._missing[place] >= _GONE:
             fate = self._fates.get((piece.job, place - piece.first), "was it deleted?")
