@@ -6,10 +6,11 @@ import logging
 import multiprocessing.process
 import os
 import sys
+from typing import Any
 
 from slave import environment
 
-from .errors import Error, InputError, NetworkError
+from .errors import Error, InputError, InputTypeError, NetworkError
 from .service.addresses import addresses_of
 
 log = logging.getLogger("parallel")
@@ -38,14 +39,10 @@ def refuse_inside_slave() -> None:
     )
 
 
-def check_arguments(host: str | None, output: str | None, port: int | None, lease: float, attempts: int) -> None:
+def check_arguments(host: str | None, port: int | None, lease: float, attempts: int) -> None:
     """Raise `InputError` or `NetworkError` for what cannot be."""
     if host is not None:
         _check_host(host)
-    if output is not None:
-        folder = os.path.dirname(os.path.abspath(output))
-        if not os.path.isdir(folder):
-            raise InputError(f"output={output!r}: there is no folder {folder}; make it, or name another")
     if port is not None and not (isinstance(port, int) and 0 <= port < 65536):
         raise InputError(f"port={port!r} is not a port number: 0 to 65535, where 0 means any free one")
     check_lease(lease)
@@ -53,7 +50,44 @@ def check_arguments(host: str | None, output: str | None, port: int | None, leas
         raise InputError(f"max_attempts={attempts!r} is not a whole number from 1 on")
 
 
-def _check_host(host: str) -> None:
+def check_output(output: str | bytes | os.PathLike[Any] | None) -> str | None:
+    """The pattern for the names of output files, absolute.  Raises `InputError` for what cannot be."""
+    if output is None:
+        return None
+    try:
+        pattern = os.fsdecode(output)
+    except TypeError:
+        raise InputTypeError(
+            f"output={output!r} is no file name; 'slave%d.output' is one, None is for no files"
+        ) from None
+    try:
+        path = os.path.abspath(pattern)
+    except OSError:
+        raise InputError(
+            f"output={output!r}: the working folder of this program was deleted; change to another one (os.chdir), "
+            f"name a full path, Manager(output='/tmp/slave%d.output'), or do without files, output=None"
+        ) from None
+    folder = os.path.dirname(path)
+    if "\0" in path or not os.path.isdir(folder):
+        raise InputError(f"output={output!r}: there is no folder {folder}; make it, or name another")
+    if os.path.isdir(path):
+        raise InputError(
+            f"output={output!r} is a folder; name files in it: {os.path.join(pattern, 'slave%d.output')!r}"
+        )
+    return path
+
+
+def _check_host(host: object) -> None:
+    if not isinstance(host, str):
+        raise InputTypeError(f"host={host!r} is not a name or address of this machine: a text, as in host='10.0.0.5'")
+    try:
+        if not host or host.split() != [host] or "\0" in host:
+            raise UnicodeError("it is empty, or not one word")
+        host.encode("idna")
+    except UnicodeError as error:
+        why = str(error).rpartition("UnicodeError: ")[2].rstrip(")")
+        why = f"host={host!r} cannot be the name of a machine: {why}"
+        raise InputError(f"{why}; leave it out, or name an address") from None
     try:
         if addresses_of(host) is None:
             log.warning(

@@ -18,7 +18,15 @@ from slave.errors import KeyTrouble
 from slave.keys import find_key, new_key
 from slave.token import Token
 
-from .checks import check_arguments, check_lease, check_result_bytes, check_retries, check_timeout, refuse_inside_slave
+from .checks import (
+    check_arguments,
+    check_lease,
+    check_output,
+    check_result_bytes,
+    check_retries,
+    check_timeout,
+    refuse_inside_slave,
+)
 from .closer import Closer, close_weakly
 from .context import Context
 from .core.effects import Closed, NoSlaves
@@ -64,6 +72,7 @@ class Manager:
     ``python``: shell fragment that starts Python on the slaves ('nice python3'); default: this interpreter.
     ``host``: the name by which slaves reach this machine; default: every address of it, tried by the slave.
     ``output``: pattern for the name of each launched slave's output file, given the slave's number; None: no file.
+    What is relative is so to the working folder of now; a % in the folder stands for itself.
     ``port``: given, slaves started by hand may join there (0: any free port).  Not given, and only local slaves: the
     server listens on the loopback alone.  ``authkey``: the key, bytes; default see slave/keys.py.
     ``lease``: seconds without a sign of life after which a slave's tasks go elsewhere.
@@ -96,8 +105,8 @@ class Manager:
         refuse_inside_slave()
         if lease != _LEASE:
             self.heartbeat_timeout = lease
-        output = None if output is None else os.fspath(output)
-        check_arguments(host, output, port, self.heartbeat_timeout, max_attempts)
+        pattern = check_output(output)
+        check_arguments(host, port, self.heartbeat_timeout, max_attempts)
         check_result_bytes(result_bytes)
         try:
             key = find_key(authkey, create=True) if authkey is not None or port is not None else new_key()
@@ -107,7 +116,7 @@ class Manager:
         self.program = Program(hidden_main(sys._getframe(1)))
         self.program.watching = port is not None
         self._root = str(Path(slave_package.__file__).resolve().parent.parent)
-        config = LaunchConfig(python, self._root, key, output, lambda local: [])
+        config = LaunchConfig(python, self._root, key, pattern, lambda local: [])
         scheduler = Scheduler(
             self.heartbeat_timeout,
             max_attempts,

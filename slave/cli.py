@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import multiprocessing.process
 import os
 import signal
 import sys
@@ -132,6 +133,8 @@ def _serve_launched() -> int:
     forget_variable()
     addresses = [(str(host), int(port)) for host, port in told["addresses"]]
     slaves = [(number, output) for number, output in told["slots"]]
+    if "authkey" in told:
+        multiprocessing.process.current_process().authkey = bytes.fromhex(told["authkey"])
     config = AgentConfig(told["agent"], addresses, Key(bytes.fromhex(told["key"])), slaves)
     config = config._replace(stays=told["stays"], shielded=told["shielded"])
     config = config._replace(master=told.get("master"), encrypt=told.get("encrypt", True))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import multiprocessing.process
 import os
+import stat
 from collections.abc import Sequence
 from typing import Callable
 
@@ -42,7 +44,8 @@ class LaunchConfig:
         """The path of a slave's output file."""
         if self.output is None:
             return None
-        return os.path.abspath(self.output % number if "%" in self.output else self.output)
+        folder, name = os.path.split(os.path.abspath(self.output))
+        return os.path.join(folder, _numbered(name, number))
 
     def make_output(self, number: int) -> None:
         """Make a slave's output file, empty.
@@ -60,13 +63,8 @@ class LaunchConfig:
 
     def check_output(self) -> None:
         """Raises `InputError` if all slaves, which are several, would get one file."""
-        if self.output is None:
-            return
-        try:
-            distinct = self.output % 0 != self.output % 1
-        except (TypeError, ValueError):
-            distinct = False
-        if not distinct:
+        first = self.output_of(0)
+        if first is not None and first == self.output_of(1) and not _is_device(first):
             raise InputError(
                 f"output={self.output!r} names one file for several slaves; put %d in it, as in 'slave%d.output'"
             )
@@ -103,6 +101,8 @@ class LaunchConfig:
             encrypt=self.encrypt,
             master_pid=os.getpid() if local else 0,
         )
+        if local:  # so that its tasks can use the proxies of this program's multiprocessing managers
+            orders["authkey"] = multiprocessing.process.current_process().authkey.hex()
         return Job(
             slave_command(self.python, self.root),
             as_line(orders),
@@ -112,6 +112,21 @@ class LaunchConfig:
             orders,
             output_of or (lambda place: self.output_of(numbers[place])),
         )
+
+
+def _numbered(name: str, number: int) -> str:
+    try:
+        return name % number
+    except (TypeError, ValueError):
+        return name  # there is no %d in it; a % may be all the same
+
+
+def _is_device(path: str) -> bool:
+    """Whether many can write there, as to /dev/null or a terminal."""
+    try:
+        return stat.S_ISCHR(os.stat(path).st_mode)
+    except (OSError, ValueError):
+        return False
 
 
 def _make_empty(path: str) -> None:

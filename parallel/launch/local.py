@@ -22,7 +22,7 @@ from ..exits import could_not_start, describe_slave_exit, last_lines, tails
 from .base import Slave
 from .config import LaunchConfig
 from .job import Job
-from .run_command import environment
+from .run_command import environment, temporary_file
 from .slave_service import ExpectedSlave, SlaveService
 
 log = logging.getLogger("parallel")
@@ -51,7 +51,7 @@ class LocalAgent:
         interrupted, nothing runs.
         """
         # without an output file its own words are kept, to be told if it ends
-        output = append_to(job.output) if job.output else _temporary()
+        output = append_to(job.output) if job.output else temporary_file()
         try:
             # a session of its own: Ctrl-C in the terminal is for the master, which then ends its slaves in good order
             self._process = subprocess.Popen(
@@ -222,9 +222,3 @@ class LocalGroup:
         if agent is not None:
             came = any(view.came for view in self._service.describe(self._id))
             agent.stop(grace if came else 0.0)  # one that has not come yet will not hear that it is to end
-
-
-def _temporary() -> IO[bytes]:
-    import tempfile  # slow to import, and seldom needed
-
-    return tempfile.TemporaryFile()

@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import tempfile
 from collections.abc import Sequence
 from typing import IO
 
 from slave.private_files import append_to
 
 from ..exits import describe_exit, last_lines
-from .run_command import environment
+from .run_command import environment, temporary_file
 
 _TO_END = 2.0  # seconds between SIGTERM and SIGKILL
 
@@ -25,7 +24,7 @@ class CommandProcess:
     """
 
     def __init__(self, command: Sequence[str], output: str | None, pipe: bool = False) -> None:
-        self._said: IO[bytes] = append_to(output) if output else tempfile.TemporaryFile()  # noqa: SIM115 - see poll
+        self._said: IO[bytes] = append_to(output) if output else temporary_file()
         self._kept = output is None
         try:
             # in a session of its own: Ctrl-C in the terminal is for the master, which ends its slaves in good order

@@ -7,6 +7,7 @@ import shlex
 import shutil
 import subprocess
 from collections.abc import Sequence
+from typing import IO
 
 from slave.keys import VARIABLE
 
@@ -50,3 +51,15 @@ def require(program: str, remedy: str) -> None:
             f"{program}: command not found; this program's PATH is {path or 'empty'}. Where {program} works, "
             f"'command -v {program}' tells its folder: {remedy}"
         )
+
+
+def temporary_file() -> IO[bytes]:
+    """A file without a name, for what a program says; in memory, or else to be lost, where none can be made."""
+    import tempfile  # slow to import, and seldom needed
+
+    try:
+        return tempfile.TemporaryFile()
+    except OSError:  # no folder for temporary files can be written: TMPDIR, /tmp, /var/tmp, the working folder
+        if hasattr(os, "memfd_create"):
+            return open(os.memfd_create("output"), "w+b")
+        return open(os.devnull, "w+b")

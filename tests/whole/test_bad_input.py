@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import os
 import socket
+import sys
 import threading
 from pathlib import Path
 from typing import Any, Callable
@@ -243,3 +245,105 @@ def test_without_output_files_a_slave_program_that_ends_is_told_with_its_last_wo
         parallel.NoMoreSlavesError, match=r"(?s)it exited with code 9; its last words:\n    \| no such module: py"
     ):
         list(context.get_results_unordered())
+
+
+@pytest.mark.parametrize("host", ["a..b", "a" * 70 + ".org", "", "two words", "nul\0", "tab\t"])
+def test_a_host_that_can_be_no_name(host: str) -> None:
+    with pytest.raises(parallel.InputError, match="cannot be the name of a machine: .*; leave it out, or name an"):
+        parallel.Manager(host=host)
+
+
+@pytest.mark.parametrize("host", [5, b"127.0.0.1", ["127.0.0.1"]])
+def test_a_host_that_is_no_text(host: Any) -> None:
+    with pytest.raises(parallel.InputTypeError, match="a text, as in host='10.0.0.5'"):
+        parallel.Manager(host=host)
+
+
+@pytest.mark.parametrize("output", [5, 0.5, ["slave%d"], True])
+def test_an_output_that_is_no_file_name(output: Any) -> None:
+    with pytest.raises(parallel.InputTypeError, match="is no file name; 'slave%d.output' is one, None is for no files"):
+        parallel.Manager(output=output)
+
+
+@pytest.mark.parametrize("output", ["", ".", "/tmp", "/tmp/"])
+def test_an_output_that_is_a_folder(output: str) -> None:
+    with pytest.raises(parallel.InputError, match="is a folder; name files in it: '.*slave%d.output'"):
+        parallel.Manager(output=output)
+
+
+@pytest.mark.parametrize("name", ["50%", "100%d%", "%(x)d", "%*d", "%s %s"])
+def test_a_percent_sign_in_the_name_of_an_output_file_that_stands_for_no_number(make: Make, name: str) -> None:
+    manager = make(1, output=name)
+    with pytest.raises(parallel.InputError, match="names one file for several slaves; put %d in it"):
+        manager.add_slave(parallel.LocalSlave())
+    assert works(manager.get_context())
+    assert Path(name).exists()
+
+
+@pytest.mark.parametrize("folder", ["50%", "%d", "100%done", "%s"])
+def test_a_percent_sign_in_the_folder_of_output_files(make: Make, own_folder: Path, folder: str) -> None:
+    Path(folder).mkdir()
+    assert works(make(2, output=f"{folder}/slave%d").get_context())
+    os.chdir(folder)
+    assert works(make(2, output=b"%d.bytes").get_context())
+    os.chdir(own_folder)
+    assert sorted(path.name for path in Path(folder).iterdir()) == ["0.bytes", "1.bytes", "slave0", "slave1"]
+
+
+def test_output_files_are_where_they_were_named_wherever_the_program_goes(make: Make, own_folder: Path) -> None:
+    manager = make(0)
+    Path("deeper").mkdir()
+    os.chdir("deeper")
+    manager.add_slave(parallel.LocalSlave())
+    assert works(manager.get_context())
+    assert (own_folder / "slave0.output").exists() and manager.slaves[0].output == str(own_folder / "slave0.output")
+    os.chdir(own_folder)
+
+
+@pytest.mark.parametrize("device", ["/dev/null", Path("/dev/null")])
+def test_one_device_for_the_output_of_many(make: Make, device: Any) -> None:
+    assert works(make(3, output=device).get_context())
+
+
+def test_a_working_folder_that_was_deleted(make: Make, own_folder: Path) -> None:
+    Path("gone").mkdir()
+    os.chdir("gone")
+    (own_folder / "gone").rmdir()
+    try:
+        with pytest.raises(parallel.InputError, match="the working folder of this program was deleted; change to ano"):
+            parallel.Manager()
+        assert works(make(2, output=None).get_context())
+        assert works(make(2, output=str(own_folder / "of%d")).get_context())
+    finally:
+        os.chdir(own_folder)
+
+
+def test_a_working_folder_that_is_deleted_while_slaves_run(make: Make, own_folder: Path) -> None:
+    Path("gone").mkdir()
+    os.chdir("gone")
+    try:
+        manager = make(1, output=None)
+        assert works(manager.get_context())
+        (own_folder / "gone").rmdir()
+        assert works(manager.get_context())
+        manager.add_slave(parallel.LocalSlave())
+        manager.wait_for_slaves(2, timeout=20)
+        assert works(manager.get_context())
+    finally:
+        os.chdir(own_folder)
+
+
+def test_no_folder_for_temporary_files(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", None)
+    monkeypatch.setattr("tempfile._candidate_tempdir_list", lambda: ["/nonexistent"])
+    assert works(make(2, output=None).get_context())
+    manager = make(1, output=None, python="echo 'its last words' >&2; exit 9;")
+    context = manager.get_context()
+    context.add_task(dict)
+    with pytest.raises(parallel.NoMoreSlavesError, match="its last words"):
+        list(context.get_results_unordered())
+
+
+def test_a_search_path_with_what_is_no_text(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.path", [*sys.path, b"/bytes", Path("/a/path"), 7, None])
+    assert works(make(1).get_context())

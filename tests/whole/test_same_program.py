@@ -524,3 +524,60 @@ print('done')
 """
     )
     assert out_of(program) == "done\n"
+
+
+# -- what multiprocessing keeps to one program
+
+
+def test_proxies_of_a_multiprocessing_manager(run: Run) -> None:
+    program = run(
+        OPENING
+        + "import multiprocessing\ndef put(queue, shared, x): queue.put(x); shared[x] = 2 * x\n"
+        + """
+if __name__ == '__main__':
+    with multiprocessing.Manager() as shared, parallel.Manager() as m:
+        m.add_slave(parallel.LocalSlave())
+        queue, table = shared.Queue(), shared.dict()
+        c = m.get_context()
+        for x in range(3):
+            c.add_task(functools.partial(put, queue, table, x))
+        list(c.get_results_unordered())
+        print(sorted(queue.get() for _ in range(3)), dict(table))
+"""
+    )
+    assert out_of(program) == "[0, 1, 2] {0: 0, 1: 2, 2: 4}\n"
+
+
+@pytest.mark.parametrize("how", ["another key", "gone"])
+def test_a_proxy_that_a_slave_cannot_use_is_told_as_such(run: Run, how: str) -> None:
+    """As for a slave on another machine, which has neither the key nor the socket."""
+    program = run(
+        OPENING
+        + f"import multiprocessing\nHOW = {how!r}\n"
+        + """
+if __name__ == '__main__':
+    with parallel.Manager() as m:
+        m.add_slave(parallel.LocalSlave())
+        m.wait_for_slaves(1)
+        shared = multiprocessing.Manager()
+        queue = shared.Queue()
+        if HOW == 'another key':
+            multiprocessing.current_process().authkey = b'another'
+            other = multiprocessing.Manager()
+            queue = other.Queue()
+        c = m.get_context()
+        task = functools.partial(print, queue)
+        if HOW == 'gone':
+            shared.shutdown()
+        c.add_task(task)
+        try:
+            list(c.get_results_unordered())
+        except parallel.RemoteError as error:
+            print(error.type_name, error.message)
+"""
+    )
+    assert program.ends() == 0, program.err
+    assert program.out.startswith("slave.environment.ProxyUnusable a proxy of a multiprocessing manager came with the")
+    assert (
+        "Only a LocalSlave(), on the master's machine" in program.out and "BaseManager with an address" in program.out
+    )
