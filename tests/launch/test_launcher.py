@@ -347,7 +347,8 @@ def test_what_is_tried_again_may_turn_out_to_be_impossible(
     for number in (0, 1):
         assert service.take(Started, number).doing == "later"
         assert service.take(Ended, number).why == "it could not be started: PermissionError: [Errno 13] not you"
-    assert "parallel: Together(2) cannot be started: [Errno 13] not you" in caplog.text
+    told = "parallel: Together(2) cannot be started: [Errno 13] not you"
+    eventually(lambda: told in caplog.text, 5.0, "a line in the log")  # it comes after the slaves' end
     eventually(lambda: array.calls[-1] == "stop Fake('a') Fake('b')", what="the end of what may have been started")
     launcher.stop(0.0)
     assert "finish" not in array.calls
