@@ -19,7 +19,7 @@ leases, tells the master how a runner ended, and starts a new one.
     keys.py           where the key is found             errors.py         every way this fails, with its exit code
     introduction.py   the handshake on a socket          transport.py      a stream of bytes
     tls.py sealed.py  the same, with TLS or only MACs    records.py        what these two have in common
-    gathering.py      outcomes that travel together, and do not wait for a task that runs on
+    gathering.py      outcomes that travel together, and do not wait for a task that runs on (cpu_clock.py)
     certificate.py    a throw-away certificate           private_files.py  files that nobody else has a hand in
     mp_adapter.py     multiprocessing's private parts    slave_state.py    when its runner is ended, and why (pure)
     pipe_agent.py     a slave program that came over a pipe: ssh, docker run -i

@@ -5,7 +5,8 @@
                  not short, before each question to the master.  Once its next task runs it may be unable to do
                  anything: a task may hold the interpreter's lock for an hour, or end the process.
     the agent    looks at that memory every 0.8 ms for as long as short tasks run.  What it has seen there before it
-                 sends to the master itself, and so it does with what a runner that has died had gathered.
+                 sends to the master itself, and so it does with what a runner that has died had gathered.  If no task
+                 runs on, but the runner waits for a processor as others do, it gives it a little longer.
 
 So an outcome waits for less than two milliseconds, whatever the next task does.  It may arrive twice then, and the
 master drops the second.  As long as the agent does not look, the runner lets nothing wait.
@@ -24,6 +25,7 @@ SHORT = 200_000  # nanoseconds below which a task is short: what comes after it 
 LOOK_SECONDS = 0.0008  # between two looks of the agent
 _ASK_AGAIN = 50_000_000  # nanoseconds after which a runner that is not watched asks for it once more
 _QUIET_LOOKS = 25  # in which nothing was gathered, after which the agent stops to look
+_MOST_STARVED = 5  # looks at which a runner that waits for a processor is given longer
 _LAST_LOOKS = 2  # after it has said so: what came before the runner saw that is seen by one, and sent by the next
 
 ROUND = 0  # written by the runner: how often it has sent all
@@ -110,6 +112,7 @@ class Watch:
         self._asked = 0  # the question that was answered last
         self._seen = 0, 0  # round and bytes at the last look
         self._passed_on = 0, 0  # round, and bytes of it that were sent
+        self._starved = 0  # looks at which the runner was given longer, in a row
         self._gathered = self._quiet = 0  # how often the runner had gathered, and looks since that has changed
 
     def heed(self) -> bool:
@@ -121,14 +124,21 @@ class Watch:
         self._asked = asked
         return self.on
 
-    def look(self) -> bytes:
-        """The frames that were here at the last look too, and were not sent yet."""
+    def look(self, starved: Callable[[], bool] = lambda: False) -> bytes:
+        """The frames that were here at the last look too, and were not sent yet.
+
+        ``starved``: whether the runner got no processor since.
+        """
         seen, self._seen = self._seen, (self._cells[ROUND], self._cells[USED])
         gathered, self._gathered = self._gathered, self._cells[GATHERED]
         self._quiet = self._quiet + 1 if gathered == self._gathered else 0
         if self._quiet > _QUIET_LOOKS:
             self._cells[WATCHED] = 0
             self.on = self._quiet <= _QUIET_LOOKS + _LAST_LOOKS
+        if self._waits(*seen) and self._starved < _MOST_STARVED and starved():
+            self._starved += 1
+            return b""
+        self._starved = 0
         return self._take(*seen)
 
     def rest(self) -> bytes:
@@ -140,10 +150,16 @@ class Watch:
         self.on = False
         self._cells[WATCHED] = 0
 
-    def _take(self, round: int, end: int) -> bytes:
+    def _sent(self, round: int) -> int:
+        """How many bytes of a round were sent."""
         begun, sent = self._passed_on
-        begin = sent if begun == round else 0
-        frames = bytes(self._data[begin:end])
+        return sent if begun == round else 0
+
+    def _waits(self, round: int, end: int) -> bool:
+        return end > self._sent(round) and self._cells[ROUND] == round
+
+    def _take(self, round: int, end: int) -> bytes:
+        frames = bytes(self._data[self._sent(round) : end])
         if not frames or self._cells[ROUND] != round:
             return b""  # the runner has sent all of this round itself
         self._passed_on = round, end

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Callable
 
+from .cpu_clock import CpuClock
 from .gathering import Watch, new_shared_memory
 from .protocol import RunnerBeat, RunnerEnded
 from .runner import Closable, RunnerConfig
@@ -32,6 +33,7 @@ class Slave(SlaveState):
         self.output = output
         self.process: multiprocessing.process.BaseProcess | None = None
         self.watch: Watch | None = None  # of the outcomes that its runner has gathered
+        self.clock: CpuClock | None = None  # of its runner
         self.shielded = False  # its runner takes no notice of SIGTERM
         self.start_after = 0.0  # not before, since the last try failed
 
@@ -49,6 +51,14 @@ class Slave(SlaveState):
     def pid(self) -> int:
         """The runner's process id, 0 when there is none."""
         return self.process.pid or 0 if self.process is not None else 0
+
+    def overdue(self) -> bytes:
+        """Frames that its runner has gathered and that have waited for too long."""
+        if self.watch is None or self.clock is None or not self.watch.on:
+            return b""
+        clock = self.clock
+        clock.look()
+        return self.watch.look(lambda: clock.starved)
 
     def kill(self) -> None:
         """End its process, and what that started, now."""
@@ -108,7 +118,7 @@ class RunnerPool:
         arguments = (config, status, memory, self._waker, os.getpid(), inherited)
         process = self._context.Process(target=runner_main, args=arguments, name=f"slave {slave.number}")  # type: ignore[attr-defined]
         process.start()
-        slave.process, slave.watch = process, Watch(memory)
+        slave.process, slave.watch, slave.clock = process, Watch(memory), CpuClock(process.pid or 0)
         slave.begin(status, time.monotonic())
 
     def alive(self) -> list[RunnerBeat]:
@@ -136,8 +146,7 @@ class RunnerPool:
 
     def overdue(self) -> list[bytes]:
         """Frames that have waited for too long."""
-        looks = (slave.watch.look() for slave in self._running() if slave.watch is not None and slave.watch.on)
-        return [frames for frames in looks if frames]
+        return [frames for frames in map(Slave.overdue, self._running()) if frames]
 
     def watch_no_more(self) -> None:
         """Nothing can be sent to the master for now."""

@@ -17,6 +17,7 @@ import pytest
 import parallel
 from parallel.service import agent_service
 from slave.agent import Agent, AgentConfig
+from slave.cpu_clock import CpuClock
 from slave.errors import Incompatible, WrongKey
 from slave.gathering import Gatherer, Watch, new_shared_memory
 from slave.handshake import TLS
@@ -273,7 +274,8 @@ def gathering(enlisted: Any) -> Iterator[tuple[Agent, Runner, Gatherer, Connecti
     agent._pool.add(1, None)
     slave = agent._pool.slaves[1]
     memory = new_shared_memory(fork=True)
-    slave.process, slave.watch = runner, _ = Runner(), Watch(memory)
+    runner = Runner()
+    slave.process, slave.watch, slave.clock = runner, Watch(memory), CpuClock(os.getpid())
     slave.begin([0] * 8, time.monotonic())
     agent._session.next_heartbeat = time.monotonic() + 1000
     gatherer = Gatherer(memory, lambda: agent._signals.waker.send(b"!"))

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import functools
+import os
+import subprocess
+import sys
+import time
 from typing import Any, Callable
 
 import pytest
@@ -10,9 +14,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from slave.cpu_clock import CpuClock
 from slave.gathering import (
     _ASK_AGAIN,
     _LAST_LOOKS,
+    _MOST_STARVED,
     _QUIET_LOOKS,
     GATHER,
     LOOK_SECONDS,
@@ -23,6 +29,7 @@ from slave.gathering import (
     Watch,
     new_shared_memory,
 )
+from tests.support.waiting import eventually
 
 
 class Pair:
@@ -110,6 +117,39 @@ def test_the_agent_sends_what_it_sees_twice_and_only_that(pair: Pair) -> None:
     assert pair.sent == [b"one,two,"], "the runner, which goes on, does not know"
     pair.task(b"three,")
     assert pair.watch.look() == b"" and pair.watch.look() == b"three,"
+
+
+def test_a_runner_that_waits_for_a_processor_is_given_a_little_longer(pair: Pair) -> None:
+    pair.watched()
+    pair.task(b"one,")
+    assert pair.watch.look(lambda: True) == b"", "it has just come"
+    for _ in range(_MOST_STARVED):
+        assert pair.watch.look(lambda: True) == b""
+    pair.task(b"two,")
+    assert pair.watch.look(lambda: True) == b"one,", "not for ever"
+    assert pair.watch.look(lambda: False) == b"two,"
+    pair.send()
+    assert pair.watch.look(lambda: pytest.fail("nothing waits")) == b""
+
+
+def test_the_clock_of_a_process_tells_whether_it_was_kept_waiting() -> None:
+    own = CpuClock(os.getpid())
+    until = time.process_time() + 0.001
+    while time.process_time() < until:
+        pass
+    own.look()
+    assert not own.starved, "it ran"
+    own.look()
+    assert own.starved == (sys.platform == "linux"), "it did not run for 0.1 ms, and is not asleep either"
+    with subprocess.Popen(["sleep", "60"]) as asleep:
+        clock = CpuClock(asleep.pid)
+        eventually(lambda: clock._state() == "S")
+        clock.look()
+        clock.look()
+        assert not clock.starved, "it wants no processor"
+        asleep.kill()
+    clock.look()
+    assert not clock.starved, "it is gone"
 
 
 def test_a_new_round_is_not_taken_for_the_old_one(pair: Pair) -> None:
