@@ -19,6 +19,7 @@ from .errors import ProtocolError
 from .missing import remedy
 from .pickling import explain
 from .protocol import FAILURE, VALUE, Buffer
+from .session import KEEP_UNASKED
 from .wire import MOST_BUFFERS, OUT_OF_BAND
 
 _MOST_BUFFERS = MOST_BUFFERS - 1  # out of band; the rest stays in the pickle, which may be one itself
@@ -63,11 +64,22 @@ def pack_value(value: object) -> Packed:
             buffers.append(buffer)
         return not large
 
+    large = type(value) in (bytes, bytearray) and len(value) >= KEEP_UNASKED  # type: ignore[arg-type]
     try:
-        return VALUE, pickle.dumps(value, 5, buffer_callback=keep), buffers
+        return VALUE, pickle.dumps(_OutOfBand(value) if large else value, 5, buffer_callback=keep), buffers
     except Exception as error:
         reason = explain(value, "the result", error)
         return pack_failure(pickle.PicklingError(f"the task's result cannot be sent: {reason}"))
+
+
+class _OutOfBand:
+    """Pickles bytes, which pickle itself would copy, by reference to their memory."""
+
+    def __init__(self, data: Any) -> None:
+        self._data = data
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self._data), (pickle.PickleBuffer(self._data),)
 
 
 _NONE: Packed = (VALUE, pickle.dumps(None, 5), ())

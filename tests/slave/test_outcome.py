@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import pickle
 import threading
-from typing import Callable
+from typing import Any, Callable
 
 import pytest
 
@@ -62,6 +62,18 @@ def test_values_keep_large_buffers_out_of_band() -> None:
     kind, data, buffers = pack_value([pickle.PickleBuffer(big), pickle.PickleBuffer(small)])
     assert kind == VALUE and len(buffers) == 1
     assert pickle.loads(data, buffers=buffers) == [big, small]
+
+
+@pytest.mark.parametrize("kind", [bytes, bytearray])
+def test_large_bytes_are_not_copied_when_they_are_packed(kind: type[Any]) -> None:
+    value = kind(b"large" * 100_000)
+    kind_of_outcome, data, buffers = pack_value(value)
+    assert kind_of_outcome == VALUE and isinstance(data, bytes) and len(data) < 100
+    (buffer,) = buffers
+    assert isinstance(buffer, pickle.PickleBuffer) and buffer.raw().obj is value
+    arrived = pickle.loads(data, buffers=[bytearray(buffer.raw())])
+    assert type(arrived) is kind and arrived == value
+    assert pack_value(kind(b"small"))[2] == []
 
 
 def test_a_failure_is_readable_without_its_class() -> None:

@@ -185,6 +185,10 @@ class Weighed(NamedTuple):
     total: int
 
 
+def blob_in_list(size: int, *_: object) -> list[bytes]:
+    return [bytes(size)]
+
+
 def random_number(*_: object) -> float:
     return random.random()
 

@@ -18,7 +18,7 @@ SIZE = 600_000_000
 def test_a_slave_without_memory_says_so_and_goes_on(make: Make) -> None:
     manager = make(1)
     context = manager.get_context(functools.partial(tasks.limit_memory, SIZE))
-    context.add_task(functools.partial(tasks.blob, SIZE))
+    context.add_task(functools.partial(tasks.blob_in_list, SIZE))  # which is copied to be sent
     context.add_task(functools.partial(tasks.give, "next"))
     with pytest.raises(parallel.RemoteError, match="MemoryError"):
         list(context.get_results_unordered())
