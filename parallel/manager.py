@@ -211,6 +211,7 @@ class Manager:
         self._check_open()
         self._launcher.add(slave)
         if self._begun:
+            self.tell_slaves()  # of variables, too
             self.begin()
 
     def remove_slave(self, slave: Slave | SlaveArray | SlaveInfo | int, grace: float | None = None) -> None:

@@ -185,13 +185,18 @@ class _Alias(ModuleType):
 def hidden_main(frame: FrameType | None) -> dict[str, Any] | None:
     """The namespace of the script that ``frame`` and its callers run as ``__main__``, if `sys.modules` has another one.
 
-    So it is under ``python -m cProfile`` before Python 3.12, ``-m trace``, and `runpy.run_module`.
+    So it is under ``python -m cProfile`` before Python 3.12, ``-m trace``, and `runpy.run_module`: the module that
+    `sys.modules` has is what runs the script.  (A session, as IPython's, is the other way round: its own ``__main__``
+    runs the program's, and is not in `sys.modules` any more.)
     """
     main = vars(sys.modules["__main__"])
+    script: dict[str, Any] | None = None
     while frame is not None:
         namespace = frame.f_globals
-        if namespace.get("__name__") == "__main__" and "__file__" in namespace:
-            return None if namespace is main else namespace
+        if namespace is main:
+            return script
+        if script is None and namespace.get("__name__") == "__main__" and "__file__" in namespace:
+            script = namespace
         frame = frame.f_back
     return None
 

@@ -22,6 +22,7 @@ from multiprocessing import AuthenticationError
 from types import FrameType
 from typing import Any
 
+from .keys import VARIABLE
 from .main_module import MainLoader, MainSource
 from .pickling import references
 from .protocol import Buffer
@@ -67,6 +68,7 @@ def describe(main: Mapping[str, Any] | None = None) -> dict[str, Any]:
         "path": own_entries(sys.path, folder),
         "cwd": folder,
         "argv": [str(argument) for argument in sys.argv],
+        "variables": {name: value for name, value in os.environ.items() if name != VARIABLE},
         "main_name": name,
         "main_path": path,
         "number": 1,
@@ -134,6 +136,7 @@ class Environment:
         self._from_start = frozenset(sys.modules)
         _change_folder(self._environment["cwd"])
         sys.argv[:] = self._environment["argv"]
+        _set_variables({}, self._environment.get("variables", {}))
         sys.path[:] = self._search_path(self._environment)
         self._main.install()  # the agent's own must not answer for the master's
 
@@ -151,6 +154,7 @@ class Environment:
             _change_folder(new["cwd"])
         if new["argv"] != old["argv"]:
             sys.argv[:] = new["argv"]
+        _set_variables(old.get("variables", {}), new.get("variables", {}))
         if new["path"] != old["path"]:
             sys.path[:] = _merged(sys.path, self._search_path(old), self._search_path(new))
         importlib.invalidate_caches()
@@ -191,6 +195,15 @@ def _change_folder(folder: str | None) -> None:
             os.chdir(folder)
     except OSError:
         pass  # "where it exists": a master's folder need not exist on every machine
+
+
+def _set_variables(old: Mapping[str, str], new: Mapping[str, str]) -> None:
+    """Take over what has changed; other variables, which this slave or a task has set, stay."""
+    for name in old.keys() - new.keys():
+        os.environ.pop(name, None)
+    for name, value in new.items():
+        if old.get(name) != value and os.environ.get(name) != value:
+            os.environ[name] = value
 
 
 def _merged(now: list[str], before: list[str], after: list[str]) -> list[str]:

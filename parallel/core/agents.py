@@ -41,7 +41,7 @@ class Agents:
         """An agent comes, or comes back after its connection broke (then ``run`` names this master)."""
         state = self._state
         state.now = now
-        reply = EnlistReply(state.run, state.table.term, state.environment, [], False)
+        reply = EnlistReply(state.run, state.table.term, {}, [], False)
         if request.run not in ("", state.run):
             return reply  # it looks for another master, and will see that this is not the one
         if state.closing or (request.run and request.agent not in state.roster.agents):
@@ -67,7 +67,7 @@ class Agents:
             if slave.pid and slave.number in pids and pids[slave.number] != slave.pid:
                 state.lose(slave, 0, "its process ended while its agent was out of reach")
                 self._endings.replace(slave)
-        return reply._replace(numbers=agent.numbers, environment=state.environment_on(request.host))
+        return reply._replace(numbers=agent.numbers, environment=state.environment_for(agent))
 
     def _number_of(self, agent: AgentRecord, number: int | None) -> int:
         """The number of a slave that the agent brings: a new one, unless it is launched and has one."""

@@ -52,6 +52,7 @@ class Launches:
             slave.output = self._state.output_of(slave.number)
             slave.open_ended, slave.has_launcher = one.open_ended, one.has_launcher
             numbers.append(slave.number)
+            self._state.roster.agent(agent).is_local = not one.has_launcher
         return numbers
 
     def describe(self, agent: str, now: float) -> list[SlaveView]:

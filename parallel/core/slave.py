@@ -177,14 +177,15 @@ class AgentRecord:
     """What the master knows of one agent.  Only the scheduler writes here."""
 
     __slots__ = (
-        "call", "commands", "connection", "ended", "enlisted", "host", "id", "last_command", "numbers", "pid", "slaves",
-        "version", "waits_until",
+        "call", "commands", "connection", "ended", "enlisted", "host", "id", "is_local", "last_command", "numbers",
+        "pid", "slaves", "version", "waits_until",
     )  # fmt: skip
 
     def __init__(self, id: str) -> None:
         self.id = id
         self.host, self.pid, self.version = "", 0, ""
         self.enlisted = False
+        self.is_local = False  # a child of this process, started for its LocalSlaves
         self.numbers: list[int] = []  # its slaves when it enlisted first, in the order in which it asked for them
         self.slaves: dict[int, SlaveRecord] = {}  # those that have not ended
         self.ended: dict[int, SlaveRecord] = {}  # the others

@@ -18,7 +18,7 @@ from .effects import Answer, Call, Deliver, Effect, Granted, News, Outcome, Paus
 from .lease_table import Lease, LeaseTable
 from .pacing import Pacing
 from .roster import Roster
-from .slave import Life, Move, SlaveRecord
+from .slave import AgentRecord, Life, Move, SlaveRecord
 from .task import Task
 
 RECALL_AGE = 0.2  # seconds after which a lease should be done, and is called back if others idle
@@ -129,20 +129,23 @@ class State:
 
     # -- the master's environment
 
-    def environment_on(self, host: str) -> Mapping[str, Any]:
-        """The environment, for a slave on ``host``.
+    def environment_for(self, agent: AgentRecord | None) -> Mapping[str, Any]:
+        """The environment, for an agent that has come.
 
-        What the master's program was started with stays on its machine: a command line may hold secrets.
+        What the master's program was started with stays on its machine, since a command line may hold secrets; its
+        variables are for slaves that it started itself as its children.
         """
-        environment = self.environment
-        if host == environment.get("host"):
-            return environment
-        return {**environment, "argv": list(environment.get("argv", ()))[:1]}
+        environment = dict(self.environment)
+        if agent is None or agent.host != environment.get("host"):
+            environment["argv"] = list(environment.get("argv", ()))[:1]
+        if agent is None or not agent.is_local:
+            environment.pop("variables", None)
+        return environment
 
     def environment_of(self, slave: int) -> Mapping[str, Any]:
         """The same for slave number ``slave``."""
         found = self.roster.slaves.get(slave)
-        return self.environment_on("" if found is None else found.host)
+        return self.environment_for(None if found is None else self.roster.agents.get(found.agent))
 
     # -- slaves
 

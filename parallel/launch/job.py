@@ -74,6 +74,8 @@ def shell_python(python: str | None) -> str:
 
 def interpreter_flags() -> list[str]:
     """The flags with which this interpreter was started, as far as they change what a program does."""
+    if getattr(sys, "frozen", False) or not sys.executable:
+        return []  # they were chosen for a program that brings all its modules along: -I, -S
     try:
         flags: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # as multiprocessing
     except ValueError:

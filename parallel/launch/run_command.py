@@ -6,6 +6,7 @@ import os
 import shlex
 import shutil
 import subprocess
+import sys
 from collections.abc import Sequence
 from typing import IO
 
@@ -39,8 +40,18 @@ def run_command(command: Sequence[str], patience: float = _PATIENCE) -> str:
 
 
 def environment() -> dict[str, str]:
-    """For commands that might show or pass on their environment: ours without the key."""
-    return {name: value for name, value in os.environ.items() if name != VARIABLE}
+    """For commands that might show or pass on their environment: ours without the key.
+
+    A frozen program has its libraries found first, which are not for others (PyInstaller's manual): that is undone.
+    """
+    ours = {name: value for name, value in os.environ.items() if name != VARIABLE}
+    if getattr(sys, "frozen", False):
+        for name in ("LD_LIBRARY_PATH", "LIBPATH"):
+            before = ours.pop(name + "_ORIG", None)
+            ours.pop(name, None)
+            if before is not None:
+                ours[name] = before
+    return ours
 
 
 def require(program: str, remedy: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from parallel.core.scheduler import Scheduler
+from parallel.launch.slave_service import ExpectedSlave
 from slave.protocol import EnlistRequest
 
 
@@ -14,3 +15,24 @@ def test_the_command_line_stays_on_its_machine(host: str, argv: list[str]) -> No
     scheduler = Scheduler(10.0, 3, run="a run", environment=environment, may_join=True)
     reply = scheduler.agents.enlist(EnlistRequest("agent", "", host, 1, "3.11", 1, [None], []), 0.0)
     assert reply.environment == {**environment, "argv": argv} and environment["argv"][1:], "ours is as it was"
+
+
+def test_variables_are_for_local_slaves_alone() -> None:
+    environment = {"host": "here", "argv": ["fit.py"], "variables": {"TOKEN": "secret"}}
+    scheduler = Scheduler(10.0, 3, run="a run", environment=environment, may_join=True)
+    scheduler.launches.expect("local", [ExpectedSlave("LocalSlave()", has_launcher=False)], 0.0)
+    scheduler.launches.expect("batch", [ExpectedSlave("Batch()")], 0.0)
+    told = {}
+    for agent, number in (("local", 0), ("batch", 1), ("by hand", None)):
+        reply = scheduler.agents.enlist(EnlistRequest(agent, "", "here", 1, "3.11", 1, [number], []), 0.0)
+        told[agent] = [reply.environment, scheduler.state.environment_of(reply.numbers[0])]
+    assert told["local"] == [environment] * 2
+    assert told["batch"] == told["by hand"] == [{"host": "here", "argv": ["fit.py"]}] * 2
+    assert "variables" not in scheduler.state.environment_of(99)
+
+
+@pytest.mark.parametrize("run", ["another run", "a run"])
+def test_an_agent_that_is_not_taken_learns_nothing(run: str) -> None:
+    scheduler = Scheduler(10.0, 3, run="a run", environment={"argv": ["fit.py", "secret"]}, may_join=True)
+    reply = scheduler.agents.enlist(EnlistRequest("agent", run, "here", 1, "3.11", 1, [None], []), 0.0)
+    assert reply.environment == {}

@@ -106,6 +106,39 @@ if __name__ == '__main__':
     assert out_of(program) == "in_one\nin_two\n"
 
 
+def test_variables_and_folder_reach_slaves_that_are_added_later_and_those_that_run(run: Run) -> None:
+    program = run(
+        OPENING
+        + """
+def look(): return os.environ.get('ONE'), os.environ.get('TWO'), os.environ.get('MINE'), os.path.basename(os.getcwd())
+def mine(): os.environ['MINE'] = 'set by a task'
+if __name__ == '__main__':
+    os.environ['ONE'] = '1'
+    os.mkdir('deeper')
+    with parallel.Manager() as m:
+        m.add_slave(parallel.LocalSlave())
+        c = m.get_context()
+        for task in (mine, look):
+            c.add_task(task)
+            [first] = c.get_results_unordered()
+        print(first[:3])
+        del os.environ['ONE']
+        os.environ['TWO'] = '2'
+        os.chdir('deeper')
+        m.add_slave(parallel.LocalSlave())
+        m.wait_for_slaves(2)
+        seen = set()
+        while len(seen) < 2:
+            for _ in range(10):
+                c.add_task(look)
+            seen |= set(c.get_results_unordered())
+        print(sorted(seen, key=str))
+"""
+    )
+    found = "[(None, '2', 'set by a task', 'deeper'), (None, '2', None, 'deeper')]\n"
+    assert out_of(program) == "('1', None, 'set by a task')\n" + found
+
+
 # -- flags
 
 
@@ -155,16 +188,18 @@ if __name__ == '__main__':
             m.add_slave(parallel.LocalSlave())
         except parallel.InputError as error:
             print(str(error).replace(python, 'PYTHON'))
+    import subprocess
+    subprocess._args_from_interpreter_flags = lambda: ['-I']  # a freezer's own, which is not handed on
     with parallel.Manager(python=python) as m:
         m.add_slave(parallel.LocalSlave())
         c = m.get_context()
-        c.add_task(dict)
+        c.add_task(functools.partial(eval, "__import__('sys').flags.isolated"))
         print(*c.get_results_unordered())
 """
     )
     first, second = out_of(program).splitlines()
     assert "name a Python for the slaves" in first and "Manager(python='python3')" in first
-    assert second == "{}"
+    assert second == "0"
 
 
 # -- __main__
