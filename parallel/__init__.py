@@ -52,6 +52,7 @@ from .launch.local import LocalSlave
 from .manager import Manager
 
 if TYPE_CHECKING:
+    from .frontends.executor import Executor
     from .launch.batch.sge import SGEQsubSlaveArray
     from .launch.batch.sge_pe import SGEPESlaveArray
     from .launch.batch.slurm import SlurmSlaveArray
@@ -61,6 +62,7 @@ if TYPE_CHECKING:
 
 # loaded when they are first used: most programs start slaves in one way
 _LATER = {
+    "Executor": ".frontends.executor",
     "SGEQsubSlaveArray": ".launch.batch.sge",
     "SGEPESlaveArray": ".launch.batch.sge_pe",
     "SlurmSlaveArray": ".launch.batch.slurm",
@@ -87,6 +89,7 @@ __all__ = [
     "CommandSlaveArray",
     "Context",
     "Error",
+    "Executor",
     "InputError",
     "InputTypeError",
     "InternalError",

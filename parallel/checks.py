@@ -11,6 +11,7 @@ from typing import Any
 from slave import environment
 
 from .errors import Error, InputError, InputTypeError, NetworkError
+from .launch.config import INHERITED
 from .service.addresses import addresses_of
 
 log = logging.getLogger("parallel")
@@ -18,23 +19,28 @@ log = logging.getLogger("parallel")
 _GUARD = "What must run on the master only belongs under: if __name__ == '__main__':"
 
 
-def refuse_inside_slave() -> None:
+def refuse_inside_slave(name: str = "Manager") -> None:
     """Raise `Error` in a slave: a task cannot be a master, and a script's import must not start one."""
+    refuse_while_imported(name)
+    if environment.in_runner():
+        raise Error(f"{name}() was called inside a task. A slave runs tasks for its master and cannot be one itself")
+
+
+def refuse_while_imported(name: str) -> None:
+    """Raise `Error` in a slave that imports a module or the script: that must start nothing."""
     if getattr(multiprocessing.process.current_process(), "_inheriting", False):
-        raise Error(f"Manager() was called while a child of multiprocessing was importing the script. {_GUARD}")
-    if not environment.in_runner():
-        return
-    importing = environment.imported_by(sys._getframe(1))
+        raise Error(f"{name}() was called while a child of multiprocessing was importing the script. {_GUARD}")
+    importing = environment.imported_by(sys._getframe(1)) if environment.in_runner() else None
     if importing is None:
-        raise Error("Manager() was called inside a task. A slave runs tasks for its master and cannot be one itself")
+        return
     script = getattr(sys.modules["__main__"], "__file__", None)
     if importing == script:
         raise Error(
-            f"Manager() was called while a slave was importing {importing}. A slave imports the script to find the "
+            f"{name}() was called while a slave was importing {importing}. A slave imports the script to find the "
             f"tasks in it. {_GUARD}"
         )
     raise Error(
-        f"Manager() was called while a slave was importing the module {importing}. A slave imports modules to find the "
+        f"{name}() was called while a slave was importing the module {importing}. A slave imports modules to find the "
         f"tasks in them; let the script on the master make the manager, or a function that only the script calls"
     )
 
@@ -51,9 +57,9 @@ def check_arguments(host: str | None, port: int | None, lease: float, attempts: 
 
 
 def check_output(output: str | bytes | os.PathLike[Any] | None) -> str | None:
-    """The pattern for the names of output files, absolute.  Raises `InputError` for what cannot be."""
-    if output is None:
-        return None
+    """The pattern for the names of output files, absolute; None or '-' as it is.  Raises `InputError`."""
+    if output is None or output == INHERITED:
+        return output
     try:
         pattern = os.fsdecode(output)
     except TypeError:
@@ -111,6 +117,13 @@ def check_timeout(timeout: float) -> float | None:
     if isinstance(timeout, bool) or not (isinstance(timeout, (int, float)) and timeout > 0):
         raise InputError(f"timeout={timeout!r} is not a positive number of seconds")
     return None if timeout == float("inf") else float(timeout)
+
+
+def check_count(count: int, name: str) -> int:
+    """Raise `InputError` unless it is a whole number from 1 on."""
+    if isinstance(count, bool) or not (isinstance(count, int) and count >= 1):
+        raise InputError(f"{name}={count!r} is not a whole number from 1 on")
+    return count
 
 
 def check_retries(retries: int) -> None:

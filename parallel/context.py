@@ -5,25 +5,22 @@ from __future__ import annotations
 import pickle
 import threading
 import time
-import traceback
 import weakref
 from collections.abc import Iterable, Iterator
 from typing import Any, Callable, Generic, Protocol, TypeVar
 
 from slave.main_module import NAMES as MAIN_NAMES
-from slave.missing import master_has, missing_module
-from slave.outcome import unpack_failure
 from slave.pickling import explain, references
-from slave.protocol import FAILURE, GIVEN_UP, TIMED_OUT, VALUE
 
 from .checks import check_timeout
 from .core.effects import Outcome
-from .errors import InputTypeError, RemoteError, ResultError, TaskGivenUp, TaskTimeout, UnpicklableError
+from .errors import InputTypeError, UnpicklableError
 from .feeder import Feeder
-from .pickled import describe
+from .outcomes import rebuild
 from .program import Program
 from .service.dispatcher import Dispatcher
 from .service.mailbox import Mailbox
+from .task_future import TaskFuture
 
 Result = TypeVar("Result")
 
@@ -55,6 +52,7 @@ class Context(Generic[Result]):
         payload = None if setup is None else dump(setup, "the setup", manager.program)
         self._mailbox = Mailbox(manager.dispatcher, payload)
         self._feeder = Feeder(self._mailbox, self._feed)
+        self._submits = False  # and slaves were started for that
         self._reading = threading.RLock()  # guards the front of the mailbox: who looks at an outcome is who takes it
         finalizer = weakref.finalize(self, Mailbox.abandon, self._mailbox)
         finalizer.atexit = False  # then the manager ends, and everything with it
@@ -62,27 +60,81 @@ class Context(Generic[Result]):
     def __repr__(self) -> str:
         return f"<Context {self._mailbox.id} of {self._manager!r}>"
 
-    def add_task(self, task: Callable[..., Result], *, timeout: float | None = None) -> int:
+    def add_task(
+        self, task: Callable[..., Result], /, *args: object, timeout: float | None = None, **named: object
+    ) -> int:
         """Add a task: any picklable callable, which will be called with what setup returned.
 
-        Returns its id, a whole number that no other task of this manager has: see `cancel` and `RemoteError.task_id`.
+        With arguments it stands for ``functools.partial(task, *args, **named)``: they come before setup's.
+        ``timeout`` is never one of them: the seconds that the task may run (math.inf: as long as it takes); default:
+        the context's.
 
-        ``timeout``: seconds that it may run (math.inf: as long as it takes); default: the context's.
+        Returns its id, a whole number that no other task of this manager has: see `cancel` and `RemoteError.task_id`.
 
         It is pickled now: later changes to it do not matter.  Raises `InputTypeError` if it is not callable,
         `UnpicklableError` if it cannot be pickled (naming the attribute to blame), `InputError` for an impossible
         timeout, `ManagerClosed`; the context is unharmed by each.
         """
+        payload = self._pack(task, args, named)
+        limit = self._timeout if timeout is None else check_timeout(timeout)
+        return self._mailbox.add(payload, limit, self._retries)
+
+    def submit(self, task: Callable[..., Result], /, *args: object, **named: object) -> TaskFuture[Result]:
+        """Add a task whose outcome comes as a future, and not to `get_results_unordered`; starts the slaves.
+
+        A `concurrent.futures.Future` in every way, whose `cancel` also ends a task that runs: see `TaskFuture`.  The
+        arguments are as in `add_task`, but that a ``timeout`` is one of the task's.  If no slave is left that could run
+        it, the future fails with `NoMoreSlavesError`, or with `RemoteError` if setup raised on all of them.
+
+        Callbacks run in a thread of the manager's and may submit more; one that waits for another future waits in vain.
+        Work goes on whether or not somebody keeps the future or the context.  Raises what `add_task` raises.
+        """
+        payload = self._pack(task, args, named)
+        if not self._submits:
+            self._manager.begin()
+            self._submits = True
+        future: TaskFuture[Result] = TaskFuture(self._mailbox, self, self._program)
+        future.task_id = self._mailbox.add_for(future, payload, self._timeout, self._retries)
+        return future
+
+    # -- for front ends: they stand on futures
+
+    def cancel_waiting(self) -> None:
+        """Cancel what was submitted and no slave has got."""
+        for future in self._mailbox.cancel_waiting():
+            if isinstance(future, TaskFuture):
+                future.cancel()
+
+    def cancel_submitted(self) -> None:
+        """Cancel what was submitted and has no outcome yet, also what runs."""
+        for future in self._mailbox.addressees():
+            if isinstance(future, TaskFuture):
+                future.cancel()
+
+    def wait_until_done(self) -> None:
+        """Wait until no task is left, or none can be run any more, and all callbacks have returned."""
+        self._mailbox.wait_until_done()
+
+    def when_done(self, errand: Callable[[], object]) -> None:
+        """Have this called then, in the thread of the callbacks.  Never waits."""
+        self._mailbox.when_done(errand)
+
+    @property
+    def setup_error(self) -> Exception | None:
+        """Why tasks that were submitted failed, if it was that setup raised on every slave."""
+        return self._mailbox.setup_error
+
+    def _pack(self, task: Callable[..., Result], args: tuple[object, ...], named: dict[str, object]) -> bytes:
         if not callable(task):
             raise InputTypeError(f"a task must be callable, and {task!r} is not; to pass data, use functools.partial")
         program = self._program
         if program.glance():
             self._manager.tell_slaves()
-        payload = _quick_pickle(task) or dump(task, "the task", program)
+        packed: object = (task, args, named) if args or named else task
+        payload = _quick_pickle(packed) or dump(packed, "the task", program)
         if program.main_stays:
             check_main(payload, "the task")
-        limit = self._timeout if timeout is None else check_timeout(timeout)
-        return self._mailbox.add(payload, limit, self._retries)
+        return payload
 
     def add_tasks(self, tasks: Iterable[Callable[..., Result]], *, timeout: float | None = None) -> None:
         """Add the tasks of an iterable, which may be endless: they are taken from it as the slaves need them.
@@ -164,40 +216,13 @@ class Context(Generic[Result]):
             return None, False, None
         taken = ready[0]
         try:
-            is_error, value = _rebuild(taken, self._program)
+            is_error, value = rebuild(taken, self._program)
             self._mailbox.took(taken)
             return taken, is_error, value
         except BaseException:
             if not ready or ready[0] is not taken:
                 self._mailbox.put_back(taken)
             raise
-
-
-def _rebuild(outcome: Outcome, program: Program) -> tuple[bool, Any]:
-    """Whether the outcome is an error to raise, and that error or the value."""
-    kind, slave, data = outcome.kind, outcome.slave, outcome.data
-    if kind == VALUE:
-        try:
-            if program.main_is_hidden:
-                return False, program.loads(lambda: pickle.loads(data, buffers=outcome.buffers))
-            return False, pickle.loads(data, buffers=outcome.buffers)
-        except Exception as error:
-            what = "a task's result cannot be rebuilt in this process"
-            trace = traceback.format_exc()
-            result_error = ResultError(what, type(error).__name__, str(error), trace, slave, error)
-            return True, result_error.of_task(outcome.task, "it ran, and is not kept")
-    if kind == TIMED_OUT:
-        return True, TaskTimeout("a task", slave, data).of_task(outcome.task, describe(outcome.payload))
-    if kind == GIVEN_UP:
-        return True, TaskGivenUp("a task", slave, data).of_task(outcome.task, describe(outcome.payload))
-    assert kind == FAILURE, f"an outcome of the unknown kind {kind}"
-    failure = unpack_failure(data)
-    exception = program.loads(failure.exception)
-    ours = master_has(missing_module(exception))
-    trace = failure.traceback + (f"{ours[0].upper()}{ours[1:]}\n" if ours else "")
-    what = "a task" if outcome.tries == 1 else f"a task (tried {outcome.tries} times)"
-    remote = RemoteError(what, failure.type_name, failure.message, trace, slave, exception)
-    return True, remote.of_task(outcome.task, describe(outcome.payload))
 
 
 def dump(value: object, name: str, program: Program) -> bytes:

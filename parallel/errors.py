@@ -158,3 +158,29 @@ class InternalError(Error, RuntimeError):
 
     Raised by every call that would else wait in vain.  Results that are known by then can still be read.
     """
+
+
+def as_broken_pool(error: SomeError) -> SomeError:
+    """The same error, which is a ``BrokenProcessPool`` from now on too: for futures, whose users know that one."""
+    kind = type(error)
+    if kind not in _broken:
+        _broken[kind] = _make_broken(kind)
+    error.__class__ = _broken[kind]
+    return error
+
+
+_broken: dict[type[Any], type[Any]] = {}
+
+
+def _make_broken(kind: type[Any]) -> type[Any]:
+    from concurrent.futures.process import BrokenProcessPool  # seldom needed, and slow to import
+
+    if issubclass(kind, BrokenProcessPool):
+        return kind
+
+    def reduce(self: RemoteError) -> tuple[Any, ...]:
+        return kind, *super(made, self).__reduce__()[1:]
+
+    names = {"__doc__": kind.__doc__, "__module__": kind.__module__, "__reduce__": reduce}
+    made: type[Any] = type(kind.__name__, (kind, BrokenProcessPool), names)
+    return made

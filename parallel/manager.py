@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Callable, TypeVar, cast
 
 import slave as slave_package
+from slave.cpus import usable_cpus
 from slave.dial import Address, format_address
 from slave.errors import KeyTrouble
 from slave.keys import find_key, new_key
@@ -20,6 +21,7 @@ from slave.token import Token
 
 from .checks import (
     check_arguments,
+    check_count,
     check_lease,
     check_output,
     check_result_bytes,
@@ -38,6 +40,7 @@ from .launch.base import Slave, SlaveArray
 from .launch.config import LaunchConfig
 from .launch.join import join_command
 from .launch.launcher import Launcher
+from .launch.local import LocalSlave
 from .launch.slave_file import slave_file, slave_file_hash
 from .launch.slave_service import SlaveService
 from .program import Program, hidden_main
@@ -71,7 +74,8 @@ class Manager:
 
     ``python``: shell fragment that starts Python on the slaves ('nice python3'); default: this interpreter.
     ``host``: the name by which slaves reach this machine; default: every address of it, tried by the slave.
-    ``output``: pattern for the name of each launched slave's output file, given the slave's number; None: no file.
+    ``output``: pattern for the name of each launched slave's output file, given the slave's number; None: no file;
+    '-': no file, and what tasks on local slaves print appears where this program's own output does.
     What is relative is so to the working folder of now; a % in the folder stands for itself.
     ``port``: given, slaves started by hand may join there (0: any free port).  Not given, and only local slaves: the
     server listens on the loopback alone.  ``authkey``: the key, bytes; default see slave/keys.py.
@@ -148,6 +152,15 @@ class Manager:
             log.warning("parallel: slaves may join; on another machine run: %s", self.join_command)
             log.warning("parallel: it asks there for a token; %s", _TOKEN_HERE if authkey is None else _TOKEN_BY_CODE)
 
+    @classmethod
+    def local(cls: type[SomeManager], n: int | None = None, **options: Any) -> SomeManager:
+        """A manager with ``n`` local slaves (see `add_slaves`).  ``options``: as of `Manager`.  Raises as both do."""
+        if n is not None:
+            check_count(n, "n")
+        manager = cls(**options)
+        manager.add_slaves(n)
+        return manager
+
     def __repr__(self) -> str:
         where = (
             f"at {format_address(self._endpoint.addresses(local=False)[0])}"
@@ -213,6 +226,14 @@ class Manager:
         if self._begun:
             self.tell_slaves()  # of variables, too
             self.begin()
+
+    def add_slaves(self, n: int | None = None) -> None:
+        """Add ``n`` local slaves; default: as many as the CPUs that this process may use.
+
+        Raises `InputError` unless ``n`` is a whole number from 1 on.
+        """
+        for _ in range(usable_cpus() if n is None else check_count(n, "n")):
+            self.add_slave(LocalSlave())
 
     def remove_slave(self, slave: Slave | SlaveArray | SlaveInfo | int, grace: float | None = None) -> None:
         """Have a slave end: one that was added, or by its number or entry in `slaves` one that was started by hand.
@@ -321,9 +342,20 @@ class Manager:
         if changed is not None:
             self.dispatcher.call(self.dispatcher.scheduler.users.set_environment, changed)
 
-    def shutdown(self) -> None:
-        """End slaves and jobs, and give up what is unfinished.  May be called again, and from any thread."""
-        self._closer.close()
+    def shutdown(self, *, wait: bool = True) -> None:
+        """End slaves and jobs, and give up what is unfinished.  May be called again, and from any thread.
+
+        ``wait``: return when that is done, and not when it has begun.
+        """
+        if wait:
+            self._closer.close()
+        else:
+            self._closer.close_elsewhere()
+
+    @property
+    def closed(self) -> bool:
+        """Whether it has been shut down, and its slaves have ended."""
+        return self._closer.done
 
     def _check_open(self) -> None:
         if os.getpid() != self._pid:

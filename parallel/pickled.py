@@ -87,12 +87,19 @@ class _Reader(pickle.Unpickler):
         return pid
 
 
+def _call(function: object, args: tuple[object, ...], named: dict[str, object]) -> str:
+    """A task with arguments of its own, as `Context.add_task` packs it."""
+    parts = [*map(_shown, args), *(f"{key}={_shown(value)}" for key, value in named.items())]
+    return f"{_shown(function)}({', '.join(parts)})"
+
+
 def describe(payload: bytes) -> str:
     """The pickled object as its repr would be if its class had the usual one, cut at 200 characters."""
     if len(payload) > _LARGEST:
         return f"an object of {len(payload)} bytes"
     try:
-        text = repr(_Reader(io.BytesIO(payload)).load())
+        value = _Reader(io.BytesIO(payload)).load()
+        text = _call(*value) if type(value) is tuple and len(value) == 3 else repr(value)
     except Exception as error:  # a pickle that wants more of a class than a stand-in can give
         text = f"an object that cannot be told: {type(error).__name__}"
     return text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."

@@ -13,6 +13,7 @@ from typing import NoReturn
 
 from .agent import AgentConfig
 from .by_hand import NoAddress, serve_by_hand
+from .cpus import usable_cpus
 from .dial import parse_address
 from .errors import MasterFinished, SlaveError, Unreachable
 from .find_master import find_master
@@ -28,13 +29,6 @@ somebody on the way changes what it sends; 130, 143 ended by Ctrl-C, SIGTERM"""
 
 
 _LEVELS = (logging.ERROR, logging.WARNING, logging.INFO, logging.DEBUG)  # -qq, -q, as a rule, -v
-
-
-def usable_cpus() -> int:
-    """The CPUs this process may use: fewer than the machine has under taskset, cpusets and most batch systems."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -131,6 +125,8 @@ def _serve_launched() -> int:
     """Read who we are from stdin, where no other user can see the key, and serve."""
     told = json.loads(sys.stdin.readline())
     forget_variable()
+    if told.get("quiet"):
+        logging.getLogger().setLevel(logging.WARNING)  # what it says stands between the user's own lines
     addresses = [(str(host), int(port)) for host, port in told["addresses"]]
     slaves = [(number, output) for number, output in told["slots"]]
     if "authkey" in told:

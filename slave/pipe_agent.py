@@ -124,7 +124,7 @@ def _wait(sources: list[int], stdout: bool, seconds: float) -> list[int]:
 
 def _usable_cpus(archive: str) -> int:
     sys.path.insert(0, archive)
-    from slave.cli import usable_cpus
+    from slave.cpus import usable_cpus
 
     return usable_cpus()
 

@@ -48,6 +48,14 @@ _PR_SET_PDEATHSIG = 1  # prctl(2)
 T = TypeVar("T")
 
 
+def call(task: Any, arguments: Sequence[object]) -> object:
+    """What a task returns: a callable, or one with arguments of its own, which come before setup's ``arguments``."""
+    if type(task) is tuple:
+        function, args, named = task
+        return function(*args, *arguments, **named)
+    return task(*arguments)
+
+
 class RunnerConfig(NamedTuple):
     """What an agent tells a new runner: who it is and where the master is."""
 
@@ -167,7 +175,7 @@ class Runner:
             self._status[DEADLINE] = time.monotonic_ns() + int(min(limit, _LONGEST_LIMIT) * _NANO)
         try:
             task = self._rebuilt(payload)
-            return pack_value(task(*self._contexts.arguments(context)))
+            return pack_value(call(task, self._contexts.arguments(context)))
         except NotRebuilt:
             raise
         except BaseException as error:  # sys.exit and KeyboardInterrupt too: a task's own affair costs no slave

@@ -6,7 +6,7 @@ that it was given and gives back, once.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Union
 
 from slave.protocol import Buffer
@@ -27,6 +27,7 @@ class Outcome(NamedTuple):
     size: int = 0  # bytes of memory, about
     tries: int = 1  # how often the task ran until it raised for the last time
     payload: bytes = b""  # the pickled task; only where something went wrong, to say which it was
+    tag: object = None  # the task's
 
 
 class Answer(NamedTuple):
@@ -64,7 +65,18 @@ class Pause(NamedTuple):
     on: bool
 
 
-Effect = Union[Answer, Refuse, Deliver, WantTasks, Pause]
+class Forsaken(NamedTuple):
+    """No slave can go on with tasks that have a tag, and no thread waits that could be told: they are dropped.
+
+    ``reason``: as a reader would be told; ``tasks``: by id, the tag of each.
+    """
+
+    context: int
+    reason: Verdict
+    tasks: Mapping[int, object]
+
+
+Effect = Union[Answer, Refuse, Deliver, WantTasks, Pause, Forsaken]
 
 
 class Granted(NamedTuple):

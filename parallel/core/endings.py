@@ -123,7 +123,7 @@ class Endings:
         if lease is not None and id in lease.tasks:
             task = lease.tasks[id]
             state.table.settle(task.context, id)
-            outcome = Outcome(id, TIMED_OUT, str(slave), task.timeout, (), payload=task.payload)
+            outcome = Outcome(id, TIMED_OUT, str(slave), task.timeout, (), payload=task.payload, tag=task.tag)
             state.deliver(task.context, outcome, slave)
 
 

@@ -7,6 +7,7 @@ from .slave import Contact
 from .state import State, Wait
 
 FIRST_WORD = 5.0  # seconds without progress until the waiting user is told why; the next words take twice as long each
+_NEVER = -1  # no count of outcomes: who waits later begins anew
 SELDOM = 600.0  # seconds between two words at the most
 
 
@@ -24,9 +25,13 @@ class Patience:
     def say_why(self, now: float) -> None:
         """Tell those that wait for results, if it is time."""
         state = self._state
-        for context in state.contexts.values() if state.reading else ():
+        for context in state.contexts.values() if state.reading or state.tagged else ():
             wait = context.wait
-            if wait is not None and context.readers and self._is_due(wait, now, state.progress):
+            if wait is None:
+                continue
+            if not context.readers and not state.left(context.id):  # nobody waits for anything
+                wait.seen = _NEVER
+            elif self._is_due(wait, now, state.progress):
                 state.take_in()  # to count those just added too
                 state.tell(self._waiting(context.id, 0, state.left(context.id)))
 

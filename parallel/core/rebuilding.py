@@ -99,7 +99,8 @@ class Rebuilding:
         state = self._state
         state.table.settle(context.id, task.id)
         last = context.refusals.pop(task.id)
-        outcome = Outcome(task.id, FAILURE, last.slave, last.data, (), len(last.data), 1 + task.failures, task.payload)
+        size, tries = len(last.data), 1 + task.failures
+        outcome = Outcome(task.id, FAILURE, last.slave, last.data, (), size, tries, task.payload, task.tag)
         state.deliver(context.id, outcome, None)
         for number in task.unfit:
             against = context.refused.get(number, set())

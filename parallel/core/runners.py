@@ -204,7 +204,8 @@ class Runners:
                 slave.done += 1
             size = _OVERHEAD + len(data) + sum(map(len, buffers))
             payload = b"" if kind == VALUE else task.payload
-            deliver(context, Outcome(task_id, kind, name, data, buffers, size, 1 + task.failures, payload), slave)
+            tries = 1 + task.failures
+            deliver(context, Outcome(task_id, kind, name, data, buffers, size, tries, payload, task.tag), slave)
 
     def outcome_and_wait(self, call: Call, message: OutcomeMessage, now: float) -> None:
         """The same for one task; the answer tells the slave that it need not keep the outcome, and may go on.

@@ -127,7 +127,7 @@ class Scheduler:
         if state.idle and not state.closing:
             state.feed()
         state.send_outcomes()
-        if state.judge_again:
+        if state.judge_again or (state.tagged and state.incoming and not state.roster.connected):
             self.users.judge_all()
         effects, state.effects = state.effects, []
         events, state.events = state.events, []

@@ -14,7 +14,7 @@ from typing import Any, Callable, NamedTuple
 from slave.protocol import GIVEN_UP, Command
 
 from . import events as ev
-from .effects import Answer, Call, Deliver, Effect, Granted, News, Outcome, Pause, Verdict, WantTasks
+from .effects import AllDone, Answer, Call, Deliver, Effect, Granted, News, Outcome, Pause, Verdict, WantTasks
 from .lease_table import Lease, LeaseTable
 from .pacing import Pacing
 from .roster import Roster
@@ -47,8 +47,8 @@ class ContextRecord:
     """What the master knows of one context, besides its tasks.  Only the scheduler writes here."""
 
     __slots__ = (
-        "failures", "first", "full", "id", "known_by", "low_water", "put", "readers", "rebuilt_by", "refusals",
-        "refused", "setup", "stalled", "taken", "wait", "wants_tasks",
+        "failures", "finishers", "first", "full", "id", "known_by", "low_water", "put", "readers", "rebuilt_by",
+        "refusals", "refused", "setup", "stalled", "tagged", "taken", "wait", "wants_tasks",
     )  # fmt: skip
 
     def __init__(self, id: int, setup: bytes | None) -> None:
@@ -59,7 +59,9 @@ class ContextRecord:
         self.low_water = 0  # the reader wants to add tasks when fewer are left; 0: it has none
         self.wants_tasks = False  # it was told so, and has not come since
         self.readers: dict[Call, Reader] = {}
-        self.wait: Wait | None = None  # while there are readers
+        self.finishers: list[Call] = []  # to be answered when no task is left
+        self.tagged = False  # somebody waits for outcomes by their tags, and not as a reader
+        self.wait: Wait | None = None  # while there are readers, or if it is tagged
         self.failures: dict[
             int, Any
         ] = {}  # by slave: setup's packed failure there, or how it ended the slave, in words
@@ -102,6 +104,7 @@ class State:
         self.incoming: deque[Task] = deque()  # users' threads append tasks here at any time; see take_in
         self.idle: dict[int, Idle] = {}  # slaves that wait for a lease, the longest waiting first
         self.reading = 0  # readers that wait, of whatever context
+        self.tagged: set[int] = set()  # contexts that are
         self.progress = 0  # counts outcomes: whoever waits sees whether anything happens at all
         self.judge_again = False  # see `slaves_changed`; `Scheduler.take` looks at it
         self.picky_contexts: set[int] = set()  # of which some slave could not rebuild some task
@@ -173,7 +176,7 @@ class State:
         self.tell(ev.SlaveLost(self.now, number, name, end, last_words, wanted, back, lost))
         if given_up is not None:
             task = given_up.task
-            outcome = Outcome(task.id, GIVEN_UP, name, given_up.ends, (), payload=task.payload)
+            outcome = Outcome(task.id, GIVEN_UP, name, given_up.ends, (), payload=task.payload, tag=task.tag)
             self.deliver(task.context, outcome, slave)
         elif blamed is not None and self.watched:
             attempts = len(blamed.ends or ())
@@ -236,6 +239,8 @@ class State:
             context = contexts.get(task.context)
             if context is not None and task.id >= context.first:
                 add(task)
+                if context.failures and context.tagged:
+                    self.judge_again = True  # there may be no slave left that could run it
                 if self.watched:
                     entered.setdefault(task.context, []).append(task.id)
         for number, ids in entered.items():
@@ -349,6 +354,8 @@ class State:
                 self.effects.append(WantTasks(context_id))
             if context.readers:
                 self.wake_readers(context, News(), len(outcomes) if left else len(context.readers))
+            if context.finishers and not left:
+                self.finish(context, AllDone())
         self._outbox.clear()
 
     def wake_readers(self, context: ContextRecord, verdict: Verdict, most: int) -> None:
@@ -357,8 +364,14 @@ class State:
             del context.readers[call]
             self.reading -= 1
             self.answer(call, verdict)
-        if not context.readers:
+        if not context.readers and not context.tagged:
             context.wait = None
+
+    def finish(self, context: ContextRecord, verdict: Verdict) -> None:
+        """Answer those that wait until no task is left."""
+        finishers, context.finishers = context.finishers, []
+        for call in finishers:
+            self.answer(call, verdict)
 
     def slaves_changed(self) -> None:
         """Whoever waits for results or slaves is to be judged anew."""

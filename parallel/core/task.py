@@ -59,12 +59,22 @@ class Task:
     """One task: what the master knows about it."""
 
     __slots__ = (
-        "attempt", "context", "ends", "failures", "holder", "id", "payload", "retries", "state", "timeout", "unfit",
+        "attempt", "context", "ends", "failures", "holder", "id", "payload", "retries", "state", "tag", "timeout",
+        "unfit",
     )  # fmt: skip
 
-    def __init__(self, id: int, context: int, payload: bytes, timeout: float | None = None, retries: int = 0) -> None:
+    def __init__(
+        self,
+        id: int,
+        context: int,
+        payload: bytes,
+        timeout: float | None = None,
+        retries: int = 0,
+        tag: object = None,
+    ) -> None:
         self.id, self.context, self.payload = id, context, payload
         self.timeout = timeout  # seconds that it may run; None: as long as it takes
+        self.tag = tag  # what whoever added it wants to have with its outcome: a future, the index of an input
         self.retries = retries  # how often it may still be tried again after it raised
         self.failures = 0  # how often it raised and was tried again
         self.state = State.WAITING

@@ -8,11 +8,12 @@ from typing import Any, NamedTuple
 from slave.protocol import Drain, StopTasks
 
 from . import events as ev
-from .effects import AllDone, Call, Closed, News, NoSlaves, Pause, SetupFailed, TasksWanted, Verdict
+from .effects import AllDone, Call, Closed, Forsaken, News, NoSlaves, Pause, SetupFailed, TasksWanted, Verdict
 from .pacing import LEASE_SECONDS, MOST_TASKS
 from .patience import Patience
 from .slave import Contact, Life, Move, SlaveRecord
 from .state import ContextRecord, Reader, State, Wait
+from .task import State as TaskState
 
 _LEAST_EACH = 2  # tasks for each slave: the one that runs, and the next
 _EVER = 1e9  # seconds
@@ -75,8 +76,9 @@ class Users:
         for call in context.stalled:
             state.answer(call, None)
         state.reading -= len(context.readers)
-        for call in context.readers:
+        for call in [*context.readers, *context.finishers]:
             state.answer(call, Closed())
+        state.tagged.discard(id)
         for number in context.failures:
             slave = state.roster.slaves.get(number)
             if slave is not None:
@@ -124,6 +126,23 @@ class Users:
         state.tell(ev.ContextCancelled(now, id, 1))
         return True
 
+    def cancel_waiting(self, id: int, now: float) -> list[object]:
+        """Drop the tasks of a context that no slave holds; returns their tags.
+
+        The oldest ones stay, as many as slaves are on their way: these are started for them.
+        """
+        state = self._state
+        state.now = now
+        state.take_in()
+        found = state.table.contexts.get(id)
+        waiting = [] if found is None else [task for task in found.tasks.values() if task.state is TaskState.WAITING]
+        del waiting[: len(state.roster.slaves) - len(state.roster.connected)]
+        for task in waiting:
+            state.table.drop_task(id, task.id)
+        self.judge(state.contexts[id])
+        state.tell(ev.ContextCancelled(now, id, len(waiting)))
+        return [task.tag for task in waiting]
+
     def _stop(self, held: dict[int, tuple[int, list[int]]]) -> None:
         for number, (lease, ids) in held.items():
             self._state.command(self._state.roster.slaves[number].agent, StopTasks(number, lease, ids))
@@ -164,14 +183,44 @@ class Users:
                 self.results_taken(id, context.put - context.taken, now)
             self.judge(context)
 
+    def wait_for_tags(self, id: int, now: float) -> None:
+        """From now on tasks of the context may have tags, by which somebody waits for each: see `Forsaken`."""
+        state = self._state
+        context = state.contexts.get(id)
+        if context is not None and not context.tagged:
+            state.now = now
+            context.tagged = True
+            state.tagged.add(id)
+            if context.wait is None:
+                context.wait = self._patience.begin(now)
+            self.judge(context)
+
+    def wait_until_done(self, call: Call, id: int, now: float) -> None:
+        """Answered with `AllDone` when no task of the context is left, or with what is in the way."""
+        state = self._state
+        state.now = now
+        context = state.contexts.get(id)
+        if context is None:
+            state.answer(call, AllDone())
+        else:
+            context.finishers.append(call)
+            self.judge(context)
+
+    def is_leased(self, id: int, task: int, now: float) -> bool:
+        """Whether a slave holds the task just now."""
+        found = self._state.table.find(id, task)
+        return found is not None and found.state is TaskState.LEASED
+
     def stop_waiting(self, call: Call, id: int, now: float) -> None:
         """A reader has gone, by Ctrl-C say.  Was it just being told of an outcome, the others look instead."""
         context = self._state.contexts.get(id)
         if context is None:
             return
-        if context.readers.pop(call, None) is not None:
+        if call in context.finishers:
+            context.finishers.remove(call)
+        elif context.readers.pop(call, None) is not None:
             self._state.reading -= 1
-            if not context.readers:
+            if not context.readers and not context.tagged:
                 context.wait = None
         else:
             self._state.wake_readers(context, News(), len(context.readers))
@@ -200,9 +249,10 @@ class Users:
     def judge_all(self) -> None:
         """The state of the slaves has changed, or the manager ends."""
         self._state.judge_again = False
-        if self._state.reading:
-            for context in self._state.contexts.values():
-                if context.readers:
+        state = self._state
+        if state.reading or state.tagged or state.closing:
+            for context in state.contexts.values():
+                if context.readers or context.tagged or context.finishers:
                     self.judge(context)
         for call in list(self.waiters):
             self._judge_waiter(call)
@@ -216,8 +266,28 @@ class Users:
                 del context.readers[reader.call]
                 self._state.reading -= 1
                 self._state.answer(reader.call, verdict)
-        if not context.readers:
+        if context.tagged:
+            self._forsake(context)
+        if context.finishers:
+            verdict = self._verdict(context, False)
+            if verdict is not None:
+                self._state.finish(context, verdict)
+        if not context.readers and not context.tagged:
             context.wait = None
+
+    def _forsake(self, context: ContextRecord) -> None:
+        """Tasks with tags that no slave can run are nobody's to wait for."""
+        state = self._state
+        verdict = self._verdict(context, False)
+        if not isinstance(verdict, (NoSlaves, SetupFailed, Closed)):
+            return
+        state.take_in()
+        tasks = state.table.contexts[context.id].tasks.values()
+        tags = {task.id: task.tag for task in tasks if task.tag is not None}
+        for id in tags:
+            state.table.drop_task(context.id, id)
+        if tags:
+            state.effects.append(Forsaken(context.id, verdict, tags))
 
     def _verdict(self, context: ContextRecord, for_tasks: bool) -> Verdict | None:
         """What a reader is to be told; None: it has to wait."""

@@ -14,6 +14,7 @@ from ..errors import InputError
 from .job import Job, as_line, slave_command, slave_orders, this_python
 
 Address = tuple[str, int]
+INHERITED = "-"
 
 # how long a slave program looks for its master, in seconds, and for how long if nobody listens there
 _LOCAL = 1e9, 3.0  # the master may be busy or stopped; or it has ended
@@ -24,7 +25,8 @@ class LaunchConfig:
     """How one manager launches.
 
     ``python``: shell fragment that starts Python on the slaves; None: this interpreter.  ``root``: the folder of the
-    package ``slave``.  ``key``: the authkey.  ``output``: pattern for the output files' names; None: there are none.
+    package ``slave``.  ``key``: the authkey.  ``output``: pattern for the output files' names; None: there are none;
+    `INHERITED`: what local slaves print goes where this process's goes, and there are no files.
     ``addresses``: of the master, given whether the slave is local.
     """
 
@@ -36,7 +38,9 @@ class LaunchConfig:
         output: str | None,
         addresses: Callable[[bool], Sequence[Address]],
     ) -> None:
-        self.python, self.root, self.key, self.output, self.addresses = python, root, key, output, addresses
+        self.python, self.root, self.key, self.addresses = python, root, key, addresses
+        self.inherits = output == INHERITED
+        self.output = None if self.inherits else output
         self.encrypt = True
         self.master_of: Callable[[bool], str | None] = lambda local: None  # the fingerprint that slaves are to find
 
@@ -85,7 +89,8 @@ class LaunchConfig:
         if fresh:
             for number in numbers:
                 self.make_output(number)
-        slots = [(number, self.output_of(number) or os.devnull) for number in numbers]
+        inherits = self.inherits and local
+        slots = [(number, None if inherits else self.output_of(number) or os.devnull) for number in numbers]
         wait, refused = _LOCAL if local else _ELSEWHERE
         addresses = self.addresses(local)
         orders = slave_orders(
@@ -100,6 +105,7 @@ class LaunchConfig:
             master=self.master_of(local),
             encrypt=self.encrypt,
             master_pid=os.getpid() if local else 0,
+            quiet=inherits,
         )
         if local:  # so that its tasks can use the proxies of this program's multiprocessing managers
             orders["authkey"] = multiprocessing.process.current_process().authkey.hex()

@@ -99,6 +99,7 @@ def slave_orders(
     master: str | None = None,
     encrypt: bool = True,
     master_pid: int = 0,
+    quiet: bool = False,
 ) -> dict[str, Any]:
     """What the slave program is told: who it is, where the master is, the key.
 
@@ -108,11 +109,12 @@ def slave_orders(
     ``wait``: how many seconds to look for the master; ``wait_refused``: the same if its machine refuses connections.
     ``master_pid``: for a local slave the master's process, with which it ends; 0 elsewhere.
     ``stays``: whether it waits for new slaves when it has none any more.  ``shielded``: whether running tasks are to
-    be spared when SIGTERM is sent to every process there.
+    be spared when SIGTERM is sent to every process there.  ``quiet``: whether to say only what is wrong.
     """
     where = {"addresses": list(addresses), "key": key.hex(), "wait": wait, "wait_refused": wait_refused}
     channel = {"master": master, "encrypt": encrypt, "master_pid": master_pid}
-    return {"agent": agent, "slots": list(slots), "stays": stays, "shielded": shielded, **where, **channel}
+    ways = {"stays": stays, "shielded": shielded, "quiet": quiet}
+    return {"agent": agent, "slots": list(slots), **ways, **where, **channel}
 
 
 def as_line(orders: Mapping[str, Any]) -> bytes:

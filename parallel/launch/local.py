@@ -38,10 +38,13 @@ class LocalSlave(Slave):
 
 
 class LocalAgent:
-    """The agent process of a manager's local slaves.  ``on_end`` is called, in another thread, when it has ended."""
+    """The agent process of a manager's local slaves.  ``on_end`` is called, in another thread, when it has ended.
 
-    def __init__(self, on_end: Callable[[str], None]) -> None:
-        self._on_end = on_end
+    ``inherits``: it and its runners print where this process does.
+    """
+
+    def __init__(self, on_end: Callable[[str], None], inherits: bool = False) -> None:
+        self._on_end, self._inherits = on_end, inherits
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self, job: Job) -> None:
@@ -52,13 +55,14 @@ class LocalAgent:
         """
         # without an output file its own words are kept, to be told if it ends
         output = append_to(job.output) if job.output else temporary_file()
+        streams = (_inherited(1), _inherited(2)) if self._inherits else (output, subprocess.STDOUT)
         try:
             # a session of its own: Ctrl-C in the terminal is for the master, which then ends its slaves in good order
             self._process = subprocess.Popen(
                 job.command,
                 stdin=subprocess.PIPE,
-                stdout=output,
-                stderr=subprocess.STDOUT,
+                stdout=streams[0],
+                stderr=streams[1],
                 env=environment(),
                 start_new_session=True,
             )
@@ -107,6 +111,15 @@ def _ends(process: subprocess.Popen[bytes], seconds: float) -> bool:
             return False
         time.sleep(_LOOK_SECONDS)
     return True
+
+
+def _inherited(descriptor: int) -> int | None:
+    """For Popen: this process's own stream, if it is open."""
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        return subprocess.DEVNULL
+    return None
 
 
 def _close(stdin: IO[bytes]) -> None:
@@ -176,7 +189,7 @@ class LocalGroup:
             self._service.started(self._id, numbers, by_agent=True)
             return
         agent_id = self._id
-        agent = self._agent = LocalAgent(lambda why: self._ended(agent_id, why))
+        agent = self._agent = LocalAgent(lambda why: self._ended(agent_id, why), self._config.inherits)
         self._since = time.monotonic()
         try:
             agent.start(self._config.job(agent_id, numbers, local=True, fresh=False))

@@ -20,11 +20,13 @@ import socket
 import threading
 import time
 from collections import deque
+from collections.abc import Sequence
 from typing import Any, Callable, Protocol
 
-from ..core.effects import Answer, Deliver, Outcome, Pause, Refuse, WantTasks
+from ..core.effects import Answer, Deliver, Forsaken, Outcome, Pause, Refuse, WantTasks
 from ..core.scheduler import Scheduler
 from ..errors import InternalError
+from .courier import Courier
 from .publisher import Publisher
 from .side_threads import SideThreads
 from .ticket import Ticket
@@ -54,6 +56,25 @@ class Box(Protocol):
     added: int
     all_known: int
 
+    def deliver(self, outcomes: Sequence[Outcome]) -> None:
+        """Outcomes, in the order of their coming."""
+
+    def forsake(self, forsaken: Forsaken) -> None:
+        """Nobody can run these tasks, and they are dropped."""
+
+    def fail(self, error: BaseException) -> None:
+        """A thread of the master has died: nothing more comes."""
+
+
+class Waiter(Protocol):
+    """What a question of a user's thread is answered by: a `Ticket`, where no other thread than that one waits."""
+
+    def answer(self, value: object) -> None:
+        """Here it is.  Called in this thread: what it does is done at once, and waits for nothing."""
+
+    def refuse(self, error: BaseException) -> None:
+        """Raise this in its place."""
+
 
 class Dispatcher(threading.Thread):
     """See the module's text."""
@@ -62,12 +83,13 @@ class Dispatcher(threading.Thread):
         super().__init__(name="parallel dispatcher", daemon=True)
         self.scheduler, self.publisher = scheduler, publisher
         self.side_threads = SideThreads()
+        self.courier = Courier()
         self.connections: Connections | None = None
         self.mailboxes: dict[int, Box] = {}
         self.failure: BaseException | None = None  # why it, or another thread of the master, died
         self._timer = ExpiryTimer(scheduler)
         self._inbox: deque[tuple[Ticket | None, Method, tuple[Any, ...]]] = deque()
-        self._waiting: dict[Ticket, None] = {}  # tickets of users' threads that the scheduler has
+        self._waiting: dict[Waiter, None] = {}  # those for users' threads that the scheduler has
         self._selector = selectors.DefaultSelector()
         self._waker, self._wake = socket.socketpair()
         self._wake.setblocking(False)
@@ -103,11 +125,11 @@ class Dispatcher(threading.Thread):
             if deadline is not None and time.monotonic() >= deadline:
                 return ticket.answered
 
-    def ask(self, ticket: Ticket, method: Method, *args: object) -> None:
+    def ask(self, ticket: Waiter, method: Method, *args: object) -> None:
         """Have ``method(ticket, *args, now)`` called, which will answer the ticket at some time."""
         self.tell(self._ask, ticket, method, args)
 
-    def _ask(self, ticket: Ticket, method: Method, args: tuple[object, ...], now: float) -> None:
+    def _ask(self, ticket: Waiter, method: Method, args: tuple[object, ...], now: float) -> None:
         self._waiting[ticket] = None
         if self.failure is not None:
             ticket.refuse(self._broken())
@@ -223,19 +245,21 @@ class Dispatcher(threading.Thread):
     def _deliver(self, effect: Deliver, box: Box) -> None:
         """Hand outcomes over.  If they are the last ones, and no task is on its way, readers need not ask whether."""
         added = box.added  # before the look at the tasks on their way: see Mailbox.add
-        box.ready.extend(effect.outcomes)
+        box.deliver(effect.outcomes)
         if effect.last and not self.scheduler.state.incoming:
             box.all_known = added
 
     def _apply_rare(self, effect: object) -> None:
         if isinstance(effect, Refuse):
             effect.call.refuse(effect.reason)
-        elif isinstance(effect, (WantTasks, Pause)):
+        elif isinstance(effect, (WantTasks, Pause, Forsaken)):
             box = self.mailboxes.get(effect.context)
             if box is None:
                 return
             if isinstance(effect, WantTasks):
                 box.wants_tasks = True
+            elif isinstance(effect, Forsaken):
+                box.forsake(effect)
             else:
                 box.paused = effect.on
 
@@ -253,7 +277,11 @@ class Dispatcher(threading.Thread):
         if self.failure is not None and self.connections is not None:
             self.connections.shut()
         self._finish()
+        if self.failure is not None:
+            for box in list(self.mailboxes.values()):
+                box.fail(self._broken())
         self.side_threads.end()
+        self.courier.stop()
         self._selector.close()
         self._waker.close()
         self._wake.close()

@@ -3,18 +3,49 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable, Sequence
+from typing import Callable, Protocol
 
 from slave.outcome import unpack_failure
 from slave.protocol import Buffer
 
-from ..core.effects import AllDone, Closed, News, NoSlaves, Outcome, SetupFailed, TasksWanted, Verdict
+from ..core.effects import AllDone, Closed, Forsaken, News, NoSlaves, Outcome, SetupFailed, TasksWanted, Verdict
 from ..core.task import Task
-from ..errors import ManagerClosed, NoMoreSlavesError, RemoteError
+from ..errors import ManagerClosed, NoMoreSlavesError, RemoteError, as_broken_pool
 from .dispatcher import Dispatcher
 from .messages import how_all_ended
 from .ticket import Ticket
 
+_PASSED_ON = 64 * 1024  # bytes of results that addressees got, after which the scheduler is told
 _TELLS = 8  # how often readers tell what they took while a full load of results is read
+
+
+class Addressee(Protocol):
+    """The tag of a task whose outcome is for nobody else: a future."""
+
+    def settle_at_once(self, outcome: Outcome) -> bool:
+        """Take it, if that needs no waiting and no code of the user's; False if `settle` is to be called."""
+
+    def settle(self, outcome: Outcome) -> None:
+        """Take it.  Called by the courier."""
+
+    def fail(self, error: BaseException) -> None:
+        """There will be none.  Called by the courier."""
+
+
+class _Errand:
+    """What a question of the scheduler's answers: has something done by the courier when it does."""
+
+    def __init__(self, send: Callable[[Callable[[], object]], None], errand: Callable[[], object]) -> None:
+        self._send, self._errand = send, errand
+
+    def answer(self, value: object) -> None:
+        """See `Ticket.answer`."""
+        self._send(self._errand)
+
+    def refuse(self, error: BaseException) -> None:
+        """See `Ticket.refuse`: it is not to be waited for any more."""
+        self._send(self._errand)
 
 
 class Mailbox:
@@ -29,6 +60,10 @@ class Mailbox:
         self.added, self.all_known = 0, -1  # the last task; it, as long as all outcomes were handed over: see `add`
         self.wants_tasks = False  # fewer tasks are left than the slaves may need until the reader looks next
         self.paused = False  # too much waits to be read, and the scheduler wants to be told when it is
+        self.courier = dispatcher.courier
+        self._addressed = False  # some of the tasks have an `Addressee`
+        self.setup_error: Exception | None = None  # why addressees were told that nothing comes, if it was setup
+        self._passed_on = 0  # bytes of results that addressees got and the scheduler was not told of
         self._tell_at = self._state.result_bytes / _TELLS
         self._untold = 0.0  # bytes of results that readers have taken and the scheduler was not told of
         self.id: int = dispatcher.call(self._make, setup)
@@ -54,6 +89,91 @@ class Mailbox:
         if state.idle:
             self._dispatcher.wake()
         return id
+
+    def add_for(self, addressee: Addressee, payload: Buffer, timeout: float | None, retries: int) -> int:
+        """The same for a task whose outcome only this one is to get.
+
+        Raises `InternalError` too: nobody waits here who could be told later that nothing comes any more.
+        """
+        state, dispatcher = self._state, self._dispatcher
+        if not self._addressed:
+            self.courier.start()
+            self._addressed = True
+            dispatcher.tell(self._users.wait_for_tags, self.id)
+        id: int = next(state.task_ids)
+        state.incoming.append(Task(id, self.id, payload, timeout, retries, addressee))  # type: ignore[arg-type]
+        self.added = id
+        dispatcher.check_alive()
+        if state.closing:  # looked at now, since what is added later than that is nobody's
+            raise ManagerClosed("the manager was shut down: no tasks can be added")
+        if state.idle or not state.roster.connected:  # there may be none to come
+            dispatcher.wake()
+        return id
+
+    # -- for the dispatcher
+
+    def deliver(self, outcomes: Sequence[Outcome]) -> None:
+        """Outcomes, in the order of their coming."""
+        if not self._addressed:
+            self.ready.extend(outcomes)
+            return
+        late = []
+        for outcome in outcomes:
+            if outcome.tag is None:
+                self.ready.append(outcome)
+                continue
+            self._passed_on += outcome.size
+            if not outcome.tag.settle_at_once(outcome):  # type: ignore[attr-defined]
+                late.append(outcome)
+        if late:
+            self.courier.send(lambda: _settle(late))
+        if self._passed_on >= min(_PASSED_ON, self._tell_at):
+            self._dispatcher.tell(self._users.results_taken, self.id, self._passed_on)
+            self._passed_on = 0
+
+    def forsake(self, forsaken: Forsaken) -> None:
+        """No slave can run these tasks, and they are dropped."""
+        self.courier.send(lambda: self._forsake(forsaken))
+
+    def _forsake(self, forsaken: Forsaken) -> None:
+        error = _error_of(forsaken.reason)  # type: ignore[arg-type]
+        if isinstance(error, RemoteError):
+            error = self.setup_error = as_broken_pool(error)
+        _fail(forsaken.tasks.values(), error)  # type: ignore[arg-type]
+
+    def fail(self, error: BaseException) -> None:
+        """Nothing more comes."""
+        if self._addressed:
+            addressees = self._addressees(0.0)
+            self.courier.send(lambda: _fail(addressees, error))  # type: ignore[arg-type]
+
+    def _addressees(self, now: float) -> list[object]:
+        found = self._state.table.contexts.get(self.id)
+        tasks = [*(() if found is None else found.tasks.values()), *self._state.incoming]
+        return [task.tag for task in tasks if task.context == self.id and task.tag is not None]
+
+    # -- until all is done
+
+    def addressees(self) -> list[object]:
+        """Of all tasks that have no outcome yet."""
+        found: list[object] = self._dispatcher.call(self._addressees)
+        return found
+
+    def wait_until_done(self) -> None:
+        """Wait until no task is left, or none can be run any more."""
+        ticket = Ticket()
+        try:
+            self._dispatcher.ask(ticket, self._users.wait_until_done, self.id)
+            self._dispatcher.wait_for(ticket)
+        except BaseException:
+            self._dispatcher.tell(self._users.stop_waiting, ticket, self.id)
+            raise
+        self.courier.flush()
+
+    def when_done(self, errand: Callable[[], object]) -> None:
+        """Have the courier do this when no task is left, or none can be run any more.  Never waits."""
+        self.courier.start()
+        self._dispatcher.ask(_Errand(self.courier.send, errand), self._users.wait_until_done, self.id)
 
     def wait(self, for_tasks: bool = True) -> bool:
         """Wait until an outcome is ready or, ``for_tasks``, tasks are wanted; False when no task is left.
@@ -128,6 +248,24 @@ class Mailbox:
         found: bool = self._dispatcher.call(self._users.cancel_task, self.id, task)
         return found
 
+    def cancel_soon(self, task: int) -> None:
+        """The same without waiting for that."""
+        self._dispatcher.tell(self._cancel_soon, task)
+
+    def _cancel_soon(self, task: int, now: float) -> None:
+        if self.id in self._state.contexts:
+            self._users.cancel_task(self.id, task, now)
+
+    def cancel_waiting(self) -> list[object]:
+        """Drop the tasks that no slave holds; returns their addressees."""
+        dropped: list[object] = self._dispatcher.call(self._users.cancel_waiting, self.id)
+        return dropped
+
+    def is_leased(self, task: int) -> bool:
+        """Whether a slave holds the task."""
+        found: bool = self._dispatcher.call(self._users.is_leased, self.id, task)
+        return found
+
     def abandon(self) -> None:
         """Nobody can ask for the outcomes any more.  Never waits: it is called by the garbage collector."""
         self._dispatcher.tell(self._forget)
@@ -135,6 +273,16 @@ class Mailbox:
     def _forget(self, now: float) -> None:
         self._dispatcher.mailboxes.pop(self.id, None)
         self._users.drop_context(self.id, now)
+
+
+def _settle(outcomes: Sequence[Outcome]) -> None:
+    for outcome in outcomes:
+        outcome.tag.settle(outcome)  # type: ignore[attr-defined]
+
+
+def _fail(addressees: Iterable[Addressee], error: BaseException) -> None:
+    for addressee in addressees:
+        addressee.fail(error)
 
 
 def _error_of(verdict: NoSlaves | SetupFailed | Closed) -> Exception:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import parallel
-from slave.cli import usable_cpus
+from slave.cpus import usable_cpus
 from tests.conftest import Make, children
 from tests.engines.conftest import WAIT
 from tests.support import engines, tasks

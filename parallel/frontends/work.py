@@ -1,0 +1,140 @@
+"""Work: what a front end's object stands on, and what goes on when that is gone.
+
+The slaves are of a manager of its own, which is made by the first call and ended when all is done, or of the user's.
+Work that is not finished is kept here; at interpreter exit it is waited for, as the standard executors do.
+"""
+
+from __future__ import annotations
+
+import atexit
+import concurrent.futures
+import pickle
+import threading
+from typing import TYPE_CHECKING, Any, Callable, Union
+
+from ..errors import UnpicklableError
+from ..manager import Manager
+from .inline import InlineWork, inside_task
+
+if TYPE_CHECKING:
+    from ..context import Context
+
+_unfinished: set[Work] = set()
+_exiting = False
+
+
+class Work:
+    """See the module's text.
+
+    ``manager``: whose slaves to use; None: ``max_workers`` local slaves of its own, which print where this program
+    does.  ``setup``: run once in each slave; what it returns is not used.
+    """
+
+    def __init__(self, manager: Manager | None, max_workers: int, setup: Callable[[], object] | None) -> None:
+        self.manager = manager
+        self._own = manager is None
+        self._workers, self._setup = max_workers, setup
+        self._starting = threading.RLock()  # held while the manager is made
+        self._context: Context[Any] | None = None
+
+    @property
+    def max_workers(self) -> int:
+        """How many calls run at a time."""
+        if self._own or self.manager is None:
+            return self._workers
+        return max(1, sum(info.state not in ("ended", "lost") for info in self.manager.slaves))
+
+    @property
+    def context(self) -> Context[Any]:
+        """The context of its tasks; the first look makes it, and the manager.
+
+        Raises `UnpicklableError` if setup cannot be pickled, and RuntimeError when the interpreter exits.
+        """
+        if self._context is None:
+            with self._starting:
+                if self._context is None:
+                    self._context = self._make_context()
+        return self._context
+
+    def _make_context(self) -> Context[Any]:
+        if _exiting:
+            raise RuntimeError("cannot schedule new futures after interpreter shutdown")
+        if self.manager is None:
+            self.manager = Manager.local(self._workers, output="-")
+        try:
+            context: Context[Any] = self.manager.get_context(self._setup)
+        except BaseException:
+            if self._own:
+                self.manager.shutdown(wait=False)
+                self.manager = None
+            raise
+        _unfinished.add(self)
+        return context
+
+    def submit(
+        self, function: Callable[..., Any], args: tuple[object, ...], named: dict[str, object]
+    ) -> concurrent.futures.Future[Any]:
+        """Have a slave call it.  What cannot be pickled fails its own future, with a PicklingError."""
+        try:
+            return self.context.submit(function, *args, **named)
+        except UnpicklableError as error:
+            future: concurrent.futures.Future[Any] = concurrent.futures.Future()
+            future.set_exception(pickle.PicklingError(str(error)))
+            return future
+
+    @property
+    def broken(self) -> Exception | None:
+        """Why nothing can be run any more: setup raised on every slave, and there will be no others."""
+        return self._context.setup_error if self._own and self._context is not None else None
+
+    def cancel_waiting(self) -> None:
+        """Cancel the futures of calls that no slave has."""
+        if self._context is not None:
+            self._context.cancel_waiting()
+
+    def finish(self) -> None:
+        """Wait until all is done, then end the slaves if they are its own.  May be called again."""
+        if self._context is not None:
+            self._context.wait_until_done()
+            self._close(wait=True)
+
+    def finish_soon(self) -> None:
+        """The same without waiting.  For finalizers too."""
+        if self._context is not None and self in _unfinished:
+            self._context.when_done(lambda: self._close(wait=False))
+
+    def abort(self) -> None:
+        """Cancel what is not done, and end the slaves if they are its own."""
+        if self._context is not None:
+            self._context.cancel_submitted()
+            self._close(wait=True)
+
+    def _close(self, wait: bool) -> None:
+        if self._own and self.manager is not None:
+            self.manager.shutdown(wait=wait)
+        _unfinished.discard(self)
+
+
+AnyWork = Union[Work, InlineWork]
+
+
+def begin(name: str, manager: Manager | None, max_workers: int, setup: Callable[[], object] | None = None) -> AnyWork:
+    """The work of a front end that the user called ``name``: on slaves, or inside a task in this process."""
+    return InlineWork(setup) if inside_task(name) else Work(manager, max_workers, setup)
+
+
+def _finish_all() -> None:
+    """The interpreter is about to exit."""
+    global _exiting
+    _exiting = True
+    for work in list(_unfinished):
+        work.finish()
+
+
+def exiting() -> bool:
+    """Whether the interpreter is about to exit: nothing new can be begun."""
+    return _exiting
+
+
+# before threads are joined, as the standard executors do: callbacks still run then
+getattr(threading, "_register_atexit", atexit.register)(_finish_all)

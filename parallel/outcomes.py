@@ -1,0 +1,48 @@
+"""An outcome as the user gets it: a value, or an error to raise."""
+
+from __future__ import annotations
+
+import pickle
+import traceback
+from typing import Any
+
+from slave.missing import master_has, missing_module
+from slave.outcome import unpack_failure
+from slave.protocol import FAILURE, GIVEN_UP, TIMED_OUT, VALUE
+
+from .core.effects import Outcome
+from .errors import RemoteError, ResultError, TaskGivenUp, TaskTimeout
+from .pickled import describe
+from .program import Program
+
+
+def rebuild(outcome: Outcome, program: Program) -> tuple[bool, Any]:
+    """Whether the outcome is an error to raise, and that error or the value."""
+    kind, slave, data = outcome.kind, outcome.slave, outcome.data
+    if kind == VALUE:
+        try:
+            if program.main_is_hidden:
+                return False, program.loads(lambda: pickle.loads(data, buffers=outcome.buffers))
+            return False, pickle.loads(data, buffers=outcome.buffers)
+        except Exception as error:
+            return True, cannot_be_rebuilt(outcome, error)
+    if kind == TIMED_OUT:
+        return True, TaskTimeout("a task", slave, data).of_task(outcome.task, describe(outcome.payload))
+    if kind == GIVEN_UP:
+        return True, TaskGivenUp("a task", slave, data).of_task(outcome.task, describe(outcome.payload))
+    assert kind == FAILURE, f"an outcome of the unknown kind {kind}"
+    failure = unpack_failure(data)
+    exception = program.loads(failure.exception)
+    ours = master_has(missing_module(exception))
+    trace = failure.traceback + (f"{ours[0].upper()}{ours[1:]}\n" if ours else "")
+    what = "a task" if outcome.tries == 1 else f"a task (tried {outcome.tries} times)"
+    remote = RemoteError(what, failure.type_name, failure.message, trace, slave, exception)
+    return True, remote.of_task(outcome.task, describe(outcome.payload))
+
+
+def cannot_be_rebuilt(outcome: Outcome, error: BaseException) -> ResultError:
+    """What to raise for a value that raised ``error``, which is just being handled, when it was to be rebuilt."""
+    what = "a task's result cannot be rebuilt in this process"
+    trace = traceback.format_exc()
+    result_error = ResultError(what, type(error).__name__, str(error), trace, outcome.slave, error)
+    return result_error.of_task(outcome.task, "it ran, and is not kept")

@@ -1,0 +1,152 @@
+"""TaskFuture: what `Context.submit` returns, a `concurrent.futures.Future` that is filled by the dispatcher.
+
+A result is rebuilt (unpickled) in the thread that first asks for it: the dispatcher runs no code of the user's.  It
+only notes that the outcome is there, and wakes whoever waits.  A future that has callbacks, or for which `wait` or
+`as_completed` wait, is left to the courier (service/courier.py), and so is one whose lock somebody holds just then: a
+signal handler that interrupted that thread may itself wait for the dispatcher.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED, PENDING
+from typing import Any, TypeVar
+
+from slave.protocol import FAILURE, VALUE
+
+from .core.effects import Outcome
+from .errors import RemoteError, ResultError, TaskGivenUp, as_broken_pool
+from .outcomes import cannot_be_rebuilt, rebuild
+from .program import Program
+from .service.mailbox import Mailbox
+
+Result = TypeVar("Result")
+
+
+class TaskFuture(concurrent.futures.Future[Result]):
+    """The result that a task will have.
+
+    ``task_id``: as of `Context.add_task`.  `cancel` also ends a task that runs, with the process that it runs in.  Its
+    exception is the one that the task raised, whose ``__cause__`` is the `RemoteError` with the remote traceback; or
+    that `RemoteError` where it cannot be rebuilt.  A task that ended its slave again and again has a `TaskGivenUp`, and
+    one whose result cannot be rebuilt a `ResultError`, both of which are a ``BrokenProcessPool`` too.
+    """
+
+    task_id: int = 0
+
+    def __init__(self, mailbox: Mailbox, owner: object, program: Program) -> None:
+        super().__init__()
+        self._mailbox, self._program = mailbox, program
+        self._owner = owner  # the context, which is kept for as long as there is something to come
+        self._outcome: Outcome | None = None  # when it is known and has not been rebuilt
+
+    # -- asked by the user
+
+    def cancel(self) -> bool:
+        """Cancel the task, also if it runs.  False if its outcome is known already."""
+        with self._condition:
+            if self._state != PENDING:
+                return self._state != FINISHED
+            self._state = CANCELLED
+            self.set_running_or_notify_cancel()
+            self._condition.notify_all()
+            self._owner = None
+        self._mailbox.cancel_soon(self.task_id)
+        self._invoke_callbacks()  # type: ignore[attr-defined]
+        return True
+
+    def running(self) -> bool:
+        """Whether a slave has the task just now."""
+        return self._state == PENDING and self._mailbox.is_leased(self.task_id)
+
+    def result(self, timeout: float | None = None) -> Result:
+        """As of any future: the result, waited for; raises the task's exception, TimeoutError, CancelledError."""
+        try:
+            self._know(timeout)
+            return super().result(0)
+        finally:
+            self = None  # type: ignore[assignment]  # else a traceback keeps the future, and that the result
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """As of any future: the exception or None, waited for."""
+        self._know(timeout)
+        return super().exception(0)
+
+    def _get_snapshot(self) -> Any:  # what asyncio asks for from 3.14 on
+        if self._state == FINISHED:
+            self._know(0)
+        return super()._get_snapshot()  # type: ignore[misc]
+
+    def _know(self, timeout: float | None) -> None:
+        """Wait, and rebuild the outcome unless that is done."""
+        if self._state != FINISHED:
+            super().exception(timeout)  # waits, and raises what there is to raise
+        outcome = self._outcome
+        if outcome is None:
+            return
+        exception, value = _value_of(outcome, self._program)
+        with self._condition:
+            if self._outcome is outcome:  # else another thread was quicker, and its result is the one
+                self._exception, self._result = exception, value
+                self._outcome = None
+
+    # -- filled by the dispatcher and the courier
+
+    def settle_at_once(self, outcome: Outcome) -> bool:
+        """See `Addressee`."""
+        condition = self._condition
+        if self._done_callbacks or self._waiters or not condition.acquire(blocking=False):  # type: ignore[attr-defined]
+            return False
+        try:
+            if self._done_callbacks or self._waiters:  # type: ignore[attr-defined]
+                return False
+            if self._state == PENDING:
+                self._finish(outcome)
+                condition.notify_all()
+            return True
+        finally:
+            condition.release()
+
+    def settle(self, outcome: Outcome) -> None:
+        """See `Addressee`."""
+        with self._condition:
+            if self._state in (CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED):
+                return
+            self._finish(outcome)
+            for waiter in self._waiters:
+                if outcome.kind == VALUE:
+                    waiter.add_result(self)
+                else:
+                    waiter.add_exception(self)
+            self._condition.notify_all()
+        self._invoke_callbacks()  # type: ignore[attr-defined]
+
+    def _finish(self, outcome: Outcome) -> None:
+        self._outcome = outcome
+        self._state = FINISHED
+        self._owner = None
+
+    def fail(self, error: BaseException) -> None:
+        """See `Addressee`."""
+        try:
+            self.set_exception(error)
+        except concurrent.futures.InvalidStateError:
+            pass  # it was cancelled
+        self._owner = None
+
+
+def _value_of(outcome: Outcome, program: Program) -> tuple[BaseException | None, Any]:
+    """The outcome as a future has it: the exception or None, and the value."""
+    try:
+        is_error, value = rebuild(outcome, program)
+    except KeyboardInterrupt:
+        raise  # the user's: the next call tries again
+    except BaseException as error:  # a result that exits when it is rebuilt
+        is_error, value = True, cannot_be_rebuilt(outcome, error)
+    if not is_error:
+        return None, value
+    if outcome.kind == FAILURE and isinstance(value, RemoteError) and value.exc is not None:
+        value.exc.__cause__ = value
+        original, value.exc = value.exc, None  # no circle
+        return original, None
+    return as_broken_pool(value) if isinstance(value, (ResultError, TaskGivenUp)) else value, None
