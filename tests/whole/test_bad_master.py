@@ -63,7 +63,7 @@ if __name__ == '__main__':
         )
     )
     master = programs[0]
-    address = f"127.0.0.1:{master.says('port (.*)').group(1)}"
+    address = "127.0.0.1:" + master.says(r"port (\d+)").group(1)
     programs.append(slave(address, "-n", "1"))
     master.says("short")
     programs.extend(slave(address, "-n", "4") for _ in range(2))
@@ -158,7 +158,7 @@ def test_slaves_of_a_master_that_is_killed_end_whatever_their_tasks_do(
     """Local ones within 5 s; one by hand that is reached without a network notices as soon."""
     text = BUSY.replace("LEASE", "30").replace("tasks.TASK", "tasks.hold_the_interpreter, 'log', 30.0")
     programs.append(script(own_folder / "script.py", text))
-    port = programs[0].says("port (.*)").group(1)
+    port = programs[0].says(r"port (\d+)").group(1)
     programs.append(slave(f"127.0.0.1:{port}", "-n", "1", "--grace", "0"))
     pids = [int(pid) for pid in programs[0].says("busy (.*)").group(1).split()]
     log = own_folder / "log"
