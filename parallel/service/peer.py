@@ -6,6 +6,7 @@ Meanwhile nothing more is heard of that peer, so that what it says later does no
 
 from __future__ import annotations
 
+import socket
 import traceback
 from collections import deque
 from typing import Any, Callable, Protocol
@@ -18,6 +19,7 @@ from ..core import events as ev
 from . import checked
 from .dispatcher import Dispatcher
 
+_LONGEST_WAIT = 1e6  # seconds; more is no time limit for a socket
 _SHOWN = 100  # characters of what a peer said
 
 NOBODY = Role("", 0, "", 0, 0)
@@ -28,6 +30,7 @@ class Host(Protocol):
 
     dispatcher: Dispatcher
     window: memoryview  # through which all peers read
+    patience: float  # seconds without a byte after which a peer in the middle of a message is given up
     objects: dict[str, Any]
     kinds: dict[tuple[Any, Any], str]  # by id and method
     gathered: list[OutcomeMessage]
@@ -235,7 +238,7 @@ class Peer:
         self._aside = True
         self._dispatcher.unwatch(self.connection)
         if transfer:
-            self.connection.transport.set_blocking(True)
+            self.connection.limit(min(_LONGEST_WAIT, self._server.patience))  # else a thread would wait for ever
 
         def whole() -> None:
             try:
@@ -278,7 +281,9 @@ class Peer:
     # -- the end
 
     def _broken(self, error: BaseException) -> None:
-        if isinstance(error, Intercepted):
+        if isinstance(error, socket.timeout):
+            self._server.cut(self.name, f"is cut: nothing came for {self._server.patience:g} s inside a message")
+        elif isinstance(error, Intercepted):
             self._server.cut(self.name, f"is cut: {error}")
         elif isinstance(error, ProtocolError) or not isinstance(error, (EOFError, OSError)):
             self._cut(str(error))

@@ -98,6 +98,15 @@ def test_half_a_first_message_is_silence_too(
             connection.close()
 
 
+def test_half_a_large_message_is_silence_too(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+    """Whoever stalls inside one would hold a thread for ever."""
+    manager = make(0, port=0, authkey=KEY, lease=1.0)
+    with holder(manager.address[1]) as connection:
+        connection.transport.write(struct.pack("!IQQ", 1, 10, 1 << 20) + b"x" * 1000)
+        assert is_cut(connection)
+    eventually(lambda: "is cut: nothing came for 1 s inside a message" in caplog.text, 5)
+
+
 # -- announcements
 
 
@@ -515,7 +524,7 @@ class Refusal:
 def test_outcome_that_is_refused_is_an_error_of_that_task(
     make: Make, own_folder: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    refusal = Refusal(lambda parts: len(parts[5]) > 1 << 20)
+    refusal = Refusal(lambda parts: sum(map(len, (parts[5], *parts[6]))) > 1 << 20)
     monkeypatch.setattr(result_queue, "checked_outcome", refusal(checked_outcome))
     manager = make(1)
     context = manager.get_context()
