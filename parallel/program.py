@@ -32,6 +32,7 @@ from slave.search_path import LIBRARY, PACKAGES, kind_of
 _OURS = "parallel", "slave"
 _SPEC_OF = attrgetter("__spec__")
 _AT_ONCE = 2e-5  # seconds within which no module can be loaded: that takes twice as long, or more
+_AUTORELOAD = "IPython.extensions.autoreload"
 _LOOK_SECONDS = 0.2  # between two looks at all modules while tasks are added
 
 Stamp = tuple[int, int]  # time of the last change in ns, size
@@ -76,6 +77,8 @@ class Program:
             return True
         if not self.watching:
             return False
+        if _AUTORELOAD in modules:
+            return True
         names, users, specs = self._users
         try:  # in loops of compiled code: there may be hundreds of them
             same: bool = all(map(is_, map(modules.get, names), users)) and all(map(is_, map(_SPEC_OF, users), specs))
@@ -131,8 +134,20 @@ class Program:
                 self._stamps[name] = _stamp_of(spec.origin)
             if seen_before and (former is None or former != self._stamps[name]):
                 found.append(name)
+        if _AUTORELOAD in modules:
+            found += self._edited()
         names = [name for name in self._stamps if name in modules]
         self._users = names, [modules[name] for name in names], [specs[name] for name in names]
+        return found
+
+    def _edited(self) -> list[str]:
+        """The user's modules whose files have changed: IPython's autoreload patches modules, and loads none anew."""
+        found = []
+        for name, former in list(self._stamps.items()):
+            stamp = _stamp_of(getattr(self._specs[name], "origin", None))
+            if stamp != former:
+                self._stamps[name] = stamp
+                found.append(name)
         return found
 
     def _main_has_changed(self, old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.programs import Program
+from tests.support.programs import Program, pythons
 from tests.whole.conftest import MAIN, OPENING, Run
 
 ONE = """
@@ -137,6 +137,25 @@ if __name__ == '__main__':
     )
     found = "[(None, '2', 'set by a task', 'deeper'), (None, '2', None, 'deeper')]\n"
     assert out_of(program) == "('1', None, 'set by a task')\n" + found
+
+
+OTHERS = [(version, path) for version, path in pythons() if version != "{}.{}".format(*sys.version_info)]
+
+
+@pytest.mark.skipif(not OTHERS, reason="needs another version of Python")
+def test_packages_for_the_masters_version_shadow_nothing_in_another(run: Run, own_folder: Path) -> None:
+    """As on a cluster whose PYTHONPATH leads to what was installed for one version."""
+    packages = own_folder / "lib" / "python{}.{}".format(*sys.version_info) / "site-packages"
+    packages.mkdir(parents=True)
+    (packages / "statistics.py").write_text("def mean(data): return 'for another version'\n")
+    (packages / "only_there.py").write_text("def look():\n    import statistics\n    return statistics.mean([1, 3])\n")
+    program = run(
+        OPENING
+        + f"sys.path.insert(1, {str(packages)!r})\nimport only_there\n"
+        + MAIN.replace("Manager()", f"Manager(python={OTHERS[0][1]!r})")
+        + ONE.replace("(task)", "(only_there.look)")
+    )
+    assert out_of(program) == "2\n"
 
 
 # -- flags
@@ -294,7 +313,18 @@ def test_programs_that_are_a_zip_file_a_folder_or_a_package(own_folder: Path, na
     assert out_of(Program(sys.executable, *arguments, cwd=own_folder)) == "42\n"
 
 
+# as IPython's %run does, of which a session may have many, after something has imported multiprocessing
+SESSION = """
+import multiprocessing, sys, types
+for _ in range(2):
+    session, sys.modules['__main__'] = sys.modules['__main__'], types.ModuleType('__main__')
+    sys.modules['__main__'].__file__ = 'script.py'
+    with open('script.py') as file:
+        exec(compile(file.read(), 'script.py', 'exec'), vars(sys.modules['__main__']))
+    sys.modules['__main__'] = session
+"""
 LAUNCHERS = {
+    "a session": ["-c", SESSION],
     "run_path": ["-c", "import multiprocessing, runpy; runpy.run_path('script.py', run_name='__main__')"],
     "run_module": ["-c", "import runpy; runpy.run_module('script', run_name='__main__', alter_sys=True)"],
     "run_module beside": ["-c", "import runpy; runpy.run_module('script', run_name='__main__')"],
@@ -330,10 +360,8 @@ def test_scripts_that_other_programs_run(own_folder: Path, launcher: str) -> Non
         (own_folder / "script.py").unlink()
     program = Program(sys.executable, *LAUNCHERS[launcher], cwd=own_folder)
     assert program.ends(60) == 0, program.err
-    assert [line for line in program.out.splitlines() if line.startswith(("[", "True", "False"))] == [
-        "[(7, True)]",
-        "True",
-    ]
+    told = [line for line in program.out.splitlines() if line.startswith(("[", "True", "False"))]
+    assert told == ["[(7, True)]", "True"] * (2 if launcher == "a session" else 1)
 
 
 def test_a_script_on_standard_input_is_found_where_it_is(own_folder: Path) -> None:
@@ -559,6 +587,38 @@ print('done')
 """
     )
     assert out_of(program) == "done\n"
+
+
+def test_code_that_ipythons_autoreload_has_patched_in_its_module(run: Run) -> None:
+    program = run(
+        NOTEBOOK
+        + """
+import types
+sys.modules['IPython.extensions.autoreload'] = types.ModuleType('IPython.extensions.autoreload')
+first = result()
+assert result() == first
+edit('helper.py', 'X = 1\\n')
+helper.X = 1
+assert result()[0] == 1
+m.shutdown()
+print('done')
+"""
+    )
+    assert out_of(program) == "done\n"
+
+
+def test_a_function_of_a_session_is_refused_after_a_script_that_defined_it_too(own_folder: Path) -> None:
+    (own_folder / "script.py").write_text(
+        "import parallel\ndef task(): return 'of the script'\nm = parallel.Manager()\n"
+    )
+    session = SESSION.replace("range(2)", "range(1)").replace(
+        "    sys.modules['__main__'] = session\n",
+        "    script, sys.modules['__main__'] = sys.modules['__main__'], session\n"
+        "m = script.m\ndef task(): return 'of the session'\n"
+        "try: m.get_context().add_task(task)\nexcept Exception as error: print(error)\nm.shutdown()\n",
+    )
+    program = Program(sys.executable, "-c", session, cwd=own_folder)
+    assert "the task refers to something defined in this session" in out_of(program)
 
 
 # -- what multiprocessing keeps to one program
