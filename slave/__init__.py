@@ -22,7 +22,9 @@ leases, tells the master how a runner ended, and starts a new one.
     gathering.py      outcomes that travel together, and do not wait for a task that runs on (cpu_clock.py)
     certificate.py    a throw-away certificate           private_files.py  files that nobody else has a hand in
     mp_adapter.py     multiprocessing's private parts    slave_state.py    when its runner is ended, and why (pure)
-    pipe_agent.py     a slave program that came over a pipe: ssh, docker run -i
+    streams.py        standard streams that hold nobody  forks.py          what a task forked, and came back
+    guard.py          what ends it all if it is killed   process_tree.py   what tasks have started
+    cpus.py           how many processors, threads       pipe_agent.py     a slave program that came over a pipe
 
 This package needs the standard library only and imports nothing of ``parallel``, so that it can travel alone.
 """

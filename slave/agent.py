@@ -67,6 +67,8 @@ class AgentConfig(NamedTuple):
     # a batch system sends SIGTERM to all processes of a job: the agent hears it, and lets running tasks finish
     shielded: bool = False
     master: str | None = None  # the fingerprint of the master to serve, or its beginning; None: whoever holds the key
+    # stdin is a pipe that the master's process, on this machine, holds open: its end is the end of the master
+    tied: bool = False
     encrypt: bool = True  # False: a channel that is only authenticated will do
 
 
@@ -176,8 +178,10 @@ class Agent:
         ready = self._wait()
         asked = self._signals.asked
         if asked is not None and self._session.drain():
-            log.warning("asked to end; running tasks have %g s to finish (again: at once)", self._config.grace)
-            self._drain(list(self._pool.slaves), self._config.grace)
+            # a terminal that was closed, or a machine that shuts down, asks for the end and not for patience
+            grace = 0.0 if asked == getattr(signal, "SIGHUP", None) else self._config.grace
+            log.warning("asked to end; running tasks have %g s to finish (again: at once)", grace)
+            self._drain(list(self._pool.slaves), grace)
         self._pool.stop_late()
         self._reap()
         if not self._pool.slaves:
@@ -186,6 +190,8 @@ class Agent:
             if not self._config.stays:
                 self._leave("it has no slaves any more")
                 return "no slave is left here"
+        if self._config.tied and 0 in ready and not os.read(0, 4096):
+            raise MasterGone("the master's process has ended")
         if self._session.looks_for_master:
             self._try_again()
         elif self._session.connected:
@@ -217,18 +223,21 @@ class Agent:
         """What is readable, after at most the time to the next heartbeat or try."""
         sources: list[Any] = [self._signals.woken]
         patience = min(self._session.patience(time.monotonic()), self._pool.patience())
+        connections = []
         if self._session.connected:
             connections = [self._commands.connection, self._reports.connection]
             sources += connections
             if any(connection.has_more for connection in connections):
                 patience = 0.0
+        if self._config.tied:
+            sources.append(0)
         if not hasattr(signal, "SIGCHLD") or not self._pool.complete:
             patience = min(patience, _POLL_WITHOUT_SIGCHLD)
         with _Selector() as selector:
             for source in sources:
                 selector.register(source, selectors.EVENT_READ)
             ready: list[Any] = [key.fileobj for key, _ in self._select(selector, patience)]
-        ready += [source for source in sources[1:] if source.has_more and source not in ready]
+        ready += [one for one in connections if one.has_more and one not in ready]
         if self._signals.woken in ready:
             self._signals.woken.recv(4096)
         return ready
@@ -279,6 +288,13 @@ class Agent:
     def _start_runners(self) -> None:
         for trouble in self._pool.start_missing():
             log.warning("a runner cannot be started for now: %s", trouble)
+        for number, slave in list(self._pool.slaves.items()):
+            if slave.cannot_start:
+                why = (
+                    f"its process cannot be started: {slave.trouble}; see what 'ulimit -a' says on {self._session.host}"
+                )
+                log.warning("slave %d is given up: %s", number, why)
+                self._close_slave(number, why)
 
     def _carry_out(self, command: Command | None) -> None:
         if isinstance(command, StartRunner):
@@ -343,6 +359,7 @@ class Agent:
             shielded=self._config.shielded,
             master=self._reports.master,
             encrypt=self._config.encrypt,
+            siblings=len(self._pool.slaves),
         )
 
     def _inherited(self) -> list[Closable]:

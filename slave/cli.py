@@ -11,6 +11,7 @@ import signal
 import sys
 from typing import NoReturn
 
+from . import process_tree, streams
 from .agent import AgentConfig
 from .by_hand import NoAddress, serve_by_hand
 from .cpus import usable_cpus
@@ -25,7 +26,7 @@ log = logging.getLogger("slave")
 _EXIT_CODES = """exit codes: 0 the master is done; 2 wrong command line; 3 wrong key; 4 cannot reach the master; 5 the
 master is gone;
 6 protocol, encryption or Python version that cannot work together; 7 no usable key; 8 the master sent nonsense, or
-somebody on the way changes what it sends; 130, 143 ended by Ctrl-C, SIGTERM"""
+somebody on the way changes what it sends; 129, 130, 143 ended by SIGHUP (its terminal was closed), Ctrl-C, SIGTERM"""
 
 
 _LEVELS = (logging.ERROR, logging.WARNING, logging.INFO, logging.DEBUG)  # -qq, -q, as a rule, -v
@@ -35,8 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the slave program; returns its exit code."""
     parser = _parser()
     options = parser.parse_args(arguments)
-    level = _LEVELS[min(3, max(0, 2 + options.verbose - options.quiet))]
-    logging.basicConfig(level=level, stream=sys.stderr, format="slave: %(message)s")
+    _tell(_LEVELS[min(3, max(0, 2 + options.verbose - options.quiet))])
     try:
         if options.launched:
             return _serve_launched()
@@ -55,6 +55,15 @@ def main(arguments: list[str] | None = None) -> int:
     except SlaveError as error:
         log.error("%s", error)
         return error.exit_code
+
+
+def _tell(level: int) -> None:
+    """Have our own words on stderr, and leave the root logger alone: the first to configure it is to be a task."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("slave: %(message)s"))
+    log.handlers[:] = [handler]
+    log.setLevel(level)
+    log.propagate = False
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -132,7 +141,7 @@ def _serve_launched() -> int:
     if "authkey" in told:
         multiprocessing.process.current_process().authkey = bytes.fromhex(told["authkey"])
     config = AgentConfig(told["agent"], addresses, Key(bytes.fromhex(told["key"])), slaves)
-    config = config._replace(stays=told["stays"], shielded=told["shielded"])
+    config = config._replace(stays=told["stays"], shielded=told["shielded"], tied=told.get("tied", False))
     config = config._replace(master=told.get("master"), encrypt=told.get("encrypt", True))
     master = told.get("master_pid", 0)  # of a local slave
     try:
@@ -191,4 +200,7 @@ def _seconds(text: str) -> float:
 
 def run() -> NoReturn:
     """The entry point of the command ``parallel-slave``."""
+    streams.fill_gaps()
+    streams.make_steady()
+    process_tree.adopt_orphans()
     sys.exit(main())

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from typing import Callable
 
+from . import forks
 from .environment import Environment
 from .outcome import Packed, pack_failure
 from .protocol import Buffer
@@ -49,12 +51,17 @@ class Contexts:
         payload = self._payload_of(context)  # a broken connection is not setup's failure
         if payload is None:
             return ()
+        here = os.getpid()
         try:
             if isinstance(payload, Unfit):
                 raise MemoryError(f"no memory here for the context's setup of {payload.size} bytes")
             value = self._environment.loads(payload)()
         except BaseException as error:  # whatever setup does, sys.exit included, it costs the context, not the slave
+            if os.getpid() != here:
+                forks.leave(error)
             return SetupFailed(context, pack_failure(error))
+        if os.getpid() != here:
+            forks.leave(None)
         if value is None:
             return ()
         return value if isinstance(value, tuple) else (value,)

@@ -7,6 +7,7 @@ next, so tests/slave/test_mp_adapter.py tries this file on each Python that is i
     Server            its constructor listens; everything else is ours
     BaseManager       how a server is made from its registry, address, key and serializer
     BaseProxy         the constructor with ``incref=False``, `_incref`, `_callmethod`
+    Process           of a forked one the two pipes that it would keep open, `_popen.finalizer`
 """
 
 from __future__ import annotations
@@ -46,6 +47,15 @@ class Manager(managers.BaseManager):
         """The server, listening.  Raises OSError if the address cannot be had."""
         state: Any = self
         return self._server_class(state._address, bytes(state._authkey))
+
+
+def spare_descriptors(process: Any) -> None:
+    """Close the pipes by which this process and one that it has just forked would see each other's end.
+
+    Two descriptors for each runner are too many where 1,024 may be open.  What needs them is `join` with a time limit,
+    and ``parent_process().is_alive()`` over there.
+    """
+    process._popen.finalizer()
 
 
 class Proxy(managers.BaseProxy):

@@ -17,11 +17,40 @@ def explain(value: object, name: str, error: Exception) -> str:
 
     ``name`` is how the reader knows ``value`` ('the task'), ``error`` what pickling it raised.
     """
-    path, blamed = _culprit(value, name, error, set(), 0)
-    reason = str(blamed) or type(blamed).__name__
+    try:
+        path, blamed = _culprit(value, name, error, set(), 0)
+    except Exception:  # an object whose own methods raise while we look at it; what pickling raised is known
+        path, blamed = name, error
+    reason = _text_of(blamed)
     if "<lambda>" in reason or "<locals>" in reason or "local object" in reason:
         reason += " (a lambda or a function inside a function has no name to import it by: define it at module level)"
     return f"{path}: {reason}"
+
+
+def _text_of(error: Exception) -> str:
+    try:
+        return str(error) or type(error).__name__
+    except Exception:
+        return type(error).__name__
+
+
+def _shown(value: object) -> str:
+    """Its repr, if it has one."""
+    try:
+        return repr(value)
+    except Exception:
+        return f"<{type(value).__name__}>"
+
+
+def _attribute(value: object, name: str) -> object:
+    """An attribute, or `_MISSING`: whatever ``__getattr__`` raises means that there is none."""
+    try:
+        return getattr(value, name)
+    except Exception:
+        return _MISSING
+
+
+_MISSING = object()
 
 
 def _culprit(value: object, path: str, error: Exception, seen: set[int], depth: int) -> tuple[str, Exception]:
@@ -39,25 +68,36 @@ def _culprit(value: object, path: str, error: Exception, seen: set[int], depth: 
 
 def _parts(value: object) -> Iterator[tuple[str, object]]:
     """What ``value`` is made of, each with how a Python programmer would reach it."""
-    if isinstance(value, dict):
-        for key, item in value.items():
-            yield f"[{key!r}]", item
-    elif isinstance(value, (list, tuple)):
-        for index, item in enumerate(value):
+    kind: type[Any] = type(value)
+    whole: Any = value
+    if issubclass(kind, dict):
+        for key, item in list(dict.items(whole)):
+            yield f"[{_shown(key)}]", item
+    elif issubclass(kind, (list, tuple)):
+        for index, item in enumerate(whole):
             yield f"[{index}]", item
-    elif isinstance(value, (set, frozenset)):
-        for item in value:
-            yield f"{{{item!r}}}", item
-    for attribute in ("func", "args", "keywords", "__self__"):  # partials and bound methods
-        if not isinstance(value, type) and hasattr(value, attribute):
-            yield f".{attribute}", getattr(value, attribute)
-    if not isinstance(value, type):
-        yield from ((f".{name}", item) for name, item in getattr(value, "__dict__", {}).items())
-        for kind in type(value).__mro__:
-            slots = kind.__dict__.get("__slots__", ())
-            for slot in (slots,) if isinstance(slots, str) else slots:
-                if hasattr(value, slot):
-                    yield f".{slot}", getattr(value, slot)
+    elif issubclass(kind, (set, frozenset)):
+        for item in whole:
+            yield f"{{{_shown(item)}}}", item
+    if issubclass(kind, type):
+        return
+    names = ["func", "args", "keywords", "__self__"]  # partials and bound methods
+    for base in kind.__mro__:
+        slots = base.__dict__.get("__slots__", ())
+        names += [_mangled(base, slot) for slot in ((slots,) if isinstance(slots, str) else slots)]
+    for name in names:
+        part = _attribute(value, name)
+        if part is not _MISSING and name not in ("__dict__", "__weakref__"):
+            yield f".{name}", part
+    own = _attribute(value, "__dict__")
+    if isinstance(own, dict):
+        yield from ((f".{name}", item) for name, item in list(own.items()))
+
+
+def _mangled(kind: type, slot: str) -> str:
+    """The attribute's real name: that of a private slot has its class in it."""
+    private = slot.startswith("__") and not slot.endswith("__")
+    return f"_{kind.__name__.lstrip('_')}{slot}" if private else slot
 
 
 def references(payload: Buffer) -> list[tuple[str, str]]:

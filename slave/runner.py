@@ -22,6 +22,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Callable, NamedTuple, Protocol, TypeVar
 
+from . import cpus, forks, process_tree, streams
 from .contexts import Contexts, SetupFailed
 from .dial import Address
 from .environment import Environment
@@ -33,7 +34,19 @@ from .outcome import Packed, pack_failure, pack_value
 from .private_files import open_output
 from .protocol import RUNNER, VALUE, Buffer, LeaseMessage, OutcomeMessage, Role, SetupFailure, outcome_message
 from .session import RunnerSession
-from .shared_status import DEADLINE, OUTDATED_CODE, RECALL, SETUP, SHORTEST, TASK, SharedStatus
+from .shared_status import (
+    DEADLINE,
+    JOINED,
+    OUTDATED_CODE,
+    RECALL,
+    SETUP,
+    SHORTEST,
+    STAGE,
+    TASK,
+    UNHEARD,
+    WORKED,
+    SharedStatus,
+)
 from .wire import Unfit
 
 _BROKEN = (OSError, EOFError, SlaveError)
@@ -42,8 +55,7 @@ _MOST_TRIES = 2  # of a call to which the answer is nonsense
 
 _LONGEST_LIMIT = 1e9  # seconds; what is longer is no limit
 _NANO = 1_000_000_000
-
-_PR_SET_PDEATHSIG = 1  # prctl(2)
+_LOOK_FOR_AGENT = 0.5  # seconds between two looks whether the agent lives, where nothing tells of its end
 
 T = TypeVar("T")
 
@@ -69,6 +81,9 @@ class RunnerConfig(NamedTuple):
     shielded: bool = False  # takes no notice of SIGTERM
     master: str | None = None  # the fingerprint of the agent's master: no other one is served
     encrypt: bool = True
+    siblings: int = 1  # runners on this machine, this one among them
+    mark: str = ""  # how the agent's guard knows what its runners have started
+    guarded: bool = False  # there is such a guard
 
 
 class Closable(Protocol):
@@ -105,6 +120,8 @@ class Runner:
         self._environment = Environment(config.environment)
         self._contexts = Contexts(self._environment, self._setup_of)
         self._status, self._waker = status, waker
+        self._pid = os.getpid()  # what a task forks has another one
+        self._output_may_vanish = streams.may_vanish()
         self._shortest = math.inf  # the shortest time limit of a task so far: the agent looks at its clock so often
 
     def work(self) -> None:
@@ -130,10 +147,14 @@ class Runner:
 
     def _run_lease(self, lease: LeaseMessage) -> None:
         """Run the tasks of a lease, or give them back."""
+        if self._output_may_vanish:
+            streams.steady_output()
         session, status, limits = self._session, self._status, lease.limits
         if limits:
             self._announce(min(limits.values()))
         current, count, began = 0, 0, 0.0
+        if lease.entries:
+            status[STAGE] = WORKED
         for task, context, payload in session.tasks():
             status[TASK] = task
             if status[RECALL] and session.recalled(status[RECALL]):
@@ -150,6 +171,7 @@ class Runner:
                 count += 1
             except NotRebuilt as failed:
                 self._tell_not_rebuilt(failed.error)
+        status[UNHEARD] = bool(session.unanswered)
         status[TASK] = 0
         session.ran(current, count, time.perf_counter() - began)
 
@@ -175,10 +197,17 @@ class Runner:
             self._status[DEADLINE] = time.monotonic_ns() + int(min(limit, _LONGEST_LIMIT) * _NANO)
         try:
             task = self._rebuilt(payload)
-            return pack_value(call(task, self._contexts.arguments(context)))
-        except NotRebuilt:
+            packed = pack_value(call(task, self._contexts.arguments(context)))
+            if os.getpid() != self._pid:
+                forks.leave(None)
+            return packed
+        except NotRebuilt as failed:
+            if os.getpid() != self._pid:
+                forks.leave(failed.error)
             raise
         except BaseException as error:  # sys.exit and KeyboardInterrupt too: a task's own affair costs no slave
+            if os.getpid() != self._pid:
+                forks.leave(error)
             return pack_failure(error)
         finally:
             if limit is not None:
@@ -190,6 +219,8 @@ class Runner:
             if isinstance(payload, Unfit):
                 raise MemoryError(f"no memory here for the task of {payload.size} bytes")
             task: Callable[..., object] = self._environment.loads(payload)
+            if os.getpid() != self._pid:
+                forks.leave(None)
             return task
         except BaseException as error:  # whatever its class does, sys.exit included
             raise NotRebuilt(error) from None
@@ -269,6 +300,7 @@ class Runner:
                 if nonsense == _MOST_TRIES:
                     raise CallFailed(str(error)) from None
         self._session.answered()
+        self._status[UNHEARD] = 0
         return answer
 
     def _drop(self, error: BaseException) -> None:
@@ -291,6 +323,7 @@ class Runner:
                 for unanswered in session.unanswered:
                     self._results.post(unanswered)
                 session.joined()
+                self._status[STAGE] = max(JOINED, self._status[STAGE])
             except _BROKEN:
                 self._link.drop()
                 if session.leaves(self._status[RECALL]):
@@ -314,8 +347,12 @@ def main(
     for connection in inherited:
         connection.close()
     _reset_signals(config.shielded)
-    _end_with(agent)
+    _end_with(agent, config.guarded)
+    os.environ[process_tree.VARIABLE] = f"{config.mark}.{os.getpid()}."
+    streams.empty_stdin()
+    streams.make_steady()
     _redirect(config.output)
+    cpus.share_threads(config.siblings, os.environ)
     try:
         Runner(config, status, memory, waker).work()
     except AnotherMaster as error:
@@ -334,19 +371,22 @@ def _reset_signals(shielded: bool) -> None:
         os.setsid()
 
 
-def _end_with(agent: int) -> None:
+def _end_with(agent: int, guarded: bool) -> None:
     """See to it that this process does not outlive its agent, whatever a task is doing by then."""
-    if sys.platform == "linux":
-        import ctypes
-
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if guarded or process_tree.die_with_parent():
         if os.getppid() != agent:
-            os._exit(1)  # it died before the call above
-        return
+            os._exit(1)  # it died before this runner was known to anybody
+    else:
+        threading.Thread(target=_watch, args=(agent,), daemon=True, name="watch the agent").start()
+
+
+def _watch(agent: int) -> None:
     parent = multiprocessing.parent_process()
-    if parent is not None:
-        watch = threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True, name="watch the agent")
-        watch.start()
+    if os.name != "posix" and parent is not None:
+        parent.join()
+    while os.name == "posix" and os.getppid() == agent:
+        time.sleep(_LOOK_FOR_AGENT)
+    os._exit(1)
 
 
 def _redirect(output: str | None) -> None:
@@ -362,5 +402,3 @@ def _redirect(output: str | None) -> None:
             os.dup2(handle, 1)
             os.dup2(handle, 2)
             os.close(handle)
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # what a task printed survives its death

@@ -5,15 +5,17 @@ from __future__ import annotations
 import math
 import multiprocessing
 import os
-import signal
+import secrets
 import socket
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from typing import Callable
 
+from . import mp_adapter, process_tree
 from .cpu_clock import CpuClock
 from .gathering import Watch, new_shared_memory
+from .guard import Guard
 from .protocol import RunnerBeat, RunnerEnded
 from .runner import Closable, RunnerConfig
 from .runner import main as runner_main
@@ -22,6 +24,9 @@ from .shared_status import RECALL, TASK, new_shared_status
 from .slave_state import SlaveState
 
 _START_AGAIN = 1.0  # seconds after which a runner that could not be started is tried again
+_START_TRIES = 30  # that failed in a row, after which a slave is given up
+_TO_BE_KNOWN = 0.2  # seconds for a process that was just forked to become a program, which can be known
+_LOOK = 0.005  # seconds between two looks whether a process has ended
 _TO_LEAVE = 1.0  # seconds that an idle runner gets to leave by itself, and a busy one to follow SIGTERM
 
 
@@ -35,7 +40,8 @@ class Slave(SlaveState):
         self.watch: Watch | None = None  # of the outcomes that its runner has gathered
         self.clock: CpuClock | None = None  # of its runner
         self.shielded = False  # its runner takes no notice of SIGTERM
-        self.start_after = 0.0  # not before, since the last try failed
+        self.failed_starts = 0  # in a row
+        self.trouble: OSError | None = None  # why the last one failed
 
     @property
     def runs(self) -> bool:
@@ -64,7 +70,20 @@ class Slave(SlaveState):
         """End its process, and what that started, now."""
         if self.process is not None:
             self.process.kill()
-            _kill_group(self.pid)
+            process_tree.end_group(self.pid)
+
+    @property
+    def cannot_start(self) -> bool:
+        """Whether no process could be had for it so often that another try is no use."""
+        return self.failed_starts >= _START_TRIES
+
+    def ends(self, deadline: float) -> bool:
+        """Wait until then for its process to end; whether it has."""
+        while self.process is not None and self.process.exitcode is None:
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(_LOOK)
+        return True
 
 
 class RunnerPool:
@@ -87,13 +106,19 @@ class RunnerPool:
         # fork is quick, and safe in an agent, which has one thread; on macOS system libraries break in forked processes
         self._method = start_method or ("fork" if hasattr(os, "fork") and sys.platform != "darwin" else "spawn")
         self._context = multiprocessing.get_context(self._method)
+        self._mark = secrets.token_hex(8)
+        self._guard = Guard(self._mark)
+        self._adopts = process_tree.adopts_orphans()  # then orphans of runners become children of ours
+        self._known_orphans: set[int] = set()  # those that were there before: of runners that may live
+        self._suspects: set[int] = set()  # those that came with the death of a runner
+        self._judge_at = 0.0  # when to see whether they are its own
 
     def add(self, number: int, output: str | None) -> None:
         """Add a slave; `start_missing` starts its runner."""
         self.slaves[number] = Slave(number, output)
 
     def start_missing(self) -> list[OSError]:
-        """Start a runner for each slave without; returns why some could not be started: they are tried again."""
+        """Start a runner for each slave without; returns why some cannot be started: they are tried again."""
         troubles = []
         for slave in self.slaves.values():
             if slave.process is None and time.monotonic() >= slave.start_after:
@@ -101,7 +126,9 @@ class RunnerPool:
                     self._start(slave)
                 except OSError as error:  # no process or no memory to be had just now
                     slave.process, slave.start_after = None, time.monotonic() + _START_AGAIN
-                    troubles.append(error)
+                    slave.failed_starts, slave.trouble = slave.failed_starts + 1, error
+                    if slave.failed_starts == 1:
+                        troubles.append(error)
         return troubles
 
     @property
@@ -110,32 +137,92 @@ class RunnerPool:
         return all(slave.process is not None for slave in self.slaves.values())
 
     def _start(self, slave: Slave) -> None:
-        status = new_shared_status()
-        inherited = self._inherited() if self._method == "fork" else ()
-        config = self._configure(slave)
+        self._stand_guard()
+        status = new_shared_status(self._method == "fork")
+        inherited = [*self._inherited(), self._guard] if self._method == "fork" else ()
+        config = self._configure(slave)._replace(mark=self._mark, guarded=self._guard.stands)
         slave.shielded = config.shielded
         memory = new_shared_memory(self._method == "fork")
         arguments = (config, status, memory, self._waker, os.getpid(), inherited)
         process = self._context.Process(target=runner_main, args=arguments, name=f"slave {slave.number}")  # type: ignore[attr-defined]
         process.start()
+        if self._method == "fork":
+            mp_adapter.spare_descriptors(process)
         slave.process, slave.watch, slave.clock = process, Watch(memory), CpuClock(process.pid or 0)
+        slave.failed_starts = 0
+        self._guard.began(slave.pid)
         slave.begin(status, time.monotonic())
+
+    def _stand_guard(self) -> None:
+        """See to it that there is a guard."""
+        if not self._guard.stands or self._guard.is_gone():
+            self._guard.start([slave.pid for slave in self._running()])
 
     def alive(self) -> list[RunnerBeat]:
         """The runners whose process has not been found dead."""
         return [RunnerBeat(slave.number, slave.pid, slave.status[TASK]) for slave in self._running()]
 
     def reap(self) -> Iterator[RunnerEnded]:
-        """The runners that have ended since the last call; children that they left behind are killed."""
-        for slave in self.slaves.values():
-            if slave.process is None or slave.process.exitcode is None:
-                continue
-            exitcode = slave.process.exitcode
+        """The runners that have ended since the last call; what they left behind is killed."""
+        if self._guard.is_gone():
+            self._stand_guard()
+        dead = [one for one in self._running() if one.process is not None and one.process.exitcode is not None]
+        if dead:
+            self._end_families([slave.pid for slave in dead])
+        self._judge()
+        self._bury()
+        for slave in dead:
+            exitcode = slave.process.exitcode  # type: ignore[union-attr]
             task, setup, cause = slave.ended(exitcode, time.monotonic())
             ended = RunnerEnded(self._agent, slave.number, slave.pid, exitcode, task, setup, cause)
-            _kill_group(slave.pid)
             slave.process = None
             yield ended
+
+    def _end_families(self, runners: Sequence[int]) -> None:
+        """End what runners that are dead have started."""
+        for runner in runners:
+            process_tree.end_group(runner)
+        orphans = self._orphans()
+        if orphans or not self._adopts:
+            process_tree.end_family(runners, self._marks(runners))
+            self._suspects.update(set(orphans) - self._known_orphans)
+            self._judge_at = time.monotonic() + _TO_BE_KNOWN
+        for runner in runners:
+            self._guard.ended(runner)
+
+    def _judge(self) -> None:
+        """End the orphans that came with the death of a runner, if nothing says that they are another one's.
+
+        A program bears its runner's mark; what has been forked and runs none has no mark to be known by.
+        """
+        if self._suspects and time.monotonic() >= self._judge_at:
+            living = self._living()
+            left = self._suspects.intersection(self._orphans())
+            process_tree.end_family(process_tree.strangers(left, living, self._marks(living)), ())
+            self._suspects.clear()
+
+    def _living(self) -> list[int]:
+        return [slave.pid for slave in self._running() if slave.process is not None and slave.process.exitcode is None]
+
+    def _marks(self, runners: Sequence[int]) -> list[str]:
+        return [f"{self._mark}.{runner}." for runner in runners]
+
+    def _orphans(self) -> list[int]:
+        """Children of this process that it has not started: their parents, which tasks had started, have ended."""
+        if not self._adopts:
+            return []
+        own = {self._guard.pid, *(slave.pid for slave in self._running())}
+        return [pid for pid in process_tree.children() if pid not in own]
+
+    def _bury(self) -> None:
+        """Take note of the orphans that have ended, else they would stay as zombies, and of those that live."""
+        orphans = self._orphans()
+        for pid in orphans:
+            try:
+                os.waitpid(pid, os.WNOHANG)
+            except ChildProcessError:
+                pass
+        self._known_orphans = set(orphans)
 
     # -- outcomes that runners have gathered: see gathering.py
 
@@ -169,7 +256,10 @@ class RunnerPool:
     def drain(self, number: int, grace: float) -> int | None:
         """See `SlaveState.drain`; within ``grace`` seconds."""
         slave = self.slaves.get(number)
-        return None if slave is None else slave.drain(time.monotonic() + grace)
+        if slave is None:
+            return None
+        now = time.monotonic()
+        return slave.drain(now + grace, now)
 
     def stop_late(self) -> None:
         """End the runners whose task, or whose time to drain, is over."""
@@ -180,7 +270,10 @@ class RunnerPool:
     def patience(self) -> float:
         """Seconds within which some runner's time may be over."""
         now = time.monotonic_ns()
-        return max(0.001, min((slave.patience(now) for slave in self._running()), default=math.inf))
+        found = min((slave.patience(now) for slave in self._running()), default=math.inf)
+        if self._suspects:
+            found = min(found, self._judge_at - now / 1e9)
+        return max(0.001, found)
 
     def _running(self) -> list[Slave]:
         return [slave for slave in self.slaves.values() if slave.process is not None]
@@ -196,7 +289,7 @@ class RunnerPool:
                 slave.process.terminate()  # type: ignore[union-attr]
         deadline = time.monotonic() + _TO_LEAVE
         for slave in slaves:
-            slave.process.join(max(0.0, deadline - time.monotonic()))  # type: ignore[union-attr]
+            slave.ends(deadline)
         self.kill()
 
     def kill(self) -> None:
@@ -206,12 +299,9 @@ class RunnerPool:
                 slave.kill()
                 slave.process.join()
                 slave.process = None
+        orphans = self._orphans()
+        if orphans:
+            process_tree.end_family(orphans, [f"{self._mark}."])
+        self._guard.end()
+        self._bury()
         self.slaves.clear()
-
-
-def _kill_group(leader: int) -> None:
-    if hasattr(os, "killpg") and leader:
-        try:
-            os.killpg(leader, signal.SIGKILL)
-        except (ProcessLookupError, PermissionError):
-            pass  # nobody left, which is the rule (macOS says EPERM for a group of zombies)

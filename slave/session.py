@@ -229,7 +229,7 @@ class AgentSession:
     """
 
     def __init__(self, agent: str, host: str, pid: int, version: str, slaves: Sequence[int | None]) -> None:
-        self.agent, self._host, self._pid, self._version = agent, host, pid, version
+        self.agent, self.host, self._pid, self._version = agent, host, pid, version
         self._slaves = list(slaves)  # that it is to have at first; None for one that the master is to number
         self.state = NEW
         # what the master said when we came first: the run, the lease's seconds and the environment stay as they are
@@ -281,7 +281,7 @@ class AgentSession:
         run = self.reply.run if self.reply is not None else ""
         wanted = self._slaves if self.reply is None else slaves
         return EnlistRequest(
-            self.agent, run, self._host, self._pid, self._version, connection, list(wanted), list(runners)
+            self.agent, run, self.host, self._pid, self._version, connection, list(wanted), list(runners)
         )
 
     def judge(self, reply: EnlistReply) -> None:

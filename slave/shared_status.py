@@ -9,7 +9,7 @@ by the runner, not both.
 
 from __future__ import annotations
 
-from multiprocessing import sharedctypes
+import mmap
 from typing import Any
 
 TASK = 0  # written by the runner: id of the task that runs, 0 between leases
@@ -17,11 +17,24 @@ SETUP = 1  # written by the runner: id of the context whose setup runs, else 0
 RECALL = 2  # written by the agent: id of the lease to give back (session.py: ANY_LEASE for whichever), 0 for none
 DEADLINE = 3  # written by the runner: when the running task's time is over, by time.monotonic_ns(); 0 for never
 SHORTEST = 4  # written by the runner: the shortest time limit it was given so far, nanoseconds; 0 for none
-OUTDATED_CODE = 5  # written by the runner: 1 when it leaves for a fresh one, since code that it has has changed
+OUTDATED_CODE = 5  # written by the runner: 1 when it leaves for a fresh one, since code that it imported has changed
 
-SharedStatus = Any  # a ctypes array of unsigned 64-bit integers, which ctypes cannot spell as a type
+STAGE = 6  # written by the runner: one of those below
+UNHEARD = 7  # written by the runner between leases: 1 if the master may not have read all that was posted
+
+STARTING, JOINED, WORKED = range(3)  # joined: the master has taken it in; worked: it has begun a task or a setup
+
+_CELLS = 8
+
+SharedStatus = Any  # a ctypes array or a memoryview, of unsigned 64-bit integers
 
 
-def new_shared_status() -> SharedStatus:
-    """Zeroed cells that survive a fork and can be passed to a spawned process."""
-    return sharedctypes.RawArray("Q", 6)
+def new_shared_status(fork: bool = False) -> SharedStatus:
+    """Zeroed cells.  ``fork``: a fork is to share them, for which no system need have /dev/shm, a writable folder or
+    ctypes; else they can be passed to a spawned process too.
+    """
+    if fork:
+        return memoryview(mmap.mmap(-1, 8 * _CELLS)).cast("Q")  # shared, and of no file
+    from multiprocessing import sharedctypes
+
+    return sharedctypes.RawArray("Q", _CELLS)

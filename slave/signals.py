@@ -7,6 +7,8 @@ import signal
 import socket
 from typing import Any, Callable
 
+_HANGUP = getattr(signal, "SIGHUP", -1)
+
 
 class Quit(Exception):
     """A signal asks the agent to end."""
@@ -29,10 +31,20 @@ class Signals:
         self._fd_before = -1
 
     def watch(self, at_once: Callable[[], None]) -> None:
-        """From now on SIGINT and SIGTERM ask to end; the second time ``at_once`` is called and the process exits."""
+        """From now on SIGINT, SIGTERM and SIGHUP ask to end; a second one calls ``at_once``, and the process exits.
+
+        SIGHUP does not if it was ignored, by nohup, and counts once: a shell sends it, and the system too.  All are
+        heard also if whoever started this process had them blocked.
+        """
         self._at_once = at_once
-        names = [name for name in ("SIGINT", "SIGTERM", "SIGCHLD") if hasattr(signal, name)]
-        self._before = {getattr(signal, name): signal.getsignal(getattr(signal, name)) for name in names}
+        signals = [
+            getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGCHLD") if hasattr(signal, name)
+        ]
+        self._before = {one: signal.getsignal(one) for one in signals}
+        if self._before.get(_HANGUP) == signal.SIG_IGN:
+            del self._before[_HANGUP]
+        if hasattr(signal, "pthread_sigmask"):
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, self._before)
         self._fd_before = signal.set_wakeup_fd(self.waker.fileno(), warn_on_full_buffer=False)
         for signum in self._before:
             signal.signal(signum, self._note)
@@ -49,6 +61,8 @@ class Signals:
 
     def _note(self, signum: int, frame: object) -> None:
         if signum == getattr(signal, "SIGCHLD", None):
+            return
+        if self.asked == _HANGUP == signum:
             return
         if self.asked is not None:
             self._at_once()

@@ -12,10 +12,26 @@ from typing import NamedTuple
 
 from .protocol import BY_ITSELF, DRAINED, OUTDATED, STOPPED, TIME_LIMIT
 from .session import ANY_LEASE
-from .shared_status import DEADLINE, OUTDATED_CODE, RECALL, SETUP, SHORTEST, TASK, SharedStatus
+from .shared_status import (
+    DEADLINE,
+    JOINED,
+    OUTDATED_CODE,
+    RECALL,
+    SETUP,
+    SHORTEST,
+    STAGE,
+    TASK,
+    UNHEARD,
+    WORKED,
+    SharedStatus,
+)
 
-_AT_ONCE = 5.0  # seconds of life below which a runner that never ran a task "died at once"
-_TRIES = 5  # deaths at once, in a row, after which a runner is not started again
+_AT_ONCE = 5.0  # seconds of life below which a runner "died at once"
+_TRIES = 5  # deaths at once, in a row, without ever reaching the master: then a runner is not started again
+_IDLE_TRIES = 25  # the same of runners that reached it and began no task
+_UNPUNISHED = 2  # deaths at once, in a row, after which the next runner is started without a pause
+_PAUSE = 0.05, 2.0  # seconds before the one after that, and at most: each pause is twice the one before
+_LEAVES = 5.0  # seconds for an idle runner to have its last outcomes heard, and leave by itself
 _NANO = 1_000_000_000
 
 
@@ -36,7 +52,10 @@ class SlaveState:
     def __init__(self, number: int) -> None:
         self.number = number
         self.status: SharedStatus = None  # of its runner
-        self.deaths_at_once = 0
+        self.deaths_at_once = 0  # in a row, between tasks
+        self.deaths_in_vain = 0  # of these, those since one began a task
+        self.never_joined = 0  # of these, those since one reached the master
+        self.start_after = 0.0  # when the next runner may be started
         self.started = 0.0  # when its runner was
         self.stopped: tuple[str, int] | None = None  # why we end the process, and the task because of which
         self.draining = False  # its runner is to leave, and none comes after it
@@ -92,13 +111,19 @@ class SlaveState:
         self.end(STOPPED, running)
         return None
 
-    def drain(self, until: float) -> int | None:
-        """Let its runner finish what it runs, until then, and start nothing more; as `recall`."""
+    def drain(self, until: float, now: float) -> int | None:
+        """Let its runner finish what it runs, until then, and start nothing more; as `recall`.
+
+        One that is idle leaves by itself too if what it has posted may still be on its way to the master: if it were
+        ended now, the word of that might overtake it, and a finished task run again.
+        """
         running = self.recall(ANY_LEASE)
         if running is None:
             return None
         self.draining, self.drain_until = True, min(self.drain_until, until)
-        if not self.busy:
+        if not self.busy and self.status[UNHEARD]:
+            self.drain_until = min(self.drain_until, now + _LEAVES)
+        elif not self.busy:
             self.end(DRAINED, 0)  # it waits for tasks, or will see the recall before it starts one
         return running
 
@@ -136,11 +161,21 @@ class SlaveState:
             cause = OUTDATED
         if cause == TIME_LIMIT and because != task:
             cause = STOPPED  # the late task has just ended, and the next one had to die for it
-        at_once = cause == BY_ITSELF and not self.busy and now - self.started < _AT_ONCE
-        self.deaths_at_once = self.deaths_at_once + 1 if at_once else 0
+        self._count(cause == BY_ITSELF and not self.busy and now - self.started < _AT_ONCE)
+        doublings = min(20, self.deaths_at_once - _UNPUNISHED - 1)
+        self.start_after = now + (min(_PAUSE[1], _PAUSE[0] * 2**doublings) if doublings >= 0 else 0.0)
         return Death(task, setup, cause)
+
+    def _count(self, at_once: bool) -> None:
+        stage = self.status[STAGE]
+        self.deaths_at_once = self.deaths_at_once + 1 if at_once else 0
+        self.deaths_in_vain = self.deaths_in_vain + 1 if at_once and stage < WORKED else 0
+        self.never_joined = self.never_joined + 1 if at_once and stage < JOINED else 0
 
     @property
     def hopeless(self) -> bool:
-        """Whether its runners died at once so often that another try is no use."""
-        return self.deaths_at_once >= _TRIES
+        """Whether its runners died at once so often that another try is no use.
+
+        Not as long as they work between their deaths: somebody's alarm or kill that hits an idle one costs a pause.
+        """
+        return self.never_joined >= _TRIES or self.deaths_in_vain >= _IDLE_TRIES

@@ -36,6 +36,7 @@ class SlaveView(NamedTuple):
     came: bool
     lost: bool
     ended: bool
+    done: int = 0
 
 
 class Launches:
@@ -87,4 +88,5 @@ class Launches:
 
 def _view(slave: SlaveRecord) -> SlaveView:
     lost = slave.contact is Contact.LOST or slave.life is Life.PARTED
-    return SlaveView(slave.number, str(slave), slave.output, bool(slave.host), lost, slave.life is Life.ENDED)
+    ended = slave.life is Life.ENDED
+    return SlaveView(slave.number, str(slave), slave.output, bool(slave.host), lost, ended, slave.done)

@@ -106,6 +106,7 @@ class LaunchConfig:
             encrypt=self.encrypt,
             master_pid=os.getpid() if local else 0,
             quiet=inherits,
+            tied=local,
         )
         if local:  # so that its tasks can use the proxies of this program's multiprocessing managers
             orders["authkey"] = multiprocessing.process.current_process().authkey.hex()

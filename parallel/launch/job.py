@@ -100,6 +100,7 @@ def slave_orders(
     encrypt: bool = True,
     master_pid: int = 0,
     quiet: bool = False,
+    tied: bool = False,
 ) -> dict[str, Any]:
     """What the slave program is told: who it is, where the master is, the key.
 
@@ -110,9 +111,10 @@ def slave_orders(
     ``master_pid``: for a local slave the master's process, with which it ends; 0 elsewhere.
     ``stays``: whether it waits for new slaves when it has none any more.  ``shielded``: whether running tasks are to
     be spared when SIGTERM is sent to every process there.  ``quiet``: whether to say only what is wrong.
+    ``tied``: whether its stdin ends when this process does.
     """
     where = {"addresses": list(addresses), "key": key.hex(), "wait": wait, "wait_refused": wait_refused}
-    channel = {"master": master, "encrypt": encrypt, "master_pid": master_pid}
+    channel = {"master": master, "encrypt": encrypt, "master_pid": master_pid, "tied": tied}
     ways = {"stays": stays, "shielded": shielded, "quiet": quiet}
     return {"agent": agent, "slots": list(slots), **ways, **where, **channel}
 

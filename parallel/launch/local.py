@@ -23,12 +23,14 @@ from .base import Slave
 from .config import LaunchConfig
 from .job import Job
 from .run_command import environment, temporary_file
-from .slave_service import ExpectedSlave, SlaveService
+from .slave_service import ExpectedSlave, SlaveService, SlaveView
 
 log = logging.getLogger("parallel")
 
 _SOON = 5.0  # seconds of life below which an agent "died soon", ...
-_TRIES = 5  # ... and after so many such deaths in a row no other one is started
+_TRIES = 25  # ... and after so many such deaths in a row, between which no task was done, no other one is started
+_UNPUNISHED = 2  # such deaths in a row after which the next one is started without a pause
+_PAUSE = 0.1, 2.0  # seconds before the one after that, and at most: each pause is twice the one before
 _LOOK_SECONDS = 0.005  # between two looks whether what is waited for has happened
 _DEATH_SECONDS = 2.0  # for the system to end a killed process
 
@@ -69,7 +71,7 @@ class LocalAgent:
             assert self._process.stdin is not None
             try:
                 self._process.stdin.write(job.stdin)
-                self._process.stdin.close()
+                self._process.stdin.flush()  # and not closed: its end tells the agent that this process has ended
             except BrokenPipeError:
                 pass  # it has ended already, and the thread below tells how
             arguments = (self._process, output, job.output)
@@ -83,6 +85,8 @@ class LocalAgent:
 
     def _watch(self, process: subprocess.Popen[bytes], output: IO[bytes], path: str | None) -> None:
         end = describe_slave_exit(process.wait())
+        if process.stdin is not None:
+            _close(process.stdin)
         with output:
             self._on_end(end if path else end + last_lines(output, "; its last words"))
 
@@ -142,7 +146,10 @@ class LocalGroup:
         self._id = secrets.token_hex(16)  # of the agent that runs, or of the next one
         self._agent: LocalAgent | None = None  # the one that runs or is being started
         self._new: dict[int, str] = {}  # slaves to start, and the agent of which they were expected
-        self._since, self._deaths = 0.0, 0  # when the agent was started; how many have died soon in a row
+        self._since = 0.0  # when the agent was started
+        self._deaths = 0  # how many have died soon, in a row
+        self._in_vain = 0  # of these, those since a task was done
+        self._done = 0  # tasks that its slaves had done when the last one died
         self._closing = False
 
     def add(self, slaves: Sequence[ExpectedSlave]) -> list[int]:
@@ -202,18 +209,21 @@ class LocalGroup:
 
     def _ended(self, agent: str, why: str) -> None:
         """The agent is gone.  Its slaves get another one, unless agents die soon again and again."""
-        said = tails((view.number, view.output) for view in self._service.describe(agent) if not view.ended)
+        views = self._service.describe(agent)
+        said = tails((view.number, view.output) for view in views if not view.ended)
         with self._turn:
             soon = time.monotonic() - self._since < _SOON
-            self._deaths = self._deaths + 1 if soon else 1
+            self._count(soon, views)
             with self._id_lock:
                 self._id = secrets.token_hex(16)
             self._agent = None
             if self._closing:
                 return
-            successor = self._id if self._deaths < _TRIES else None
+            successor = self._id if self._in_vain < _TRIES else None
             new = {number for number, one in list(self._new.items()) if one == agent and self._new.pop(number, "")}
             numbers = self._service.ended(agent, why, last_words=said, successor=successor)
+        self._pause()
+        with self._turn:
             try:
                 for number in new & set(numbers):
                     self._config.make_output(number)
@@ -221,6 +231,20 @@ class LocalGroup:
             except Exception as error:
                 self._service.ended(self._id, could_not_start(error), numbers=numbers)
                 log.warning("parallel: the local slaves cannot be started again: %s", error)
+
+    def _count(self, soon: bool, views: Sequence[SlaveView]) -> None:
+        """One more agent has died.  As long as work gets done between two deaths, there is another one."""
+        done = sum(view.done for view in views)
+        worked, self._done = done > self._done, done
+        self._deaths = self._deaths + 1 if soon else 1
+        self._in_vain = 0 if worked else self._in_vain + 1 if soon else 1
+
+    def _pause(self) -> None:
+        """Let some time pass if agents have died soon, and often."""
+        doublings = self._deaths - _UNPUNISHED - 1
+        end = time.monotonic() + (min(_PAUSE[1], _PAUSE[0] * 2**doublings) if doublings >= 0 else 0.0)
+        while not self._closing and time.monotonic() < end:
+            time.sleep(_LOOK_SECONDS)
 
     def stop(self, grace: float, interrupting: Callable[[], bool]) -> None:
         """End the agent, which has been told to end and has ``grace`` seconds.

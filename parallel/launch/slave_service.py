@@ -26,7 +26,8 @@ class SlaveView(NamedTuple):
     """A slave as it is now.
 
     ``text``: as messages name it.  ``came``: its agent is or was connected since it was started last.  ``lost``: it was
-    connected, and is not heard of or has left.  ``ended``: for good.
+    connected, and is not heard of or has left.  ``ended``: for good.  ``done``: how many tasks it has
+    run.
     """
 
     number: int
@@ -35,6 +36,7 @@ class SlaveView(NamedTuple):
     came: bool
     lost: bool
     ended: bool
+    done: int = 0
 
 
 class SlaveService(Protocol):

@@ -50,6 +50,7 @@ class _Slave:
     def __init__(self, agent: str, name: str, output: str | None) -> None:
         self.agent, self.name, self.output = agent, name, output
         self.came = self.lost = self.ended = False
+        self.done = 0
 
 
 class FakeService:
@@ -86,6 +87,12 @@ class FakeService:
         with self._lock:
             for number in numbers:
                 self._slaves[number].came, self._slaves[number].lost = True, False
+
+    def work(self, tasks: int) -> None:
+        """All slaves have done so many tasks more."""
+        with self._lock:
+            for one in self._slaves.values():
+                one.done += tasks
 
     def lose(self, number: int) -> None:
         """A slave that had come is not heard any more."""
@@ -132,7 +139,7 @@ class FakeService:
     def describe(self, agent: str) -> list[SlaveView]:
         with self._lock:
             return [
-                SlaveView(number, f"slave {number} ({one.name})", one.output, one.came, one.lost, one.ended)
+                SlaveView(number, f"slave {number} ({one.name})", one.output, one.came, one.lost, one.ended, one.done)
                 for number, one in self._slaves.items()
                 if one.agent == agent
             ]

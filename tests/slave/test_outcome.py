@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import pickle
+import subprocess
+import sys
 import threading
 from typing import Any, Callable
 
@@ -184,3 +186,137 @@ def test_only_a_missing_module_is_told_with_its_remedy() -> None:
     assert "Manager(python='...')" in told(ModuleNotFoundError("No module named 'm'", name="m"))
     assert "Manager(python='...')" not in told(ImportError("cannot import name 'x' from 'm'", name="m"))
     assert "Manager(python='...')" not in told(ModuleNotFoundError("said by somebody"))
+
+
+# -- all that an exception has
+
+
+class Located(OSError):
+    """Its constructor takes other arguments than its args."""
+
+    def __init__(self, path: str, attempt: int) -> None:
+        super().__init__(2, "not here", path)
+        self.attempt = attempt
+
+
+class Prefixed(Exception):
+    """Its constructor would put its prefix before what has one."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(f"model: {text}")
+
+
+class WithSlots(Exception):
+    __slots__ = ("__inner", "step")
+
+    def __init__(self, step: int) -> None:
+        super().__init__("slots")
+        self.step, self.__inner = step, step + 1
+
+    def inner(self) -> int:
+        return self.__inner
+
+
+class OnlyByKeyword(SyntaxError):
+    def __init__(self, *, where: str) -> None:
+        super().__init__("bad input", (where, 3, 4, "text"))
+
+
+class Reduced(Exception):
+    """Knows by itself how it is pickled."""
+
+    def __init__(self, value: int) -> None:
+        super().__init__()
+        self.value = value
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Reduced, (self.value + 1,)
+
+
+def there_and_back(error: BaseException) -> Any:
+    return unpack_failure(pack_failure(error)[1]).exception()
+
+
+@pytest.mark.parametrize(
+    ("error", "attributes"),
+    [
+        (FileNotFoundError(2, "not here", "a", None, "b"), ("errno", "strerror", "filename", "filename2")),
+        (Located("/data/x", 3), ("errno", "strerror", "filename", "attempt")),
+        (BlockingIOError(11, "full", 5), ("errno", "characters_written")),
+        (ImportError("none", name="n", path="p"), ("name", "path", "msg")),
+        (OnlyByKeyword(where="input.dat"), ("filename", "lineno", "offset", "text", "msg")),
+        (UnicodeDecodeError("utf-8", b"abc", 1, 2, "why"), ("encoding", "object", "start", "end", "reason")),
+        (StopIteration(4), ("value",)),
+        (SystemExit(5), ("code",)),
+        (WithSlots(6), ("step",)),
+        (subprocess.CalledProcessError(3, "cmd", b"out", b"err"), ("returncode", "cmd", "output", "stderr")),
+        (Prefixed("too hot"), ()),
+        (KeyError("a"), ()),
+    ],
+)
+def test_an_exception_keeps_all_of_itself(error: BaseException, attributes: tuple[str, ...]) -> None:
+    found = there_and_back(error)
+    assert type(found) is type(error)
+    assert str(found) == str(error) and found.args == error.args
+    assert [getattr(found, name) for name in attributes] == [getattr(error, name) for name in attributes]
+
+
+def test_an_exception_keeps_private_slots_its_cause_and_what_it_groups() -> None:
+    assert there_and_back(WithSlots(6)).inner() == 7
+    error = Prefixed("too hot")
+    error.__cause__ = Located("/data/x", 3)
+    cause = there_and_back(error).__cause__
+    assert (cause.filename, cause.attempt) == ("/data/x", 3)
+    suppressed = Prefixed("again")
+    suppressed.__suppress_context__ = True
+    assert there_and_back(suppressed).__suppress_context__
+    if sys.version_info >= (3, 11):
+        group = ExceptionGroup("several", [Located("/data/x", 3), Prefixed("too hot")])  # noqa: F821
+        first, second = there_and_back(group).exceptions
+        assert (first.filename, str(second)) == ("/data/x", "model: too hot")
+
+
+def test_an_exception_that_knows_how_it_is_pickled_is_asked() -> None:
+    assert there_and_back(Reduced(1)).value == 2
+
+
+# -- looking for what is to blame
+
+
+class Asking:
+    """Whatever it lacks it looks up, and raises what a dictionary raises."""
+
+    def __init__(self) -> None:
+        self.known = {"lock": threading.Lock()}
+
+    def __getattr__(self, name: str) -> object:
+        return vars(self)["known"][name]
+
+
+class Shy:
+    """Nothing can be learned of it."""
+
+    def __repr__(self) -> str:
+        raise LookupError("no repr")
+
+    def __getattribute__(self, name: str) -> Any:
+        if name == "__reduce_ex__":
+            raise TypeError("cannot pickle a shy one")
+        raise LookupError(name)
+
+
+@pytest.mark.parametrize(
+    ("made", "told"),
+    [
+        (Asking, "the task.known['lock']: cannot pickle '_thread.lock' object"),
+        (lambda: [Shy()], "the task[0]: cannot pickle a shy one"),
+        (lambda: {"a": {1: Shy()}}, "the task['a'][1]: cannot pickle a shy one"),
+    ],
+)
+def test_what_an_object_raises_while_it_is_looked_at_does_not_hide_why_it_cannot_be_sent(
+    made: Callable[[], object], told: str
+) -> None:
+    value = made()
+    with pytest.raises(Exception) as caught:
+        pickle.dumps(value, 5)
+    assert explain(value, "the task", caught.value) == told

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-import mmap
 import socket
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,7 +12,10 @@ import pytest
 import parallel
 from parallel.service.result_queue import ResultQueue
 from slave import environment, runner_pool
-from slave.protocol import SetupFailure
+from slave.agent import Agent, AgentConfig
+from slave.gathering import new_shared_memory
+from slave.guard import Guard
+from slave.protocol import EnlistReply, SetupFailure
 from slave.runner import RunnerConfig
 from slave.runner_pool import RunnerPool, Slave
 from tests.conftest import Make
@@ -43,11 +44,13 @@ class Unable:
 def test_a_runner_that_cannot_be_started_is_tried_again_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = SimpleNamespace(now=100.0)
     monkeypatch.setattr(runner_pool, "time", SimpleNamespace(monotonic=lambda: clock.now))
-    monkeypatch.setattr(runner_pool, "new_shared_status", lambda: [0, 0, 0])
+    monkeypatch.setattr(runner_pool, "new_shared_status", lambda fork: [0] * 8)
+    monkeypatch.setattr(runner_pool, "new_shared_memory", lambda fork: new_shared_memory(True))
     monkeypatch.setattr(Unable, "failing", 1)
-    config: Any = SimpleNamespace(shielded=False)
+    monkeypatch.setattr(Guard, "start", lambda guard, runners: None)
+    config = RunnerConfig(0, "run", [], KEY, 1.0, {}, None)
     waker: Any = None
-    pool = RunnerPool("an agent", lambda slave: config, lambda: (), waker)
+    pool = RunnerPool("an agent", lambda slave: config, lambda: (), waker, "spawn")
     monkeypatch.setattr(pool, "_context", SimpleNamespace(Process=Unable))
     pool.add(7, None)
     pool.add(8, None)
@@ -57,6 +60,31 @@ def test_a_runner_that_cannot_be_started_is_tried_again_after_a_while(monkeypatc
     assert pool.start_missing() == [] and not pool.complete, "not at once"
     clock.now += 10.0
     assert pool.start_missing() == [] and pool.complete
+
+
+def test_a_slave_for_which_no_process_can_be_had_for_long_is_given_up_and_the_master_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = SimpleNamespace(now=100.0)
+    monkeypatch.setattr(runner_pool, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    monkeypatch.setattr(Unable, "failing", 1000)
+    monkeypatch.setattr(runner_pool, "new_shared_status", lambda fork: [0] * 8)
+    monkeypatch.setattr(runner_pool, "new_shared_memory", lambda fork: new_shared_memory(True))
+    agent = Agent(AgentConfig("an agent", [("127.0.0.1", 1)], KEY, []), "spawn")
+    agent._session.enlisted(EnlistReply("run", 30.0, {}, [], False), ("127.0.0.1", 1), 0.0)
+    told: list[Any] = []
+    monkeypatch.setattr(agent._service, "slave_closed", lambda *word: told.append(word))
+    monkeypatch.setattr(Guard, "start", lambda guard, runners: None)
+    monkeypatch.setattr(agent._pool, "_context", SimpleNamespace(Process=Unable))
+    agent._pool.add(7, None)
+    for _ in range(100):
+        agent._start_runners()
+        clock.now += 2.0
+    ((name, number, why),) = told
+    assert (name, number) == ("an agent", 7)
+    assert "its process cannot be started: [Errno 11] Resource temporarily unavailable" in why and "ulimit -a" in why
+    assert not agent._pool.slaves
+    agent.close()
 
 
 def test_an_agent_that_could_not_fork_says_so_once_and_works(own_folder: Path) -> None:
@@ -130,10 +158,8 @@ def test_a_failed_setup_is_told_again_when_the_word_was_lost_with_its_connection
     eventually(lambda: "connected to the master again" in output.read_text(), 10)
 
 
-def test_a_runner_that_finds_no_master_leaves_when_its_agent_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_runner_that_finds_no_master_leaves_when_its_agent_ends() -> None:
     """A runner leaves as the master ends; its agent, which has not heard of that yet, starts another one."""
-    cells = (ctypes.c_uint64 * 6).from_buffer(mmap.mmap(-1, 48))  # unlike those of multiprocessing, gone with the test
-    monkeypatch.setattr(runner_pool, "new_shared_status", lambda: cells)
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = server.getsockname()  # nobody listens there any more below
     waker: Any = None

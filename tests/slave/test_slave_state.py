@@ -65,7 +65,7 @@ def test_what_ended_of_itself_before_an_order_came_ended_of_itself(order: str) -
     elif order == "stopped":
         assert slave.stop(LEASE, [7]) is None
     else:
-        slave.drain(100.0)
+        slave.drain(100.0, 100.0)
         slave.stop_late(int(101.0 * SECOND))
     assert slave.ended(-11, 101.0) == (7, 0, BY_ITSELF)
 
@@ -82,12 +82,12 @@ def test_a_recalled_lease_is_called_back_unless_the_slave_is_leaving_anyway() ->
     slave = Fake()
     assert slave.recall(LEASE) == 0 and slave.status[RECALL] == LEASE
     slave.runs_task(7)
-    slave.drain(200.0)
+    slave.drain(200.0, 100.5)
     leaving = slave.status[RECALL]
     assert slave.recall(LEASE + 1) == 7 and slave.status[RECALL] == leaving
     assert slave.alive
     slave.status[TASK] = 0
-    slave.drain(200.0)
+    slave.drain(200.0, 100.5)
     assert slave.kills == 1 and slave.ended(-9, 101.0).cause == DRAINED
 
 

@@ -74,41 +74,53 @@ def test_an_agent_that_is_asked_to_end_finishes_what_runs(
     assert "lost" not in caplog.text and "pid 0" not in caplog.text
 
 
+@pytest.mark.parametrize("drained", ["while the task runs", "when it has just ended"])
 def test_the_end_of_a_slave_does_not_overtake_its_last_outcome(
-    make: Make, own_folder: Path, monkeypatch: pytest.MonkeyPatch
+    make: Make, own_folder: Path, monkeypatch: pytest.MonkeyPatch, drained: str
 ) -> None:
-    """Else the task, though finished, would run again elsewhere."""
+    """Else the task, though finished, would run again elsewhere.
+
+    The agent may hear that the slave is to end when its task has ended, and nobody has read the outcome yet: then the
+    runner, though idle, is not to be killed.
+    """
     manager = make(1)
     context = manager.get_context()
     (started,) = gates(context, own_folder, "a")
     results = context.get_results_unordered()
     eventually(started.exists)
-    take, told, waiting = Peer._take, threading.Event(), list[int]()
+    hear_all, told, waiting = Peer._hear, threading.Event(), list[int]()
     held: list[object] = []
 
-    def late(peer: Peer, message: Any, now: float) -> None:
+    def late(peer: Peer, messages: list[Any], now: float) -> None:
         """The runner's outcome is read late, but for its agent's word."""
-        if message[1] == "post" and not held:
-            held.append(message)
-            peer._unread.appendleft(message)
+        if not held and any(message[1] == "post" for message in messages):
+            held.extend(messages)
+            for late_command in commands:
+                command(*late_command)
+            peer._unread.extend(messages)
             peer.aside(lambda: told.wait(1.0), lambda _, now: None)
         else:
-            take(peer, message, now)
+            hear_all(peer, messages, now)
 
     def hear(service: AgentService, *ended: Any) -> None:
         runner_ended(service, *ended)
         waiting.append(inside(manager, lambda state: state.table.waiting))
         told.set()
 
+    commands: list[Any] = []
+    state = manager.dispatcher.scheduler.state
+    command = state.command
+    if drained == "when it has just ended":
+        monkeypatch.setattr(state, "command", lambda *one: commands.append(one))
     runner_ended = AgentService.runner_ended
-    monkeypatch.setattr(Peer, "_take", late)
+    monkeypatch.setattr(Peer, "_hear", late)
     monkeypatch.setattr(AgentService, "runner_ended", hear)
     manager.remove_slave(0)
     eventually(lambda: manager.slaves[0].state == "draining")
     (own_folder / "a").touch()
     assert len(list(results)) == 1
     eventually(told.is_set)
-    assert waiting == [0]
+    assert held and waiting == [0]
     eventually(lambda: manager.slaves[0].state == "ended")
 
 

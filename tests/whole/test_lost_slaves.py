@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import parallel
+from parallel.launch import local
 from tests.conftest import Make
 from tests.support import deaths, tasks
 from tests.support.waiting import eventually
@@ -136,8 +137,11 @@ def parent_of(pid: int) -> int:
     return int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
 
 
-def test_results_known_before_the_last_slave_ended_are_given_first(make: Make, own_folder: Path) -> None:
+def test_results_known_before_the_last_slave_ended_are_given_first(
+    make: Make, own_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its agent is killed again and again, until no other one is started."""
+    monkeypatch.setattr(local, "_TRIES", 4)
     manager = make(1)
     context = manager.get_context()
     for number in range(5):
