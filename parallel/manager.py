@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import atexit
+import getpass
 import logging
 import os
 import secrets
+import socket
 import sys
 import weakref
 from pathlib import Path
@@ -84,6 +86,7 @@ class Manager:
     results, in each context, may wait to be read before the slaves pause.
     ``encrypt``: False for what comes over the network to be authenticated only, and readable.  ``tls``: a server's
     context of your own, with its certificate; default: TLS 1.3 with a certificate that is made for this manager.
+    ``announce``: whether slaves of the same key that look for a master on the local network, by UDP, are answered.
 
     Raises `InputError` and `NetworkError` for what cannot be.  Use it as a context manager, or call `shutdown`; a
     manager that is garbage-collected or still open when the interpreter exits is shut down too.
@@ -105,6 +108,7 @@ class Manager:
         result_bytes: float = 512e6,
         encrypt: bool = True,
         tls: ssl.SSLContext | None = None,
+        announce: bool = True,
     ) -> None:
         refuse_inside_slave()
         if lease != _LEASE:
@@ -137,7 +141,16 @@ class Manager:
             raise NetworkError(f"cannot make a manager: {reason_of(error)}") from None
         keyring = Keyring(key, scheduler.state.run)
         objects: list[Served] = [TaskQueue(scheduler), ResultQueue(scheduler), AgentService(scheduler, keyring)]
-        self._endpoint = Endpoint(keyring, host, port, objects, self.dispatcher, Identity(encrypt, tls), slave_file)
+        self._endpoint = Endpoint(
+            keyring,
+            host,
+            port,
+            objects,
+            self.dispatcher,
+            Identity(encrypt, tls),
+            slave_file,
+            _name() if announce else None,
+        )
         config.addresses, config.encrypt = self._endpoint.addresses, encrypt
         config.master_of = self._endpoint.fingerprint
         self._launcher = Launcher(cast(SlaveService, LaunchService(self.dispatcher)), config)
@@ -368,3 +381,13 @@ class Manager:
         self._check_open()
         lan = self._port is not None or self._launcher.leaves_this_machine
         self._endpoint.listen(lan, self.heartbeat_timeout)
+
+
+def _name() -> str:
+    """What a slave that finds several masters shows of this one."""
+    try:
+        user = getpass.getuser()
+    except (ImportError, KeyError, OSError):
+        user = "somebody"
+    program = os.path.basename(sys.argv[0]) if sys.argv else ""
+    return f"{program or 'a session'} of {user} on {socket.gethostname()}, process {os.getpid()}"

@@ -7,6 +7,7 @@ leases, tells the master how a runner ended, and starts a new one.
 
     __main__.py       the command line (cli.py)          protocol.py       every message, once: both ends import it
     by_hand.py        a slave that a person starts       token.py          a master, and a secret, in one word
+    look_around.py    masters of the local network       discovery.py      how they are asked, by UDP
     find_master.py    looking for a master               session.py        what there is to say, decided (pure)
     agent.py          the agent's loop                   handshake.py      who holds the key (pure)
     signals.py        what wakes it                      wire.py           frames and messages on a socket

@@ -28,6 +28,7 @@ from .errors import (
 )
 from .find_master import Errors, find_master
 from .keys import VARIABLE, Key, ask_for_key, can_ask, find_key, forget_variable
+from .look_around import look_around
 from .token import Token, check_token, is_once, read_token
 
 log = logging.getLogger("slave")
@@ -36,21 +37,18 @@ _AFTER_REJECTION = 10.0  # seconds before a master is looked for again that does
 _KEPT_WAIT = 3600.0  # seconds to look for a master, again and again, after the first one
 
 
-class NoAddress(Exception):
-    """Nothing says where the master is."""
-
-
 def serve_by_hand(options: argparse.Namespace) -> int:
-    """Serve as the command line says; returns the exit code.  Raises `SlaveError`, `NoAddress`, `Quit`."""
+    """Serve as the command line says; returns the exit code.  Raises `SlaveError`, `Quit`."""
     asks = options.key_file is None and VARIABLE not in os.environ and can_ask()  # else nobody could say another one
     token = _token_of(find_key(key_file=options.key_file, ask=True, check=check_token))
     forget_variable()
     if not options.no_encryption:
         need_tls()
     keep, wait = _keeps(options, token), options.wait
+    served: list[str] = []  # fingerprints of masters, the one that was served last at the end
     while True:
         try:
-            _serve_one(options, token, wait, (WrongKey,) if asks else ())
+            _serve_one(options, token, wait, (WrongKey,) if asks else (), served)
         except (MasterFinished, MasterGone) as error:
             if not keep:
                 raise
@@ -88,17 +86,20 @@ def _keeps(options: argparse.Namespace, token: Token) -> bool:
     return bool(options.keep)
 
 
-def _serve_one(options: argparse.Namespace, token: Token, wait: float, at_once: Errors) -> None:
+def _serve_one(options: argparse.Namespace, token: Token, wait: float, at_once: Errors, served: list[str]) -> None:
     addresses: Sequence[Address] = options.address or token.addresses
+    master = options.master or token.master or ""
     if not addresses:
-        raise NoAddress()
+        found = look_around(token.key, wait, master, served, choose=not options.keep)
+        addresses, master = found.addresses, found.master
+        served[:] = [*(one for one in served if one != master), master]
     config = AgentConfig(
         secrets.token_hex(16),
         addresses,
         token.key,
         [(None, None)] * options.runners,
         options.grace,
-        master=options.master or token.master or None,
+        master=master or None,
         encrypt=not options.no_encryption,
     )
     agent = find_master(config, wait, at_once=at_once)

@@ -13,7 +13,7 @@ from typing import NoReturn
 
 from . import process_tree, streams
 from .agent import AgentConfig
-from .by_hand import NoAddress, serve_by_hand
+from .by_hand import serve_by_hand
 from .cpus import usable_cpus
 from .dial import parse_address
 from .errors import MasterFinished, SlaveError, Unreachable
@@ -41,8 +41,6 @@ def main(arguments: list[str] | None = None) -> int:
         if options.launched:
             return _serve_launched()
         return serve_by_hand(options)
-    except NoAddress:
-        parser.error("the address of the master is missing: HOST:PORT")
     except Quit as quit_:
         log.info("ended by %s", quit_)
         return 128 + quit_.signum
@@ -78,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
         nargs="*",
         metavar="HOST:PORT",
         type=_address,
-        help="where the master is; several are tried side by side",
+        help="where the master is; several are tried side by side (default: it is looked for on the local network)",
     )
     add(
         "-n",

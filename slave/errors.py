@@ -98,3 +98,9 @@ class Intercepted(ProtocolError):
 
     Nothing of what he said was believed.  Another address, or another try, may well do.
     """
+
+
+class SeveralMasters(SlaveError):
+    """Several masters answer, and nobody says which one to serve."""
+
+    exit_code = 4

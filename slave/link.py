@@ -10,12 +10,15 @@ What goes out is made plain here, and what comes in is made a message (protocol.
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Callable, TypeVar
 
 from . import wire
-from .dial import Address, dial
-from .errors import ProtocolError
+from .dial import Address, dial, format_address
+from .discovery import is_loopback, look
+from .errors import ProtocolError, Unreachable
 from .gathering import Gatherer
 from .introduction import HANDSHAKE_SECONDS
 from .mp_adapter import Proxy
@@ -41,8 +44,14 @@ from .protocol import (
     SetupFailure,
     outcome_message,
 )
+from .transport import UNIX
 
 _LONGEST_WAIT = 1e6  # seconds; a lease may be longer than what a socket takes as a time limit
+
+_LOOK_SECONDS, _LOOK_AGAIN = 0.5, 3.0  # for which a lost master is looked for on the local network; until the next time
+_MOST_ADDRESSES = 16
+
+log = logging.getLogger("slave")
 
 ProxyType = TypeVar("ProxyType", bound="ServiceProxy")
 
@@ -72,6 +81,7 @@ class Link:
         self._connection: wire.Connection | None = None
         self.count = 0  # of connections
         self.gathered: Gatherer | None = None  # frames that wait to be sent with what is sent next
+        self._look_again = 0.0  # when it may be looked for on the local network
 
     @property
     def connection(self) -> wire.Connection:
@@ -88,7 +98,12 @@ class Link:
     def connect(self) -> None:
         """Dial the master and say who we are.  Raises what `dial` raises, OSError, EOFError or `CallFailed`."""
         self.drop()
-        connection = dial(self._addresses, self.key, self.patience, master=self.master, encrypt=self._encrypt)
+        try:
+            connection = self._dial()
+        except Unreachable:
+            if not self._found_elsewhere():
+                raise
+            connection = self._dial()
         try:
             self.count += 1
             role = self._role._replace(connection=self.count)
@@ -101,6 +116,26 @@ class Link:
             self._addresses.append(self._addresses.pop(0))  # the next try begins with another one: see find_master.py
             raise
         self._connection = connection
+
+    def _dial(self) -> wire.Connection:
+        return dial(self._addresses, self.key, self.patience, master=self.master, encrypt=self._encrypt)
+
+    def _found_elsewhere(self) -> bool:
+        """Whether the master, which we know, answers on the local network from another address than it had.
+
+        Its machine may have got another one.
+        """
+        now = time.monotonic()
+        if not self.master or now < self._look_again or all(map(_stays_here, self._addresses)):
+            return False
+        self._look_again = now + _LOOK_AGAIN
+        for found in look(self.key, _LOOK_SECONDS, self.master):
+            new = [address for address in found.addresses if address not in self._addresses]
+            if new:
+                log.warning("the master answers from another address now: %s", format_address(new[0]))
+                self._addresses = [*new, *self._addresses][:_MOST_ADDRESSES]
+                return True
+        return False
 
     def be_patient(self, seconds: float) -> None:
         """Take the other machine for gone after so many seconds of silence: now that the lease is known."""
@@ -309,6 +344,12 @@ class AgentServiceProxy(ServiceProxy):
     def leave(self, agent: str, why: str) -> None:
         """The agent ends; answered, so that the master has it before the connection closes."""
         self._callmethod("leave", (agent, why))
+
+
+def _stays_here(address: Address) -> bool:
+    """Whether it is an address of this machine, which is the same whatever becomes of the network."""
+    host = address[0]
+    return host.startswith(UNIX) or is_loopback(host)
 
 
 def _plain(messages: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:

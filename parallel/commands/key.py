@@ -1,7 +1,7 @@
 """Show where the key of masters and slaves is, make one if there is none, or replace it; show a join token.
 
 The key itself is shown only with --show, and a token only with --token.
-Exit codes: 0 all is well; 1 nothing was changed, as you wished; 2 wrong
+Exit codes: 0 all is well; 1 nothing was changed, as you wished; 4 no master answers; 2 wrong
 command line; 7 there is a key that cannot be used.
 """
 
@@ -13,12 +13,17 @@ import shlex
 import sys
 from pathlib import Path
 
+from slave.discovery import is_loopback, look
 from slave.keys import VARIABLE, default_file, find_key, is_terminal, make_key
-from slave.token import Token, reusable
+from slave.token import Token, new_once, reusable
+
+from ..service.addresses import local_addresses
 
 SUMMARY = "show where the key is, make one, replace it; how to bring it to another machine"
 
-_UNCHANGED, _WRONG_USAGE = 1, 2
+_UNCHANGED, _WRONG_USAGE, _NO_MASTER = 1, 2, 4
+_LOOK_SECONDS = 1.0  # for masters
+_SHOWN = 16  # digits of a fingerprint
 _PLACE = ".config/parallel"  # as seen from the home folder
 
 _OTHER_MACHINES = """\
@@ -44,6 +49,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--token", action="store_true", help="print a join token: in place of the key, for slaves on other machines"
     )
+    parser.add_argument(
+        "--once",
+        action="store_true",
+        help="with --token: for each master that answers, one that one slave can use",
+    )
     parser.add_argument("--replace", action="store_true", help="make a new key in place of the one that there is")
     parser.add_argument("--yes", action="store_true", help="with --replace: do not ask")
 
@@ -52,6 +62,8 @@ def run(options: argparse.Namespace) -> int:
     """See the package's text.  Raises `KeyTrouble`."""
     if options.yes and not options.replace:
         return _wrong("--yes answers what --replace asks, and there is no --replace")
+    if options.once and not options.token:
+        return _wrong("--once says what kind of token to print, and there is no --token")
     by_variable = VARIABLE in os.environ
     if options.replace:
         if by_variable:
@@ -63,6 +75,8 @@ def run(options: argparse.Namespace) -> int:
     key = find_key(create=True)
     if new:
         sys.stderr.write(f"A new key was made: {default_file()}\n")
+    if options.token and options.once:
+        return _tokens_for_once(key)
     if options.token:
         sys.stdout.write(Token(reusable(key)).text() + "\n")
     elif options.show:
@@ -70,6 +84,26 @@ def run(options: argparse.Namespace) -> int:
     else:
         sys.stdout.write(_BY_VARIABLE.format(variable=VARIABLE) if by_variable else _by_file(default_file()))
     return 0
+
+
+def _tokens_for_once(key: bytes) -> int:
+    """Print one for each master of this key that answers on the local network; returns an exit code."""
+    found = look(key, _LOOK_SECONDS)
+    for one in found:
+        addresses = [address for address in one.addresses if not is_loopback(address[0])]
+        if not addresses:  # it runs on this machine
+            addresses = [(host, one.addresses[0][1]) for host in local_addresses()]
+        token = Token(new_once(key, one.run), addresses, one.master[:_SHOWN])
+        sys.stdout.write(token.text() + "\n")
+        if len(found) > 1:
+            sys.stderr.write(f"    for {one.name}\n")
+    if found:
+        return 0
+    sys.stderr.write(
+        "parallel: no master of this key answers: start it first, with a port; one with announce=False does not answer "
+        "and makes tokens itself, by its make_token()\n"
+    )
+    return _NO_MASTER
 
 
 def _by_file(path: Path) -> str:

@@ -118,6 +118,13 @@ class ConnectionRefused(ConnectionEvent):
 
 
 @dataclass(frozen=True)
+class CannotAnnounce(Event):
+    """Slaves that look for masters are not answered."""
+
+    why: str
+
+
+@dataclass(frozen=True)
 class SlaveFileGiven(ConnectionEvent):
     """Somebody asked for slave.pyz, the slave program, and was given it."""
 

@@ -25,6 +25,7 @@ from slave.wire import HANDSHAKE_SECONDS
 
 from ..core import events as ev
 from ..core.admission import RESERVE, Admission, Ration, places
+from .announcer import Announcer
 from .identity import Identity
 from .keyring import Guest, Keyring
 
@@ -65,6 +66,8 @@ class Acceptor(threading.Thread):
         self._pending: dict[int, _PendingConnection] = {}  # by descriptor, oldest first
         self._listeners: list[socket.socket] = []
         self._added: deque[socket.socket] = deque()  # listeners that the thread has not seen yet
+        self._announcer: Announcer | None = None
+        self._announcing = False  # its sockets are watched
         self._breather_ends = 0.0
         self._told: set[str] = set()  # what is said once
         self._waker, self._wake = socket.socketpair()
@@ -75,6 +78,11 @@ class Acceptor(threading.Thread):
     def add(self, listeners: Sequence[socket.socket]) -> None:
         """Accept on these too, from now on."""
         self._added.extend(listeners)
+        self._wake.send(b"!")
+
+    def announce(self, announcer: Announcer) -> None:
+        """Answer those too who look for this master, from now on."""
+        self._announcer = announcer
         self._wake.send(b"!")
 
     def close(self) -> None:
@@ -89,7 +97,9 @@ class Acceptor(threading.Thread):
 
     def sockets(self) -> Sequence[socket.socket]:
         """What a forked process must close; safe to call there."""
-        return [*(pending.sock for pending in list(self._pending.values())), self._waker, self._wake]
+        announcer = self._announcer
+        datagrams = announcer.sockets if announcer is not None else []
+        return [*(pending.sock for pending in list(self._pending.values())), self._waker, self._wake, *datagrams]
 
     def run(self) -> None:
         """The thread's body."""
@@ -101,6 +111,8 @@ class Acceptor(threading.Thread):
             for pending in list(self._pending.values()):
                 self._hang_up(pending)
             self._selector.close()
+            if self._announcer is not None:
+                self._announcer.close()
             self._waker.close()
             self._wake.close()
 
@@ -120,12 +132,19 @@ class Acceptor(threading.Thread):
                 self._advance(self._pending[ready])
         elif ready is self._waker:
             self._woken()
+        elif self._announcer is not None and ready in self._announcer.sockets:
+            assert isinstance(ready, socket.socket)
+            self._announcer.readable(ready)
         elif ready in self._listeners:
             assert isinstance(ready, socket.socket)
             self._accept(ready)
 
     def _woken(self) -> None:
         self._waker.recv(4096)
+        if self._announcer is not None and not self._announcing:
+            self._announcing = True
+            for sock in self._announcer.sockets:
+                self._selector.register(sock, selectors.EVENT_READ)
         while self._added:
             listener = self._added.popleft()
             listener.setblocking(False)

@@ -7,13 +7,17 @@ import ipaddress
 import secrets
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from typing import Callable
 
 from slave.dial import Address
+from slave.discovery import PORT
 
+from ..core import events as ev
 from ..errors import NetworkError
 from .addresses import addresses_of, local_addresses
+from .announcer import Announcer
 from .dispatcher import Dispatcher
 from .identity import Identity
 from .keyring import Keyring
@@ -39,7 +43,9 @@ class Endpoint:
         dispatcher: Dispatcher,
         identity: Identity,
         slave_file: Callable[[], bytes],
+        announce: str | None = None,
     ) -> None:
+        self._announce = announce
         self.identity, self.keyring, self._slave_file = identity, keyring, slave_file
         self._host, self._port, self._objects = host, port, objects
         self._dispatcher = dispatcher
@@ -70,9 +76,20 @@ class Endpoint:
                     self._server = server
                 if lan and not self._lan_port:
                     self.identity.context()
-                    self._lan_port = self._server.listen(self._bound_to(), self._port or 0)
+                    host = self._bound_to()
+                    self._lan_port = self._server.listen(host, self._port or 0)
+                    if self._announce is not None and not host:
+                        self._begin_to_announce(self._server, self._announce)
             except OSError as error:
                 raise _cannot_listen(self._port or 0, error) from None
+
+    def _begin_to_announce(self, server: QueueServer, name: str) -> None:
+        master = self.identity.fingerprint(unix=False).hex()
+        try:
+            server.announce(Announcer(self.keyring, master, self._lan_port, name))
+        except OSError as error:
+            why = f"slaves cannot find this master by themselves: UDP port {PORT}: {error.strerror}"
+            server.tell(ev.CannotAnnounce(time.monotonic(), why))
 
     def _bound_to(self) -> str:
         """The host to listen at: '' for every interface; a loopback address that the user named, and no other."""

@@ -50,6 +50,11 @@ class Keyring:
                 self._spent.add(self._tokens[ident])
         return ""
 
+    def spent(self, ident: bytes) -> bool:
+        """Whether it is a token that nobody gets in with any more."""
+        with self._lock:
+            return ident in self._spent
+
     def enlist(self, ident: bytes, agent: str) -> Key | None:
         """An agent that came with this secret enlists; returns the one that it gets in exchange, if it gets one.
 

@@ -69,6 +69,8 @@ def _quiet_line(event: ev.Event) -> Line | None:
         text = f"agent on {event.host} (pid {event.pid}, Python {event.version}) has come"
     elif isinstance(event, ev.ConnectionRefused):
         text = f"a connection from {event.peer} was refused: {event.why}"
+    elif isinstance(event, ev.CannotAnnounce):
+        text = event.why
     elif isinstance(event, ev.SlaveFileGiven):
         text = f"the slave program was given to {event.peer}"
     elif isinstance(event, ev.CallFailed):

@@ -23,6 +23,7 @@ from slave.wire import HANDSHAKE_SECONDS, WINDOW, Connection, Listener
 
 from ..core import events as ev
 from .acceptor import Acceptor
+from .announcer import Announcer
 from .dispatcher import Dispatcher
 from .identity import Identity
 from .keyring import Keyring
@@ -103,6 +104,10 @@ class QueueServer(mp_adapter.Server):
         self.listener.sockets.extend(added.sockets)
         self._acceptor.add(added.sockets)
         return added.address[1]
+
+    def announce(self, announcer: Announcer) -> None:
+        """Answer those who look for this master."""
+        self._acceptor.announce(announcer)
 
     def close_acceptor(self) -> None:
         """Accept nobody any more."""
