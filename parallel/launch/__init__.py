@@ -13,6 +13,7 @@ batch/            SGEQsubSlaveArray, SlurmSlaveArray         job arrays: qsub, s
                   SGEPESlaveArray, SlurmSlaves               in the job that the master runs in: qrsh -inherit, srun
 program_array.py  ProgramArray: commands that last as long as their slaves
     command.py    CommandSlaveArray                          mpirun, bsub, ...
+piped_program.py  PipedProgram: one run of such a command
 pipe.py           PipedSlave: commands that lead stdin and stdout there
     ssh.py        SSHSlave                                   ssh
     command.py    PipedCommandSlave                          docker run -i, ...

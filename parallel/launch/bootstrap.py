@@ -14,8 +14,9 @@ from .job import shell_python
 from .slave_file import slave_file
 
 # The receiving end of a pipe, as argument of "python -c": runs the source that comes first on stdin.
-# Neither quotes nor an exclamation mark, so that any login shell lets it through.
-RECEIVER = "import sys; i = sys.stdin.buffer; exec(i.read(int(i.readline())))"
+# Neither quotes nor an exclamation mark, so that any login shell lets it through.  First it says who it is, by a sum: a
+# shell that shows its commands, or takes another command's place, does not say that.
+RECEIVER = "import sys; print({} + {}); sys.stdout.flush(); i = sys.stdin.buffer; exec(i.read(int(i.readline())))"
 
 _TOO_OLD = """
 if sys.version_info < (3, 9):
@@ -33,12 +34,18 @@ def payload(orders: Mapping[str, Any], runners: int | None) -> bytes:
     return _sized(_TOO_OLD) + _sized(pipe_agent) + json.dumps(header).encode() + b"\n" + slave_file()
 
 
-def receiving_command(python: str) -> str:
+def hello_of(nonce: tuple[int, int]) -> bytes:
+    """What the receiving end says before it reads anything."""
+    return b"%d" % sum(nonce)
+
+
+def receiving_command(python: str, nonce: tuple[int, int]) -> str:
     """The shell command, for a machine at the other end of a pipe, that takes in a `payload`.
 
-    ``python``: a shell fragment.  It is wrapped so that the login shell there may be any.
+    ``python``: a shell fragment.  ``nonce``: two numbers, which make the word that it says first, `hello_of`.  It is
+    wrapped so that the login shell there may be any.
     """
-    return f"/bin/sh -c {shlex.quote(f'{shell_python(python)} -c {shlex.quote(RECEIVER)}')}"
+    return f"/bin/sh -c {shlex.quote(f'{shell_python(python)} -c {shlex.quote(RECEIVER.format(*nonce))}')}"
 
 
 def archive_command(python: str | None, path: str) -> str:

@@ -78,9 +78,9 @@ class PipedCommandSlave(PipedSlave):
         """See `Slave.check`."""
         check_program(self._template)
 
-    def command(self, python: str | None) -> list[str]:
+    def command(self, python: str | None, nonce: tuple[int, int]) -> list[str]:
         """See `PipedSlave.command`."""
-        return shell_command(self._template, receiving_command(self._python), 1, 0)
+        return shell_command(self._template, receiving_command(self._python, nonce), 1, 0)
 
 
 def check_template(template: str) -> set[str]:

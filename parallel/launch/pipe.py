@@ -1,30 +1,30 @@
 """PipedSlave: slaves behind a command whose stdin and stdout lead to the machine where they run (ssh, docker run -i).
 
-The slave program travels over the pipe, and its output comes back on it (bootstrap.py, slave/pipe_agent.py); when the
-pipe ends, so do the slaves.  Tasks and results go over a connection of the slaves to the master, as always.
+The slave program travels over the pipe, and its output comes back on it (piped_program.py, bootstrap.py,
+slave/pipe_agent.py); when the pipe ends, so do the slaves.  Tasks and results go over a connection of the slaves to the
+master, as always.
 """
 
 from __future__ import annotations
 
 import io
 import logging
-import threading
+import random
+import secrets
 import time
-from typing import IO, Callable
 
-from slave.private_files import append_to
-
-from ..exits import last_lines, tail
+from ..exits import describe_exit, last_lines
 from .arguments import whole_number
 from .base import Slave
-from .bootstrap import payload
+from .bootstrap import hello_of, payload
 from .job import Job
-from .process import CommandProcess
+from .piped_program import PipedProgram
 
 log = logging.getLogger("parallel")
 
-_KEPT = 4096  # bytes
-_TO_END = 2.0  # seconds for the slave program to clean up when the pipe is closed
+_TRIES = 10  # how often a command is started that is refused for what may pass
+_PAUSE = 1.0, 30.0  # seconds between two of them, about: at first, at most
+_SILENT = 10.0  # seconds after which a command had better have started the slave program
 
 
 class PipedSlave(Slave):
@@ -32,121 +32,83 @@ class PipedSlave(Slave):
 
     def __init__(self, runners: int | None) -> None:
         self.runners = None if runners is None else whole_number(runners, type(self).__name__)
-        self._process: CommandProcess | None = None
-        self._since = 0.0
-        self._output: str | None = None
-        self._said = bytearray()  # the end of what the slave program said, if that goes to no file
-        self._fed = threading.Event()  # the command has taken in all that it is told
-        self._thread: threading.Thread | None = None
+        self._program: PipedProgram | None = None
+        self._job: Job | None = None
+        self._since, self._again = 0.0, 0.0  # when it was started last; when it is started again, 0 if it runs
+        self._tries = 0
 
-    def command(self, python: str | None) -> list[str]:
-        """The command line; ``python`` as given to the manager."""
-        raise TypeError(f"{type(self).__name__} must define command(python)")
+    def command(self, python: str | None, nonce: tuple[int, int]) -> list[str]:
+        """The command line; ``python`` as given to the manager, ``nonce`` for `receiving_command`."""
+        raise TypeError(f"{type(self).__name__} must define command(python, nonce)")
 
     def start(self, job: Job) -> None:
         """See `Slave.start`."""
+        self._job = job
+        self._start(job)
+
+    def _start(self, job: Job) -> None:
+        nonce = secrets.randbits(48), secrets.randbits(48)
         data = payload(job.orders, self.runners)
-        self._output = job.output
-        self._fed.clear()
-        self._said.clear()
-        self._process = CommandProcess(self.command(job.python), job.output, pipe=True)
-        self._since = time.monotonic()
-        assert self._process.stdin is not None and self._process.stdout is not None
-        arguments = (self._process.stdin, self._process.stdout, data, self._fed, job.output_of, self._said)
-        self._thread = threading.Thread(target=_serve, args=arguments, daemon=True, name=f"parallel {self!r}")
-        self._thread.start()
+        command, hello = self.command(job.python, nonce), hello_of(nonce)
+        self._program = PipedProgram(command, hello, data, job.output_of, repr(self))
+        self._since, self._again = time.monotonic(), 0.0
+        self._tries += 1
 
     def poll(self) -> str | None:
         """See `Slave.poll`."""
-        assert self._process is not None
-        end = self._process.poll()
-        if end is None:
-            since = time.monotonic() - self._since
-            self.doing = f"its command was started {since:.0f} s ago, and it is not connected"
+        assert self._program is not None and self._job is not None
+        if self._again:
+            if time.monotonic() >= self._again:
+                self._start(self._job)
             return None
-        self._join()
-        if self._output is None:
-            end += last_lines(io.BytesIO(self._said), "; the last words of its slave program")
-        hint = self.hint(end + tail(self._output))
+        code = self._program.code
+        if code is None:
+            self._tell(time.monotonic() - self._since)
+            return None
+        self._program.join()
+        words = self._program.words
+        if not self._program.came and self._tries < _TRIES and self.may_pass(code, words):
+            self._pause(words)
+            return None
+        end = describe_exit(code)
+        if self._job.output is None:
+            end += last_lines(io.BytesIO(self._program.said or words.encode()), "; its last words")
+        hint = self.hint(code, words)
         return f"{end} ({hint})" if hint else end
 
-    def hint(self, said: str) -> str:
-        """What to do about what the command said when it ended; '' for nothing."""
+    def _tell(self, seconds: float) -> None:
+        assert self._program is not None
+        self.doing = f"its command was started {seconds:.0f} s ago, and it is not connected"
+        self.trouble = ""
+        if not self._program.came:
+            self.doing = f"its command was started {seconds:.0f} s ago, and has not started the slave program"
+            if seconds > _SILENT:
+                self.trouble = self.silence()
+
+    def _pause(self, words: str) -> None:
+        pause = min(_PAUSE[1], _PAUSE[0] * 2 ** (self._tries - 1)) * random.uniform(0.5, 1.5)
+        self._again = time.monotonic() + pause
+        last = (words.strip().splitlines() or ["it said nothing"])[-1]
+        self.doing = f"it was refused ({last}); it is tried again"
+        log.info("parallel: %r was refused (%s); it is tried again in %.1f s", self, last, pause)
+
+    def hint(self, code: int, words: str) -> str:
+        """What to do, when it has ended with ``code``; '' for nothing.
+
+        ``words``: what the command and the shell there said; not what slaves and tasks did.
+        """
+        return ""
+
+    def may_pass(self, code: int, words: str) -> bool:
+        """Whether what it ended of, before it had started the slave program, may have passed when it is tried again."""
+        return False
+
+    def silence(self) -> str:
+        """What may be wrong if the command runs, and does not start the slave program; '' if that is not known."""
         return ""
 
     def stop(self) -> None:
         """See `Slave.stop`.  When stdin is closed, the other end cleans up."""
-        if self._process is not None:
-            if self._fed.is_set():  # else it reads nothing, and closing would wait for it
-                self._close_stdin()
-                self._process.wait(_TO_END)
-            self._process.stop()
-            self._join()
-
-    def _close_stdin(self) -> None:
-        assert self._process is not None and self._process.stdin is not None
-        try:
-            self._process.stdin.close()
-        except OSError:
-            pass  # it has ended already
-
-    def _join(self) -> None:
-        """The command has ended."""
-        if self._thread is not None and self._fed.wait(_TO_END):
-            self._close_stdin()
-            self._thread.join(_TO_END)
-            self._thread = None
-
-
-def _serve(
-    stdin: IO[bytes],
-    stdout: IO[bytes],
-    data: bytes,
-    fed: threading.Event,
-    output_of: Callable[[int], str | None],
-    said: bytearray,
-) -> None:
-    """The body of the thread that feeds the command and takes its output apart."""
-    try:
-        stdin.write(data)
-        stdin.flush()
-    except OSError:
-        pass  # it has ended: poll tells how
-    fed.set()
-    files: dict[int, IO[bytes] | None] = {}
-    try:
-        with stdout:
-            while True:
-                line = stdout.readline()
-                words = line.split()
-                if len(words) == 2 and words[0].isdigit() and words[1].isdigit():
-                    _write(files, int(words[0]), output_of, stdout.read(int(words[1])), said)
-                elif line:
-                    _write(files, 0, output_of, line, said)  # a greeting of the login shell there
-                else:
-                    return
-    except OSError as error:
-        log.warning("parallel: a slave's output cannot be written any more: %s", error)
-    finally:
-        for file in files.values():
-            if file is not None:
-                file.close()
-
-
-def _write(
-    files: dict[int, IO[bytes] | None],
-    place: int,
-    output_of: Callable[[int], str | None],
-    data: bytes,
-    said: bytearray,
-) -> None:
-    """Write what came to that slave's file; keep the end of it if it is the slave program's, and has none."""
-    if place not in files:
-        path = output_of(place)
-        files[place] = append_to(path, buffering=0) if path else None
-    file = files[place]
-    if file is not None:
-        file.write(data)
-    elif not place:
-        said += data
-        del said[:-_KEPT]
+        self._tries, self._again = _TRIES, 0.0
+        if self._program is not None:
+            self._program.stop()

@@ -19,12 +19,14 @@ _TO_END = 2.0  # seconds between SIGTERM and SIGKILL
 class CommandProcess:
     """Started at once.  What it says goes to the end of the file ``output``; if that is None, it is kept for `poll`.
 
-    ``pipe``: its stdin and stdout are pipes, ``stdin`` and ``stdout``, and only its stderr goes to the file.
+    ``pipe``: ``stdin``, ``stdout`` and ``stderr`` are pipes, there is no file, and nothing is kept.
     Raises OSError if there is no such program, or the file cannot be written or is not ours (`open_output`).
     """
 
     def __init__(self, command: Sequence[str], output: str | None, pipe: bool = False) -> None:
-        self._said: IO[bytes] = append_to(output) if output else temporary_file()
+        self._said: IO[bytes] | None = None
+        if not pipe:
+            self._said = append_to(output) if output else temporary_file()
         self._kept = output is None
         try:
             # in a session of its own: Ctrl-C in the terminal is for the master, which ends its slaves in good order
@@ -32,22 +34,25 @@ class CommandProcess:
                 command,
                 stdin=subprocess.PIPE if pipe else subprocess.DEVNULL,
                 stdout=subprocess.PIPE if pipe else self._said,
-                stderr=self._said if pipe else subprocess.STDOUT,
+                stderr=subprocess.PIPE if pipe else subprocess.STDOUT,
                 env=environment(),
                 start_new_session=True,
             )
         except BaseException:
-            self._said.close()
+            if self._said is not None:
+                self._said.close()
             raise
-        self.stdin, self.stdout = self._process.stdin, self._process.stdout
+        self.stdin, self.stdout, self.stderr = self._process.stdin, self._process.stdout, self._process.stderr
         self._end: str | None = None
 
     def poll(self) -> str | None:
         """None while it runs, then how it ended and, if that went to no file, the last lines of what it said."""
         code = self._process.poll()
         if code is not None and self._end is None:
-            self._end = describe_exit(code) + (last_lines(self._said, "; its last words") if self._kept else "")
-            self._said.close()
+            self._end = describe_exit(code)
+            if self._said is not None:
+                self._end += last_lines(self._said, "; its last words") if self._kept else ""
+                self._said.close()
         return self._end
 
     @property

@@ -14,12 +14,29 @@ from .run_command import require
 # a machine that vanishes is noticed in half a minute; nobody is there to type a password
 _OPTIONS = ("-T", "-o", "BatchMode=yes", "-o", "ServerAliveInterval=10", "-o", "ServerAliveCountMax=3")
 _REMEDY = "install an OpenSSH client"
-_HINTS = {
-    "Permission denied": "nobody is there to type a password; make a key, ssh-keygen, and copy it, ssh-copy-id {host}",
+_SSH_FAILED = 255  # the exit code for ssh's own failures; else it is that of what ran there
+_CANNOT_RUN, _NOT_FOUND = 126, 127  # a shell's, sh(1)
+_NAME = "name the Python to use there: SSHSlave({host!r}, python='/path/to/python3')"
+_HINTS = {  # by what ssh says
+    "Permission denied (": (
+        "nobody is there to type a password; make a key, ssh-keygen, and copy it, ssh-copy-id {host}"
+    ),
     "Host key verification failed": "log in once by hand, ssh {host}, and accept its key",
     "Could not resolve hostname": "the name is wrong, or is missing in ~/.ssh/config",
-    "not found": "name the Python to use there: SSHSlave({host!r}, python='/path/to/python3')",
 }
+# what a server says, or does without a word, when too many knock at once (MaxStartups), or while it starts
+_PASSING = (
+    "kex_exchange_identification",
+    "ssh_exchange_identification",
+    "Exceeded MaxStartups",
+    "Not allowed at this time",
+    "Connection reset by",
+    "Connection closed by",
+    "banner exchange",
+    "Resource temporarily unavailable",
+    "Temporary failure in name resolution",
+    "System is booting up",
+)
 
 
 class SSHSlave(PipedSlave):
@@ -45,14 +62,30 @@ class SSHSlave(PipedSlave):
         """See `Slave.check`."""
         require("ssh", _REMEDY)
 
-    def command(self, python: str | None) -> list[str]:
+    def command(self, python: str | None, nonce: tuple[int, int]) -> list[str]:
         """See `PipedSlave.command`."""
-        there = receiving_command(self._python or python or "python3")
+        there = receiving_command(self._python or python or "python3", nonce)
         return ["ssh", *self._options, *_OPTIONS, self._host, f"exec {there}"]
 
-    def hint(self, said: str) -> str:
+    def hint(self, code: int, words: str) -> str:
         """See `PipedSlave.hint`."""
-        for symptom, remedy in _HINTS.items():
-            if symptom in said:
+        if code == _NOT_FOUND:
+            return _NAME.format(host=self._host)
+        if code == _CANNOT_RUN:
+            return f"what is to start Python there cannot be run; {_NAME.format(host=self._host)}"
+        for symptom, remedy in _HINTS.items() if code == _SSH_FAILED else ():
+            if symptom in words:
                 return remedy.format(host=self._host)
         return ""
+
+    def may_pass(self, code: int, words: str) -> bool:
+        """See `PipedSlave.may_pass`."""
+        return code == _SSH_FAILED and any(one in words for one in _PASSING) and not any(one in words for one in _HINTS)
+
+    def silence(self) -> str:
+        """See `PipedSlave.silence`."""
+        return (
+            f"ssh runs, and what it should start on {self._host} says nothing; perhaps the shell's startup file there "
+            f"(~/.bashrc, ~/.cshrc) starts another shell (exec zsh) or waits for somebody to type: only do that in "
+            f"interactive shells"
+        )

@@ -209,6 +209,6 @@ def test_no_ssh(make: Make, monkeypatch: pytest.MonkeyPatch, own_folder: Path) -
 
 def test_the_users_own_configuration_is_what_ssh_reads() -> None:
     """No option of ours replaces it: ssh itself finds ~/.ssh/config."""
-    command = parallel.SSHSlave("me@node1", 2, options="-p 2222").command(None)
+    command = parallel.SSHSlave("me@node1", 2, options="-p 2222").command(None, (1, 2))
     assert command[:3] == ["ssh", "-p", "2222"] and command[-2] == "me@node1"
     assert "-F" not in command and not [word for word in command if "ConnectTimeout" in word or "Identity" in word]
