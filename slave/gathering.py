@@ -4,11 +4,11 @@
                  gathered there with one write: when the first of it has waited for half a millisecond, when a task was
                  not short, before each question to the master.  Once its next task runs it may be unable to do
                  anything: a task may hold the interpreter's lock for an hour, or end the process.
-    the agent    looks at that memory every 0.8 ms for as long as short tasks run.  What it has seen there before it
-                 sends to the master itself, and so it does with what a runner that has died had gathered.  If no task
-                 runs on, but the runner waits for a processor as others do, it gives it a little longer.
+    the agent    looks at that memory every 0.8 ms for as long as short tasks run.  What the runner should have sent by
+                 then it sends to the master itself, and so it does with what a runner that has died had gathered.  If
+                 no task runs on, but the runner waits for a processor as others do, it gives it a little longer.
 
-So an outcome waits for less than two milliseconds, whatever the next task does.  It may arrive twice then, and the
+So an outcome waits for LATE and one look, 1.6 ms, whatever the next task does.  It may arrive twice then, and the
 master drops the second.  As long as the agent does not look, the runner lets nothing wait.
 
 Each cell of the memory has one writer, and needs no lock.  The runner puts a frame in first and looks then whether it
@@ -21,18 +21,20 @@ import mmap
 from typing import Any, Callable
 
 GATHER = 500_000  # nanoseconds for which the runner lets an outcome wait
+LATE = 750_000  # nanoseconds after which a runner whose tasks are short has sent: else one of them runs on
 SHORT = 200_000  # nanoseconds below which a task is short: what comes after it is thought to be short, too
 LOOK_SECONDS = 0.0008  # between two looks of the agent
 _ASK_AGAIN = 50_000_000  # nanoseconds after which a runner that is not watched asks for it once more
 _QUIET_LOOKS = 25  # in which nothing was gathered, after which the agent stops to look
 _MOST_STARVED = 5  # looks at which a runner that waits for a processor is given longer
-_LAST_LOOKS = 2  # after it has said so: what came before the runner saw that is seen by one, and sent by the next
+_LAST_LOOKS = 1  # after it has said so: for what came before the runner saw that
 
 ROUND = 0  # written by the runner: how often it has sent all
 USED = 1  # written by the runner: bytes of whole frames
 ASKED = 2  # written by the runner: how often it asked to be watched
 GATHERED = 3  # written by the runner: how often it has sent several together
-WATCHED = 4  # written by the agent: whether it looks
+SINCE = 4  # written by the runner: when it has put the first frame of the round in, by time.monotonic_ns()
+WATCHED = 5  # written by the agent: whether it looks
 
 _CELLS = 8 * 8  # bytes
 SIZE = 64 * 1024  # bytes, cells included
@@ -72,7 +74,8 @@ class Gatherer:
         if end > len(self._data):
             return False
         if not self._used:
-            self._since, self._first = now, end
+            self._cells[SINCE] = self._since = now
+            self._first = end
         self._data[self._used : end] = frame
         self._cells[USED] = self._used = end
         return True
@@ -110,7 +113,6 @@ class Watch:
         self._cells, self._data = _parts(memory)
         self.on = False
         self._asked = 0  # the question that was answered last
-        self._seen = 0, 0  # round and bytes at the last look
         self._passed_on = 0, 0  # round, and bytes of it that were sent
         self._starved = 0  # looks at which the runner was given longer, in a row
         self._gathered = self._quiet = 0  # how often the runner had gathered, and looks since that has changed
@@ -124,22 +126,26 @@ class Watch:
         self._asked = asked
         return self.on
 
-    def look(self, starved: Callable[[], bool] = lambda: False) -> bytes:
-        """The frames that were here at the last look too, and were not sent yet.
+    def look(self, now: int, starved: Callable[[], bool] = lambda: False) -> bytes:
+        """The frames that the runner should have sent by now, and that were not sent yet.
 
-        ``starved``: whether the runner got no processor since.
+        ``starved``: whether the runner got no processor since the last look.
         """
-        seen, self._seen = self._seen, (self._cells[ROUND], self._cells[USED])
         gathered, self._gathered = self._gathered, self._cells[GATHERED]
         self._quiet = self._quiet + 1 if gathered == self._gathered else 0
         if self._quiet > _QUIET_LOOKS:
             self._cells[WATCHED] = 0
             self.on = self._quiet <= _QUIET_LOOKS + _LAST_LOOKS
-        if self._waits(*seen) and self._starved < _MOST_STARVED and starved():
+        round, end = self._cells[ROUND], self._cells[USED]
+        if end <= self._sent(round):
+            return b""
+        if self.on and now - self._cells[SINCE] < LATE:
+            return b""
+        if self.on and self._starved < _MOST_STARVED and starved():
             self._starved += 1
             return b""
         self._starved = 0
-        return self._take(*seen)
+        return self._take(round, end)
 
     def rest(self) -> bytes:
         """The frames that were not sent yet, now that the runner is dead."""
@@ -154,9 +160,6 @@ class Watch:
         """How many bytes of a round were sent."""
         begun, sent = self._passed_on
         return sent if begun == round else 0
-
-    def _waits(self, round: int, end: int) -> bool:
-        return end > self._sent(round) and self._cells[ROUND] == round
 
     def _take(self, round: int, end: int) -> bytes:
         frames = bytes(self._data[self._sent(round) : end])

@@ -64,7 +64,7 @@ class Slave(SlaveState):
             return b""
         clock = self.clock
         clock.look()
-        return self.watch.look(lambda: clock.starved)
+        return self.watch.look(time.monotonic_ns(), lambda: clock.starved)
 
     def kill(self) -> None:
         """End its process, and what that started, now."""
