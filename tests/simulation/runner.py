@@ -1,0 +1,349 @@
+"""A runner's process: what slave/runner.py does, around the real `RunnerSession`, one line after the other.
+
+Between any two lines it may die or be stopped.  `conversation` is the loop of slave/runner.py; what it yields is done
+by `Runner` in simulated time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import TYPE_CHECKING, Any
+
+from slave.protocol import FAILURE, RUNNER, VALUE, LeaseMessage, Role
+from slave.session import RunnerSession
+from slave.shared_status import DEADLINE, JOINED, RECALL, SETUP, SHORTEST, STAGE, TASK, UNHEARD, WORKED
+
+from .network import Broken, Connection
+from .world import Process, World
+
+if TYPE_CHECKING:
+    from .agent import Agent, Slave
+
+# what a runner does next
+DIAL, ASK, POST, PAUSE, RUN, SET_UP, WAKE_AGENT = "dial", "ask", "post", "pause", "run", "set up", "wake agent"
+LINE, BEGINS = ("line",), ("line", "a task is announced")
+Steps = Generator[tuple[Any, ...], Any, Any]
+_LINE = 2e-6  # seconds between two lines of a program
+_NANO = 1_000_000_000
+
+
+class Leaves(Exception):
+    """The process ends by itself, with exit code 0."""
+
+
+class Refused(Exception):
+    """The master refused a call."""
+
+
+class Data:
+    """A result or failure: as many bytes as it says, and who made it."""
+
+    __slots__ = ("by", "size", "task")
+
+    def __init__(self, task: int, by: int, size: int) -> None:
+        self.task, self.by, self.size = task, by, size
+
+    def __len__(self) -> int:
+        return self.size
+
+
+class Conversation:
+    """The loop of slave/runner.py."""
+
+    def __init__(self, session: RunnerSession, status: list[int]) -> None:
+        self.session, self.status = session, status
+        self.connected = False
+        self.set_up: dict[int, bool] = {}  # by context: whether its setup returned
+        self._connections, self._shortest = 0, 1e9
+
+    def work(self) -> Steps:
+        """See `Runner.work` there."""
+        session = self.session
+        while not session.leaves(self.status[RECALL]):
+            lease = yield from self._ask("fetch")
+            session.fetched(lease)
+            if lease is not None:
+                for context in lease.forget:
+                    self.set_up.pop(context, None)
+                yield from self._run_lease(lease)
+        if session.unanswered:
+            yield from self._ask("give_back", session.give_back())
+
+    def _run_lease(self, lease: LeaseMessage) -> Steps:
+        session, status, limits = self.session, self.status, lease.limits
+        if limits and min(limits.values()) < self._shortest:
+            self._shortest = min(limits.values())
+            status[SHORTEST] = max(1, int(self._shortest * _NANO))
+            yield (WAKE_AGENT,)
+        current, count, began = 0, 0, 0.0
+        if lease.entries:
+            status[STAGE] = WORKED
+        for task, context, payload in session.tasks():
+            status[TASK] = task
+            now = yield BEGINS
+            if status[RECALL] and session.recalled(status[RECALL]):
+                yield from self._ask("give_back", session.give_back())
+                break
+            if context != current:
+                session.ran(current, count, now - began)
+                current, count = 0, 0
+                if not self.set_up.get(context) and not (yield from self._set_up(context)):
+                    continue
+                current = context
+                began = yield LINE
+            packed = yield RUN, task, payload, limits.get(task)
+            if packed is None:
+                told = self.session.rebuild_failed(b"no such module", "numpy", "")
+                yield from self._ask("rebuild_failed", told)
+            else:
+                yield from self._post(packed)
+                count += 1
+        status[UNHEARD] = bool(session.unanswered)
+        yield LINE
+        status[TASK] = 0
+        session.ran(current, count, (yield LINE) - began)
+
+    def _set_up(self, context: int) -> Steps:
+        self.status[SETUP] = context
+        yield LINE
+        try:
+            known = self.set_up.get(context)
+            if known is None:
+                setup = yield from self._ask("setup_of", self.session.slave, context)
+                known = self.set_up[context] = setup is None or (yield SET_UP, context)
+            if not known:
+                yield from self._ask("setup_failed", self.session.setup_failed(context, b"it raised"))
+            return known
+        finally:
+            self.status[SETUP] = 0
+
+    def _post(self, packed: tuple[int, Any]) -> Steps:
+        message, one_way = self.session.outcome(*packed, ())
+        if not one_way:
+            yield from self._ask("post_and_wait", *message)
+            return
+        try:
+            yield POST, message
+        except Broken:
+            self.connected = False
+            yield from self._ensure_connected()
+
+    def _ask(self, method: str, *arguments: Any) -> Steps:
+        while True:
+            try:
+                yield from self._ensure_connected()
+                told = arguments or (self.session.fetch_request(),)
+                answer = yield ASK, method, told
+                break
+            except Broken:
+                self.connected = False
+        self.session.answered()
+        self.status[UNHEARD] = 0
+        return answer
+
+    def _ensure_connected(self) -> Steps:
+        session = self.session
+        while not self.connected:
+            try:
+                number = yield (DIAL,)
+                if not (yield ASK, "join", (session.join_request(number),)):
+                    raise Leaves
+                self.connected = True
+                for message in session.unanswered:
+                    yield POST, message
+                session.joined()
+                self.status[STAGE] = max(JOINED, self.status[STAGE])
+            except Broken:
+                self.connected = False
+                if session.leaves(self.status[RECALL]):
+                    raise Leaves from None
+                yield PAUSE, session.pause()
+
+
+class Runner(Process):
+    """A runner's process.  ``own_end``: None while it lives; then whether it died of itself."""
+
+    def __init__(self, agent: Agent, slave: Slave, pid: int) -> None:
+        world: World = agent.world
+        super().__init__(world, f"slave {slave.number}")
+        self.agent, self.slave, self.pid, self.users = agent, slave, pid, agent.users
+        self.status = [0] * 16  # cells as of shared_status.py, and some
+        self.session = RunnerSession(slave.number, pid, agent.run)
+        self._conversation = Conversation(self.session, self.status)
+        self._steps = self._conversation.work()
+        self._connection: Connection | None = None
+        self._dials = 0
+        self._asked = self._posts = False  # it waits for the master's answer; to an outcome
+        self.task = 0  # that it is to run, runs, or ran and has not posted the outcome of
+        self.runs, self.began = False, 0.0  # it does run; and since when
+        self.own_end: bool | None = None
+        self.exitcode: int | None = None
+        self.dies_in = 0  # after so many lines; 0: not
+        self.dies_when_posted = False
+        self.users.ledger.runners[pid] = self
+        self.later(0.05, self._go_on, None)
+
+    # -- what it does
+
+    def _go_on(self, value: Any, error: BaseException | None = None) -> None:
+        if self.dies_in:
+            self.dies_in -= 1
+            if not self.dies_in:
+                self.die("is killed", -9)
+                return
+        try:
+            step = self._steps.send(value) if error is None else self._steps.throw(error)
+        except (StopIteration, Leaves, Refused):
+            self._exit()
+            return
+        kind = step[0]
+        if kind == POST:
+            self._send("post", step[1])
+        elif kind == ASK:
+            self._ask(step[1], step[2])
+        elif kind == RUN:
+            self._run(*step[1:])
+        elif kind == DIAL:
+            self._dial()
+        elif kind == SET_UP:
+            self._set_up(step[1])
+        elif kind == PAUSE:
+            self.later(step[1], self._go_on, None)
+        else:
+            if kind == WAKE_AGENT:
+                self.agent.wake()
+            elif step is BEGINS:
+                self.task = self.status[TASK]
+            self.later(_LINE, self._go_on, self.world.now)
+        if self.alive:
+            self.session.check()
+
+    def _send(self, method: str, arguments: tuple[Any, ...]) -> None:
+        try:
+            assert self._connection is not None
+            self._connection.send(method, *arguments)
+        except Broken as error:
+            self.later(_LINE, self._go_on, None, error)
+        else:
+            self.world.tell(f"{self.name} posts task {arguments[3]}")
+            if arguments[3] == self.task:
+                self.task = 0  # from here on it has not died of it
+            if self.dies_when_posted:
+                self.die("is killed", -9)
+                return
+            self.later(_LINE, self._go_on, None)
+
+    def _ask(self, method: str, arguments: tuple[Any, ...]) -> None:
+        try:
+            assert self._connection is not None
+            self._connection.send(method, *arguments)
+        except Broken as error:
+            self.later(_LINE, self._go_on, None, error)
+            return
+        self._asked, self._posts = True, method == "post_and_wait"
+        if self.world.story is not None:
+            self.world.tell(f"{self.name} asks: {method}{_in_words(method, arguments)}")
+
+    def _dial(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+        self._connection = None
+        self.agent.machine.dial(self, self._dialled)
+
+    def _dialled(self, ok: bool) -> None:
+        if not ok:
+            self._go_on(None, Broken())
+            return
+        self._dials += 1
+        role = Role(RUNNER, self.slave.number, "", self.pid, self._dials)
+        self._connection = self.agent.machine.connect(self, role)
+        self._go_on(self._dials)
+
+    def heard(self, connection: Connection, value: Any) -> None:
+        """The master has answered."""
+        self.act(self._heard, connection, value)
+
+    def _heard(self, connection: Connection, value: Any) -> None:
+        if connection is self._connection and self._asked:
+            self._asked = False
+            if self._posts:
+                self.task = 0
+            if isinstance(value, Refused):
+                self._go_on(None, value)
+            else:
+                self._go_on(value)
+
+    def broken(self, connection: Connection) -> None:
+        """A connection has ended: it learns of it if it waits for an answer there, else when it says something."""
+        self.act(self._broken, connection)
+
+    def _broken(self, connection: Connection) -> None:
+        if connection is self._connection and self._asked:
+            self._asked = False
+            self._go_on(None, Broken())
+
+    # -- tasks and setups
+
+    def _run(self, task: int, payload: Any, limit: float | None) -> None:
+        self.runs, self.began = True, self.world.now
+        seconds = self.users.seconds_of(task) / self.agent.speed
+        if limit is not None:
+            self.status[DEADLINE] = int((self.world.now + limit) * _NANO)
+        what = self.users.begins(task, self)
+        if what == "unfit":
+            self.world.tell(f"{self.name} cannot rebuild task {task}")
+            self.status[DEADLINE], self.runs = 0, False
+            self.later(_LINE, self._go_on, None)
+            return
+        self.world.tell(f"{self.name} begins task {task}")
+        self.later(seconds, self._ran, task, what)
+
+    def _ran(self, task: int, what: str) -> None:
+        if what == "dies":
+            self.die(f"dies of task {task}", -11)
+            return
+        self.status[DEADLINE] = 0
+        self.runs = False
+        data = self.users.ends(task, self, what)
+        self._go_on((VALUE if what == "returns" else FAILURE, data))
+
+    def _set_up(self, context: int) -> None:
+        seconds, what = self.users.sets_up(context, self)
+        self.later(seconds / self.agent.speed, self._has_set_up, context, what)
+
+    def _has_set_up(self, context: int, what: str) -> None:
+        if what == "dies":
+            self.die(f"dies of the setup of context {context}", -11)
+        else:
+            self.world.tell(f"on {self.name} the setup of context {context} {what}")
+            self._go_on(what == "returns")
+
+    # -- its end
+
+    def _exit(self) -> None:
+        self.die("leaves", 0)
+
+    def die(self, how: str, exitcode: int, itself: bool = True) -> None:
+        """Its process ends, of itself or because its agent or its machine did that."""
+        if not self.alive:
+            return
+        self.alive = False
+        self.own_end, self.exitcode = itself, exitcode
+        self.world.tell(f"{self.name} {how}" + (f" while it runs task {self.task}" if self.task else ""))
+        status = list(self.status)
+        self._steps.close()
+        self.status[:] = status  # which a process that dies leaves as it is
+        self.users.stops(self)
+        if self._connection is not None and self.agent.machine.on:
+            self._connection.close()
+        self.agent.runner_died(self)
+
+
+def _in_words(method: str, arguments: tuple[Any, ...]) -> str:
+    if method == "post_and_wait":
+        return f" (task {arguments[3]})"
+    if method == "give_back":
+        return f" {list(arguments[0].unstarted)}"
+    if method == "join":
+        return f" (it holds lease {arguments[0].lease})"
+    return ""
