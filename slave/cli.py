@@ -133,7 +133,7 @@ def _serve_launched() -> int:
     told = json.loads(sys.stdin.readline())
     forget_variable()
     if told.get("quiet"):
-        logging.getLogger().setLevel(logging.WARNING)  # what it says stands between the user's own lines
+        log.setLevel(logging.WARNING)  # what it says stands between the user's own lines
     addresses = [(str(host), int(port)) for host, port in told["addresses"]]
     slaves = [(number, output) for number, output in told["slots"]]
     if "authkey" in told:
