@@ -55,7 +55,7 @@ class Sizes(NamedTuple):
 
 
 USUAL = Sizes(tasks=100_000, alone=1000, busy=4.0, large=40, adding=200_000, first=3)
-QUICK = Sizes(tasks=10_000, alone=100, busy=0.3, large=10, adding=50_000, first=1)
+QUICK = Sizes(tasks=20_000, alone=100, busy=0.3, large=10, adding=50_000, first=1)
 
 
 def have_numpy() -> bool:
