@@ -32,7 +32,17 @@ from .link import CallFailed, Link, ResultQueueProxy, TaskQueueProxy
 from .missing import missing_module, remedy, shown
 from .outcome import Packed, pack_failure, pack_value
 from .private_files import open_output
-from .protocol import RUNNER, VALUE, Buffer, LeaseMessage, OutcomeMessage, Role, SetupFailure, outcome_message
+from .protocol import (
+    RUNNER,
+    VALUE,
+    Buffer,
+    LeaseMessage,
+    OutcomeMessage,
+    RebuildFailure,
+    Role,
+    SetupFailure,
+    outcome_message,
+)
 from .session import RunnerSession
 from .shared_status import (
     DEADLINE,
@@ -53,6 +63,8 @@ _BROKEN = (OSError, EOFError, SlaveError)
 _REFUSED = (CallFailed, Oversized)
 _MOST_TRIES = 2  # of a call to which the answer is nonsense
 
+_MOST_BREAKS = 3  # of connections over one result, which others are to bring then
+_LARGE = "the master can be reached, so perhaps large packets are lost on the way (the MTU of a tunnel or a VPN)"
 _LONGEST_LIMIT = 1e9  # seconds; what is longer is no limit
 _NANO = 1_000_000_000
 _LOOK_FOR_AGENT = 0.5  # seconds between two looks whether the agent lives, where nothing tells of its end
@@ -99,6 +111,10 @@ class NotRebuilt(Exception):
     def __init__(self, error: BaseException) -> None:
         super().__init__(error)
         self.error = error
+
+
+class NotThrough(Exception):
+    """A message does not reach the master, which can be reached."""
 
 
 class AnotherMaster(Exception):
@@ -273,22 +289,36 @@ class Runner:
     def _post_and_wait(self, message: OutcomeMessage) -> None:
         """Post it; if the master refuses it, that is what came of the task."""
         try:
-            self._ask(functools.partial(self._results.post_and_wait, message))
+            self._ask(functools.partial(self._results.post_and_wait, message), most_breaks=_MOST_BREAKS)
+        except NotThrough as error:
+            self._let_others(message, error)
         except _REFUSED as error:
             trouble = RuntimeError(f"the task ran, and its outcome could not be given to the master: {error}")
             slave, lease, context, task, *_ = message
             instead = outcome_message(slave, lease, context, task, *pack_failure(trouble))
             self._ask(functools.partial(self._results.post_and_wait, instead))
 
+    def _let_others(self, message: OutcomeMessage, error: NotThrough) -> None:
+        """The result does not get through, and what is small does: have another slave run the task."""
+        slave, lease, context, task, *_ = message
+        size = sum(len(memoryview(part)) for part in (message[5], *message[6]))
+        trouble = OSError(
+            f"its result of {size:,} bytes does not get from {socket.gethostname()} to the master: {error}"
+        )
+        _, data, _ = pack_failure(trouble)
+        told = RebuildFailure(slave, lease, context, task, data, "", "")
+        self._ask(functools.partial(self._results.rebuild_failed, told))
+
     def _give_back(self) -> None:
         self._ask(functools.partial(self._results.give_back, self._session.give_back()))
 
-    def _ask(self, question: Callable[[], T]) -> T:
+    def _ask(self, question: Callable[[], T], most_breaks: float = math.inf) -> T:
         """Make an answered call, again on a new connection if the old one is broken or breaks.
 
-        Raises `CallFailed` if the master refuses it, or if it answers nonsense twice.
+        Raises `CallFailed` if the master refuses it, or if it answers nonsense twice; `NotThrough` if connections that
+        could be made broke so often over it.
         """
-        nonsense = 0
+        nonsense = breaks = 0
         while True:
             try:
                 self._ensure_connected()
@@ -296,6 +326,13 @@ class Runner:
                 break
             except _BROKEN as error:
                 self._drop(error)
+                breaks += 1
+                if breaks > 1:
+                    print(
+                        f"slave: {breaks} connections have broken over one message ({error}); {_LARGE}", file=sys.stderr
+                    )
+                if breaks >= most_breaks:
+                    raise NotThrough(f"{breaks} connections broke over it ({error}); {_LARGE}") from None
                 nonsense += isinstance(error, ProtocolError) and not isinstance(error, Intercepted)
                 if nonsense == _MOST_TRIES:
                     raise CallFailed(str(error)) from None

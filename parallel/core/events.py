@@ -223,6 +223,14 @@ class SetupRaised(SlaveEvent):
 
 
 @dataclass(frozen=True)
+class LeaseNotArrived(SlaveEvent):
+    """A lease of so many ``tasks`` did not arrive there, though the slave is heard; ``times`` in a row."""
+
+    times: int
+    tasks: int
+
+
+@dataclass(frozen=True)
 class TaskNotRebuilt(SlaveEvent):
     """A task of the context could not be rebuilt there: it has not begun, and goes to others.
 

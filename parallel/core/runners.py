@@ -99,6 +99,8 @@ class Runners:
         state = self._state
         held = state.table.leases.get(slave.number)
         if held is not None and (slave.pid != request.pid or held.id != request.lease):
+            if slave.pid == request.pid:
+                self._lease_lost(slave, len(held.tasks))
             state.table.give_back(slave.number)
         state.release(slave)  # a call of an earlier connection may still wait
         if slave.pid != request.pid:
@@ -110,6 +112,15 @@ class Runners:
         state.tell(ev.SlaveJoined(state.now, slave.number, str(slave)))
         state.slaves_changed()
         state.answer(call, True)
+
+    def _lease_lost(self, slave: SlaveRecord, tasks: int) -> None:
+        """It was sent a lease, and comes back without: once may be a cut, again and again is worth a word."""
+        times, done = slave.lost_answers
+        slave.lost_answers = (times + 1 if done == slave.done else 1), slave.done
+        if slave.lost_answers[0] > 1:
+            self._state.tell(
+                ev.LeaseNotArrived(self._state.now, slave.number, str(slave), slave.lost_answers[0], tasks)
+            )
 
     # -- fetch
 

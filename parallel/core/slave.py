@@ -103,8 +103,8 @@ class SlaveRecord:
 
     __slots__ = (
         "_named", "_text", "agent", "connection", "contact", "doing", "done", "due", "end", "has_launcher", "heard",
-        "host", "knows", "life", "name", "number", "open_ended", "output", "parting", "picky", "pid", "running",
-        "setup_failed", "since", "speaks", "to_forget", "told_to_forget", "unfit_for",
+        "host", "knows", "life", "lost_answers", "name", "number", "open_ended", "output", "parting", "picky", "pid",
+        "running", "setup_failed", "since", "speaks", "to_forget", "told_to_forget", "unfit_for",
     )  # fmt: skip
 
     def __init__(self, number: int, name: str, agent: str, output: str | None = None) -> None:
@@ -121,6 +121,7 @@ class SlaveRecord:
         self.doing = ""  # what its launcher says that it does, while it is not connected
         self.parting = ""  # PARTED: why it left
         self.end = ""  # how it ended, or how its last runner did
+        self.lost_answers = 0, 0  # leases in a row that did not arrive; what `done` was then
         self.done = 0  # tasks settled by it
         self.setup_failed: set[int] = set()  # contexts whose setup failed here: it gets none of their tasks
         self.unfit_for: set[int] = set()  # contexts of which it could rebuild no task: it gets none of them either

@@ -59,6 +59,7 @@ class SlaveArray:
 
     together = False
     staging: StagingFolder | None = None  # for files that the slaves' machines see; set by `Manager.add_slave`
+    hearsay = False  # whether poll tells of ends what another one says (a queue): a slave that is heard knows better
     urgent = False  # some of them were connected and are not heard any more: the next poll had better know more
     closing = False  # all have been told to end: polls come quickly, and had better ask nobody else
 

@@ -213,7 +213,7 @@ class Group:
         for one, end in self._ends():
             late = self._connecting.overdue(one) if end is None else None
             why = end or late
-            if why is None or self._left.pop(one.agent, None) is None:
+            if why is None or (late is None and self._is_heard(one)) or self._left.pop(one.agent, None) is None:
                 continue
             if late is not None:
                 self._launcher.stop([one])
@@ -222,6 +222,12 @@ class Group:
             said = tails((view.number, view.output) for view in self._service.describe(one.agent) if not view.ended)
             self._service.ended(one.agent, why, last_words=said)
         self._connecting.tell(self._unended())
+
+    def _is_heard(self, unit: Unit) -> bool:
+        """Whether it lives, whatever its launcher says: a queue may not list what it has."""
+        return self._array.hearsay and any(
+            view.came and not view.lost and not view.ended for view in self._service.describe(unit.agent)
+        )
 
     def _ends(self) -> list[tuple[Unit, str | None]]:
         """How those have ended that had not when they were asked before; None for those that have not."""

@@ -14,6 +14,7 @@ from slave.keys import VARIABLE
 
 from ..errors import InputError, LaunchError
 
+_CUSTOMS = ("SQUEUE_", "SCANCEL_", "SCONTROL_", "SBATCH_WAIT", "SLURM_TIME_FORMAT")
 _PATIENCE = 60.0  # seconds for an engine to answer
 
 
@@ -26,7 +27,7 @@ def run_command(command: Sequence[str], patience: float = _PATIENCE) -> str:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             timeout=patience,
-            env=environment(),
+            env=engine_environment(),
             check=False,
         )
     except subprocess.TimeoutExpired:
@@ -52,6 +53,11 @@ def environment() -> dict[str, str]:
             if before is not None:
                 ours[name] = before
     return ours
+
+
+def engine_environment() -> dict[str, str]:
+    """The same without what a user has set for reading an engine's answers: formats, filters, waiting for the end."""
+    return {name: value for name, value in environment().items() if not name.startswith(_CUSTOMS)}
 
 
 def require(program: str, remedy: str) -> None:

@@ -28,6 +28,10 @@ def log_line(event: ev.Event) -> Line | None:
         kind = event.type_name[:_MOST_TOLD]
         text = f"setup raised {kind} on {event.name}, which is out for this context: {first}"
         return logging.WARNING, f"parallel: {text}"
+    if isinstance(event, ev.LeaseNotArrived):
+        large = "perhaps large packets are lost on the way (the MTU of a tunnel or a VPN)"
+        text = f"what is sent to {event.name} has not arrived {event.times} times, though it is heard: {large}"
+        return logging.WARNING, f"parallel: {text}; slaves that idle get its tasks"
     if isinstance(event, ev.TaskNotRebuilt):
         return _not_rebuilt(event)
     if isinstance(event, ev.SlaveBack):
@@ -56,7 +60,7 @@ def _not_rebuilt(event: ev.TaskNotRebuilt) -> Line:
     if event.out:
         text = f"{event.name} is out for context {event.context}, of which it could rebuild no task; last {why}"
     else:
-        text = f"{event.name} cannot rebuild task {event.task}, which others may: {why}"
+        text = f"{event.name} cannot do task {event.task}, which others may: {why}"
     return logging.WARNING if event.first or event.out else logging.INFO, f"parallel: {text}"
 
 

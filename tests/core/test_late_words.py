@@ -334,3 +334,19 @@ def test_a_slave_is_told_again_to_forget_a_context_if_the_answer_was_lost_with_i
     env.context()
     env.fetch(number, connection=2)
     env.nothing_left()
+
+
+def test_leases_that_do_not_arrive_again_and_again_are_told(env: Env) -> None:
+    """Small messages get through, and large ones are lost; an idle slave gets the task meanwhile."""
+    number = env.slave("a")
+    env.add()
+    for connection in range(2, 6):
+        assert env.fetched(number, connection=connection - 1) == [1]
+        env.joined(number, connection=connection)
+    assert [told.times for told in env.events(ev.LeaseNotArrived)] == [2, 3, 4]
+    assert env.fetched(number, connection=5) == [1]
+    other = env.slave("b")
+    waits = env.fetch(other)
+    call = env.join(number, connection=6)
+    assert env.take_answer(call) is True
+    assert env.take_granted(waits) == [1]

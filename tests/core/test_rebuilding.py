@@ -63,7 +63,7 @@ def test_a_slave_that_can_rebuild_nothing_is_out_after_three_and_says_so(env: En
     assert (first.out, second.out, third.out) == (False, False, True)
     told = [log_line(one) for one in (first, second, third)]
     assert [level for level, _ in filter(None, told)] == [30, 20, 30]
-    assert str(told[0]).count("cannot rebuild task 1, which others may: ModuleNotFoundError: No module named") == 1
+    assert str(told[0]).count("cannot do task 1, which others may: ModuleNotFoundError: No module named") == 1
     assert "is out for context 1, of which it could rebuild no task" in str(told[2])
     assert "install it" in str(told[2])
 

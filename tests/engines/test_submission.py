@@ -122,4 +122,4 @@ def test_a_missing_module_is_told_with_its_remedy(batch: Batch, make: Make) -> N
         list(context.get_results_unordered())
     text = str(caught.value)
     assert re.search(r"No module 'no_such_module_here' for \S+ \(Python [\d.]+\) on \S+", text)
-    assert "Install it there, or name the Python that has it: Manager(python='...')" in text
+    assert "install it there, or name the Python that has it, Manager(python='...')" in text

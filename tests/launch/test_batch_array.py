@@ -279,3 +279,40 @@ def test_a_submission_that_was_interrupted_is_found_and_deleted(monkeypatch: pyt
         array.staging.remove()
     name = next(word for word in commands[1] if word.startswith("--job-name=")).split("=")[1]
     assert commands[2:] == [["squeue", "-h", "-n", name, "-o", "%F"], ["scancel", "12"]]
+
+
+def test_what_the_list_hides_is_not_believed_to_be_gone(
+    array: BatchArray, engine: FakeEngine, clock: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with ~/.sge_qstat, or a site's own squeue."""
+    engine.states = {}
+    monkeypatch.setattr(engine, "hidden", lambda piece, listed, run: [0])
+    for _ in range(6):
+        ends = array.poll()
+        clock.now += 30.0
+    assert ends[0] is None and array.slaves[0].doing == "Slurm knows the job, and does not list it"
+    assert ends[1] is not None and "left the queue before it was started" in ends[1]
+
+
+def test_all_that_was_submitted_is_deleted_at_the_end_whatever_the_engine_said(
+    array: BatchArray, engine: FakeEngine, clock: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "hidden", lambda piece, listed, run: [])
+    engine.states = {}
+    for _ in range(4):
+        array.poll()
+        clock.now += 30.0
+    (folder_of(array) / "1.started").write_text("node8\n")
+    (folder_of(array) / "1.ended").write_text("0\n")
+    array.urgent = True
+    array.poll()
+    deleted: list[Sequence[str]] = []
+
+    def run(command: Sequence[str], patience: float = 0.0) -> str:
+        deleted.append(command)
+        return ""
+
+    monkeypatch.setattr(array_module, "run_command", run)
+    array.stop([])
+    array.finish()
+    assert deleted == [["scancel", "12_0"]], "the other one has said itself that it ended"

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 
-from parallel.launch.batch.engine import TaskState
+from parallel.errors import LaunchError
+from parallel.launch.batch.engine import Piece, TaskState
 from parallel.launch.batch.sge import GridEngine, parse_qstat, with_reason
 from parallel.launch.batch.sge_pe import Granted, parse_hostfile, start_command
 from parallel.launch.batch.slurm import SlurmEngine, parse_squeue
+from parallel.launch.run_command import run_command
 
 QSTAT = """<?xml version='1.0'?>
 <job_info  xmlns:xsd="http://arc.liv.ac.uk/repos/darcs/sge/source/dist/util/resources/schemas/qstat/qstat.xsd">
@@ -69,7 +73,7 @@ def test_grid_engines_command_lines() -> None:
     engine = GridEngine()
     command = engine.submission("/a b/script", "parallel-1f", (20, 5), ["-q", "long.q", "-o", "/tmp"])
     ours = ["-terse", "-N", "parallel-1f", "-S", "/bin/sh", "-j", "y", "-o", "/dev/null"]
-    assert command == ["qsub", *ours, "-q", "long.q", "-o", "/tmp", "-t", "1-5", "/a b/script", "20"]
+    assert command == ["qsub", *ours, "-q", "long.q", "-o", "/tmp", "-sync", "n", "-t", "1-5", "/a b/script", "20"]
     assert engine.deletion("7", [0, 3]) == ["qdel", "7.1", "7.4"] and engine.deletion("7", None) == ["qdel", "7"]
     assert engine.job_id("warning: no access\n12.1-4:1\n") == "12" and engine.job_id("3\n") == "3"
     with pytest.raises(ValueError, match="names no job"):
@@ -97,9 +101,9 @@ def test_slurms_command_lines() -> None:
     ours = ["--parsable", "--job-name=parallel-1f", "--output=/dev/null"]
     assert command == ["sbatch", *ours, "-p", "long", "--array=0-4", "/a b/script", "20"]
     assert engine.deletion("7", [0, 3]) == ["scancel", "7_0", "7_3"] and engine.deletion("7", None) == ["scancel", "7"]
-    assert engine.job_id("12\n") == "12" and engine.job_id("sbatch: note\n12;cluster\n") == "12"
+    assert engine.job_id("12\n") == "12" and engine.job_id("sbatch: note\n12;cluster\n") == "12;cluster"
     with pytest.raises(ValueError, match="names no job"):
-        engine.job_id("Submitted batch job 12")
+        engine.job_id("Submitted a job")
     assert engine.limit("MaxArraySize            = 1001\n") == 1001
     assert engine.found("12\n12\n", "x") == "12" and engine.found("", "x") is None
 
@@ -165,3 +169,65 @@ def test_the_command_for_another_host_survives_a_second_shell() -> None:
         "'/it'\"'\"'s/script'",
         "3",
     ]
+
+
+def test_what_wrappers_leave_of_an_answer_names_the_job() -> None:
+    """They add lines, and drop the option that makes the answer short."""
+    sge, slurm = GridEngine(), SlurmEngine()
+    assert sge.job_id('Welcome\nYour job-array 12.1-4:1 ("parallel-a1") has been submitted\nbye\n') == "12"
+    assert sge.job_id('Your job 7 ("parallel-a1") has been submitted\n') == "7"
+    assert slurm.job_id("Submitted batch job 12\n") == "12"
+    assert slurm.job_id("quota: 3 of 5\nSubmitted batch job 12 on cluster other\n") == "12;other"
+    for engine in (sge, slurm):
+        with pytest.raises(ValueError, match="names no job"):
+            engine.job_id("hello\n")
+
+
+@pytest.mark.parametrize("options", [["-M", "other"], ["-Mother"], ["--clusters=other"], ["--clusters", "other"]])
+def test_a_job_on_another_cluster_is_asked_for_and_deleted_there(options: list[str]) -> None:
+    engine = SlurmEngine(options)
+    assert engine.search("x")[:3] == ["squeue", "-M", "other"]
+    assert engine.found("CLUSTER: other\n12\n12\n", "x") == "12;other"
+    assert engine.deletion("12;other", None) == ["scancel", "-M", "other", "12"]
+    assert engine.deletion("12;other", [1]) == ["scancel", "-M", "other", "12_1"]
+    assert engine.fate_question("12;other") == ["scontrol", "-M", "other", "-o", "show", "job", "12"]
+    asked: list[list[str]] = []
+
+    def run(command: Sequence[str]) -> str:
+        asked.append(list(command))
+        return "12|0|RUNNING|None|n1\n" if "other" in command else "5|1|PENDING|Resources|\n"
+
+    found = engine.look(["12;other", "5"], run)
+    assert set(found) == {("12;other", 0), ("5", 1)}
+    assert asked[0][:3] == ["squeue", "-M", "other"] and "-M" not in asked[1]
+
+
+def test_slurm_is_not_waited_for_until_the_jobs_end() -> None:
+    command = SlurmEngine().submission("/s", "n", (0, 2), ["-W", "-p", "long", "--wait"])
+    assert "-W" not in command and "--wait" not in command and command[-5:-3] == ["-p", "long"]
+
+
+def refuse(command: Sequence[str]) -> str:
+    raise LaunchError("do not exist")
+
+
+def test_what_a_list_hides_is_found_by_the_jobs_id() -> None:
+    piece = Piece("12", 0, 8)
+    sge, slurm = GridEngine(), SlurmEngine()
+    assert list(sge.hidden(piece, False, lambda command: "job_number: 12")) == list(range(8))
+    assert list(sge.hidden(piece, True, lambda command: "job_number: 12")) == [], "it lists some, so it lists all"
+    assert list(sge.hidden(piece, False, refuse)) == list(slurm.hidden(piece, False, refuse)) == []
+    answer = (
+        "JobId=12 ArrayJobId=12 ArrayTaskId=4-6,7%2 JobName=x JobState=PENDING Reason=Resources\n"
+        "JobId=13 ArrayJobId=12 ArrayTaskId=0 JobName=x JobState=RUNNING Reason=None\n"
+        "JobId=14 ArrayJobId=12 ArrayTaskId=1 JobName=x JobState=COMPLETED Reason=None\n"
+    )
+    assert sorted(slurm.hidden(piece, False, lambda command: answer)) == [0, 4, 5, 6, 7]
+
+
+def test_engines_answer_as_they_do_for_everybody(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("SQUEUE_FORMAT", "SQUEUE_STATES", "SQUEUE_USERS", "SCANCEL_STATE", "SBATCH_WAIT"):
+        monkeypatch.setenv(name, "x")
+    monkeypatch.setenv("SBATCH_PARTITION", "long")
+    assert "SBATCH_PARTITION=long" in (told := run_command(["env"]))
+    assert "SQUEUE" not in told and "SCANCEL" not in told and "SBATCH_WAIT" not in told

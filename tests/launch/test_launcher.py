@@ -748,3 +748,21 @@ def test_a_local_agent_that_came_may_end_by_itself(build: Build, service: FakeSe
     os.kill(pid, signal.SIGTERM)
     stopper.join(10)
     assert not stopper.is_alive() and processes.ended()
+
+
+def test_a_queues_word_does_not_beat_a_slave_that_is_heard(build: Build, service: FakeService) -> None:
+    """And is believed when that slave falls silent."""
+    launcher, slave = build(), Fake()
+    array = Together([slave])
+    array.hearsay = True
+    launcher.add(array)
+    service.take(Expected, 0)
+    launcher.start(FOR_EVER)
+    service.take(Started, 0)
+    service.come(0)
+    slave.end = "job 12 left the queue"
+    polls = len(slave.calls)
+    eventually(lambda: len(slave.calls) > polls + 5, what="it to be asked some more times")
+    assert service.states() == ["came"]
+    service.lose(0)
+    assert service.take(Ended, 0).why == "job 12 left the queue"

@@ -15,7 +15,7 @@ from parallel.launch.slave_file import pack, slave_file, slave_file_hash
 from tests.conftest import Make
 from tests.support.programs import ROOT, pyenv, pythons
 
-MOST = 120_000
+MOST = 130_000
 OLD = [path for version in ("2.7", "3.6", "3.7", "3.8") for path in pyenv(version)]
 
 

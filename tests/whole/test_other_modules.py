@@ -99,7 +99,7 @@ def test_a_slave_that_lacks_what_the_tasks_need_eats_none_of_them(
     results, errors = everything(context)
     assert sorted(results) == list(range(1, 41)) and not errors, errors
     assert [info.tasks_done for info in manager.slaves] == [0, 40]
-    assert re.search(r"slave 0 .* cannot rebuild task \d+, which others may: " + why, caplog.text)
+    assert re.search(r"slave 0 .* cannot do task \d+, which others may: " + why, caplog.text)
     assert "slave 0 " in caplog.text.split("is out for context 1")[0].splitlines()[-1]
     assert re.search(r"master has wares 2.1.0", caplog.text)
 

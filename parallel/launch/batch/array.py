@@ -15,7 +15,7 @@ from ..base import Slave, SlaveArray, TryAgain
 from ..job import Job
 from ..run_command import require, run_command
 from ..staging import ArrayFolder
-from .engine import Engine, Piece, Places
+from .engine import Engine, Piece, Places, TaskState
 
 log = logging.getLogger("parallel")
 
@@ -42,7 +42,7 @@ class BatchArray(SlaveArray):
     ``numslave`` slaves.  ``options``: text for the engine's submitting command, as one would type it there.
     """
 
-    together = True
+    together = hearsay = True
 
     def __init__(self, engine: Engine, numslave: int, options: str) -> None:
         whole_number(numslave, type(self).__name__)
@@ -57,6 +57,8 @@ class BatchArray(SlaveArray):
         self._missing = [0] * numslave
         self._seen: Places = {}
         self._fates: dict[tuple[str, int], str] = {}  # by job and task: how it ended, as the engine says
+        self._told_itself: set[int] = set()  # places whose slave program left its exit code
+        self._stopped: set[int] = set()  # places that were deleted
         self._next_glance, self._was_urgent = 0.0, False
         self._next_look, self._pause = 0.0, _ASK_AGAIN[0]
         self._started: dict[int, float] = {}  # place: when its slave program was first seen to have been started
@@ -146,7 +148,7 @@ class BatchArray(SlaveArray):
             self._pause = min(_ASK_AGAIN[1], self._pause * 1.5)
             self._next_look = time.monotonic() + self._pause
         for place in range(len(self.slaves)):
-            if self._ends[place] is None:
+            if place not in self._told_itself:  # what the engine says may turn out to be wrong
                 self._ends[place] = self._how(place, now)
         return list(self._ends)
 
@@ -164,12 +166,27 @@ class BatchArray(SlaveArray):
             for task in range(piece.tasks):
                 here = (piece.job, task) in self._seen
                 self._missing[piece.first + task] = 0 if here else self._missing[piece.first + task] + 1
+            missing = [task for task in range(piece.tasks) if self._missing[piece.first + task] == _GONE]
+            if missing:
+                self._find_hidden(piece)
+            for task in range(piece.tasks):
+                here = (piece.job, task) in self._seen
                 gone = self._missing[piece.first + task] == _GONE and self._ends[piece.first + task] is None
                 if gone and (piece.job, task) not in self._fates:
                     self._fates.update(self._ask_fates(piece.job))
                 if here and piece.first + task in started and not self._seen[piece.job, task].running:
                     self._folder.forget(piece.first + task)  # it was preempted or requeued, and starts again
                     self._started.pop(piece.first + task, None)
+
+    def _find_hidden(self, piece: Piece) -> None:
+        """Before some are believed to be gone: the list may be filtered, and the engine is asked for this very job."""
+        listed = any(job == piece.job for job, _ in self._seen)
+        for task in self._engine.hidden(piece, listed, lambda command: run_command(command, _POLL_PATIENCE)):
+            if task < piece.tasks and (piece.job, task) not in self._seen:
+                self._missing[piece.first + task] = 0
+                host = self._folder.host(piece.first + task) if self._folder is not None else None
+                hidden = TaskState(host is not None, f"{self._engine.name} knows the job, and does not list it")
+                self._seen = {**self._seen, (piece.job, task): hidden}
 
     def _ask_fates(self, job: str) -> Mapping[tuple[str, int], str]:
         try:
@@ -189,6 +206,7 @@ class BatchArray(SlaveArray):
         code, host = self._folder.exit_code(place), self._folder.host(place)
         ended_by_engine = code == _TERMINATED and self._missing[place] < _GONE  # which may start it again
         if code is not None and not ended_by_engine:
+            self._told_itself.add(place)
             return self._folder.end(place)
         state = self._seen.get((piece.job, place - piece.first))
         if self._missing[place] >= _GONE:
@@ -216,4 +234,16 @@ class BatchArray(SlaveArray):
                 task for task in range(piece.tasks) if any(self.slaves[piece.first + task] is slave for slave in slaves)
             ]
             if tasks:
+                self._stopped.update(piece.first + task for task in tasks)
                 run_command(self._engine.deletion(piece.job, None if len(tasks) == piece.tasks else tasks))
+
+    def finish(self) -> None:
+        """Delete what the engine said had ended, and what has not said so itself: it may have been wrong."""
+        for piece in self._pieces:
+            told = self._told_itself | self._stopped
+            tasks = [task for task in range(piece.tasks) if piece.first + task not in told]
+            if tasks:
+                try:
+                    run_command(self._engine.deletion(piece.job, None if len(tasks) == piece.tasks else tasks))
+                except LaunchError as error:
+                    log.info("parallel: %s", error)  # it was right

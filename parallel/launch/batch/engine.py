@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Callable, NamedTuple, Protocol
 
 
@@ -71,6 +71,13 @@ class Engine(Protocol):
 
     def look(self, jobs: Sequence[str], run: Callable[[Sequence[str]], str]) -> Places:
         """What the tasks of these jobs do, asked by ``run``; ended ones are left out.  Raises `LaunchError`."""
+        ...
+
+    def hidden(self, piece: Piece, listed: bool, run: Callable[[Sequence[str]], str]) -> Collection[int]:
+        """Tasks of the piece that have not ended, though the list (of which ``listed`` are some) does not show them.
+
+        Asked by ``run`` for this very job: lists are filtered as the user, or the site, has configured.
+        """
         ...
 
     def fate_question(self, job: str) -> list[str]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import getpass
 import re
 import xml.etree.ElementTree
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Callable
 
 from ...errors import LaunchError
 from .array import BatchArray
-from .engine import Places, TaskState
+from .engine import Piece, Places, TaskState
 
 REMEDY = (
     "add it to PATH where this program is started (a notebook, an IDE and cron do not read your shell's profile), for "
@@ -37,11 +37,12 @@ class GridEngine:
         """Our options first: of what is given twice the last counts, which is the user's."""
         place, count = piece_of
         ours = ["-terse", "-N", name, "-S", "/bin/sh", "-j", "y", "-o", "/dev/null"]
-        return ["qsub", *ours, *options, "-t", f"1-{count}", script, str(place)]
+        return ["qsub", *ours, *options, "-sync", "n", "-t", f"1-{count}", script, str(place)]
 
     def job_id(self, answer: str) -> str:
-        """``12.1-4:1``; options may have it say more before."""
-        found = re.findall(r"^(\d+)(?:\.\d+-\d+:\d+)?$", answer, re.MULTILINE)
+        """``12.1-4:1``; options may have it say more before, and a wrapper may take the option -terse away."""
+        found = re.findall(r"^(\d+)(?:\.\d+-\d+:\d+)?\s*$", answer, re.MULTILINE)
+        found = found or re.findall(r"^Your job(?:-array)? (\d+)\b", answer, re.MULTILINE)
         if not found:
             raise ValueError(f"qsub's answer names no job: {answer!r}")
         return str(found[-1])
@@ -76,7 +77,7 @@ class GridEngine:
 
     def look(self, jobs: Sequence[str], run: Callable[[Sequence[str]], str]) -> Places:
         """One call for all, and one more for each job with tasks that wait, for the reason."""
-        found = parse_qstat(run(["qstat", "-xml", "-g", "d", "-u", getpass.getuser()]), jobs)
+        found = parse_qstat(run(["qstat", "-xml", "-g", "d", "-s", "prs", "-u", getpass.getuser()]), jobs)
         for job in {job for (job, _), state in found.items() if not state.running}:
             try:
                 reasons = run(["qstat", "-j", job])
@@ -86,6 +87,16 @@ class GridEngine:
                 if one == job and not state.running:
                     found[one, task] = state._replace(words=with_reason(state.words, task + self.first, reasons))
         return found
+
+    def hidden(self, piece: Piece, listed: bool, run: Callable[[Sequence[str]], str]) -> Collection[int]:
+        """~/.sge_qstat may hide all of a job, which qstat knows by its id all the same."""
+        if listed:
+            return ()
+        try:
+            run(["qstat", "-j", piece.job])
+        except LaunchError:
+            return ()
+        return range(piece.tasks)
 
     def fate_question(self, job: str) -> list[str]:
         """The accounting, if this host may read it, and if it is written already."""
