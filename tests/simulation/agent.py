@@ -7,6 +7,7 @@ from collections.abc import Generator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from slave.errors import MasterFinished, MasterGone
+from slave.gathering import LOOK_SECONDS
 from slave.protocol import (
     COMMANDS,
     REPORTS,
@@ -97,7 +98,7 @@ class Agent(Process):
         self._steps = self._serve()
         self._waits_for: Any = None  # the connection whose answer it waits for, or WAIT
         self._turn = 0  # counts what it does, so that a wake-up that comes late is told
-        self._woken = False
+        self._woken = self._looks = False
         self.later(0.02, self._go_on, None)
 
     @property
@@ -187,6 +188,7 @@ class Agent(Process):
             runner = slave.runner
             if runner is None or runner.alive:
                 continue
+            self._pass_on(runner, runner.watch.rest())
             task, setup, cause = slave.ended(runner.exitcode, self.world.now)
             slave.runner = None
             ended = RunnerEnded(self.id, slave.number, runner.pid, runner.exitcode, task, setup, cause)
@@ -196,6 +198,24 @@ class Agent(Process):
             elif slave.hopeless:
                 self._close_slave(slave.number, "its process ends right after the start")
         self._start_runners()
+
+    def _pass_on(self, runner: Runner, frames: bytes) -> None:
+        """What a runner has gathered and does not send."""
+        for message in runner.messages(frames):
+            self.world.tell(f"{self.name} passes on task {message[3]} of {runner.name}")
+            self._report("post", *message)
+
+    def _look(self) -> None:
+        """As `Agent._select`: look what runners have gathered, as long as some ask for that."""
+        runners = [one.runner for one in self.slaves.values() if one.runner is not None]
+        on = [one.watch.heed() for one in runners]  # all are to be heeded
+        self._looks = self.session.connected and any(on)
+        if self._looks:
+            now = int(self.world.now * _NANO)
+            for runner in runners:
+                if runner.watch.on:
+                    self._pass_on(runner, runner.watch.look(now, lambda: self._random.chance(0.2)))
+            self.later(LOOK_SECONDS, self._look)
 
     def _drain(self, numbers: Sequence[int], grace: float) -> None:
         self._report("draining", self.id, numbers)
@@ -250,6 +270,9 @@ class Agent(Process):
         if self.session.connected:
             self.world.tell(f"{self.name} has lost the master")
             self.session.lost(self.world.now)
+        for slave in self.slaves.values():
+            if slave.runner is not None:
+                slave.runner.watch.stop()
         self._drop()
 
     def _drop(self) -> None:
@@ -321,6 +344,9 @@ class Agent(Process):
     def wake(self) -> None:
         """Something has happened that it is to look at."""
         self._woken = True
+        if not self._looks:
+            self._looks = True
+            self.later(0.0002 * self._random.random(), self._look)
         if self._waits_for == WAIT:
             self.later(0.0001 + 0.0004 * self._random.random(), self._wake_up, self._turn)
 

@@ -203,7 +203,12 @@ def _cuts(run: Run) -> Iterator[Callable[[], object]]:
     for machine in run.fleet.machines:
         for connection in machine.connections:
             if connection.client_open and connection.server_open:
-                yield lambda connection=connection: connection.cut(0, 0, 0.0, 0.0)  # type: ignore[misc]
+                yield lambda connection=connection: _cut(run, connection)  # type: ignore[misc]
+
+
+def _cut(run: Run, connection: Connection) -> None:
+    run.ledger.may_run_again = True
+    connection.cut(0, 0, 0.0, 0.0)
 
 
 def _deaths(run: Run) -> Iterator[Callable[[], object]]:

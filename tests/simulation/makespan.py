@@ -77,7 +77,7 @@ def measure(mix: Mix, site: Site) -> Row:
         contexts=[ContextPlan()],
         tasks=[TaskPlan(0, _START, seconds) for seconds in mix.tasks],
     )
-    run = Run(plan, check_every=1_000_000)
+    run = Run(plan, check_every=1_000_000, helped=False)
     done = 0.0
     while run.users.to_add or run.ledger.unsettled:
         run.world.step()

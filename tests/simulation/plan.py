@@ -101,7 +101,8 @@ def make_plan(seed: int) -> Plan:
     span = random.of((1.0, 4.0, 15.0))
     contexts = [_context(random) for _ in range(random.of((1, 1, 2, 3)))]
     agents = [_agent(random, span if number else 0.1) for number in range(random.of((1, 1, 2, 3)))]
-    tasks = [_task(random, len(contexts), span) for _ in range(random.of((3, 6, 12, 30)))]
+    quick = 0.9 if random.chance(0.2) else 0.0
+    tasks = [_task(random, len(contexts), span, quick) for _ in range(random.of((3, 6, 12, 30)) if not quick else 60)]
     kinds = [random.of(FAULTS) for _ in range(random.of((0, 1, 1, 2, 3)))]
     kinds += [random.of(WISHES) for _ in range(random.of((0, 0, 1, 2)))]
     acts = [_act(random, random.of(kinds), span, term) for _ in range(random.of((1, 2, 4, 8)))] if kinds else []
@@ -130,7 +131,10 @@ def _context(random: Stream) -> ContextPlan:
     return ContextPlan(setup, random.of((0.0, 0.05, 1.0)), readers, random.of((0.0, 0.0, 0.2)), feeds)
 
 
-def _task(random: Stream, contexts: int, span: float) -> TaskPlan:
+def _task(random: Stream, contexts: int, span: float, quick: float) -> TaskPlan:
+    """``quick``: how many of them take next to nothing, one after the other."""
+    if random.chance(quick):
+        return TaskPlan(random.below(contexts), 0.0, 0.00005)
     seconds = random.of((0.0005, 0.003, 0.003, 0.05, 0.5, 2.0, 12.0)) * random.between(0.9, 1.1)
     what = random.of(("returns",) * 12 + ("raises", "raises", "dies", "unfit here"))
     times = 0 if what in ("returns", "unfit here") else random.of((1, 1, 2, 99))

@@ -22,6 +22,7 @@ from parallel.core.runners import Runners
 from parallel.core.slave import AgentRecord, SlaveRecord
 from parallel.core.state import ContextRecord, State
 from parallel.core.users import Users
+from slave.gathering import Watch
 from slave.protocol import BY_ITSELF, CommandsReply, GiveBack, OutcomeMessage, RunnerEnded, SetupFailure
 from slave.session import AgentSession, RunnerSession
 from slave.slave_state import Death, SlaveState
@@ -239,6 +240,24 @@ def _(real: Any, self: RunnerSession, context: int, data: Any) -> SetupFailure:
 def _(real: Any, self: RunnerSession) -> GiveBack:
     told: GiveBack = real(self)
     return told._replace(unstarted=[])
+
+
+@bug("what a runner has gathered is kept back while its next task runs", Watch, "look")
+def _(real: Any, self: Watch, *arguments: Any) -> bytes:
+    return b""
+
+
+@bug("what a runner has gathered is lost when it dies", Watch, "rest")
+def _(real: Any, self: Watch) -> bytes:
+    return b""
+
+
+@bug("what a runner has gathered before its connection broke is said to have arrived", RunnerSession, "outcome")
+def _(real: Any, self: RunnerSession, kind: int, data: Any, buffers: Any) -> tuple[OutcomeMessage, bool]:
+    message, one_way = real(self, kind, data, buffers)
+    if one_way:
+        self.answered()
+    return message, one_way
 
 
 @bug("an order is carried out again and again", AgentSession, "carried_out")

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
 
+from slave.gathering import Gatherer, Watch
 from slave.protocol import FAILURE, RUNNER, VALUE, LeaseMessage, Role
 from slave.session import RunnerSession
 from slave.shared_status import DEADLINE, JOINED, RECALL, SETUP, SHORTEST, STAGE, TASK, UNHEARD, WORKED
@@ -20,10 +21,12 @@ if TYPE_CHECKING:
     from .agent import Agent, Slave
 
 # what a runner does next
-DIAL, ASK, POST, PAUSE, RUN, SET_UP, WAKE_AGENT = "dial", "ask", "post", "pause", "run", "set up", "wake agent"
+DIAL, ASK, POST, GATHER, PAUSE = "dial", "ask", "post", "gather", "pause"
+RUN, SET_UP, WAKE_AGENT = "run", "set up", "wake agent"
 LINE, BEGINS = ("line",), ("line", "a task is announced")
 Steps = Generator[tuple[Any, ...], Any, Any]
 _LINE = 2e-6  # seconds between two lines of a program
+_FRAME, _MEMORY = 8, 4096  # bytes of a frame, and of the memory that the agent sees
 _NANO = 1_000_000_000
 
 
@@ -36,12 +39,12 @@ class Refused(Exception):
 
 
 class Data:
-    """A result or failure: as many bytes as it says, and who made it."""
+    """A result or failure: as many bytes as it says, who made it, and when."""
 
-    __slots__ = ("by", "size", "task")
+    __slots__ = ("at", "by", "size", "task")
 
-    def __init__(self, task: int, by: int, size: int) -> None:
-        self.task, self.by, self.size = task, by, size
+    def __init__(self, task: int, by: int, size: int, at: float) -> None:
+        self.task, self.by, self.size, self.at = task, by, size, at
 
     def __len__(self) -> int:
         return self.size
@@ -123,7 +126,10 @@ class Conversation:
             yield from self._ask("post_and_wait", *message)
             return
         try:
-            yield POST, message
+            if packed[0] == VALUE:
+                yield GATHER, message, not self.session.unstarted
+            else:
+                yield POST, message
         except Broken:
             self.connected = False
             yield from self._ensure_connected()
@@ -168,6 +174,9 @@ class Runner(Process):
         super().__init__(world, f"slave {slave.number}")
         self.agent, self.slave, self.pid, self.users = agent, slave, pid, agent.users
         self.status = [0] * 16  # cells as of shared_status.py, and some
+        memory = bytearray(_MEMORY)
+        self.gatherer, self.watch = Gatherer(memory, agent.wake), Watch(memory)
+        self.frames: list[tuple[Any, ...]] = []  # messages that it has gathered; a frame is the number of one
         self.session = RunnerSession(slave.number, pid, agent.run)
         self._conversation = Conversation(self.session, self.status)
         self._steps = self._conversation.work()
@@ -199,6 +208,8 @@ class Runner(Process):
         kind = step[0]
         if kind == POST:
             self._send("post", step[1])
+        elif kind == GATHER:
+            self._gather(step[1], step[2])
         elif kind == ASK:
             self._ask(step[1], step[2])
         elif kind == RUN:
@@ -220,23 +231,60 @@ class Runner(Process):
 
     def _send(self, method: str, arguments: tuple[Any, ...]) -> None:
         try:
-            assert self._connection is not None
-            self._connection.send(method, *arguments)
+            self._send_gathered()
+            self._link().send(method, *arguments)
         except Broken as error:
             self.later(_LINE, self._go_on, None, error)
         else:
-            self.world.tell(f"{self.name} posts task {arguments[3]}")
-            if arguments[3] == self.task:
-                self.task = 0  # from here on it has not died of it
-            if self.dies_when_posted:
-                self.die("is killed", -9)
-                return
+            self._has_posted(arguments[3], "posts")
+
+    def _has_posted(self, task: int, how: str) -> None:
+        self.world.tell(f"{self.name} {how} task {task}")
+        if task == self.task:
+            self.task = 0  # from here on it has not died of it
+        if self.dies_when_posted:
+            self.die("is killed", -9)
+        else:
             self.later(_LINE, self._go_on, None)
+
+    def _link(self) -> Connection:
+        if self._connection is None:
+            raise Broken
+        return self._connection
+
+    # -- as link.py and gathering.py do
+
+    def _gather(self, message: tuple[Any, ...], last: bool) -> None:
+        """As `ResultQueueProxy.gather`; a frame is a number by which the message is known."""
+        now, gatherer = int(self.world.now * _NANO), self.gatherer
+        try:
+            self._link()
+            may_wait = gatherer.may_wait(now)
+            self.frames.append(message)
+            if not gatherer.put((len(self.frames) - 1).to_bytes(_FRAME, "little"), now):
+                self._link().send("post", *message)
+            elif not (last or may_wait):
+                self._send_gathered()
+        except Broken as error:
+            self.later(_LINE, self._go_on, None, error)
+        else:
+            self._has_posted(message[3], "gathers")
+
+    def _send_gathered(self) -> None:
+        for message in self.messages(bytes(self.gatherer.frames)):
+            self._link().send("post", *message)
+        if self.gatherer.frames:
+            self.gatherer.clear()
+
+    def messages(self, frames: bytes) -> list[tuple[Any, ...]]:
+        """The messages that these frames are."""
+        numbers = range(0, len(frames), _FRAME)
+        return [self.frames[int.from_bytes(frames[at : at + _FRAME], "little")] for at in numbers]
 
     def _ask(self, method: str, arguments: tuple[Any, ...]) -> None:
         try:
-            assert self._connection is not None
-            self._connection.send(method, *arguments)
+            self._send_gathered()
+            self._link().send(method, *arguments)
         except Broken as error:
             self.later(_LINE, self._go_on, None, error)
             return
@@ -248,6 +296,7 @@ class Runner(Process):
         if self._connection is not None:
             self._connection.close()
         self._connection = None
+        self.gatherer.clear()
         self.agent.machine.dial(self, self._dialled)
 
     def _dialled(self, ok: bool) -> None:

@@ -318,7 +318,7 @@ class Users:
     def ends(self, task: int, runner: Runner, what: str) -> Data:
         """It has ended: what it made."""
         record = self.ledger.tasks[task]
-        data = Data(task, runner.pid, record.plan.size)
+        data = Data(task, runner.pid, record.plan.size, self.world.now)
         record.made.append(data)
         return data
 
