@@ -189,10 +189,8 @@ class Agents:
     def leave(self, agent: str, why: str, now: float) -> None:
         """The agent ends, and its runners with it; that is nobody's fault."""
         self._state.now = now
-        self._endings.settle_all(self._state.roster.of_agent(agent))
         for slave in self._state.roster.of_agent(agent):
-            self._state.lose(slave, 0, why)
-            self._state.end(slave, why)
+            self._endings.left(slave, why)
         self._state.roster.forget_agent(agent)
 
     def disconnected(self, agent_id: str, connection: int, now: float) -> None:

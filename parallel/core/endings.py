@@ -24,7 +24,7 @@ _ASKING = (-1, -2, -15)  # exit codes: of SIGHUP, SIGINT, SIGTERM
 class Ending(NamedTuple):
     """An agent's word on its runner's end, that waits until the runner's connection ends, or for so long.
 
-    ``closes``: why the agent gives the slave up, as it said then; None if it does not.
+    ``closes``: why the agent gives the slave up, as it said then; None if it does not.  ``leaves``: it ends itself.
     """
 
     report: RunnerEnded
@@ -32,6 +32,7 @@ class Ending(NamedTuple):
     last_words: str
     until: float
     closes: str | None = None
+    leaves: bool = False
 
 
 class Endings:
@@ -60,7 +61,16 @@ class Endings:
         if ending is None:
             self._state.end(slave, why)
         else:
-            self.waiting[slave.number] = ending._replace(closes=why)
+            self.waiting[slave.number] = ending._replace(closes=ending.closes or why)
+
+    def left(self, slave: SlaveRecord, why: str) -> None:
+        """Its agent ends, and its runner with it."""
+        ending = self.waiting.get(slave.number)
+        if ending is None:
+            self._state.lose(slave, 0, why)
+            self._state.end(slave, why)
+        else:
+            self.waiting[slave.number] = ending._replace(closes=ending.closes or why, leaves=True)
 
     def disconnected(self, role: Role) -> None:
         """A runner's connection was read to its end."""
@@ -89,6 +99,8 @@ class Endings:
             self._settle(slave, ending)
         if ending.closes is not None:
             self._state.end(slave, ending.closes)
+        if ending.leaves:
+            self._state.roster.forget_agent(slave.agent)
 
     def _settle(self, slave: SlaveRecord, ending: Ending) -> None:
         state, report = self._state, ending.report

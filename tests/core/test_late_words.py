@@ -299,7 +299,26 @@ def test_a_slave_that_its_agent_gives_up_ends_after_its_last_process(env: Env) -
     assert env.record(number).life is Life.ENDED and len(env.task(1).ends or ()) == 1
 
 
-@pytest.mark.parametrize("then", ["it enlists again", "it leaves", "its launcher says that it has ended", "silence"])
+def test_an_agent_that_leaves_is_forgotten_when_what_its_runner_posted_was_read(make_env: MakeEnv) -> None:
+    """Else a task that is done would run again."""
+    env = make_env(max_attempts=1)
+    assert env.context() == 1
+    number = env.slave()
+    env.add()
+    assert env.fetched(number) == [1]
+    lease = env.lease_id(number)
+    env.runner_ended(number, 1, hung_up=False)
+    env.slave_closed(number, "it was asked to end")
+    env.leave()
+    assert env.lease_of(number) == [1]
+    env.post(number, 1, lease=lease)
+    assert [outcome.kind for outcome in env.take_delivered(1)] == [VALUE]
+    env.runner_disconnected(number)
+    assert env.record(number).life is Life.ENDED and env.record(number).end == "it was asked to end"
+    assert not env.state.roster.slaves and not env.state.roster.agents
+
+
+@pytest.mark.parametrize("then", ["it enlists again", "its launcher says that it has ended", "silence"])
 def test_how_a_process_ended_is_not_forgotten_when_its_agent_goes_before_its_connection_is_read(
     env: Env, then: str
 ) -> None:
@@ -309,8 +328,6 @@ def test_how_a_process_ended_is_not_forgotten_when_its_agent_goes_before_its_con
     env.runner_ended(number, 1, hung_up=False)
     if then == "it enlists again":
         env.enlist([number], run=RUN, connection=2)
-    elif then == "it leaves":
-        env.leave()
     elif then == "its launcher says that it has ended":
         env.launcher_says_ended()
     else:

@@ -113,11 +113,11 @@ class Ledger:
         for slave, lease, _, id, kind, data, _ in batch:
             if (id, data.by) in self.doubtful:
                 self.fail(f"task {id} is blamed, and its outcome was on its way when slave {slave} ended")
-            if not self.plan.acts and self.world.now - data.at > _PROMPT + 3 * self.plan.slowness:
-                self.fail(f"the outcome of task {id} took {self.world.now - data.at:.2f} s though nothing went wrong")
             task = self.unsettled.get(id)
             if task is None:
                 continue
+            if not self.plan.acts and self.world.now - data.at > _PROMPT + 3 * self.plan.slowness:
+                self.fail(f"the outcome of task {id} took {self.world.now - data.at:.2f} s though nothing went wrong")
             held = self.held.get(slave)
             current = held is not None and held[0] == lease and id in held[1]
             if kind == FAILURE and (task.retries or task.failures) and not current:
@@ -247,6 +247,8 @@ class Ledger:
         runner = self.runners.get(self.joined.get(event.slave, (0, 0))[0])
         if event.end.startswith("its agent's connection ended") and runner is not None and runner.agent.is_served:
             self.fail(f"slave {event.slave} is missed, and its agent is connected")
+        if event.end.startswith("nothing was heard") and all(act.what in HARMLESS for act in self.plan.acts):
+            self.fail(f"slave {event.slave} is missed, and nothing has kept it silent")
         before = len(self.held.get(event.slave, (0, ()))[1])
         if event.slave in self.ended:
             self._has_ended(*self.ended.pop(event.slave))

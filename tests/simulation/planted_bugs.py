@@ -23,7 +23,7 @@ from parallel.core.slave import AgentRecord, SlaveRecord
 from parallel.core.state import ContextRecord, State
 from parallel.core.users import Users
 from slave.gathering import Watch
-from slave.protocol import BY_ITSELF, CommandsReply, GiveBack, OutcomeMessage, RunnerEnded, SetupFailure
+from slave.protocol import BY_ITSELF, CommandsReply, OutcomeMessage, RunnerEnded, SetupFailure
 from slave.session import AgentSession, RunnerSession
 from slave.slave_state import Death, SlaveState
 
@@ -236,12 +236,6 @@ def _(real: Any, self: RunnerSession, context: int, data: Any) -> SetupFailure:
     return told._replace(unstarted=list(told.unstarted)[:1])
 
 
-@bug("a runner that leaves gives nothing back", RunnerSession, "give_back")
-def _(real: Any, self: RunnerSession) -> GiveBack:
-    told: GiveBack = real(self)
-    return told._replace(unstarted=[])
-
-
 @bug("what a runner has gathered is kept back while its next task runs", Watch, "look")
 def _(real: Any, self: Watch, *arguments: Any) -> bytes:
     return b""
@@ -289,14 +283,6 @@ def _(real: Any, self: SlaveState, exitcode: int | None, now: float) -> Death:
 def _(real: Any, self: SlaveState, exitcode: int | None, now: float) -> Death:
     found: Death = real(self, exitcode, now)
     return found._replace(cause=BY_ITSELF)
-
-
-@bug("a draining slave's runner is ended while it works", SlaveState, "drain")
-def _(real: Any, self: SlaveState, until: float) -> int | None:
-    running: int | None = real(self, until)
-    if running:
-        self.kill()
-    return running
 
 
 @bug("* a process that had crashed is said to have been late", SlaveState, "end")

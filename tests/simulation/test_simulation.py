@@ -100,6 +100,16 @@ def test_the_answer_that_tells_a_slave_to_forget_a_context_may_be_lost(seed: int
     told_well(Plan(seed, agents=ONE, contexts=[ContextPlan("returns")], tasks=[TaskPlan(0, 0.0, 0.1)], acts=acts))
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_what_a_runner_posted_is_read_before_its_agents_goodbye_counts(seed: int) -> None:
+    """Found with seed 5299: the agent left when its last slave had ended, and the finished task ran again."""
+    acts = [Act(1.2 + 0.02 * step, "a slave is dismissed", step) for step in range(4)]
+    tasks = [TaskPlan(0, 0.0, 0.003), TaskPlan(0, 1.15, 0.003), TaskPlan(0, 1.2, 0.003)]
+    told_well(
+        Plan(seed, slowness=0.3, agents=[AgentPlan(0.0, 1), AgentPlan(0.0, 1)], contexts=PLAIN, tasks=tasks, acts=acts)
+    )
+
+
 def test_a_task_that_crashed_while_its_agent_was_stopped_was_not_late() -> None:
     """Found with seed 3867."""
     task = TaskPlan(0, 0.0, 0.5, "dies", 1, limit=2.0)
