@@ -6,9 +6,11 @@ import logging
 import multiprocessing.process
 import os
 import sys
+from collections.abc import Collection
 from typing import Any
 
 from slave import environment
+from slave.machine import is_tag, parse_size
 
 from .errors import Error, InputError, InputTypeError, NetworkError
 from .launch.config import INHERITED
@@ -136,3 +138,30 @@ def check_result_bytes(result_bytes: float) -> None:
     """Raise `InputError` unless it is a number of bytes."""
     if isinstance(result_bytes, bool) or not (isinstance(result_bytes, (int, float)) and result_bytes > 0):
         raise InputError(f"result_bytes={result_bytes!r} is not a positive number of bytes")
+
+
+def check_tags(needs: object) -> frozenset[str]:
+    """The tags that a context needs.  Raises `InputError`, `InputTypeError`."""
+    if isinstance(needs, str) or not isinstance(needs, Collection):
+        raise InputTypeError(f"needs={needs!r} must be a set of tags, such as {{'gpu'}}")
+    for tag in needs:
+        if not is_tag(tag):
+            raise InputError(f"needs: {tag!r} is no tag: letters, digits, '-', '_', '.', 64 at most")
+    return frozenset(needs)
+
+
+def check_most_tasks(most: object) -> int:
+    """How many tasks of a context one process may run; 0 for no limit.  Raises `InputError`."""
+    if most is None:
+        return 0
+    if isinstance(most, bool) or not isinstance(most, int) or most < 1:
+        raise InputError(f"max_tasks_per_slave={most!r} is not a whole number from 1 on, or None")
+    return most
+
+
+def check_memory(size: str | float) -> int:
+    """Bytes.  Raises `InputError`."""
+    try:
+        return parse_size(size)
+    except ValueError as error:
+        raise InputError(f"max_memory: {error}") from None

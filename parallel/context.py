@@ -14,6 +14,7 @@ from slave.pickling import explain, references
 
 from .checks import check_timeout
 from .core.effects import Outcome
+from .core.state import ContextRules
 from .errors import InputTypeError, UnpicklableError
 from .feeder import Feeder
 from .outcomes import rebuild
@@ -45,12 +46,19 @@ class Context(Generic[Result]):
     there: a tuple is unpacked, None gives no argument, anything else is one argument.
     """
 
-    def __init__(self, manager: Owner, setup: Callable[[], object] | None, timeout: float | None, retries: int) -> None:
+    def __init__(
+        self,
+        manager: Owner,
+        setup: Callable[[], object] | None,
+        timeout: float | None,
+        retries: int,
+        rules: ContextRules,
+    ) -> None:
         self._manager, self._program = manager, manager.program
         self._timeout, self._retries = timeout, retries
         manager.tell_slaves()
         payload = None if setup is None else dump(setup, "the setup", manager.program)
-        self._mailbox = Mailbox(manager.dispatcher, payload)
+        self._mailbox = Mailbox(manager.dispatcher, payload, rules)
         self._feeder = Feeder(self._mailbox, self._feed)
         self._submits = False  # and slaves were started for that
         self._reading = threading.RLock()  # guards the front of the mailbox: who looks at an outcome is who takes it

@@ -10,6 +10,7 @@ import secrets
 import socket
 import sys
 import weakref
+from collections.abc import Collection
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Callable, TypeVar, cast
@@ -25,9 +26,12 @@ from .checks import (
     check_arguments,
     check_count,
     check_lease,
+    check_memory,
+    check_most_tasks,
     check_output,
     check_result_bytes,
     check_retries,
+    check_tags,
     check_timeout,
     refuse_inside_slave,
 )
@@ -36,6 +40,7 @@ from .context import Context
 from .core.effects import Closed, NoSlaves
 from .core.events import Event
 from .core.scheduler import Scheduler
+from .core.state import ContextRules
 from .core.users import SlaveInfo
 from .errors import InputError, InputTypeError, ManagerClosed, NetworkError, NoMoreSlavesError
 from .launch.base import Slave, SlaveArray
@@ -86,6 +91,8 @@ class Manager:
     results, in each context, may wait to be read before the slaves pause.
     ``encrypt``: False for what comes over the network to be authenticated only, and readable.  ``tls``: a server's
     context of your own, with its certificate; default: TLS 1.3 with a certificate that is made for this manager.
+    ``max_memory``: bytes that a slave's process and what it started may use, '2G' say; a task during which it grows
+    beyond that is ended.
     ``announce``: whether slaves of the same key that look for a master on the local network, by UDP, are answered.
 
     Raises `InputError` and `NetworkError` for what cannot be.  Use it as a context manager, or call `shutdown`; a
@@ -109,6 +116,7 @@ class Manager:
         encrypt: bool = True,
         tls: ssl.SSLContext | None = None,
         announce: bool = True,
+        max_memory: str | float | None = None,
     ) -> None:
         refuse_inside_slave()
         if lease != _LEASE:
@@ -116,6 +124,7 @@ class Manager:
         pattern = check_output(output)
         check_arguments(host, port, self.heartbeat_timeout, max_attempts)
         check_result_bytes(result_bytes)
+        memory = 0 if max_memory is None else check_memory(max_memory)
         try:
             key = find_key(authkey, create=True) if authkey is not None or port is not None else new_key()
         except KeyTrouble as error:
@@ -132,6 +141,7 @@ class Manager:
             environment=self.program.environment,
             may_join=port is not None,
             result_bytes=result_bytes,
+            max_memory=memory,
             output_of=config.output_of,
         )
         publisher = Publisher()
@@ -316,22 +326,31 @@ class Manager:
     # -- contexts
 
     def get_context(
-        self, setup: Callable[[], object] | None = None, *, timeout: float | None = None, retries: int = 0
+        self,
+        setup: Callable[[], object] | None = None,
+        *,
+        timeout: float | None = None,
+        retries: int = 0,
+        needs: Collection[str] = (),
+        max_tasks_per_slave: int | None = None,
     ) -> Context[Any]:
         """A context: tasks with a common ``setup``, a callable without arguments or None.
 
         ``timeout``: seconds that one task may run (setup not counted); then the slave's process is killed, and the
         task's outcome is a `TaskTimeout`.  ``retries``: how often a task that raised is run again, at once and
-        maybe on another slave, before its exception is its outcome.
+        maybe on another slave, before its exception is its outcome.  ``needs``: tags of a slave that may run its tasks
+        (``slave.pyz --tag gpu``).  ``max_tasks_per_slave``: after so many of its tasks a slave's process is replaced by
+        a fresh one.
 
         Raises `InputTypeError` if setup is not callable, `UnpicklableError` if it cannot be pickled, `InputError` for
-        an impossible timeout or number of retries.
+        an impossible timeout, number or tag.
         """
         self._check_open()
         if setup is not None and not callable(setup):
             raise InputTypeError(f"setup must be a callable without arguments, or None; {setup!r} is neither")
         check_retries(retries)
-        return Context(self, setup, None if timeout is None else check_timeout(timeout), retries)
+        rules = ContextRules(check_tags(needs), check_most_tasks(max_tasks_per_slave))
+        return Context(self, setup, None if timeout is None else check_timeout(timeout), retries, rules)
 
     # -- begin and end
 

@@ -22,6 +22,7 @@ leases, tells the master how a runner ended, and starts a new one.
     tls.py sealed.py  the same, with TLS or only MACs    records.py        what these two have in common
     gathering.py      outcomes that travel together, and do not wait for a task that runs on (cpu_clock.py)
     certificate.py    a throw-away certificate           private_files.py  files that nobody else has a hand in
+    machine.py        what differs from system to system
     mp_adapter.py     multiprocessing's private parts    slave_state.py    when its runner is ended, and why (pure)
     streams.py        standard streams that hold nobody  forks.py          what a task forked, and came back
     guard.py          what ends it all if it is killed   process_tree.py   what tasks have started

@@ -26,6 +26,7 @@ from .gathering import LOOK_SECONDS
 from .introduction import HANDSHAKE_SECONDS
 from .keys import Key
 from .link import AgentServiceProxy, CallFailed, Link
+from .machine import Owner, tells_memory
 from .protocol import (
     COMMANDS,
     RELEASE,
@@ -47,6 +48,8 @@ from .signals import Quit, Signals
 log = logging.getLogger("slave")
 
 _GOODBYE_SECONDS = 1.0
+OWNER_SECONDS = 2.0  # between two looks for the machine's owner
+_OWNER = "the owner of this machine is back"
 _POLL_WITHOUT_SIGCHLD = 0.5  # seconds; where no signal tells of a runner's death (Windows)
 _DRAINED = "it was asked to end"
 _BROKEN = (OSError, EOFError, ProtocolError)
@@ -69,6 +72,9 @@ class AgentConfig(NamedTuple):
     master: str | None = None  # the fingerprint of the master to serve, or its beginning; None: whoever holds the key
     # stdin is a pipe that the master's process, on this machine, holds open: its end is the end of the master
     tied: bool = False
+    tags: Sequence[str] = ()  # what this machine has
+    max_memory: int = 0  # bytes that a runner and what it started may use; 0: what the master says
+    owner: Owner | None = None  # whom to step back for
     encrypt: bool = True  # False: a channel that is only authenticated will do
 
 
@@ -79,11 +85,13 @@ class Agent:
         self._config = config
         numbers = [number for number, _ in config.slaves]
         self._session = AgentSession(
-            config.agent, socket.gethostname(), os.getpid(), platform.python_version(), numbers
+            config.agent, socket.gethostname(), os.getpid(), platform.python_version(), numbers, config.tags
         )
         self._reports, self._commands = self._link(REPORTS), self._link(COMMANDS)
         self._service = self._reports.proxy(AgentServiceProxy)
         self._command_service = self._commands.proxy(AgentServiceProxy)
+        self.stepped_back = False  # since the owner of this machine is back
+        self._look_for_owner = 0.0  # when to look next
         self._signals = Signals()
         self._pool = RunnerPool(config.agent, self._runner_config, self._inherited, self._signals.waker, start_method)
 
@@ -121,6 +129,9 @@ class Agent:
             link.be_patient(reply.lease)
         self._command_service.ask_commands(*session.commands_request())
         session.enlisted(reply, self._reports.connection.peer, time.monotonic())
+        self._pool.max_memory = min(filter(None, (reply.max_memory, self._config.max_memory)), default=0)
+        if self._pool.max_memory and not tells_memory():
+            log.warning("this system does not tell how much memory a process uses: max_memory is of no effect here")
         if first:
             for number, (_, output) in zip(reply.numbers, self._config.slaves):
                 self._pool.add(number, output)
@@ -182,11 +193,17 @@ class Agent:
             grace = 0.0 if asked == getattr(signal, "SIGHUP", None) else self._config.grace
             log.warning("asked to end; running tasks have %g s to finish (again: at once)", grace)
             self._drain(list(self._pool.slaves), grace)
+        if self._owner_is_back():
+            self._drain(list(self._pool.slaves), self._config.grace)
         self._pool.stop_late()
+        self._pool.stop_large()
         self._reap()
         if not self._pool.slaves:
             if asked is not None:
                 raise Quit(asked)
+            if self.stepped_back:
+                self._leave(_OWNER)
+                return _OWNER
             if not self._config.stays:
                 self._leave("it has no slaves any more")
                 return "no slave is left here"
@@ -200,6 +217,20 @@ class Agent:
             except (*_BROKEN, CallFailed) as error:
                 self._lose(error)
         return None
+
+    def _owner_is_back(self) -> bool:
+        """Whether this machine's owner has just come back, and we are to step back: `AgentConfig.owner`."""
+        owner, now = self._config.owner, time.monotonic()
+        if owner is None or now < self._look_for_owner:
+            return False
+        self._look_for_owner = now + OWNER_SECONDS
+        owner.look()
+        if owner.away_for() > OWNER_SECONDS or not self._session.drain():
+            return False
+        log.warning("%s (%s); running tasks have %g s to finish", _OWNER, owner.sign, self._config.grace)
+        self._pool.be_nice()
+        self.stepped_back = True
+        return True
 
     def _talk(self, ready: Sequence[object]) -> str | None:
         """Listen to the master where there is something to hear, and send a heartbeat in time; as `_step`."""
@@ -231,6 +262,8 @@ class Agent:
                 patience = 0.0
         if self._config.tied:
             sources.append(0)
+        if self._config.owner is not None:
+            patience = min(patience, OWNER_SECONDS)
         if not hasattr(signal, "SIGCHLD") or not self._pool.complete:
             patience = min(patience, _POLL_WITHOUT_SIGCHLD)
         with _Selector() as selector:

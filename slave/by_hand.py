@@ -12,8 +12,9 @@ import secrets
 import time
 from collections.abc import Sequence
 
-from .agent import AgentConfig
+from .agent import OWNER_SECONDS, AgentConfig
 from .certificate import need_tls
+from .cpus import usable_cpus
 from .dial import Address, format_address
 from .errors import (
     Incompatible,
@@ -29,6 +30,7 @@ from .errors import (
 from .find_master import Errors, find_master
 from .keys import VARIABLE, Key, ask_for_key, can_ask, find_key, forget_variable
 from .look_around import look_around
+from .machine import Owner, be_nice, use_cpus
 from .token import Token, check_token, is_once, read_token
 
 log = logging.getLogger("slave")
@@ -44,11 +46,20 @@ def serve_by_hand(options: argparse.Namespace) -> int:
     forget_variable()
     if not options.no_encryption:
         need_tls()
+    if options.nice:
+        be_nice(options.nice)
+    if options.cpus:
+        use_cpus(options.cpus)
+    options.runners = options.runners or usable_cpus()
+    owner = None if options.idle_only is None else Owner(lambda: [os.getpid()], usable_cpus() / 4)
     keep, wait = _keeps(options, token), options.wait
     served: list[str] = []  # fingerprints of masters, the one that was served last at the end
     while True:
+        if owner is not None:
+            _wait_until_away(owner, options.idle_only)
         try:
-            _serve_one(options, token, wait, (WrongKey,) if asks else (), served)
+            if _serve_one(options, token, wait, (WrongKey,) if asks else (), served, owner):
+                continue
         except (MasterFinished, MasterGone) as error:
             if not keep:
                 raise
@@ -73,6 +84,21 @@ def serve_by_hand(options: argparse.Namespace) -> int:
         wait = _KEPT_WAIT
 
 
+def _wait_until_away(owner: Owner, seconds: float) -> None:
+    """Wait until nobody else has used this machine for so long."""
+    told = False
+    owner.look()
+    while True:
+        time.sleep(min(OWNER_SECONDS, max(0.3, seconds)))
+        owner.look()
+        left = seconds - owner.away_for()
+        if left <= 0:
+            return
+        if not told:
+            log.warning("somebody uses this machine (%s): waiting until nobody has for %g s", owner.sign, seconds)
+            told = True
+
+
 def _token_of(key: Key) -> Token:
     return read_token(key.decode("utf-8", "surrogateescape")) or Token(key)
 
@@ -86,7 +112,10 @@ def _keeps(options: argparse.Namespace, token: Token) -> bool:
     return bool(options.keep)
 
 
-def _serve_one(options: argparse.Namespace, token: Token, wait: float, at_once: Errors, served: list[str]) -> None:
+def _serve_one(
+    options: argparse.Namespace, token: Token, wait: float, at_once: Errors, served: list[str], owner: Owner | None
+) -> bool:
+    """Serve one master until it is done; True if the machine's owner came back before that."""
     addresses: Sequence[Address] = options.address or token.addresses
     master = options.master or token.master or ""
     if not addresses:
@@ -101,8 +130,12 @@ def _serve_one(options: argparse.Namespace, token: Token, wait: float, at_once: 
         options.grace,
         master=master or None,
         encrypt=not options.no_encryption,
+        tags=options.tag,
+        max_memory=options.max_memory,
+        owner=owner,
     )
     agent = find_master(config, wait, at_once=at_once)
     names = ", ".join(map(format_address, addresses))
     log.info("connected: %d runners for the master at %s", options.runners, names)
     log.info("%s", agent.serve())
+    return agent.stepped_back

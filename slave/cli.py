@@ -19,6 +19,7 @@ from .dial import parse_address
 from .errors import MasterFinished, SlaveError, Unreachable
 from .find_master import find_master
 from .keys import Key, forget_variable
+from .machine import is_tag, parse_size
 from .signals import Quit
 
 log = logging.getLogger("slave")
@@ -82,8 +83,7 @@ def _parser() -> argparse.ArgumentParser:
         "-n",
         "--runners",
         type=_positive,
-        default=usable_cpus(),
-        help="tasks to run at a time (default: usable CPUs, %(default)s)",
+        help=f"tasks to run at a time (default: usable CPUs, {usable_cpus()})",
     )
     add(
         "--key-file",
@@ -112,6 +112,24 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FINGERPRINT",
         help="which master to serve: its fingerprint, or 16 digits of it or more (default: whoever holds the key)",
     )
+    add("--nice", type=int, metavar="N", help="let other programs go first, by so much (1 to 19)")
+    add("--cpus", metavar="N", help="use so many processors, or these: 0-3,8")
+    add(
+        "--max-memory",
+        type=_size,
+        default=0,
+        metavar="SIZE",
+        help="end a task during which its process, with what it started, grows beyond that: 500M, 2G",
+    )
+    add(
+        "--idle-only",
+        type=_seconds,
+        nargs="?",
+        const=300.0,
+        metavar="SECONDS",
+        help="work when nobody else has used this machine for so long (%(const)g), and step back when somebody does",
+    )
+    add("--tag", action="append", type=_tag, default=[], help="what this machine has, for contexts that need it: gpu")
     add(
         "--no-encryption",
         action="store_true",
@@ -178,6 +196,19 @@ def _fingerprint(text: str) -> str:
     if not 16 <= len(digits) <= 64 or digits.strip("0123456789abcdef"):
         raise argparse.ArgumentTypeError(f"{text!r} is not a master's fingerprint: 16 to 64 hexadecimal digits")
     return digits
+
+
+def _size(text: str) -> int:
+    try:
+        return parse_size(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _tag(text: str) -> str:
+    if not is_tag(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no tag: letters, digits, '-', '_', '.', 64 at most")
+    return text
 
 
 def _positive(text: str) -> int:

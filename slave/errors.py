@@ -74,6 +74,12 @@ class Rejected(Incompatible):
     """The master, which has proved that it is one, refused this slave: there is no use in trying again."""
 
 
+class BadRequest(SlaveError):
+    """The command line asks for something that this machine cannot do."""
+
+    exit_code = 2
+
+
 class KeyTrouble(SlaveError):
     """There is no usable key: none found, too short, or in a file that others may read."""
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import mmap
 import pickle
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple, Union
 
 from .errors import ProtocolError
@@ -132,6 +133,7 @@ class LeaseMessage(NamedTuple):
 
     ``limits``: by task the seconds that it may run, where there is a limit.  ``forget``: contexts that are gone.
     ``environment``: number of the master's environment that the tasks may need (slave/environment.py).
+    ``most``: by context how many of its tasks one process may run, where there is such a limit.
     """
 
     lease: int
@@ -139,6 +141,7 @@ class LeaseMessage(NamedTuple):
     limits: Mapping[int, float]
     forget: Sequence[int]
     environment: int = 0
+    most: Mapping[int, int] = MappingProxyType({})
 
 
 # -- runners: outcomes.  The kinds: a slave posts the first two, the others are made by the master.
@@ -254,6 +257,7 @@ class EnlistReply(NamedTuple):
     key: str = ""
     ident: bytes = b""
     release: str = RELEASE  # of the master's program
+    max_memory: int = 0  # bytes that a runner and what it started may use; 0: no limit
 
 
 # why an agent ended a runner; BY_ITSELF: it did not, the process ended by itself
@@ -261,6 +265,8 @@ BY_ITSELF = ""
 TIME_LIMIT = "timed out"  # its task ran for longer than it may
 STOPPED = "stopped"  # a task was cancelled, or had its time just when the next one began
 DRAINED = "drained"  # the slave was asked to end
+RECYCLED = "it has run as many tasks as one process is to run"
+TOO_LARGE = "its process grew too large"  # while its task, or the context's setup, ran
 OUTDATED = "it had imported code that the master has loaded anew since"
 
 
@@ -268,7 +274,7 @@ class RunnerEnded(NamedTuple):
     """A runner's process ended.
 
     ``exitcode`` as in multiprocessing: negative for a signal, None for unknown.  ``task``, ``setup``: what its shared
-    status said that it ran.  ``cause``: one of the above.
+    status said that it ran.  ``cause``: one of the above.  ``memory``, ``allowed``: if it was TOO_LARGE, bytes.
     """
 
     agent: str
@@ -278,6 +284,8 @@ class RunnerEnded(NamedTuple):
     task: int
     setup: int
     cause: str
+    memory: int = 0
+    allowed: int = 0
 
 
 # -- agents: commands.  On the wire (name, *parts).

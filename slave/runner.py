@@ -49,6 +49,7 @@ from .shared_status import (
     JOINED,
     OUTDATED_CODE,
     RECALL,
+    RECYCLE,
     SETUP,
     SHORTEST,
     STAGE,
@@ -138,6 +139,7 @@ class Runner:
         self._status, self._waker = status, waker
         self._pid = os.getpid()  # what a task forks has another one
         self._output_may_vanish = streams.may_vanish()
+        self._has_run: dict[int, int] = {}  # by context how many of its tasks, where that is limited
         self._shortest = math.inf  # the shortest time limit of a task so far: the agent looks at its clock so often
 
     def work(self) -> None:
@@ -157,6 +159,8 @@ class Runner:
                     self._give_back()
                     return
                 self._run_lease(lease)
+                if self._status[OUTDATED_CODE]:
+                    return
         if session.unanswered:
             # else the agent's word that this process has ended may overtake our last outcome, and its task be run again
             self._give_back()
@@ -185,11 +189,22 @@ class Runner:
             try:
                 self._post(self._outcome_of(context, payload, limits.get(task)))
                 count += 1
+                if lease.most and self._has_run_enough(context, lease.most):
+                    break
             except NotRebuilt as failed:
                 self._tell_not_rebuilt(failed.error)
         status[UNHEARD] = bool(session.unanswered)
         status[TASK] = 0
         session.ran(current, count, time.perf_counter() - began)
+
+    def _has_run_enough(self, context: int, most: Mapping[int, int]) -> bool:
+        """Whether this process is to leave for a fresh one; then the rest of the lease has been given back."""
+        self._has_run[context] = self._has_run.get(context, 0) + 1
+        if self._has_run[context] < most.get(context, math.inf):
+            return False
+        self._status[OUTDATED_CODE] = RECYCLE
+        self._give_back()
+        return True
 
     def _update(self) -> bool:
         """Take over what has changed in the master; False if a fresh process must do that."""

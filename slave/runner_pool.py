@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Callable
 
-from . import mp_adapter, process_tree
+from . import machine, mp_adapter, process_tree
 from .cpu_clock import CpuClock
 from .gathering import Watch, new_shared_memory
 from .guard import Guard
@@ -23,6 +23,7 @@ from .session import ANY_LEASE
 from .shared_status import RECALL, TASK, new_shared_status
 from .slave_state import SlaveState
 
+_LOOK_AT_MEMORY = 0.1  # seconds between two looks at how large a runner is
 _START_AGAIN = 1.0  # seconds after which a runner that could not be started is tried again
 _START_TRIES = 30  # that failed in a row, after which a slave is given up
 _TO_BE_KNOWN = 0.2  # seconds for a process that was just forked to become a program, which can be known
@@ -102,6 +103,7 @@ class RunnerPool:
         start_method: str | None = None,
     ) -> None:
         self.slaves: dict[int, Slave] = {}
+        self.max_memory = 0  # bytes that a runner and what it started may use; 0: no limit
         self._agent, self._configure, self._inherited, self._waker = agent, configure, inherited, waker
         # fork is quick, and safe in an agent, which has one thread; on macOS system libraries break in forked processes
         self._method = start_method or ("fork" if hasattr(os, "fork") and sys.platform != "darwin" else "spawn")
@@ -173,8 +175,8 @@ class RunnerPool:
         self._bury()
         for slave in dead:
             exitcode = slave.process.exitcode  # type: ignore[union-attr]
-            task, setup, cause = slave.ended(exitcode, time.monotonic())
-            ended = RunnerEnded(self._agent, slave.number, slave.pid, exitcode, task, setup, cause)
+            death = slave.ended(exitcode, time.monotonic())
+            ended = RunnerEnded(self._agent, slave.number, slave.pid, exitcode, *death, slave.memory, self.max_memory)
             slave.process = None
             yield ended
 
@@ -267,12 +269,26 @@ class RunnerPool:
         for slave in self._running():
             slave.stop_late(now)
 
+    def be_nice(self) -> None:
+        """Have the runners let all other programs go first."""
+        for slave in self._running():
+            machine.let_others_go_first(slave.pid)
+
+    def stop_large(self) -> None:
+        """End the runners that use more memory, with what they started, than they may."""
+        for slave in self._running() if self.max_memory else ():
+            memory = machine.memory_of(slave.pid) if slave.busy else None
+            if memory is not None and memory > self.max_memory:
+                slave.stop_large(memory)
+
     def patience(self) -> float:
         """Seconds within which some runner's time may be over."""
         now = time.monotonic_ns()
         found = min((slave.patience(now) for slave in self._running()), default=math.inf)
         if self._suspects:
             found = min(found, self._judge_at - now / 1e9)
+        if self.max_memory:
+            found = min(found, _LOOK_AT_MEMORY)
         return max(0.001, found)
 
     def _running(self) -> list[Slave]:

@@ -25,6 +25,7 @@ from collections.abc import Collection, Iterator, Sequence
 from .errors import MasterFinished, MasterGone
 from .protocol import (
     NO_LEASE,
+    RELEASE,
     Buffer,
     Command,
     CommandsReply,
@@ -228,8 +229,11 @@ class AgentSession:
     back.  `_MOVES` has every move there is; another one raises `IllegalMove` and changes nothing.
     """
 
-    def __init__(self, agent: str, host: str, pid: int, version: str, slaves: Sequence[int | None]) -> None:
+    def __init__(
+        self, agent: str, host: str, pid: int, version: str, slaves: Sequence[int | None], tags: Sequence[str] = ()
+    ) -> None:
         self.agent, self.host, self._pid, self._version = agent, host, pid, version
+        self._tags = list(tags)
         self._slaves = list(slaves)  # that it is to have at first; None for one that the master is to number
         self.state = NEW
         # what the master said when we came first: the run, the lease's seconds and the environment stay as they are
@@ -281,7 +285,16 @@ class AgentSession:
         run = self.reply.run if self.reply is not None else ""
         wanted = self._slaves if self.reply is None else slaves
         return EnlistRequest(
-            self.agent, run, self.host, self._pid, self._version, connection, list(wanted), list(runners)
+            self.agent,
+            run,
+            self.host,
+            self._pid,
+            self._version,
+            connection,
+            list(wanted),
+            list(runners),
+            RELEASE,
+            self._tags,
         )
 
     def judge(self, reply: EnlistReply) -> None:

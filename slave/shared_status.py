@@ -17,7 +17,9 @@ SETUP = 1  # written by the runner: id of the context whose setup runs, else 0
 RECALL = 2  # written by the agent: id of the lease to give back (session.py: ANY_LEASE for whichever), 0 for none
 DEADLINE = 3  # written by the runner: when the running task's time is over, by time.monotonic_ns(); 0 for never
 SHORTEST = 4  # written by the runner: the shortest time limit it was given so far, nanoseconds; 0 for none
-OUTDATED_CODE = 5  # written by the runner: 1 when it leaves for a fresh one, since code that it imported has changed
+# written by the runner when it leaves for a fresh one: 1 since code that it imported has changed, RECYCLE since it has
+# run as many tasks as one process is to run
+OUTDATED_CODE, RECYCLE = 5, 2
 
 STAGE = 6  # written by the runner: one of those below
 UNHEARD = 7  # written by the runner between leases: 1 if the master may not have read all that was posted

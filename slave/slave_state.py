@@ -10,13 +10,14 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from .protocol import BY_ITSELF, DRAINED, OUTDATED, STOPPED, TIME_LIMIT
+from .protocol import BY_ITSELF, DRAINED, OUTDATED, RECYCLED, STOPPED, TIME_LIMIT, TOO_LARGE
 from .session import ANY_LEASE
 from .shared_status import (
     DEADLINE,
     JOINED,
     OUTDATED_CODE,
     RECALL,
+    RECYCLE,
     SETUP,
     SHORTEST,
     STAGE,
@@ -57,6 +58,7 @@ class SlaveState:
         self.never_joined = 0  # of these, those since one reached the master
         self.start_after = 0.0  # when the next runner may be started
         self.started = 0.0  # when its runner was
+        self.memory = 0  # bytes that its runner used when it was ended for that
         self.stopped: tuple[str, int] | None = None  # why we end the process, and the task because of which
         self.draining = False  # its runner is to leave, and none comes after it
         self.drain_until = math.inf  # when a draining slave's task is ended
@@ -136,6 +138,12 @@ class SlaveState:
         elif self.drain_until * _NANO <= now:
             self.end(DRAINED, task)
 
+    def stop_large(self, memory: int) -> None:
+        """End its runner, which uses more memory than it may, if a task or a setup is there to be told of it."""
+        if self.busy and self.stopped is None:
+            self.memory = memory
+            self.end(TOO_LARGE, self.status[TASK])
+
     def patience(self, now: int) -> float:
         """Seconds within which its runner's time may be over.
 
@@ -158,7 +166,9 @@ class SlaveState:
         if self.draining and not exitcode:
             cause = DRAINED
         elif cause == BY_ITSELF and self.status[OUTDATED_CODE]:
-            cause = OUTDATED
+            cause = RECYCLED if self.status[OUTDATED_CODE] == RECYCLE else OUTDATED
+        if cause == TOO_LARGE and not (task or setup):
+            cause = RECYCLED  # what made it grow is done
         if cause == TIME_LIMIT and because != task:
             cause = STOPPED  # the late task has just ended, and the next one had to die for it
         self._count(cause == BY_ITSELF and not self.busy and now - self.started < _AT_ONCE)

@@ -41,7 +41,7 @@ class Agents:
         """An agent comes, or comes back after its connection broke (then ``run`` names this master)."""
         state = self._state
         state.now = now
-        reply = EnlistReply(state.run, state.table.term, {}, [], False)
+        reply = EnlistReply(state.run, state.table.term, {}, [], False, max_memory=state.max_memory)
         if request.run not in ("", state.run):
             return reply  # it looks for another master, and will see that this is not the one
         if state.closing or (request.run and request.agent not in state.roster.agents):
@@ -50,6 +50,7 @@ class Agents:
         self._endings.settle_all(agent.slaves.values())
         agent.connection = request.connection
         agent.host, agent.pid, agent.version = request.host, request.pid, request.version
+        agent.tags = frozenset(request.tags)
         if not agent.enlisted:
             state.tell(ev.AgentCame(now, agent.host, agent.pid, agent.version, request.release))
             state.slaves_changed()  # it may bring fewer than somebody waits for
@@ -63,6 +64,7 @@ class Agents:
         pids = {runner.slave: runner.pid for runner in request.runners}
         for slave in list(agent.slaves.values()):
             slave.host = agent.host
+            state.see_tags(slave)
             state.heard(slave)
             if slave.pid and slave.number in pids and pids[slave.number] != slave.pid:
                 state.lose(slave, 0, "its process ended while its agent was out of reach")

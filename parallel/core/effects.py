@@ -7,6 +7,7 @@ that it was given and gives back, once.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple, Union
 
 from slave.protocol import Buffer
@@ -80,10 +81,14 @@ Effect = Union[Answer, Refuse, Deliver, WantTasks, Pause, Forsaken]
 
 
 class Granted(NamedTuple):
-    """The value of an answer to `fetch`: a lease or none, and the contexts that are gone."""
+    """The value of an answer to `fetch`: a lease or none, and the contexts that are gone.
+
+    ``most``: by context how many of its tasks one process may run, where there is such a limit.
+    """
 
     lease: Lease | None
     forget: Sequence[int]
+    most: Mapping[int, int] = MappingProxyType({})
 
 
 # -- the value of an answer to a reader that waits
@@ -106,11 +111,15 @@ class Closed(NamedTuple):
 
 
 class NoSlaves(NamedTuple):
-    """No slave can go on, and none is to come; ``ends``: of every slave its text, and how it ended or what it is."""
+    """No slave can go on, and none is to come; ``ends``: of every slave its text, and how it ended or what it is.
+
+    ``needs``: what none of those has that there are, if that is why.
+    """
 
     left: int
     ends: Sequence[tuple[str, str]]
     all_ended: bool
+    needs: Sequence[str] = ()
 
 
 class SetupFailed(NamedTuple):

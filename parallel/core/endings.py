@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from slave.protocol import TIME_LIMIT, TIMED_OUT, Role, RunnerEnded
+from slave.protocol import TIME_LIMIT, TIMED_OUT, TOO_LARGE, Role, RunnerEnded
 
 from .effects import Outcome
 from .runners import Runners
@@ -107,7 +107,10 @@ class Endings:
         if report.cause:
             if report.cause == TIME_LIMIT:
                 self._time_out(slave, report.task)
-            state.lose(slave, 0, f"its agent ended it: {report.cause}", wanted=True)
+            if report.cause == TOO_LARGE:
+                self._too_large(slave, report)
+            else:
+                state.lose(slave, 0, f"its agent ended it: {report.cause}", wanted=True)
         else:
             end = f"{ending.how} while it ran the context's setup" if report.setup else ending.how
             if report.setup:
@@ -127,6 +130,16 @@ class Endings:
         """Its agent starts another runner."""
         self._state.roster.replace(slave)
         self._runners.let_join(slave)
+
+    def _too_large(self, slave: SlaveRecord, report: RunnerEnded) -> None:
+        """Its process was ended since it grew too large: that ended the attempt of the task that ran."""
+        had, may = (f"{size / (1 << 20):,.0f} MiB" for size in (report.memory, report.allowed))
+        slave.end = f"its process grew to {had} of memory, and may have {may} (max_memory)"
+        if report.setup:
+            slave.end += " while it ran the context's setup"
+            self._runners.bar(slave, report.setup, slave.end)
+        self._state.lose(slave, 0 if report.setup else report.task, slave.end)
+        self._state.slaves_changed()
 
     def _time_out(self, slave: SlaveRecord, id: int) -> None:
         """The slave's process was ended since this task ran for too long: that is the task's outcome."""

@@ -118,6 +118,20 @@ class ConnectionRefused(ConnectionEvent):
 
 
 @dataclass(frozen=True)
+class NeedsUnmet(Event):
+    """No slave has what a context needs.
+
+    ``slaves``: how many are connected; ``tags``: what these have altogether; ``may_join``: another one may come.
+    """
+
+    context: int
+    needs: Sequence[str]
+    slaves: int
+    tags: Sequence[str]
+    may_join: bool
+
+
+@dataclass(frozen=True)
 class CannotAnnounce(Event):
     """Slaves that look for masters are not answered."""
 

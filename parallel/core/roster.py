@@ -65,6 +65,7 @@ class Roster:
             slave.knows.clear()
             slave.setup_failed.clear()
             slave.unfit_for.clear()
+            slave.lacks.clear()
             slave.to_forget.clear()
             slave.told_to_forget.clear()
         self._count(slave)

@@ -45,6 +45,7 @@ class Scheduler:
         environment: Mapping[str, Any],
         may_join: bool,
         result_bytes: float = float("inf"),
+        max_memory: int = 0,
         output_of: Callable[[int], str | None] = lambda number: None,
     ) -> None:
         self.state = State(
@@ -54,6 +55,7 @@ class Scheduler:
             environment=environment,
             may_join=may_join,
             result_bytes=result_bytes,
+            max_memory=max_memory,
             output_of=output_of,
         )
         self.runners = Runners(self.state)

@@ -103,7 +103,8 @@ class SlaveRecord:
 
     __slots__ = (
         "_named", "_text", "agent", "connection", "contact", "doing", "done", "due", "end", "has_launcher", "heard",
-        "host", "knows", "life", "lost_answers", "name", "number", "open_ended", "output", "parting", "picky", "pid",
+        "host", "knows", "lacks", "life", "lost_answers", "name", "number", "open_ended", "output", "parting", "picky",
+        "pid",
         "running", "setup_failed", "since", "speaks", "to_forget", "told_to_forget", "unfit_for",
     )  # fmt: skip
 
@@ -125,6 +126,7 @@ class SlaveRecord:
         self.done = 0  # tasks settled by it
         self.setup_failed: set[int] = set()  # contexts whose setup failed here: it gets none of their tasks
         self.unfit_for: set[int] = set()  # contexts of which it could rebuild no task: it gets none of them either
+        self.lacks: set[int] = set()  # contexts that need what its machine does not have
         self.picky = False  # it could not rebuild some task
         self.knows: set[int] = set()  # contexts that its runner may have set up
         self.to_forget: list[int] = []  # contexts that are gone and that its runner has not been told of
@@ -179,12 +181,13 @@ class AgentRecord:
 
     __slots__ = (
         "call", "commands", "connection", "ended", "enlisted", "host", "id", "is_local", "last_command", "numbers",
-        "pid", "slaves", "version", "waits_until",
+        "pid", "slaves", "tags", "version", "waits_until",
     )  # fmt: skip
 
     def __init__(self, id: str) -> None:
         self.id = id
         self.host, self.pid, self.version = "", 0, ""
+        self.tags: frozenset[str] = frozenset()  # what its machine has, as whoever started it says
         self.enlisted = False
         self.is_local = False  # a child of this process, started for its LocalSlaves
         self.numbers: list[int] = []  # its slaves when it enlisted first, in the order in which it asked for them

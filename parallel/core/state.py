@@ -43,16 +43,27 @@ class Wait:
         self.next_word = now + first
 
 
+class ContextRules(NamedTuple):
+    """What the user asks of the slaves of a context."""
+
+    needs: frozenset[str] = frozenset()  # tags that a slave must have
+    most_tasks: int = 0  # that one process may run; 0: no limit
+
+
+NO_RULES = ContextRules()
+
+
 class ContextRecord:
     """What the master knows of one context, besides its tasks.  Only the scheduler writes here."""
 
     __slots__ = (
-        "failures", "finishers", "first", "full", "id", "known_by", "low_water", "put", "readers", "rebuilt_by",
-        "refusals", "refused", "setup", "stalled", "tagged", "taken", "wait", "wants_tasks",
+        "failures", "finishers", "first", "full", "id", "known_by", "low_water", "needs_told", "put", "readers",
+        "rebuilt_by", "refusals", "refused", "rules", "setup", "stalled", "tagged", "taken", "wait", "wants_tasks",
     )  # fmt: skip
 
-    def __init__(self, id: int, setup: bytes | None) -> None:
-        self.id, self.setup = id, setup
+    def __init__(self, id: int, setup: bytes | None, rules: ContextRules) -> None:
+        self.id, self.setup, self.rules = id, setup, rules
+        self.needs_told = False  # the user was told that no slave has what it needs
         self.first = 0  # tasks with a lower id were cancelled before they were entered
         self.put = self.taken = 0.0  # bytes of results that were delivered; that readers have taken, as far as told
         self.full = False  # enough results wait to be read: nothing of it is granted until some are
@@ -91,6 +102,7 @@ class State:
         environment: Mapping[str, Any],
         may_join: bool,
         result_bytes: float = math.inf,
+        max_memory: int = 0,
         output_of: Callable[[int], str | None] = lambda number: None,
     ) -> None:
         self.run, self.environment, self.may_join = run, environment, may_join
@@ -109,6 +121,8 @@ class State:
         self.judge_again = False  # see `slaves_changed`; `Scheduler.take` looks at it
         self.picky_contexts: set[int] = set()  # of which some slave could not rebuild some task
         self.closing = False
+        self.max_memory = max_memory  # bytes that a runner and what it started may use; 0: no limit
+        self.limited = False  # some context limits how many tasks one process runs
         self.watched = False  # somebody wants events of single tasks
         self.now = 0.0
         self.due = 0.0  # when `tick` is to be called next
@@ -259,6 +273,7 @@ class State:
         if self.incoming:
             self.take_in(_AT_ONCE)
         lease, barred = None, slave.setup_failed | slave.unfit_for if slave.unfit_for else slave.setup_failed
+        barred = barred | slave.lacks if slave.lacks else barred
         while lease is None and (self.table.waiting or self.incoming):
             waiting = self.table.waiting + len(self.incoming)
             share = math.ceil(waiting / max(1, len(self.roster.connected)))
@@ -287,7 +302,7 @@ class State:
             return True
         lease = self.grant(slave)
         if lease is not None or slave.to_forget:
-            self.answer(call, Granted(lease, self._forgotten(slave)))
+            self.answer(call, Granted(lease, self._forgotten(slave), self._most_of(lease)))
             return True
         return False
 
@@ -300,10 +315,21 @@ class State:
             waiting = self.idle.pop(number)
             if not self.serve(slave, waiting.call):
                 skipped[number] = waiting
-                if not slave.setup_failed and not slave.picky:
+                if not slave.setup_failed and not slave.picky and not slave.lacks:
                     break  # what waits is for nobody now
         if skipped:
             self.idle = {**skipped, **self.idle}
+
+    def _most_of(self, lease: Lease | None) -> dict[int, int]:
+        if lease is None or not self.limited:
+            return {}
+        found = {task.context: self.contexts[task.context].rules.most_tasks for task in lease.tasks.values()}
+        return {context: most for context, most in found.items() if most}
+
+    def see_tags(self, slave: SlaveRecord) -> None:
+        """Note of which contexts the slave, whose agent has come, lacks what they need."""
+        tags = self.roster.agents[slave.agent].tags
+        slave.lacks = {id for id, one in self.contexts.items() if not one.rules.needs <= tags}
 
     def _forgotten(self, slave: SlaveRecord) -> list[int]:
         forgotten, slave.to_forget = slave.to_forget, []

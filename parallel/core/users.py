@@ -12,7 +12,7 @@ from .effects import AllDone, Call, Closed, Forsaken, News, NoSlaves, Pause, Set
 from .pacing import LEASE_SECONDS, MOST_TASKS
 from .patience import Patience
 from .slave import Contact, Life, Move, SlaveRecord
-from .state import ContextRecord, Reader, State, Wait
+from .state import NO_RULES, ContextRecord, ContextRules, Reader, State, Wait
 from .task import State as TaskState
 
 _LEAST_EACH = 2  # tasks for each slave: the one that runs, and the next
@@ -55,11 +55,15 @@ class Users:
 
     # -- contexts
 
-    def make_context(self, setup: bytes | None, now: float) -> int:
+    def make_context(self, setup: bytes | None, now: float, rules: ContextRules = NO_RULES) -> int:
         """A new context; returns its id."""
         state = self._state
         id = next(state.context_ids)
-        state.contexts[id] = ContextRecord(id, setup)
+        state.contexts[id] = ContextRecord(id, setup, rules)
+        state.limited = state.limited or rules.most_tasks > 0
+        for slave in state.roster.slaves.values() if rules.needs else ():
+            if state.roster.agents[slave.agent].enlisted:
+                state.see_tags(slave)
         state.tell(ev.ContextMade(now, id))
         return id
 
@@ -70,6 +74,8 @@ class Users:
         context = state.contexts.pop(id, None)
         if context is None:
             return
+        for one in state.roster.slaves.values() if context.rules.needs else ():
+            one.lacks.discard(id)
         state.table.drop(id)
         state.table.resume(id)
         state.pace.forget(id)
@@ -299,14 +305,28 @@ class Users:
             return AllDone()
         if state.closing:
             return Closed()
-        if state.roster.hopeful(context.failures, lost_too=not context.failures):
+        lacking = bool(context.rules.needs) and self._none_has_what_is_needed(context)
+        if not lacking and state.roster.hopeful(context.failures, lost_too=not context.failures):
             return None
         for number, data in context.failures.items():
             return SetupFailed(data, str(state.roster.known(number)), len(context.failures))
         if state.may_join:
             return None
         state.take_in()  # to count those just added too
-        return self.how_all_ended(state.left(context.id))
+        ended = self.how_all_ended(state.left(context.id))
+        return ended._replace(needs=sorted(context.rules.needs)) if lacking else ended
+
+    def _none_has_what_is_needed(self, context: ContextRecord) -> bool:
+        """Whether no slave that there is has it; then the user is told, once until one comes."""
+        state = self._state
+        lacking = all(context.id in slave.lacks for slave in state.roster.slaves.values())
+        if lacking and not context.needs_told:
+            tags = sorted({tag for agent in state.roster.agents.values() for tag in agent.tags})
+            slaves = len(state.roster.connected)
+            needs = sorted(context.rules.needs)
+            state.tell(ev.NeedsUnmet(state.now, context.id, needs, slaves, tags, state.may_join))
+        context.needs_told = lacking
+        return lacking
 
     def how_all_ended(self, left: int) -> NoSlaves:
         """For `NoMoreSlavesError`: how each slave ended, or what it does if there are too few."""

@@ -10,6 +10,7 @@ from slave.outcome import unpack_failure
 from slave.protocol import Buffer
 
 from ..core.effects import AllDone, Closed, Forsaken, News, NoSlaves, Outcome, SetupFailed, TasksWanted, Verdict
+from ..core.state import ContextRules
 from ..core.task import Task
 from ..errors import ManagerClosed, NoMoreSlavesError, RemoteError, as_broken_pool
 from .dispatcher import Dispatcher
@@ -51,7 +52,7 @@ class _Errand:
 class Mailbox:
     """See the module's text.  Safe to use from several threads; `took` and `put_back` from one at a time."""
 
-    def __init__(self, dispatcher: Dispatcher, setup: bytes | None) -> None:
+    def __init__(self, dispatcher: Dispatcher, setup: bytes | None, rules: ContextRules) -> None:
         self._dispatcher = dispatcher
         self._state = dispatcher.scheduler.state
         self._users = dispatcher.scheduler.users
@@ -66,10 +67,10 @@ class Mailbox:
         self._passed_on = 0  # bytes of results that addressees got and the scheduler was not told of
         self._tell_at = self._state.result_bytes / _TELLS
         self._untold = 0.0  # bytes of results that readers have taken and the scheduler was not told of
-        self.id: int = dispatcher.call(self._make, setup)
+        self.id: int = dispatcher.call(self._make, setup, rules)
 
-    def _make(self, setup: bytes | None, now: float) -> int:
-        id: int = self._users.make_context(setup, now)
+    def _make(self, setup: bytes | None, rules: ContextRules, now: float) -> int:
+        id: int = self._users.make_context(setup, now, rules)
         self._dispatcher.mailboxes[id] = self
         return id
 

@@ -48,6 +48,8 @@ def log_line(event: ev.Event) -> Line | None:
             f"parallel: the slave program on {event.host} is of release {event.release}, this master of {RELEASE}; "
             f"they speak the same protocol and work together"
         )
+    if isinstance(event, ev.NeedsUnmet):
+        return logging.WARNING, f"parallel: {_unmet(event)}"
     if isinstance(event, ev.CannotAccept):
         return logging.WARNING, f"parallel: {event.why}"
     return _quiet_line(event)
@@ -86,6 +88,13 @@ def _quiet_line(event: ev.Event) -> Line | None:
     else:
         return None
     return logging.INFO, f"parallel: {text}"
+
+
+def _unmet(event: ev.NeedsUnmet) -> str:
+    have = "what is connected has " + (", ".join(event.tags) or "no tags") if event.slaves else "none is connected"
+    options = " ".join(f"--tag {tag}" for tag in event.needs)
+    remedy = f"; start one with {options}" if event.may_join else ""
+    return f"no slave has what this context needs ({', '.join(event.needs)}): {have}{remedy}"
 
 
 def _fate(back: int, given_up: int) -> str:
@@ -138,6 +147,10 @@ def _some(slaves: Sequence[str], most: int = 4) -> list[str]:
 def how_all_ended(verdict: NoSlaves) -> str:
     """For `NoMoreSlavesError`: how each slave ended, or what it does if there are too few."""
     count = len(verdict.ends)
+    if verdict.needs:
+        wanted = ", ".join(verdict.needs)
+        summary = f"no slave has what this context needs ({wanted}): give the manager a port and start one with --tag:"
+        return "\n  ".join([summary, *_grouped(verdict.ends, most=20)])
     if not count:
         return "no slave was added: call add_slave, or give Manager a port and start slaves by hand"
     if not verdict.all_ended:

@@ -54,10 +54,10 @@ def lease_message(granted: Granted | None, environment: int) -> tuple[Any, ...] 
     """The same; ``environment``: the number of the master's, as it is now."""
     if granted is None:
         return None
-    lease, forget = granted
+    lease, forget, most = granted
     if lease is None:
-        return tuple(LeaseMessage(0, (), {}, list(forget), 0))
+        return tuple(LeaseMessage(0, (), {}, list(forget), 0, {}))
     tasks = lease.tasks.values()
     limits = {task.id: task.timeout for task in tasks if task.timeout is not None}
     entries = [(task.id, task.context, opaque(task.payload)) for task in tasks]  # each is a `TaskEntry`
-    return tuple(LeaseMessage(lease.id, entries, limits, list(forget), environment))
+    return tuple(LeaseMessage(lease.id, entries, limits, list(forget), environment, dict(most)))

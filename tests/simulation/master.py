@@ -361,12 +361,13 @@ def _lease_message(granted: Granted | None) -> LeaseMessage | None:
     """As service/task_queue.py."""
     if granted is None:
         return None
-    lease, forget = granted
+    lease, forget, most = granted
     if lease is None:
         return LeaseMessage(0, (), {}, list(forget))
     tasks = lease.tasks.values()
     limits = {task.id: task.timeout for task in tasks if task.timeout is not None}
-    return LeaseMessage(lease.id, [(task.id, task.context, task.payload) for task in tasks], limits, list(forget))
+    entries = [(task.id, task.context, task.payload) for task in tasks]
+    return LeaseMessage(lease.id, entries, limits, list(forget), 0, most)
 
 
 def _commands_message(found: Any, acknowledged: int) -> CommandsReply:

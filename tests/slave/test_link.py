@@ -57,7 +57,7 @@ CALLS: list[tuple[type[ServiceProxy], str, tuple[Any, ...], tuple[Any, ...], Any
         AgentServiceProxy,
         "runner_ended",
         (p.RunnerEnded("a", 1, 4711, None, 7, 0, p.STOPPED),),
-        (("a", 1, 4711, None, 7, 0, p.STOPPED),),
+        (("a", 1, 4711, None, 7, 0, p.STOPPED, 0, 0),),
         None,
         None,
     ),

@@ -329,3 +329,7 @@ def hold_lock_until(fifo: str) -> str:
     ctypes.PyDLL(None).read(handle, ctypes.create_string_buffer(1), 1)  # PyDLL: the lock is not given away
     os.close(handle)
     return "held"
+
+
+def same_process(pid: int) -> bool:
+    return pid == os.getpid()
