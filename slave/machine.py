@@ -6,6 +6,7 @@ Tried on Linux; what is for macOS and Windows was written from their documentati
 
 from __future__ import annotations
 
+import mmap
 import os
 import re
 import subprocess
@@ -73,7 +74,7 @@ def _resident(pid: int, shared_too: bool) -> int | None:
             _, resident, shared = (int(word) for word in file.read().split()[:3])
     except (OSError, ValueError):
         return _resident_by_ps(pid) if sys.platform == "darwin" and shared_too else None
-    return (resident if shared_too else resident - shared) * os.sysconf("SC_PAGESIZE")
+    return (resident if shared_too else resident - shared) * mmap.PAGESIZE
 
 
 def _resident_by_ps(pid: int) -> int | None:
