@@ -4,7 +4,8 @@
 
 It is a zip archive of the package ``slave`` behind a line that makes it a program where there is a ``python3``.  Its
 first module, ``__main__.py``, is that of the package: an old Python can read it, and says that it is too old; it is not
-compressed, so that a Python without zlib can say that too.
+compressed, so that a Python without zlib can say that too.  Docstrings, a quarter of it, are left out; all else stands
+in its line, so that tracebacks show what they should.
 
 The same sources give the same bytes, whoever packs them, when, where and by which Python: names are sorted, times and
 permissions are fixed.  Only a zlib of another kind (zlib-ng) compresses otherwise.
@@ -12,6 +13,7 @@ permissions are fixed.  Only a zlib of another kind (zlib-ng) compresses otherwi
 
 from __future__ import annotations
 
+import ast
 import functools
 import hashlib
 from importlib import resources
@@ -53,8 +55,30 @@ def pack(sources: dict[str, bytes]) -> bytes:
     with zipfile.ZipFile(packed, "a", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr(_entry("__main__.py", zipfile.ZIP_STORED), sources["__main__.py"])
         for name in sorted(sources):
-            archive.writestr(_entry(f"slave/{name}", zipfile.ZIP_DEFLATED), sources[name], compresslevel=_LEVEL)
+            source = without_docstrings(sources[name])
+            archive.writestr(_entry(f"slave/{name}", zipfile.ZIP_DEFLATED), source, compresslevel=_LEVEL)
     return packed.getvalue()
+
+
+def without_docstrings(source: bytes) -> bytes:
+    """A module with empty docstrings; no line of it is moved."""
+    lines = source.split(b"\n")
+    for node in ast.walk(ast.parse(source)):
+        if not isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)) or not node.body:
+            continue
+        first = node.body[0]
+        if not (isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant)):
+            continue
+        begin, end, indent = first.lineno - 1, first.end_lineno or 0, first.col_offset
+        if not isinstance(first.value.value, str) or lines[begin][:indent].strip() or not _ends_line(lines, first):
+            continue  # something else stands in its lines
+        lines[begin:end] = [lines[begin][:indent] + b'""', *[b""] * (end - begin - 1)]
+    return b"\n".join(lines)
+
+
+def _ends_line(lines: list[bytes], statement: ast.stmt) -> bool:
+    assert statement.end_lineno is not None and statement.end_col_offset is not None
+    return not lines[statement.end_lineno - 1][statement.end_col_offset :].strip()
 
 
 def _entry(name: str, how: int) -> zipfile.ZipInfo:

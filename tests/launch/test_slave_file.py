@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import functools
 import os
 import subprocess
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from parallel.launch.slave_file import pack, slave_file, slave_file_hash
+from parallel.launch.slave_file import pack, slave_file, slave_file_hash, without_docstrings
 from tests.conftest import Make
 from tests.support.programs import ROOT, pyenv, pythons
 
@@ -53,6 +54,37 @@ def test_it_is_small_and_the_same_whoever_packs_it(file: Path, own_folder: Path)
 def test_the_order_in_which_modules_are_found_changes_nothing() -> None:
     sources = {"__main__.py": b"", "a.py": b"1", "b.py": b"2"}
     assert pack(sources) == pack(dict(reversed(sources.items())))
+
+
+def dumped(source: bytes) -> str:
+    """Its syntax tree with the places where everything begins, but for docstrings."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node, False) is not None:
+            node.body.pop(0)
+        if isinstance(node, (ast.stmt, ast.expr)):
+            node.end_lineno = node.end_col_offset = 0  # a function may end with its docstring
+    return ast.dump(tree, include_attributes=True)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "slave").glob("*.py")), ids=lambda path: path.name)
+def test_only_docstrings_are_left_out_and_no_line_moves(path: Path) -> None:
+    source = path.read_bytes()
+    packed = without_docstrings(source)
+    assert dumped(packed) == dumped(source)
+    assert len(packed.split(b"\n")) == len(source.split(b"\n"))
+
+
+def test_what_stands_beside_a_docstring_stays() -> None:
+    for source in (
+        b'def f(): "doc"\n',
+        b'"doc"; x = 1\n',
+        b'class A:\n    "doc" # why\n    b"x"\n',
+        b"def f():\n    b'x'\n",
+    ):
+        assert without_docstrings(source) == source
+    text = 'def f():\n    """Doc.\n\n    \u00e9\n    """\n    return 1\n'.encode()
+    assert without_docstrings(text) == b'def f():\n    ""\n\n\n\n    return 1\n'
 
 
 def test_it_goes_to_stdout_too_and_says_where_it_cannot_be_written(own_folder: Path) -> None:
