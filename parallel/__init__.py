@@ -17,7 +17,7 @@ unpickles, yields.  A slave's way: expected -> joined -> (lost <-> back) -> ende
 
 errors.py   every exception            launch/     how slaves get started
 core/       decisions only             service/    everything that waits
-program.py  what slaves need of the user's program, and how it changes
+frontends/  Executor, map, starmap     program.py  what slaves need of the user's program, and how it changes
 """
 
 import importlib
@@ -53,6 +53,7 @@ from .manager import Manager
 
 if TYPE_CHECKING:
     from .frontends.executor import Executor
+    from .frontends.maps import map, starmap
     from .launch.batch.sge import SGEQsubSlaveArray
     from .launch.batch.sge_pe import SGEPESlaveArray
     from .launch.batch.slurm import SlurmSlaveArray
@@ -63,6 +64,8 @@ if TYPE_CHECKING:
 # loaded when they are first used: most programs start slaves in one way
 _LATER = {
     "Executor": ".frontends.executor",
+    "map": ".frontends.maps",
+    "starmap": ".frontends.maps",
     "SGEQsubSlaveArray": ".launch.batch.sge",
     "SGEPESlaveArray": ".launch.batch.sge_pe",
     "SlurmSlaveArray": ".launch.batch.slurm",
@@ -115,5 +118,7 @@ __all__ = [
     "TaskTimeout",
     "TryAgain",
     "UnpicklableError",
+    "map",
+    "starmap",
 ]
 __version__ = RELEASE

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+import functools
 import pickle
 import threading
 import time
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from typing import Any, Callable, Generic, Protocol, TypeVar
 
 from slave.main_module import NAMES as MAIN_NAMES
+from slave.mapped import Mapped
 from slave.pickling import explain, references
 
-from .checks import check_timeout
+from .checks import check_count, check_timeout
 from .core.effects import Outcome
 from .core.state import ContextRules
 from .errors import InputTypeError, UnpicklableError
 from .feeder import Feeder
+from .mapping import Idle, Results, inputs_of
 from .outcomes import rebuild
 from .program import Program
 from .service.dispatcher import Dispatcher
 from .service.mailbox import Mailbox
-from .task_future import TaskFuture
+from .task_future import Submitted, TaskFuture
 
 Result = TypeVar("Result")
 
@@ -59,7 +62,10 @@ class Context(Generic[Result]):
         manager.tell_slaves()
         payload = None if setup is None else dump(setup, "the setup", manager.program)
         self._mailbox = Mailbox(manager.dispatcher, payload, rules)
+        self._rules = rules._replace(base=self._mailbox.id)  # of its maps
         self._feeder = Feeder(self._mailbox, self._feed)
+        self._idle_maps = Idle()
+        weakref.finalize(self, self._idle_maps.abandon).atexit = False
         self._submits = False  # and slaves were started for that
         self._reading = threading.RLock()  # guards the front of the mailbox: who looks at an outcome is who takes it
         finalizer = weakref.finalize(self, Mailbox.abandon, self._mailbox)
@@ -105,32 +111,99 @@ class Context(Generic[Result]):
         future.task_id = self._mailbox.add_for(future, payload, self._timeout, self._retries)
         return future
 
-    # -- for front ends: they stand on futures
+    # -- maps
 
-    def cancel_waiting(self) -> None:
-        """Cancel what was submitted and no slave has got."""
-        for future in self._mailbox.cancel_waiting():
-            if isinstance(future, TaskFuture):
-                future.cancel()
+    def map(
+        self,
+        function: Callable[..., Result],
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        buffersize: int | None = None,
+    ) -> Results[Result]:
+        """The results of ``function`` for each input, in the inputs' order, as an iterator; starts the slaves.
 
-    def cancel_submitted(self) -> None:
-        """Cancel what was submitted and has no outcome yet, also what runs."""
-        for future in self._mailbox.addressees():
-            if isinstance(future, TaskFuture):
-                future.cancel()
+        With several iterables each gives one argument.  What setup returned comes as further arguments.  The function
+        is pickled once, now, and sent once to each runner, and so is what is bound to it, as in a partial; inputs are
+        taken while results are asked for, as the slaves need them, so that the iterables may be endless.
 
-    def wait_until_done(self) -> None:
-        """Wait until no task is left, or none can be run any more, and all callbacks have returned."""
-        self._mailbox.wait_until_done()
+        ``timeout``: seconds that one call may run; default: the context's.  ``buffersize``: so many inputs, at most,
+        are taken ahead of the results that were given.
 
-    def when_done(self, errand: Callable[[], object]) -> None:
-        """Have this called then, in the thread of the callbacks.  Never waits."""
-        self._mailbox.when_done(errand)
+        The iterator raises, where `get_results_unordered` does, the same; in the place of a result the `RemoteError`
+        (an `UnpicklableError` for an input that cannot be pickled) of that input, whose ``index`` it has: the next call
+        goes on behind it.  `Results.close` stops what runs.  ``async for`` works too.
+        """
+        return self.map_inputs(function, iterables, True, timeout, buffersize)
+
+    def map_unordered(
+        self,
+        function: Callable[..., Result],
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        buffersize: int | None = None,
+    ) -> Results[Result]:
+        """The same in the order of completion: each result is given as soon as it is known."""
+        return self.map_inputs(function, iterables, False, timeout, buffersize)
+
+    def map_inputs(
+        self,
+        function: Callable[..., Result],
+        iterables: tuple[Iterable[Any], ...],
+        ordered: bool,
+        timeout: float | None,
+        buffersize: int | None,
+        starred: bool = False,
+        originals: bool = False,
+    ) -> Results[Result]:
+        """For front ends: `map`, or `map_unordered`.  ``starred``: each input is several arguments.
+
+        ``originals``: what calls raised is raised as itself.
+        """
+        inputs = inputs_of(function, iterables)
+        limit = self._timeout if timeout is None else check_timeout(timeout)
+        if buffersize is not None:
+            check_count(buffersize, "buffersize")
+        self._manager.tell_slaves()
+        program = self._program
+        mapped = Mapped(function, starred or len(iterables) > 1, self._mailbox.id)
+        payload = dump(mapped, "the function", program)
+        mailbox = self._idle_maps.take(payload) or Mailbox(self._manager.dispatcher, payload, self._rules)
+        results: Results[Result] = Results(
+            mailbox,
+            inputs,
+            functools.partial(_dumps, "the input", program),
+            program,
+            ordered=ordered,
+            limit=limit,
+            retries=self._retries,
+            ahead=buffersize,
+            originals=originals,
+            context=self,
+            when_over=functools.partial(self._idle_maps.keep, payload),
+        )
+        self._manager.begin()
+        return results
+
+    # -- asynchronously
+
+    async def __aiter__(self) -> AsyncIterator[Result]:
+        """The results as of `get_results_unordered`, for ``async for``; tasks of `add_tasks` are not taken here."""
+        self._manager.begin()
+        while True:
+            with self._reading:
+                taken, is_error, value = self._take()
+            if taken is None:
+                if not await self._mailbox.wait_async(for_tasks=False):
+                    return
+            elif is_error:
+                raise value
+            else:
+                yield value
 
     @property
-    def setup_error(self) -> Exception | None:
-        """Why tasks that were submitted failed, if it was that setup raised on every slave."""
-        return self._mailbox.setup_error
+    def submitted(self) -> Submitted:
+        """For front ends: all that was submitted and has no outcome yet."""
+        return Submitted(self._mailbox)
 
     def _pack(self, task: Callable[..., Result], args: tuple[object, ...], named: dict[str, object]) -> bytes:
         if not callable(task):
@@ -139,10 +212,7 @@ class Context(Generic[Result]):
         if program.glance():
             self._manager.tell_slaves()
         packed: object = (task, args, named) if args or named else task
-        payload = _quick_pickle(packed) or dump(packed, "the task", program)
-        if program.main_stays:
-            check_main(payload, "the task")
-        return payload
+        return _dumps("the task", program, packed)
 
     def add_tasks(self, tasks: Iterable[Callable[..., Result]], *, timeout: float | None = None) -> None:
         """Add the tasks of an iterable, which may be endless: they are taken from it as the slaves need them.
@@ -244,6 +314,14 @@ def dump(value: object, name: str, program: Program) -> bytes:
             check_main(payload, name)
         return payload
     raise UnpicklableError(why)  # not while the other is handled: its traceback is all ours and tells nothing more
+
+
+def _dumps(name: str, program: Program, value: object) -> bytes:
+    """The same, quicker where nothing is wrong."""
+    payload = _quick_pickle(value) or dump(value, name, program)
+    if program.main_stays:
+        check_main(payload, name)
+    return payload
 
 
 def _quick_pickle(value: object) -> bytes | None:

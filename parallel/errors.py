@@ -76,10 +76,12 @@ class RemoteError(Error):
     ``exc``: the exception itself, or None where it cannot be rebuilt in this process.  ``type_name``, ``message``: its
     type and text.  ``traceback``: the remote traceback (text).  ``slave``: which slave it was, as text.  ``task_id``:
     what `Context.add_task` returned for the task, 0 for a setup.  ``task``: the task's repr, cut at 200 characters.
+    ``index``: in a map, which input it was, from 0 on; else None.
     """
 
     task_id: int = 0
     task: str = ""
+    index: int | None = None
 
     def __init__(
         self, what: str, type_name: str, message: str, traceback: str, slave: str, exc: BaseException | None = None
@@ -96,6 +98,8 @@ class RemoteError(Error):
     @property
     def _which(self) -> str:
         """A line that says which task it was, if it was one."""
+        if self.index is not None:
+            return f"\n  it was input {self.index}: {self.task}"
         return f"\n  it was task {self.task_id}: {self.task}" if self.task_id else ""
 
     def __str__(self) -> str:
@@ -104,7 +108,7 @@ class RemoteError(Error):
         return f"{self.what} raised {text}{self._which}{where}"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), self.args, {"task_id": self.task_id, "task": self.task}
+        return type(self), self.args, {"task_id": self.task_id, "task": self.task, "index": self.index}
 
 
 class TaskGivenUp(RemoteError):

@@ -46,3 +46,12 @@ def cannot_be_rebuilt(outcome: Outcome, error: BaseException) -> ResultError:
     trace = traceback.format_exc()
     result_error = ResultError(what, type(error).__name__, str(error), trace, outcome.slave, error)
     return result_error.of_task(outcome.task, "it ran, and is not kept")
+
+
+def original(error: BaseException) -> BaseException:
+    """What the task raised, whose cause is then the error that tells where; or that error, where there is no other."""
+    if not isinstance(error, RemoteError) or error.exc is None or isinstance(error, ResultError):
+        return error
+    found, error.exc = error.exc, None  # no circle
+    found.__cause__ = error
+    return found

@@ -9,18 +9,24 @@ signal handler that interrupted that thread may itself wait for the dispatcher.
 from __future__ import annotations
 
 import concurrent.futures
+import threading
+import time
+from collections.abc import Iterable
 from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED, PENDING
-from typing import Any, TypeVar
+from typing import Any, Callable, TypeVar
 
-from slave.protocol import FAILURE, VALUE
+from slave.protocol import VALUE
 
 from .core.effects import Outcome
-from .errors import RemoteError, ResultError, TaskGivenUp, as_broken_pool
-from .outcomes import cannot_be_rebuilt, rebuild
+from .errors import ResultError, TaskGivenUp, as_broken_pool
+from .outcomes import cannot_be_rebuilt, original, rebuild
 from .program import Program
 from .service.mailbox import Mailbox
 
 Result = TypeVar("Result")
+
+
+_SHARED: Any = threading.Condition()
 
 
 class TaskFuture(concurrent.futures.Future[Result]):
@@ -34,11 +40,24 @@ class TaskFuture(concurrent.futures.Future[Result]):
 
     task_id: int = 0
 
-    def __init__(self, mailbox: Mailbox, owner: object, program: Program) -> None:
-        super().__init__()
+    def __init__(self, mailbox: Mailbox, owner: object, program: Program) -> None:  # and not the base's: see below
         self._mailbox, self._program = mailbox, program
         self._owner = owner  # the context, which is kept for as long as there is something to come
         self._outcome: Outcome | None = None  # when it is known and has not been rebuilt
+
+    # The parts of the base that most futures never need are made when they are asked for: they take longer to make than
+    # all else, and the garbage collector has to look at each of them.
+
+    _state = PENDING
+    _result: Any = None
+    _exception: BaseException | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "_condition":
+            return self.__dict__.setdefault(name, threading.Condition())  # of two threads one is first
+        if name in ("_waiters", "_done_callbacks"):
+            return self.__dict__.setdefault(name, [])
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     # -- asked by the user
 
@@ -52,7 +71,7 @@ class TaskFuture(concurrent.futures.Future[Result]):
             self._condition.notify_all()
             self._owner = None
         self._mailbox.cancel_soon(self.task_id)
-        self._invoke_callbacks()  # type: ignore[attr-defined]
+        self._invoke_callbacks()
         return True
 
     def running(self) -> bool:
@@ -79,8 +98,14 @@ class TaskFuture(concurrent.futures.Future[Result]):
 
     def _know(self, timeout: float | None) -> None:
         """Wait, and rebuild the outcome unless that is done."""
-        if self._state != FINISHED:
-            super().exception(timeout)  # waits, and raises what there is to raise
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while self._state != FINISHED:
+            left = None if deadline is None else deadline - time.monotonic()
+            try:
+                super().exception(left)  # waits, and raises what there is to raise
+            except concurrent.futures.TimeoutError:
+                if left is not None and left <= 0:
+                    raise  # else it was woken for the sake of another future: see `settle_at_once`
         outcome = self._outcome
         if outcome is None:
             return
@@ -93,16 +118,22 @@ class TaskFuture(concurrent.futures.Future[Result]):
     # -- filled by the dispatcher and the courier
 
     def settle_at_once(self, outcome: Outcome) -> bool:
-        """See `Addressee`."""
-        condition = self._condition
-        if self._done_callbacks or self._waiters or not condition.acquire(blocking=False):  # type: ignore[attr-defined]
+        """See `Addressee`.
+
+        A future that nobody has looked at gets the condition that all such ones share: whoever comes in the middle of
+        this waits for it there, and is woken.
+        """
+        parts = self.__dict__
+        condition = parts.setdefault("_condition", _SHARED)
+        if not condition.acquire(blocking=False):
             return False
         try:
-            if self._done_callbacks or self._waiters:  # type: ignore[attr-defined]
+            if parts.get("_done_callbacks") or parts.get("_waiters"):
                 return False
             if self._state == PENDING:
                 self._finish(outcome)
-                condition.notify_all()
+                if condition is not _SHARED or condition._waiters:
+                    condition.notify_all()
             return True
         finally:
             condition.release()
@@ -119,7 +150,7 @@ class TaskFuture(concurrent.futures.Future[Result]):
                 else:
                     waiter.add_exception(self)
             self._condition.notify_all()
-        self._invoke_callbacks()  # type: ignore[attr-defined]
+        self._invoke_callbacks()
 
     def _finish(self, outcome: Outcome) -> None:
         self._outcome = outcome
@@ -135,6 +166,39 @@ class TaskFuture(concurrent.futures.Future[Result]):
         self._owner = None
 
 
+class Submitted:
+    """What was submitted to a context and has no outcome yet, as a whole."""
+
+    def __init__(self, mailbox: Mailbox) -> None:
+        self._mailbox = mailbox
+
+    def cancel_waiting(self) -> None:
+        """Cancel what no slave has got, and no slave is being started for."""
+        self._cancel(self._mailbox.cancel_waiting())
+
+    def cancel(self) -> None:
+        """Cancel all, also what runs."""
+        self._cancel(self._mailbox.addressees())
+
+    def _cancel(self, futures: Iterable[object]) -> None:
+        for future in futures:
+            if isinstance(future, TaskFuture):
+                future.cancel()
+
+    def wait(self) -> None:
+        """Wait until no task is left, or none can be run any more, and all callbacks have returned."""
+        self._mailbox.wait_until_done()
+
+    def when_done(self, errand: Callable[[], object]) -> None:
+        """Have this called then, in the thread of the callbacks.  Never waits."""
+        self._mailbox.when_done(errand)
+
+    @property
+    def setup_error(self) -> Exception | None:
+        """Why tasks failed, if it was that setup raised on every slave."""
+        return self._mailbox.setup_error
+
+
 def _value_of(outcome: Outcome, program: Program) -> tuple[BaseException | None, Any]:
     """The outcome as a future has it: the exception or None, and the value."""
     try:
@@ -145,8 +209,4 @@ def _value_of(outcome: Outcome, program: Program) -> tuple[BaseException | None,
         is_error, value = True, cannot_be_rebuilt(outcome, error)
     if not is_error:
         return None, value
-    if outcome.kind == FAILURE and isinstance(value, RemoteError) and value.exc is not None:
-        value.exc.__cause__ = value
-        original, value.exc = value.exc, None  # no circle
-        return original, None
-    return as_broken_pool(value) if isinstance(value, (ResultError, TaskGivenUp)) else value, None
+    return as_broken_pool(value) if isinstance(value, (ResultError, TaskGivenUp)) else original(value), None

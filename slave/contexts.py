@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from typing import Callable
+from typing import Any, Callable
 
 from . import forks
 from .environment import Environment
+from .mapped import Mapped, call
 from .outcome import Packed, pack_failure
 from .protocol import Buffer
 from .wire import Unfit
@@ -28,10 +29,19 @@ class Contexts:
         self._environment = environment
         self._payload_of = payload_of
         self._cached: dict[int, tuple[object, ...] | SetupFailed] = {}
+        self._mapped: dict[int, Mapped] = {}  # the functions of those that are maps
 
     def ready(self, context: int) -> bool:
         """Whether the context's setup has run and not failed."""
         return isinstance(self._cached.get(context), tuple)
+
+    def call(self, context: int, task: Any) -> object:
+        """What a task of the context returns; in a map's, what its function returns for this input."""
+        arguments = self.arguments(context)
+        mapped = self._mapped.get(context)
+        if mapped is None:
+            return call(task, arguments)
+        return mapped.function(*task, *arguments) if mapped.starred else mapped.function(task, *arguments)
 
     def arguments(self, context: int) -> tuple[object, ...]:
         """Setup's result as arguments: a tuple unpacked, None as none, anything else as one.  Raises `SetupFailed`."""
@@ -46,6 +56,7 @@ class Contexts:
         """Drop what the master has no more tasks for."""
         for context in contexts:
             self._cached.pop(context, None)
+            self._mapped.pop(context, None)
 
     def _run(self, context: int) -> tuple[object, ...] | SetupFailed:
         payload = self._payload_of(context)  # a broken connection is not setup's failure
@@ -55,7 +66,14 @@ class Contexts:
         try:
             if isinstance(payload, Unfit):
                 raise MemoryError(f"no memory here for the context's setup of {payload.size} bytes")
-            value = self._environment.loads(payload)()
+            setup = self._environment.loads(payload)
+            if isinstance(setup, Mapped):
+                arguments = self.arguments(setup.base) if setup.base else ()
+                self._mapped[context] = setup
+                return arguments
+            value = setup()
+        except SetupFailed as failed:  # of the context that a map is based on
+            return SetupFailed(context, failed.outcome)
         except BaseException as error:  # whatever setup does, sys.exit included, it costs the context, not the slave
             if os.getpid() != here:
                 forks.leave(error)

@@ -73,14 +73,6 @@ _LOOK_FOR_AGENT = 0.5  # seconds between two looks whether the agent lives, wher
 T = TypeVar("T")
 
 
-def call(task: Any, arguments: Sequence[object]) -> object:
-    """What a task returns: a callable, or one with arguments of its own, which come before setup's ``arguments``."""
-    if type(task) is tuple:
-        function, args, named = task
-        return function(*args, *arguments, **named)
-    return task(*arguments)
-
-
 class RunnerConfig(NamedTuple):
     """What an agent tells a new runner: who it is and where the master is."""
 
@@ -228,7 +220,7 @@ class Runner:
             self._status[DEADLINE] = time.monotonic_ns() + int(min(limit, _LONGEST_LIMIT) * _NANO)
         try:
             task = self._rebuilt(payload)
-            packed = pack_value(call(task, self._contexts.arguments(context)))
+            packed = pack_value(self._contexts.call(context, task))
             if os.getpid() != self._pid:
                 forks.leave(None)
             return packed

@@ -38,7 +38,11 @@ from tools.bench_measures import MEASURES, NEED_NUMPY, OWN_MEASURES, QUICK, USUA
 OWN = "parallel"
 TLS, SEALED = "parallel by TLS", "parallel, MACs only"
 FLOORS = BARE, BARE_TLS = "bare sockets, processes", "bare TLS"
-SHORT_MEASURES = ("noop", "alone", "late", "bytes")  # of the two that show the channel
+MAP, EXECUTOR, CHUNKS = "parallel map", "parallel Executor", "Pool, chunks of 64"
+MEASURES_OF = {  # those of which not all is measured
+    **dict.fromkeys((TLS, SEALED), ("noop", "alone", "late", "bytes")),
+    **dict.fromkeys((MAP, EXECUTOR, CHUNKS), ("noop", "alone", "late")),
+}
 
 Rounds = Mapping[str, Sequence[Mapping[str, float]]]  # by peer, then one for each round
 
@@ -58,6 +62,11 @@ class Target(NamedTuple):
 TARGETS = [
     Target("no-op tasks: parallel / Pool", "noop", OWN, "Pool", 4.0),
     Target("no-op tasks: parallel / ProcessPoolExecutor", "noop", OWN, "ProcessPoolExecutor", 20.0),
+    Target("no-op calls: map_unordered / Pool with chunks of 64", "noop", MAP, CHUNKS, 0.5),
+    Target("no-op calls: Executor / ProcessPoolExecutor", "noop", EXECUTOR, "ProcessPoolExecutor", 8.0),
+    Target(
+        "one call alone: Executor / ProcessPoolExecutor", "alone", EXECUTOR, "ProcessPoolExecutor", 1.2, at_most=True
+    ),
     Target("no-op tasks: TLS / Unix socket", "noop", TLS, OWN, 0.9),
     Target("10 MB results: TLS / bare TLS", "bytes", TLS, BARE_TLS, 0.85),
     Target("one task alone: parallel / Pool", "alone", OWN, "Pool", 1.0, at_most=True),
@@ -85,7 +94,7 @@ def measure(name: str, slaves: int, sizes: Sizes, loops: Mapping[str, int]) -> d
     found: dict[str, float] = {}
     tasks = min(sizes.tasks, bench_peers.PEERS[name].tasks)
     with bench_peers.make(name, slaves) as peer:
-        for one in MEASURES if name not in (TLS, SEALED) else SHORT_MEASURES:
+        for one in MEASURES_OF.get(name, MEASURES):
             if one == "noop":
                 found[one] = bench_measures.noop(peer, tasks)
             elif one == "alone":
@@ -94,7 +103,7 @@ def measure(name: str, slaves: int, sizes: Sizes, loops: Mapping[str, int]) -> d
                 found[one] = bench_measures.busy(peer, loops[one], busy_tasks(one, slaves, sizes))
             elif one in ("bytes", "array", "arguments", "array arguments") and usable(one):
                 found[one] = bench_measures.large(peer, one, sizes.large)
-    if name not in (TLS, SEALED):
+    if name not in MEASURES_OF:
         found["first"] = bench_peers.time_of_first(name, slaves)
     return found
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import importlib
 import importlib.util
+import itertools
 import logging
 import multiprocessing
 import os
@@ -129,6 +130,35 @@ class ParallelSealed(ParallelOverTcp):
     arguments = ("--no-encryption",)
 
 
+class ParallelMap(Parallel):
+    """This library's map, as `PoolOfChunks` is used: one function, and many inputs."""
+
+    def run(self, task: Task, count: int) -> Iterator[object]:
+        """Context.map_unordered."""
+        return self._context.map_unordered(_call, itertools.repeat(task, count))
+
+
+class ParallelExecutor(Peer):
+    """This library's executor, used as the standard one."""
+
+    needs = "parallel"
+    tasks = 50_000
+
+    def __enter__(self) -> Peer:
+        import parallel
+
+        self._executor = parallel.Executor(self.slaves)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._executor.shutdown()
+
+    def run(self, task: Task, count: int) -> Iterator[object]:
+        """Futures, in their order: `as_completed` costs more than all else, whoever's the futures are."""
+        futures = [self._executor.submit(task) for _ in range(count)]
+        return (future.result() for future in futures)
+
+
 def _call(task: Task) -> object:
     return task()
 
@@ -149,6 +179,16 @@ class Pool(Peer):
         return iter(self._pool.imap_unordered(_call, [task] * count))
 
 
+class PoolOfChunks(Pool):
+    """multiprocessing.Pool with 64 calls in a message, of which the results come when the last is done."""
+
+    tasks = 100_000
+
+    def run(self, task: Task, count: int) -> Iterator[object]:
+        """imap_unordered in chunks of 64."""
+        return iter(self._pool.imap_unordered(_call, [task] * count, chunksize=64))
+
+
 class Executor(Peer):
     """concurrent.futures.ProcessPoolExecutor."""
 
@@ -160,9 +200,9 @@ class Executor(Peer):
         self._executor.shutdown()
 
     def run(self, task: Task, count: int) -> Iterator[object]:
-        """Futures, as they complete."""
+        """Futures, in their order."""
         futures = [self._executor.submit(task) for _ in range(count)]
-        return (future.result() for future in concurrent.futures.as_completed(futures))
+        return (future.result() for future in futures)
 
 
 class Dask(Peer):
@@ -262,7 +302,10 @@ PEERS: dict[str, type[Peer]] = {
     "parallel": Parallel,
     "parallel by TLS": ParallelOverTcp,
     "parallel, MACs only": ParallelSealed,
+    "parallel map": ParallelMap,
+    "parallel Executor": ParallelExecutor,
     "Pool": Pool,
+    "Pool, chunks of 64": PoolOfChunks,
     "ProcessPoolExecutor": Executor,
     "Dask": Dask,
     "Parsl": Parsl,

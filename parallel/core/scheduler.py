@@ -8,7 +8,8 @@ One thread at a time calls it (service/dispatcher.py).
     endings.py   a runner's process has ended
     agents.py    an agent comes, reports, falls silent, ends            roster.py       the agents and slaves, counted
     launches.py  a launcher expects slaves, has started them, saw them end   pacing.py  how many tasks one lease holds
-    users.py     contexts, readers of results, who waits for slaves      patience.py  when they are told why
+    users.py     contexts, cancelling, who waits for slaves         patience.py  when they are told why
+    readers.py   who waits for outcomes
     state.py     what all of these know, and the steps they share
 """
 
@@ -129,7 +130,7 @@ class Scheduler:
         if state.idle and not state.closing:
             state.feed()
         state.send_outcomes()
-        if state.judge_again or (state.tagged and state.incoming and not state.roster.connected):
+        if state.judge_again or (state.tagged and state.incoming and state.forlorn):
             self.users.judge_all()
         effects, state.effects = state.effects, []
         events, state.events = state.events, []

@@ -48,6 +48,7 @@ class ContextRules(NamedTuple):
 
     needs: frozenset[str] = frozenset()  # tags that a slave must have
     most_tasks: int = 0  # that one process may run; 0: no limit
+    base: int = 0  # the context of whose setup its tasks get the result, too; 0: there is none
 
 
 NO_RULES = ContextRules()
@@ -129,6 +130,11 @@ class State:
         self.effects: list[Effect] = []
         self.events: list[ev.Event] = []
         self._outbox: dict[int, list[Outcome]] = {}
+
+    @property
+    def forlorn(self) -> bool:
+        """Whether there is no slave, and none to come."""
+        return not self.roster.slaves and not self.may_join
 
     # -- effects
 
@@ -253,7 +259,7 @@ class State:
             context = contexts.get(task.context)
             if context is not None and task.id >= context.first:
                 add(task)
-                if context.failures and context.tagged:
+                if (context.failures or context.rules.needs) and context.tagged:
                     self.judge_again = True  # there may be no slave left that could run it
                 if self.watched:
                     entered.setdefault(task.context, []).append(task.id)
@@ -284,16 +290,24 @@ class State:
                 self.take_in(_AT_ONCE)
         if lease is None:
             return None
-        for context in {task.context for task in lease.tasks.values()}:
-            if context not in slave.knows:
-                slave.knows.add(context)
-                self.contexts[context].known_by.add(slave.number)
+        for number in {task.context for task in lease.tasks.values()}:
+            if number not in slave.knows:
+                self._make_known(slave, self.contexts[number])
         if self.idle and len(lease.tasks) > 1:
             self.attend(self.now + RECALL_AGE)
         if self.watched:
             first = next(iter(lease.tasks.values())).context
             self.tell(ev.TasksLeased(self.now, first, slave.number, lease.id, list(lease.tasks)))
         return lease
+
+    def _make_known(self, slave: SlaveRecord, context: ContextRecord) -> None:
+        """The slave is to be told when the context, and the one that it is based on, are gone."""
+        slave.knows.add(context.id)
+        context.known_by.add(slave.number)
+        base = self.contexts.get(context.rules.base)
+        if base is not None:
+            slave.knows.add(base.id)
+            base.known_by.add(slave.number)
 
     def serve(self, slave: SlaveRecord, call: Call) -> bool:
         """Answer a call for tasks if there is an answer."""

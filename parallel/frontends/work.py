@@ -85,28 +85,28 @@ class Work:
     @property
     def broken(self) -> Exception | None:
         """Why nothing can be run any more: setup raised on every slave, and there will be no others."""
-        return self._context.setup_error if self._own and self._context is not None else None
+        return self._context.submitted.setup_error if self._own and self._context is not None else None
 
     def cancel_waiting(self) -> None:
         """Cancel the futures of calls that no slave has."""
         if self._context is not None:
-            self._context.cancel_waiting()
+            self._context.submitted.cancel_waiting()
 
     def finish(self) -> None:
         """Wait until all is done, then end the slaves if they are its own.  May be called again."""
         if self._context is not None:
-            self._context.wait_until_done()
+            self._context.submitted.wait()
             self._close(wait=True)
 
     def finish_soon(self) -> None:
         """The same without waiting.  For finalizers too."""
         if self._context is not None and self in _unfinished:
-            self._context.when_done(lambda: self._close(wait=False))
+            self._context.submitted.when_done(lambda: self._close(wait=False))
 
     def abort(self) -> None:
         """Cancel what is not done, and end the slaves if they are its own."""
         if self._context is not None:
-            self._context.cancel_submitted()
+            self._context.submitted.cancel()
             self._close(wait=True)
 
     def _close(self, wait: bool) -> None:

@@ -13,9 +13,9 @@ from ..core.effects import AllDone, Closed, Forsaken, News, NoSlaves, Outcome, S
 from ..core.state import ContextRules
 from ..core.task import Task
 from ..errors import ManagerClosed, NoMoreSlavesError, RemoteError, as_broken_pool
-from .dispatcher import Dispatcher
+from .dispatcher import Dispatcher, Waiter
 from .messages import how_all_ended
-from .ticket import Ticket
+from .ticket import AsyncTicket, Ticket
 
 _PASSED_ON = 64 * 1024  # bytes of results that addressees got, after which the scheduler is told
 _TELLS = 8  # how often readers tell what they took while a full load of results is read
@@ -56,6 +56,7 @@ class Mailbox:
         self._dispatcher = dispatcher
         self._state = dispatcher.scheduler.state
         self._users = dispatcher.scheduler.users
+        self._readers = self._users.readers
         # the dispatcher's thread appends, readers take from the front: both is atomic
         self.ready: deque[Outcome] = deque()
         self.added, self.all_known = 0, -1  # the last task; it, as long as all outcomes were handed over: see `add`
@@ -74,8 +75,8 @@ class Mailbox:
         self._dispatcher.mailboxes[id] = self
         return id
 
-    def add(self, payload: Buffer, timeout: float | None, retries: int) -> int:
-        """One more task; returns its id.  Raises `ManagerClosed`.
+    def add(self, payload: Buffer, timeout: float | None, retries: int, tag: object = None) -> int:
+        """One more task; returns its id.  Raises `ManagerClosed`.  ``tag``: comes back with its outcome.
 
         Does not wait for the dispatcher, and wakes it only for the sake of an idle slave.  No task is slept over: the
         dispatcher first notes that a slave is idle and then looks for tasks, here a task comes first and then the look.
@@ -85,7 +86,7 @@ class Mailbox:
         if state.closing:
             raise ManagerClosed("the manager was shut down: no tasks can be added")
         id: int = next(state.task_ids)
-        state.incoming.append(Task(id, self.id, payload, timeout, retries))  # type: ignore[arg-type]
+        state.incoming.append(Task(id, self.id, payload, timeout, retries, tag))  # type: ignore[arg-type]
         self.added = id
         if state.idle:
             self._dispatcher.wake()
@@ -100,14 +101,14 @@ class Mailbox:
         if not self._addressed:
             self.courier.start()
             self._addressed = True
-            dispatcher.tell(self._users.wait_for_tags, self.id)
+            dispatcher.tell(self._readers.wait_for_tags, self.id)
         id: int = next(state.task_ids)
         state.incoming.append(Task(id, self.id, payload, timeout, retries, addressee))  # type: ignore[arg-type]
         self.added = id
         dispatcher.check_alive()
         if state.closing:  # looked at now, since what is added later than that is nobody's
             raise ManagerClosed("the manager was shut down: no tasks can be added")
-        if state.idle or not state.roster.connected:  # there may be none to come
+        if state.idle or state.forlorn:
             dispatcher.wake()
         return id
 
@@ -129,7 +130,7 @@ class Mailbox:
         if late:
             self.courier.send(lambda: _settle(late))
         if self._passed_on >= min(_PASSED_ON, self._tell_at):
-            self._dispatcher.tell(self._users.results_taken, self.id, self._passed_on)
+            self._dispatcher.tell(self._readers.results_taken, self.id, self._passed_on)
             self._passed_on = 0
 
     def forsake(self, forsaken: Forsaken) -> None:
@@ -164,17 +165,17 @@ class Mailbox:
         """Wait until no task is left, or none can be run any more."""
         ticket = Ticket()
         try:
-            self._dispatcher.ask(ticket, self._users.wait_until_done, self.id)
+            self._dispatcher.ask(ticket, self._readers.wait_until_done, self.id)
             self._dispatcher.wait_for(ticket)
         except BaseException:
-            self._dispatcher.tell(self._users.stop_waiting, ticket, self.id)
+            self._dispatcher.tell(self._readers.stop_waiting, ticket, self.id)
             raise
         self.courier.flush()
 
     def when_done(self, errand: Callable[[], object]) -> None:
         """Have the courier do this when no task is left, or none can be run any more.  Never waits."""
         self.courier.start()
-        self._dispatcher.ask(_Errand(self.courier.send, errand), self._users.wait_until_done, self.id)
+        self._dispatcher.ask(_Errand(self.courier.send, errand), self._readers.wait_until_done, self.id)
 
     def wait(self, for_tasks: bool = True) -> bool:
         """Wait until an outcome is ready or, ``for_tasks``, tasks are wanted; False when no task is left.
@@ -186,16 +187,40 @@ class Mailbox:
             if self.all_known == self.added:
                 return bool(self.ready)  # it is set after they were handed over
             self._dispatcher.check_alive()
-            verdict = self._verdict(for_tasks)
-            if isinstance(verdict, AllDone):
-                return bool(self.ready)
-            if isinstance(verdict, (NoSlaves, SetupFailed, Closed)):
-                if self.ready:
-                    break
+            told = self._heed(self._verdict(for_tasks))
+            if told is not None:
+                return told
+        return True
+
+    def _heed(self, verdict: Verdict) -> bool | None:
+        """What `wait` returns at this verdict; None: it waits on.  Raises as that does."""
+        if isinstance(verdict, AllDone):
+            return bool(self.ready)
+        if isinstance(verdict, (NoSlaves, SetupFailed, Closed)):
+            if not self.ready:
                 raise _error_of(verdict)
-            if isinstance(verdict, TasksWanted):
-                self.wants_tasks = True
-                break
+            return True
+        if isinstance(verdict, TasksWanted):
+            self.wants_tasks = True
+            return True
+        return None
+
+    async def wait_async(self, for_tasks: bool = True) -> bool:
+        """The same in a coroutine, without a thread."""
+        while not self.ready:
+            if self.all_known == self.added:
+                return bool(self.ready)
+            self._dispatcher.check_alive()
+            ticket = AsyncTicket()
+            try:
+                self._dispatcher.ask(ticket, self._wait_for_news, for_tasks)
+                verdict: Verdict = await ticket.result()
+            except BaseException:  # the coroutine was cancelled
+                self._dispatcher.tell(self._readers.stop_waiting, ticket, self.id)
+                raise
+            told = self._heed(verdict)
+            if told is not None:
+                return told
         return True
 
     def _verdict(self, for_tasks: bool) -> Verdict:
@@ -204,16 +229,16 @@ class Mailbox:
             self._dispatcher.ask(ticket, self._wait_for_news, for_tasks)
             self._dispatcher.wait_for(ticket)
         except BaseException:
-            self._dispatcher.tell(self._users.stop_waiting, ticket, self.id)
+            self._dispatcher.tell(self._readers.stop_waiting, ticket, self.id)
             raise
         verdict: Verdict = ticket.result()  # type: ignore[assignment]  # by `Users.wait_for_news`
         return verdict
 
-    def _wait_for_news(self, ticket: Ticket, for_tasks: bool, now: float) -> None:
+    def _wait_for_news(self, ticket: Waiter, for_tasks: bool, now: float) -> None:
         if self.ready:  # it came while this was on its way to the dispatcher
             ticket.answer(News())
         else:
-            self._users.wait_for_news(ticket, self.id, for_tasks, now)
+            self._readers.wait_for_news(ticket, self.id, for_tasks, now)
 
     def took(self, outcome: Outcome) -> None:
         """A reader takes this outcome, the first of `ready`."""
@@ -221,7 +246,7 @@ class Mailbox:
         self._untold += outcome.size
         if self.paused or self._untold >= self._tell_at:
             told, self._untold = self._untold, 0.0
-            self._dispatcher.tell(self._users.results_taken, self.id, told)
+            self._dispatcher.tell(self._readers.results_taken, self.id, told)
 
     def put_back(self, outcome: Outcome) -> None:
         """The outcome that was taken last did not reach the user."""

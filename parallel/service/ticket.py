@@ -7,6 +7,7 @@ runs in it, at whatever line, may itself wait on a ticket of its own.
 from __future__ import annotations
 
 import threading
+from typing import Any
 
 
 class Ticket:
@@ -45,3 +46,35 @@ class Ticket:
         if self.error is not None:
             raise self.error
         return self.value
+
+
+class AsyncTicket:
+    """The same for a coroutine of the running event loop."""
+
+    def __init__(self) -> None:
+        import asyncio  # which whoever awaits something has imported
+
+        self._loop = asyncio.get_running_loop()
+        self._future: asyncio.Future[Any] = self._loop.create_future()
+
+    def answer(self, value: object) -> None:
+        """Wake the coroutine that waits."""
+        self._tell(self._future.set_result, value)
+
+    def refuse(self, error: BaseException) -> None:
+        """Wake the coroutine that waits; it is to raise this."""
+        self._tell(self._future.set_exception, error)
+
+    def _tell(self, set_outcome: Any, outcome: object) -> None:
+        def tell() -> None:
+            if not self._future.done():
+                set_outcome(outcome)
+
+        try:
+            self._loop.call_soon_threadsafe(tell)
+        except RuntimeError:
+            pass  # the loop was closed: nobody waits any more
+
+    async def result(self) -> Any:
+        """The answer, waited for.  Raises the error that stands in its place."""
+        return await self._future

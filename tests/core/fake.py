@@ -379,12 +379,12 @@ class Env:
     def read(self, context: int = 1, for_tasks: bool = False) -> Call:
         """A reader has taken all outcomes, and waits for another one."""
         call = Call(f"reader of context {context}")
-        self.do(self.scheduler.users.wait_for_news, call, context, for_tasks)
+        self.do(self.scheduler.users.readers.wait_for_news, call, context, for_tasks)
         return call
 
     def stop_reading(self, call: Call, context: int = 1) -> None:
         """A reader has gone, by Ctrl-C say."""
-        self.do(self.scheduler.users.stop_waiting, call, context)
+        self.do(self.scheduler.users.readers.stop_waiting, call, context)
 
     def wait_for_slaves(self, wanted: int) -> Call:
         """A thread of the user's waits for slaves."""
@@ -418,7 +418,7 @@ class Env:
 
     def results_taken(self, size: float, context: int = 1) -> None:
         """Readers have taken so many more bytes."""
-        self.do(self.scheduler.users.results_taken, context, size)
+        self.do(self.scheduler.users.readers.results_taken, context, size)
 
     def dismiss(self, number: int, grace: float | None = None) -> None:
         """The user has a slave removed."""

@@ -32,7 +32,7 @@ def test_a_slave_that_leaves_has_ended_when_its_launcher_says_so(job: Env) -> No
     assert job.record(0).life is Life.PARTED and len(job.state.roster.slaves) == 1
     job.launcher_says_ended("a", "job 12.1 left the queue")
     assert job.record(0).life is Life.ENDED
-    verdict = job.scheduler.users.how_all_ended(0)
+    verdict = job.scheduler.users.readers.how_all_ended(0)
     assert how_all_ended(verdict).endswith("it was ended by SIGTERM; job 12.1 left the queue")
 
 

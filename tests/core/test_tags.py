@@ -19,12 +19,12 @@ def add(env: Env, *tags: object, context: int = 1) -> list[int]:
 
 def tagged(env: Env) -> None:
     """Tasks of context 1 may have tags."""
-    env.do(env.scheduler.users.wait_for_tags, 1)
+    env.do(env.scheduler.users.readers.wait_for_tags, 1)
 
 
 def until_done(env: Env, context: int = 1) -> Call:
     call = Call("finisher")
-    env.do(env.scheduler.users.wait_until_done, call, context)
+    env.do(env.scheduler.users.readers.wait_until_done, call, context)
     return call
 
 
@@ -150,3 +150,9 @@ def test_what_runs_for_too_long_has_its_tag_and_so_has_what_is_given_up(env: Env
         assert env.fetched(number) == [second]
         env.runner_ended(number, second)
     assert [(outcome.kind, outcome.tag) for outcome in env.take_delivered(1)] == [(GIVEN_UP, "deadly")]
+
+
+def test_who_waits_for_a_context_that_was_dropped_meanwhile_is_told_that_all_is_done(env: Env) -> None:
+    env.drop_context()
+    assert env.take_answer(env.read()) == AllDone()
+    assert env.take_answer(until_done(env)) == AllDone()

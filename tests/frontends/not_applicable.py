@@ -17,8 +17,6 @@ FUTURES = {
     "ExecutorTest.test_max_tasks_per_child_defaults_to_spawn_context": "there is no max_tasks_per_child",
     "ExecutorTest.test_python_finalization_error": "it replaces how threads are started, to make the second one of the "
     "standard executor fail; there are other threads here, and the RuntimeError reaches the caller",
-    "ExecutorTest.test_ressources_gced_in_workers": "its argument is a proxy that only children of this process can "
-    "use, since they inherit the authkey of multiprocessing",
     "ShutdownTest.test_processes_terminate": _SEMAPHORE,
     "ShutdownTest.test_del_shutdown": "it joins private threads and queues; see test_executor.py for the same",
     "ShutdownTest.test_shutdown_no_wait": "it joins private threads and queues; see test_executor.py for the same",

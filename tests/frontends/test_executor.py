@@ -67,7 +67,7 @@ def test_it_is_an_executor_over_local_slaves_and_writes_no_file(own_folder: Path
         pids = {process.pid for process in executor._processes.values()}
         assert executor.submit(os.getpid).result(SECONDS) in pids
     assert set(os.listdir(own_folder)) == before
-    assert not ours(), "its slaves have ended with it"
+    eventually(lambda: not ours(), SECONDS, "the end of its threads")
 
 
 def test_over_a_manager_whose_slaves_come_and_go(make: Make) -> None:

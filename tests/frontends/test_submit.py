@@ -234,13 +234,16 @@ def test_many_threads_submit_and_wait(make: Make) -> None:
 def test_a_signal_handler_may_cancel_and_shut_down_whatever_it_interrupts(make: Make) -> None:
     manager = make(2)
     context = manager.get_context()
-    until, calls = time.monotonic() + 0.5, 0
+    until, calls, inside = time.monotonic() + 0.5, 0, False
 
     def handler(*_: object) -> None:
-        nonlocal calls
-        calls += 1
-        context.submit(abs, -1).cancel()
-        context.cancel()
+        nonlocal calls, inside
+        if not inside:  # else a busy machine would interrupt it again and again
+            inside = True
+            calls += 1
+            context.submit(abs, -1).cancel()
+            context.cancel()
+            inside = False
 
     before = signal.signal(signal.SIGALRM, handler)
     try:
@@ -254,7 +257,7 @@ def test_a_signal_handler_may_cancel_and_shut_down_whatever_it_interrupts(make: 
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
-    assert calls > 10 and context.submit(abs, -2).result(SECONDS) == 2
+    assert calls > 2 and context.submit(abs, -2).result(SECONDS) == 2
 
 
 def test_awaited_from_asyncio_and_cancelled_with_the_coroutine(make: Make, own_folder: Path) -> None:

@@ -74,7 +74,7 @@ class Reader:
         context.untold += outcome.size
         if context.paused or context.untold >= users.plan.result_bytes / _TELLS:
             told, context.untold = context.untold, 0.0
-            users.master.tell(users.master.scheduler.users.results_taken, context.id, told)
+            users.master.tell(users.master.scheduler.users.readers.results_taken, context.id, told)
         self.world.after(context.plan.reading, self._read)
 
     def _wait(self) -> None:
@@ -86,7 +86,7 @@ class Reader:
         if context.ready or context.dropped:
             master._answer(ticket, News())
         else:
-            master.scheduler.users.wait_for_news(ticket, context.id, not self.asks_for_tasks, now)
+            master.scheduler.users.readers.wait_for_news(ticket, context.id, not self.asks_for_tasks, now)
 
     def _told(self, ticket: Ticket, verdict: object) -> None:
         if self.ticket is not ticket:
@@ -139,7 +139,7 @@ class Reader:
             ticket, self.ticket = self.ticket, None
             users = self.context.users
             self.world.tell(f"{self.name} leaves")
-            users.master.tell(users.master.scheduler.users.stop_waiting, ticket, self.context.id)
+            users.master.tell(users.master.scheduler.users.readers.stop_waiting, ticket, self.context.id)
         self.done = True
         self.world.after(seconds, self.go_on)
 

@@ -1,0 +1,242 @@
+"""Results: what `Context.map` and `map_unordered` return.
+
+The function is sent once to each runner, as the setup of a context of the map's own, which shares what the setup of the
+user's context returned (slave/mapped.py).  An input is a task whose tag is its index.  Inputs are taken in the thread
+that asks for results, as the slaves need them; an input that fails is that input's error alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+import weakref
+from collections.abc import Iterable, Iterator
+from typing import Any, Callable, Generic, TypeVar
+
+from .errors import InputTypeError, RemoteError, UnpicklableError
+from .outcomes import original, rebuild
+from .program import Program
+from .service.mailbox import Mailbox
+
+Result = TypeVar("Result")
+
+_LONGEST_AHEAD = 60.0  # seconds of work that are fetched ahead at the most
+_MOST_IDLE = 4  # maps that are over and kept for the next ones
+_MOST_EARLY = 100_000  # results that wait for an earlier one; then no more inputs are taken
+
+
+class Idle:
+    """Mailboxes of maps that are over, by their functions: the next map of the same one needs no other.
+
+    So a program that maps the same function again and again sends it once to each runner, and its time is known.
+    """
+
+    def __init__(self) -> None:
+        self._mailboxes: dict[bytes, Mailbox] = {}
+
+    def take(self, payload: bytes) -> Mailbox | None:
+        """One for the pickled function, if there is one."""
+        return self._mailboxes.pop(_digest(payload), None)
+
+    def keep(self, payload: bytes, mailbox: Mailbox) -> None:
+        """Keep one, in the place of the oldest if there are several."""
+        other = self._mailboxes.pop(_digest(payload), None)
+        self._mailboxes[_digest(payload)] = mailbox
+        if other is None and len(self._mailboxes) > _MOST_IDLE:
+            other = self._mailboxes.pop(next(iter(self._mailboxes)), None)
+        if other is not None:
+            other.abandon()
+
+    def abandon(self) -> None:
+        """Keep none."""
+        while self._mailboxes:
+            self._mailboxes.popitem()[1].abandon()
+
+
+def _digest(payload: bytes) -> bytes:
+    return hashlib.blake2b(payload, digest_size=16).digest()
+
+
+class Results(Iterator[Result], Generic[Result]):
+    """An iterator over the results of a map, and an asynchronous one.
+
+    What it raises for an input that failed is that input's outcome (`RemoteError`, with its ``index``): the next call
+    goes on with the others.  What the inputs' iterable raises comes out too, and then it is asked no more.
+    """
+
+    def __init__(
+        self,
+        mailbox: Mailbox,
+        inputs: Iterable[Any],
+        dumps: Callable[[Any], bytes],
+        program: Program,
+        *,
+        ordered: bool,
+        limit: float | None,
+        retries: int,
+        ahead: int | None,
+        originals: bool,
+        context: object,
+        when_over: Callable[[Mailbox], None],
+    ) -> None:
+        self._mailbox, self._inputs, self._dumps, self._program = mailbox, iter(inputs), dumps, program
+        self._ordered, self._limit, self._retries = ordered, limit, retries
+        self._ahead = ahead if ahead is not None else _MOST_EARLY
+        self._bounded = ordered or ahead is not None
+        self._originals = originals  # errors are what the calls raised, as the standard library's maps have it
+        self._context = context  # which is kept: its setup's result is used
+        self._turn = threading.RLock()  # one thread at a time asks
+        self._asking = self._exhausted = False
+        self._taken = self._given = 0  # inputs, results
+        self._early: dict[int, tuple[bool, Any]] = {}  # by index: what is known and has not been given
+        self._left_at, self._away = 0.0, 0.0  # when the last result was given; for how long the caller was away lately
+        self._when_over = when_over  # called once, if all inputs were read to their end
+        self._over = False
+        self._finalizer = weakref.finalize(self, Mailbox.abandon, mailbox)
+        self._finalizer.atexit = False
+
+    def __iter__(self) -> Results[Result]:
+        return self
+
+    def __next__(self) -> Result:
+        with self._turn:
+            while True:
+                key = self._look()
+                if key is not None:
+                    return self._give(key)
+                if self._over or (not self._mailbox.wait(for_tasks=self._room > 0) and self._is_over()):
+                    raise StopIteration
+
+    # -- asynchronously
+
+    def __aiter__(self) -> Results[Result]:
+        return self
+
+    async def __anext__(self) -> Result:
+        while True:
+            key = self._look()
+            if key is not None:
+                return self._give(key)
+            if self._over or (not await self._mailbox.wait_async(for_tasks=self._room > 0) and self._is_over()):
+                raise StopAsyncIteration
+
+    # -- the end
+
+    def close(self) -> None:
+        """Take no more inputs, and stop what runs: there are no further results."""
+        self._exhausted = True
+        self._early.clear()
+        if not self._over:
+            self._over = True
+            self._mailbox.cancel()
+            self._mailbox.ready.clear()
+            self._finalizer()
+
+    def _is_over(self) -> bool:
+        """All that was taken is known: whether there is nothing more to take."""
+        if self._mailbox.ready or self._early:
+            return False
+        if not self._exhausted and not self._asking:
+            self._feed()
+            return False
+        if not self._asking:
+            self._over = True
+            if self._finalizer.detach() is not None:
+                self._when_over(self._mailbox)
+        return True
+
+    # -- inputs
+
+    @property
+    def _room(self) -> int:
+        """How many inputs may be taken now."""
+        if self._exhausted or self._asking:
+            return 0
+        return self._ahead - (self._taken - self._given) if self._bounded else 1 << 60
+
+    def _feed(self) -> None:
+        """Take as many inputs as are wanted.  Raises what their iterable raises, which is not asked again then."""
+        if self._left_at:
+            self._away = max(time.monotonic() - self._left_at, 0.9 * self._away)
+            self._left_at = 0.0
+        wanted = self._mailbox.wanted(min(_LONGEST_AHEAD, 2 * self._away))
+        self._asking = True
+        try:
+            for _ in range(min(wanted, self._ahead - (self._taken - self._given)) if self._bounded else wanted):
+                try:
+                    item = next(self._inputs)
+                except BaseException as error:
+                    if not isinstance(error, KeyboardInterrupt):
+                        self._exhausted = True
+                        self._mailbox.no_more_tasks()
+                    if isinstance(error, StopIteration):
+                        return
+                    raise
+                self._add(item)
+        finally:
+            self._asking = False
+
+    def _add(self, item: Any) -> None:
+        index = self._taken
+        try:
+            payload = self._dumps(item)
+        except UnpicklableError as error:
+            self._early[index if self._ordered else -1 - index] = True, error
+        else:
+            self._mailbox.add(payload, self._limit, self._retries, index)
+        self._taken += 1
+
+    # -- results
+
+    def _look(self) -> int | None:
+        """Which of `_early` comes next; None if it has to be waited for."""
+        mailbox, early = self._mailbox, self._early
+        while True:
+            if early:
+                key = self._given if self._ordered else next(iter(early))
+                if key in early:
+                    return key
+            if self._over:
+                return None
+            if mailbox.wants_tasks and self._room > 0:
+                self._feed()
+            if not mailbox.ready:
+                return None
+            self._take()
+
+    def _take(self) -> None:
+        """The next outcome, rebuilt, leaves the mailbox when it stands here: Ctrl-C loses nothing."""
+        outcome = self._mailbox.ready[0]
+        is_error, value = rebuild(outcome, self._program)
+        index = outcome.tag
+        assert isinstance(index, int)
+        self._early[index] = is_error, self._error(index, value) if is_error else value
+        self._mailbox.took(outcome)
+
+    def _error(self, index: int, error: RemoteError) -> BaseException:
+        error.index = index
+        return original(error) if self._originals else error
+
+    def _give(self, key: int) -> Result:
+        is_error, value = self._early[key]
+        self._given += 1
+        if not self._exhausted:
+            self._left_at = time.monotonic()
+        del self._early[key]
+        if is_error:
+            raise value
+        result: Result = value
+        return result
+
+
+def inputs_of(function: object, iterables: tuple[Iterable[Any], ...]) -> Iterator[Any]:
+    """The inputs of a map; where there are several iterables, tuples of arguments.  Raises `InputTypeError`."""
+    if not callable(function):
+        raise InputTypeError(f"map takes a callable first, and {function!r} is none")
+    if not iterables:
+        raise InputTypeError("map takes a callable and at least one iterable of inputs")
+    try:
+        return iter(iterables[0]) if len(iterables) == 1 else zip(*iterables)
+    except TypeError as error:
+        raise InputTypeError(f"map takes iterables of inputs: {error}") from None
