@@ -40,7 +40,8 @@ def _opcodes() -> re.Pattern[bytes]:
     bare = rb"[\x94(\])}\x85-\x87N\x88\x89aesut\x97\x98]{0,%d}" % _AT_ONCE
     # short texts and bytes, LONG1; BININT1, BININT2, BININT; BINFLOAT; PROTO 5; FRAME; BINGET, LONG_BINGET
     longer = rb"[\x8cC\x8a]" + _counted() + rb"|K.|M..|J.{4}|G.{8}|\x80\x05|\x95.{8}|h.|j.{4}"
-    only = b"+" if sys.version_info >= (3, 11) else b""  # no way back is kept: each opcode begins with another byte
+    # no way back is kept: each opcode begins with another byte.  Before 3.11.5 that went wrong (python/cpython#106052)
+    only = b"+" if sys.version_info >= (3, 11, 5) else b""
     return re.compile(b"(?s)(?:%b%b(?:%b)){0,%d}%b%b%b" % (bare, only, longer, _AT_ONCE, only, bare, only))
 
 
