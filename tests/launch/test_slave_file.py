@@ -38,9 +38,13 @@ def file(own_folder: Path) -> Path:
     return path
 
 
-def test_it_is_small_and_the_same_whoever_packs_it(file: Path, own_folder: Path) -> None:
+def test_it_is_small(file: Path) -> None:
     assert len(slave_file()) <= MOST
     assert file.read_bytes() == slave_file()
+
+
+@pytest.mark.slow
+def test_it_is_the_same_whoever_packs_it(own_folder: Path) -> None:
     for version, python in [("this", sys.executable), *pythons()]:
         for zone, mask in (("UTC", "022"), ("Pacific/Auckland", "077")):
             other = own_folder / f"{version}-{mask}.pyz"
