@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import pickle
 import traceback
-from collections.abc import Mapping, Sequence
-from types import GetSetDescriptorType, MappingProxyType, MemberDescriptorType, TracebackType
+from collections.abc import Sequence
+from types import TracebackType
 from typing import Any, NamedTuple
 
 from . import plain
@@ -20,6 +20,7 @@ from .missing import remedy
 from .pickling import explain
 from .protocol import FAILURE, VALUE, Buffer
 from .session import KEEP_UNASKED
+from .whole_exception import pickled
 from .wire import MOST_BUFFERS, OUT_OF_BAND
 
 _MOST_BUFFERS = MOST_BUFFERS - 1  # out of band; the rest stays in the pickle, which may be one itself
@@ -103,7 +104,7 @@ def _describe(error: BaseException) -> Failure:
         else f"{kind.__module__}.{kind.__qualname__}"
     )
     told = _clipped(_traceback(error)) + _remedy(error)
-    return Failure(_exact(name), _clipped(_exact(_message(error))), _exact(told), _pickled(error))
+    return Failure(_exact(name), _clipped(_exact(_message(error))), _exact(told), pickled(error))
 
 
 def _clipped(text: str) -> str:
@@ -152,98 +153,3 @@ def _remedy(error: BaseException) -> str:
     """What helps against a missing module, which is the commonest failure on another machine."""
     text = remedy(error)
     return f"{text}\n" if text else ""
-
-
-def _pickled(error: BaseException) -> bytes | None:
-    """The exception with all that it has, as far as that is possible; None if it cannot be pickled at all."""
-    for way in _ways(error):
-        try:
-            data = pickle.dumps(way, 5)
-            if type(pickle.loads(data)) is type(error):
-                return data
-        except Exception:
-            pass  # "an exception with a constructor of its own": its pickle calls cls(*args) with other arguments
-    return None
-
-
-def _ways(error: BaseException) -> list[object]:
-    """What may be pickled for it, the most faithful first."""
-    return [_Whole(error), error] if _is_plain(type(error)) else [error, _Whole(error)]
-
-
-_PICKLING = ("__reduce__", "__reduce_ex__", "__getstate__", "__setstate__", "__getnewargs__", "__getnewargs_ex__")
-
-
-def _is_plain(kind: type[BaseException]) -> bool:
-    """Whether its class leaves it to Python how it is pickled.
-
-    That is: by the class, the arguments of the exception and its attributes, which the constructor may turn into
-    something else, and without what stands in slots.
-    """
-    own = [vars(one) for one in kind.__mro__ if one.__module__ != "builtins"]
-    return not any(name in one for one in own for name in _PICKLING)
-
-
-# what an exception has that is no part of what it says: frames of this process, the object asked in vain; and what
-# follows from its arguments
-_LEFT_OUT = frozenset(
-    ("__traceback__", "__context__", "__dict__", "__weakref__", "args", "obj", "exceptions", "message")
-)
-
-
-class _Whole:
-    """Pickles an exception with all that it has, so that its constructor is not called again."""
-
-    def __init__(self, error: BaseException) -> None:
-        self._error = error
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        error = self._error
-        args = tuple(_sendable(one) for one in error.args)
-        return rebuild_exception, (type(error), args, dict(vars(error)), _members(error))
-
-
-def _members(error: BaseException) -> dict[str, object]:
-    """What stands in its slots, and in those of Python's own classes: a file name, the cause."""
-    found: dict[str, object] = {}
-    for kind in type(error).__mro__:
-        own = kind.__module__ == "builtins"
-        for name, what in vars(kind).items():
-            if not isinstance(what, (MemberDescriptorType, GetSetDescriptorType)) or (own and name in _LEFT_OUT):
-                continue
-            try:
-                value = _sendable(what.__get__(error))
-                if value or not own:
-                    pickle.dumps(value, 5)
-                    found.setdefault(name, value)
-            except Exception:
-                continue  # it is not set, or cannot be sent
-    return found
-
-
-def _sendable(value: object) -> object:
-    """What stands for a part of an exception in its pickle: other exceptions are to be whole too."""
-    if isinstance(value, BaseException):
-        return _ways(value)[0]
-    if type(value) in (list, tuple) and any(isinstance(one, BaseException) for one in value):  # type: ignore[attr-defined]
-        return type(value)(_sendable(one) for one in value)  # type: ignore[attr-defined, call-arg]
-    return value
-
-
-def rebuild_exception(
-    kind: type[BaseException],
-    args: tuple[object, ...],
-    attributes: dict[str, object],
-    members: Mapping[str, object] = MappingProxyType({}),
-) -> BaseException:
-    """An exception as it was when it was raised, made without its ``__init__``."""
-    base = next(one for one in kind.__mro__ if one.__module__ == "builtins" and issubclass(one, BaseException))
-    error: BaseException = base.__new__(kind, *args)
-    error.args = args
-    for name, value in sorted(members.items()):  # the cause before __suppress_context__, which it sets
-        try:
-            setattr(error, name, value)
-        except Exception:
-            continue  # read only, or the class has changed
-    error.__dict__.update(attributes)
-    return error

@@ -276,6 +276,44 @@ def test_an_exception_keeps_private_slots_its_cause_and_what_it_groups() -> None
         assert (first.filename, str(second)) == ("/data/x", "model: too hot")
 
 
+def test_causes_that_go_round_in_a_circle() -> None:
+    error, cause = Prefixed("too hot"), Located("/data/x", 3)
+    error.__cause__, cause.__cause__ = cause, error
+    found = there_and_back(error)
+    assert found.__cause__.filename == "/data/x" and found.__cause__.__cause__ is found
+
+
+@pytest.mark.parametrize("length", [30, 5_000])
+def test_a_long_chain_of_causes_takes_no_longer_for_each_of_them(length: int) -> None:
+    error: BaseException = Located("/data/0", 0)
+    for number in range(1, length):
+        error, before = Located(f"/data/{number}", number), error
+        error.__cause__ = before
+    found = there_and_back(error)
+    assert found.filename == f"/data/{length - 1}"
+    for number in range(length - 1, length - 25, -1):
+        assert found.attempt == number
+        found = found.__cause__
+
+
+class Several(Exception):
+    """Holds other exceptions in a list, and what cannot be sent in its slots."""
+
+    __slots__ = ("lock",)
+
+    def __init__(self, errors: list[BaseException]) -> None:
+        super().__init__("several failed")
+        self.errors, self.lock = errors, threading.Lock()
+
+
+def test_what_an_exception_holds_in_a_list_is_whole_and_what_cannot_be_sent_is_left_out() -> None:
+    error = Several([Located("/data/x", 3)])
+    error.errors.append(error)
+    found = there_and_back(error)
+    assert (found.errors[0].filename, found.errors[0].attempt) == ("/data/x", 3)
+    assert found.errors[1] is found and not hasattr(found, "lock")
+
+
 def test_an_exception_that_knows_how_it_is_pickled_is_asked() -> None:
     assert there_and_back(Reduced(1)).value == 2
 
