@@ -47,6 +47,8 @@ class Agents:
         if state.closing or (request.run and request.agent not in state.roster.agents):
             return reply._replace(done=True)  # or it was given up: it left, or its launcher said that it has ended
         agent = state.roster.agent(request.agent)
+        if request.run and (request.pid != agent.pid or request.connection < agent.connection):  # read late: it is back
+            return reply._replace(numbers=agent.numbers)  # already on a newer connection, and nobody is on this one
         self._endings.settle_all(agent.slaves.values())
         agent.connection = request.connection
         agent.host, agent.pid, agent.version = request.host, request.pid, request.version

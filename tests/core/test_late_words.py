@@ -97,6 +97,17 @@ def test_the_late_end_of_an_agents_old_connection_does_not_cut_it_off(env: Env) 
     assert slave.contact is Contact.HEARD and slave.due == due
 
 
+def test_an_agents_word_that_it_is_back_does_not_count_when_it_is_read_after_the_next_one(env: Env) -> None:
+    """The master was stopped, and found both; then the older connection ends."""
+    number = env.slave()
+    env.enlist([number], run=RUN, connection=3, runners={number: PID})
+    assert env.enlist([], run=RUN, connection=2).numbers == [number]
+    env.agent_disconnected(2)
+    assert contact_of(env) is Contact.HEARD and env.record(number).life is Life.READY
+    env.agent_disconnected(3)
+    assert contact_of(env) is Contact.CUT_OFF
+
+
 def test_the_end_of_an_agents_current_connection_cuts_it_off_until_it_is_back(env: Env) -> None:
     number = env.slave()
     slave = env.record(number)

@@ -110,6 +110,14 @@ def test_what_a_runner_posted_is_read_before_its_agents_goodbye_counts(seed: int
     )
 
 
+@pytest.mark.parametrize("step", range(12))
+def test_an_agents_late_word_over_an_older_connection_cuts_off_nobody(step: int) -> None:
+    """Found with seed 200854: the end of that connection was taken for the agent's."""
+    acts = [Act(1.0, "an agent's cable is cut", 0, 0.9), Act(1.3 + 0.05 * step, "an agent's cable is cut", 13, 27.0, 2)]
+    tasks = [TaskPlan(0, 0.0, 40.0)]
+    told_well(Plan(step, term=30.0, slowness=0.3, agents=ONE, contexts=PLAIN, tasks=tasks, acts=acts))
+
+
 def test_a_task_that_crashed_while_its_agent_was_stopped_was_not_late() -> None:
     """Found with seed 3867."""
     task = TaskPlan(0, 0.0, 0.5, "dies", 1, limit=2.0)
