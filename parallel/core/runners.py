@@ -65,6 +65,9 @@ class Runners:
         state = self._state
         state.now = now
         slave = state.roster.slaves.get(request.slave)
+        if slave is not None and self._is_late(slave, request):
+            state.answer(call, False)
+            return
         earlier = self.joining.pop(request.slave, None)
         if earlier is not None:
             state.answer(earlier.call, False)
@@ -76,6 +79,12 @@ class Runners:
             state.attend(until)
         else:
             self._join(slave, call, request)
+
+    def _is_late(self, slave: SlaveRecord, request: JoinRequest) -> bool:
+        """Whether that is read after the same process's word on a newer connection: nobody is on this one any more."""
+        waiting = self.joining.get(slave.number)
+        known = (slave.pid, slave.connection) if waiting is None else (waiting.request.pid, waiting.request.connection)
+        return request.pid == known[0] and request.connection < known[1]
 
     def let_join(self, slave: SlaveRecord) -> None:
         """It is known how its former runner ended."""

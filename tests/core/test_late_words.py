@@ -108,6 +108,16 @@ def test_an_agents_word_that_it_is_back_does_not_count_when_it_is_read_after_the
     assert contact_of(env) is Contact.CUT_OFF
 
 
+def test_a_runner_that_has_joined_on_a_newer_connection_is_served_there(env: Env) -> None:
+    """Its word on the older one is read late; it had asked for tasks without end and got none."""
+    number = env.slave()
+    env.joined(number, connection=3)
+    assert env.take_answer(env.join(number, connection=2)) is False
+    env.runner_disconnected(number, connection=2)
+    env.add()
+    assert env.fetched(number, connection=3) == [1]
+
+
 def test_the_end_of_an_agents_current_connection_cuts_it_off_until_it_is_back(env: Env) -> None:
     number = env.slave()
     slave = env.record(number)
