@@ -14,10 +14,12 @@ from slave.machine import is_tag, parse_size
 
 from .errors import Error, InputError, InputTypeError, NetworkError
 from .launch.config import INHERITED
+from .service import module_source
 from .service.addresses import addresses_of
 
 log = logging.getLogger("parallel")
 
+_OURS = "parallel", "cloudpickle"  # a script imports the one; functions without a name to import need the other
 _GUARD = "What must run on the master only belongs under: if __name__ == '__main__':"
 
 
@@ -45,6 +47,16 @@ def refuse_while_imported(name: str) -> None:
         f"{name}() was called while a slave was importing the module {importing}. A slave imports modules to find the "
         f"tasks in them; let the script on the master make the manager, or a function that only the script calls"
     )
+
+
+def check_ship(ship: object) -> tuple[str, ...] | None:
+    """The installed packages that slaves get, with those that this library needs; None for False: no modules at all."""
+    if ship is False:
+        return None
+    try:
+        return (*module_source.check_ship(ship), *_OURS)
+    except (OSError, ValueError) as error:
+        raise InputError(str(error)) from None
 
 
 def check_arguments(host: str | None, port: int | None, lease: float, attempts: int) -> None:

@@ -10,10 +10,10 @@ import secrets
 import socket
 import sys
 import weakref
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Callable, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Callable, Literal, TypeVar, cast
 
 import slave as slave_package
 from slave.cpus import usable_cpus
@@ -31,6 +31,7 @@ from .checks import (
     check_output,
     check_result_bytes,
     check_retries,
+    check_ship,
     check_tags,
     check_timeout,
     refuse_inside_slave,
@@ -58,6 +59,8 @@ from .service.identity import SHOWN, Identity
 from .service.keyring import Keyring
 from .service.launch_service import LaunchService
 from .service.messages import how_all_ended
+from .service.module_service import ModuleService
+from .service.module_source import ModuleSource
 from .service.publisher import Publisher, Subscription
 from .service.result_queue import ResultQueue
 from .service.server import Served
@@ -93,6 +96,8 @@ class Manager:
     context of your own, with its certificate; default: TLS 1.3 with a certificate that is made for this manager.
     ``max_memory``: bytes that a slave's process and what it started may use, '2G' say; a task during which it grows
     beyond that is ended.
+    ``ship``: slaves get the modules that this program can import and they cannot, but no installed packages; these are
+    names of installed pure-Python packages that they get, too (False: they get nothing).
     ``announce``: whether slaves of the same key that look for a master on the local network, by UDP, are answered.
 
     Raises `InputError` and `NetworkError` for what cannot be.  Use it as a context manager, or call `shutdown`; a
@@ -117,6 +122,7 @@ class Manager:
         tls: ssl.SSLContext | None = None,
         announce: bool = True,
         max_memory: str | float | None = None,
+        ship: Sequence[str] | Literal[False] = (),
     ) -> None:
         refuse_inside_slave()
         if lease != _LEASE:
@@ -130,7 +136,10 @@ class Manager:
         except KeyTrouble as error:
             raise InputError(str(error)) from None
         self._python, self._port, self._pid = python, port, os.getpid()
-        self.program = Program(hidden_main(sys._getframe(1)))
+        shipped = check_ship(ship)
+        self.program = Program(hidden_main(sys._getframe(1)), shipped)
+        self._source = ModuleSource(shipped or (), lambda: self.program.environment["main_path"])
+        self.program.was_missed = self._source.was_missed
         self.program.watching = port is not None
         self._root = str(Path(slave_package.__file__).resolve().parent.parent)
         config = LaunchConfig(python, self._root, key, pattern, lambda local: [])
@@ -151,6 +160,7 @@ class Manager:
             raise NetworkError(f"cannot make a manager: {reason_of(error)}") from None
         keyring = Keyring(key, scheduler.state.run)
         objects: list[Served] = [TaskQueue(scheduler), ResultQueue(scheduler), AgentService(scheduler, keyring)]
+        objects.append(ModuleService(scheduler, None if shipped is None else self._source))
         self._endpoint = Endpoint(
             keyring,
             host,
@@ -372,6 +382,7 @@ class Manager:
         """Have slaves learn what has changed in this program since they were told last, before their next task."""
         changed = self.program.look()
         if changed is not None:
+            self._source.forget([name for name, number in changed["changed"].items() if number == changed["number"]])
             self.dispatcher.call(self.dispatcher.scheduler.users.set_environment, changed)
 
     def shutdown(self, *, wait: bool = True) -> None:

@@ -19,7 +19,7 @@ import pickle
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from operator import attrgetter, is_
 from types import FrameType, ModuleType
@@ -42,11 +42,12 @@ class Program:
     """See the module's text.
 
     ``environment`` is the latest description.  ``main``: the namespace of ``__main__`` where that is not the one in
-    `sys.modules` (see `hidden_main`).
+    `sys.modules` (see `hidden_main`).  ``ship``: see `describe`.
     """
 
-    def __init__(self, main: dict[str, Any] | None = None) -> None:
-        self._main, self.main_is_hidden = main, main is not None
+    def __init__(self, main: dict[str, Any] | None = None, ship: Sequence[str] | None = ()) -> None:
+        self._main, self.main_is_hidden, self._ship = main, main is not None, ship
+        self.was_missed: Callable[[str], bool] = lambda module: False  # slaves were told that it is not there
         self._lock = threading.RLock()  # guards what follows; reentrant, since a signal handler may add tasks
         self._specs: dict[str, object] = {}  # by module: its spec, as it was seen last
         self._stamps: dict[str, Stamp | None] = {}  # by module that may change: its file, as it was seen last
@@ -59,7 +60,7 @@ class Program:
         self._glanced: float = 0.0
         self.watching = False  # slaves may run: what changes is to be told before the next task
         self.main_stays = False  # slaves could not import ``__main__``
-        self.environment: Mapping[str, Any] = describe(main)
+        self.environment: Mapping[str, Any] = describe(main, ship)
         self.look()
 
     def glance(self) -> bool:
@@ -100,7 +101,7 @@ class Program:
             main = sys.modules["__main__"]
             self._module = main, main.__dict__.get("__file__")
             old = self.environment
-            new = describe(self._main)
+            new = describe(self._main, self._ship)
             self.main_stays = not main_can_travel(new)
             if self.main_stays:  # for tasks of a script that ran in this session: it is where it was
                 new.update(main_name=old["main_name"], main_path=old["main_path"])
@@ -132,7 +133,7 @@ class Program:
             former = self._stamps.get(name)
             if kind != PACKAGES:
                 self._stamps[name] = _stamp_of(spec.origin)
-            if seen_before and (former is None or former != self._stamps[name]):
+            if (former is None or former != self._stamps[name]) if seen_before else self.was_missed(name):
                 found.append(name)
         if _AUTORELOAD in modules:
             found += self._edited()

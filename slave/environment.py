@@ -17,11 +17,13 @@ import pickle
 import socket
 import sys
 import sysconfig
-from collections.abc import Mapping
+import uuid
+from collections.abc import Mapping, Sequence
 from multiprocessing import AuthenticationError
 from types import FrameType
 from typing import Any
 
+from .imports import MasterFinder, ModuleClient
 from .keys import VARIABLE
 from .main_module import MainLoader, MainSource
 from .pickling import references
@@ -57,8 +59,11 @@ class ProxyUnusable(ConnectionError):
 # -- the master's side
 
 
-def describe(main: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """This process's environment, for slaves: plain strings and lists.  ``main``: the namespace of its ``__main__``."""
+def describe(main: Mapping[str, Any] | None = None, ship: Sequence[str] | None = ()) -> dict[str, Any]:
+    """This process's environment, for slaves: plain strings and lists.  ``main``: the namespace of its ``__main__``.
+
+    ``ship``: the installed packages that are sent; None: no modules are sent.
+    """
     folder = working_folder()
     name, path = main_source(vars(sys.modules["__main__"]) if main is None else main, folder)
     return {
@@ -71,9 +76,20 @@ def describe(main: Mapping[str, Any] | None = None) -> dict[str, Any]:
         "variables": {name: value for name, value in os.environ.items() if name != VARIABLE},
         "main_name": name,
         "main_path": path,
+        "machine": _machine(),
+        "ship": None if ship is None else list(ship),
         "number": 1,
         "changed": {},
     }
+
+
+def _machine() -> str:
+    """What all processes have in common that see the same files at the same places; '' if that cannot be told."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            return f"{file.read().strip()} {os.readlink('/proc/self/ns/mnt')} {os.stat('/').st_ino}"
+    except OSError:
+        return "" if sys.platform == "linux" else f"{socket.gethostname()} {uuid.getnode()}"
 
 
 def working_folder() -> str | None:
@@ -115,11 +131,16 @@ def main_can_travel(environment: Mapping[str, Any]) -> bool:
 
 
 class Environment:
-    """The environment of one master, in a runner."""
+    """The environment of one master, in a runner.  ``client``: gets what the master sends."""
 
-    def __init__(self, environment: Mapping[str, Any]) -> None:
+    def __init__(self, environment: Mapping[str, Any], client: ModuleClient | None = None) -> None:
         self._environment = environment
-        self._main = MainLoader(_main_of(environment))
+        here = _machine()
+        self.same_machine = bool(here) and here == environment.get("machine", here)
+        self._finder: MasterFinder | None = None
+        if client is not None and environment.get("ship") is not None:
+            self._finder = MasterFinder(client, environment, self.same_machine)
+        self._main = self._main_loader(environment)
         self._own: list[Entry] = []  # what this interpreter's sys.path is without a master
         self._from_start: frozenset[str] = frozenset()  # modules that a fresh runner has, too
 
@@ -139,6 +160,8 @@ class Environment:
         _set_variables({}, self._environment.get("variables", {}))
         sys.path[:] = self._search_path(self._environment)
         self._main.install()  # the agent's own must not answer for the master's
+        if self._finder is not None:
+            self._finder.install()
 
     def update(self, new: Mapping[str, Any]) -> bool:
         """Take over a later description; False if this process has modules that the master has loaded anew since."""
@@ -147,8 +170,10 @@ class Environment:
             known = self._main.imported if module == "__main__" else module in sys.modules
             if known and number > old["number"] and module not in self._from_start - {"__main__"}:
                 return False
+        if self._finder is not None and not self._finder.take_over(new, old["number"]):
+            return False
         if _main_of(new) != self._main.source:
-            self._main = MainLoader(_main_of(new))
+            self._main = self._main_loader(new)
             self._main.install()
         if new["cwd"] != old["cwd"]:
             _change_folder(new["cwd"])
@@ -178,6 +203,9 @@ class Environment:
                 raise
             raise ProxyUnusable(_about_proxy(error, self._environment["host"])) from error
         return pickle.loads(payload)
+
+    def _main_loader(self, environment: Mapping[str, Any]) -> MainLoader:
+        return MainLoader(_main_of(environment), None if self._finder is None else self._finder.main_file)
 
     def _search_path(self, environment: Mapping[str, Any]) -> list[str]:
         version, platform = list(sys.version_info[:2]), sysconfig.get_platform()

@@ -24,6 +24,7 @@ from .introduction import HANDSHAKE_SECONDS
 from .mp_adapter import Proxy
 from .protocol import (
     AGENT_SERVICE,
+    MODULE_SERVICE,
     POLL_SECONDS,
     RESULT_QUEUE,
     TASK_QUEUE,
@@ -35,6 +36,7 @@ from .protocol import (
     GiveBack,
     JoinRequest,
     LeaseMessage,
+    ModuleReply,
     OutcomeMessage,
     RebuildFailure,
     Role,
@@ -290,6 +292,30 @@ class ResultQueueProxy(ServiceProxy):
     def give_back(self, back: GiveBack) -> None:
         """Some tasks of a lease will not be started here."""
         self._callmethod("give_back", (tuple(back),))
+
+
+class ModuleServiceProxy(ServiceProxy):
+    """Where a runner gets the master's modules (parallel/service/module_service.py)."""
+
+    service = MODULE_SERVICE
+
+    def find(self, slave: int, name: str, stamp: str) -> ModuleReply:
+        """What the master has of a top-level module; ``stamp``: of what is here, or ''."""
+        return ModuleReply(*self._callmethod("find", (slave, name, stamp)))
+
+    def setup(self, slave: int, context: int) -> ModuleReply:
+        """The hash and size of the context's setup, if it is large; else ABSENT."""
+        return ModuleReply(*self._callmethod("setup", (slave, context)))
+
+    def setup_piece(self, slave: int, context: int, offset: int) -> Buffer:
+        """`PIECE` bytes of it from ``offset`` on, or what is left."""
+        found: Buffer = self._callmethod("setup_piece", (slave, context, offset))
+        return found
+
+    def piece(self, slave: int, digest: str, offset: int) -> Buffer:
+        """`PIECE` bytes of an archive from ``offset`` on, or what is left."""
+        found: Buffer = self._callmethod("piece", (slave, digest, offset))
+        return found
 
 
 class AgentServiceProxy(ServiceProxy):

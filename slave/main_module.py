@@ -20,10 +20,12 @@ import socket
 import sys
 import threading
 import types
-from typing import Any, Callable, NamedTuple
+from typing import Any, Callable, NamedTuple, Union
 
 from .pickling import references
 from .protocol import Buffer
+
+Locate = Callable[[str], Union[str, None]]  # by the path of the master's script, where it is here; None: there, too
 
 NAMES = ("__main__", "__mp_main__")  # as pickles may call it: the second in a master that multiprocessing spawned
 
@@ -60,16 +62,21 @@ class MasterMain(types.ModuleType):
     imports: _Import  # of a class of its own for each: the namespace is the script's
 
     @classmethod
-    def of(cls, source: MainSource) -> MasterMain:
-        """The ``__main__`` that comes from there."""
+    def of(cls, source: MainSource, locate: Locate | None = None) -> MasterMain:
+        """The ``__main__`` that comes from there; ``locate``: finds its file on this machine."""
         module = types.new_class("MasterMain", (cls,))("__main__")
         module.__dict__.update(_shown(source))
-        type(module).imports = _Import(module, source)
+        if locate is not None and source.name is None:
+            module.__dict__.pop("__file__", None)  # it is looked for when it is asked for
+        type(module).imports = _Import(module, source, locate)
         return module  # type: ignore[no-any-return]
 
     def __getattr__(self, name: str) -> Any:
         """Called for what is not there (yet)."""
         why = f"module '__main__' has no attribute {name!r}"
+        if name == "__file__" and self.imports.source.path is not None:
+            self.__dict__[name] = self.imports.located().path
+            return self.__dict__[name]
         if not (name.startswith("__") and name.endswith("__")):  # "has it a __path__?" is no reason to run a script
             try:
                 self.imports.ensure()
@@ -83,9 +90,9 @@ class MasterMain(types.ModuleType):
 class MainLoader:
     """The master's ``__main__`` in this process, and why what a pickle wants of it is not to be had."""
 
-    def __init__(self, source: MainSource) -> None:
+    def __init__(self, source: MainSource, locate: Locate | None = None) -> None:
         self.source = source
-        self._module = MasterMain.of(source)
+        self._module = MasterMain.of(source, locate)
         self._imports = self._module.imports
 
     def install(self) -> None:
@@ -114,12 +121,18 @@ class MainLoader:
 class _Import:
     """The import of the script into ``namespace``, once: it would cost, and print, for each task."""
 
-    def __init__(self, module: types.ModuleType, source: MainSource) -> None:
-        self._module, self._namespace, self._source = module, module.__dict__, source
+    def __init__(self, module: types.ModuleType, source: MainSource, locate: Locate | None = None) -> None:
+        self._module, self._namespace, self.source, self._locate = module, module.__dict__, source, locate
         self._lock = threading.RLock()  # held while the script runs: other threads of a task wait for what it defines
         self.state = _NEW
         self._why = ""
         self._cause: BaseException | None = None  # until it has been told: it holds the script's frames
+
+    def located(self) -> MainSource:
+        """The same, with the path that it has on this machine.  Raises ImportError."""
+        path = self.source.path
+        found = None if self._locate is None or path is None or self.source.name is not None else self._locate(path)
+        return self.source if found is None else self.source._replace(path=found)
 
     def ensure(self) -> None:
         """Import it if that was not tried before.  Raises `MainUnavailable` if it failed, now or then."""
@@ -145,7 +158,7 @@ class _Import:
             self._namespace.update(before)
 
     def _execute(self) -> None:
-        code, shown = _code_of(self._source)
+        code, shown = _code_of(self.located())
         namespace = self._namespace
         namespace.update(shown, __name__=_IMPORTED_AS)
         try:
@@ -155,11 +168,11 @@ class _Import:
         _rename(namespace)
 
     def _explain(self, error: BaseException) -> str:
-        source, here = self._source, socket.gethostname()
+        source, here = self.source, socket.gethostname()
         what = f"the master's script {source}"
         if source.path is None and source.name is None:
             return "the master's session has no file that a slave could import"
-        if source.path is not None and not os.path.exists(source.path):
+        if isinstance(error, OSError) and source.path is not None and not os.path.exists(source.path):
             return (
                 f"{what} does not exist on {here} (the master runs on {source.host}): put it, or the module with the "
                 f"tasks, in a folder that both machines see, or copy it to the same place on {here}"

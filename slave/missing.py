@@ -8,6 +8,7 @@ import socket
 import sys
 
 _CANNOT_GET = re.compile(r"Can't get (?:local )?attribute '([\w.]+)' on <module '([\w.]+)'")
+_requirements: dict[str, str] = {}  # by top-level module that is missing here: what the master would have installed
 _MAINS = ("__main__", "__mp_main__")
 
 
@@ -33,6 +34,19 @@ def version_of(module: str) -> str:
     return f"{package} {version}"
 
 
+def learn(module: str, requirement: str) -> None:
+    """The master has told what is to be installed for a module; '' if it does not know."""
+    _requirements[module] = requirement
+
+
+def how_to_install(module: str, requirement: str = "") -> str:
+    """What to do about a module that is missing here, in one line; ``requirement``: if it was told."""
+    package = module.partition(".")[0]
+    wanted = requirement or _requirements.get(package, "")
+    install = f"{sys.executable} -m pip install {wanted or package}"
+    return f"Install it on {socket.gethostname()} for its Python {platform.python_version()}: {install}"
+
+
 def remedy(error: BaseException) -> str:
     """What helps, in one line; '' if that is not known."""
     module = missing_module(error)
@@ -49,9 +63,13 @@ def remedy(error: BaseException) -> str:
             f"No module {module!r} in {have}, which is that of {python}; the master's {package} is of another version: "
             f"install the same there"
         )
+    if _requirements.get(package):
+        there = f"install it there, {sys.executable} -m pip install {_requirements[package]}"
+    else:
+        there = "install it there"
     return (
-        f"No module {module!r} for {python}: install it there, or name the Python that has it, Manager(python='...'); "
-        f"it looked in {sys.path}"
+        f"No module {module!r} for {python}: {there}, or name the Python that has it, Manager(python='...'); it looked "
+        f"in {sys.path}"
     )
 
 

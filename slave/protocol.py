@@ -30,14 +30,15 @@ WHICHEVER = 0  # in `recalled`: whichever lease the slave holds
 
 # -- who calls: the first message on a connection, by the method "accept_connection"
 
-RUNNER, REPORTS, COMMANDS = "runner", "reports", "commands"
+RUNNER, REPORTS, COMMANDS, MODULES = "runner", "reports", "commands", "modules"
 
 
 class Role(NamedTuple):
     """Whose connection this is.
 
-    ``kind``: RUNNER, or for an agent REPORTS (what it tells) or COMMANDS (what it is told).  ``connection`` counts the
-    connections that this process has made in this role, so that a stale one can be told.
+    ``kind``: RUNNER, MODULES for a runner's second one, by which it gets modules, or for an agent REPORTS (what it
+    tells) or COMMANDS (what it is told).  ``connection`` counts the connections that this process has made in this
+    role, so that a stale one can be told.
     """
 
     kind: str
@@ -87,7 +88,8 @@ AGENT_SERVICE = Service(
         "leave": ANSWERED,
     },
 )
-SERVICES = (TASK_QUEUE, RESULT_QUEUE, AGENT_SERVICE)
+MODULE_SERVICE = Service("modules", {"find": ANSWERED, "piece": ANSWERED, "setup": ANSWERED, "setup_piece": ANSWERED})
+SERVICES = (TASK_QUEUE, RESULT_QUEUE, AGENT_SERVICE, MODULE_SERVICE)
 
 POLL_SECONDS = 20.0  # for which a call may wait in the master; then it is answered with nothing, and comes again
 
@@ -210,6 +212,29 @@ class GiveBack(NamedTuple):
     slave: int
     lease: int
     unstarted: Sequence[int]
+
+
+# -- runners: modules of the master's (slave/imports.py)
+
+ABSENT, SAME, ARCHIVE = "absent", "same", "archive"
+PIECE = 256 * 1024  # bytes of an archive that are asked for at a time: others' calls are answered between two
+
+
+class ModuleReply(NamedTuple):
+    """What the master has of a top-level module, by its name.
+
+    ABSENT: nothing that can be sent.  SAME: what the slave has itself, as names, sizes and times of the files tell.
+    ARCHIVE: the whole of it (slave/archive.py), to be fetched by the hash ``digest`` in pieces, ``size`` bytes.
+    ``compiled``: full names of the extension modules in it, which are not sent.  ``requirement``: what to install
+    where it is not, as pip wants it; '' if that is not known.  ``origin``: where the master has it.
+    """
+
+    kind: str
+    digest: str = ""
+    size: int = 0
+    compiled: Sequence[str] = ()
+    requirement: str = ""
+    origin: str = ""
 
 
 # -- agents: reports

@@ -28,11 +28,15 @@ from .dial import Address
 from .environment import Environment
 from .errors import Intercepted, Oversized, ProtocolError, SlaveError
 from .gathering import Gatherer, SharedMemory
-from .link import CallFailed, Link, ResultQueueProxy, TaskQueueProxy
+from .imports import ModuleClient, fetched
+from .link import CallFailed, Link, ModuleServiceProxy, ResultQueueProxy, TaskQueueProxy
 from .missing import missing_module, remedy, shown
+from .module_cache import ModuleCache
 from .outcome import Packed, pack_failure, pack_value
 from .private_files import open_output
 from .protocol import (
+    ARCHIVE,
+    MODULES,
     RUNNER,
     VALUE,
     Buffer,
@@ -119,14 +123,14 @@ class Runner:
 
     def __init__(self, config: RunnerConfig, status: SharedStatus, memory: SharedMemory, waker: socket.socket) -> None:
         self._session = RunnerSession(config.slave, os.getpid(), config.run)
-        role = Role(RUNNER, config.slave, "", os.getpid(), 0)
-        self._link = Link(
-            config.addresses, config.key, role, config.patience, master=config.master, encrypt=config.encrypt
-        )
+        self._link = _link(config, RUNNER)
         self._link.gathered = Gatherer(memory, self._wake_agent)
         self._tasks = self._link.proxy(TaskQueueProxy)
         self._results = self._link.proxy(ResultQueueProxy)
-        self._environment = Environment(config.environment)
+        self._cache, self._service = ModuleCache(), self._link.proxy(ModuleServiceProxy)
+        self._modules = ModuleClient(lambda: _link(config, MODULES), config.slave, self._cache)
+        self._environment = Environment(config.environment, self._modules)
+        self._shares_setups = config.siblings > 1 and not self._environment.same_machine
         self._contexts = Contexts(self._environment, self._setup_of)
         self._status, self._waker = status, waker
         self._pid = os.getpid()  # what a task forks has another one
@@ -142,6 +146,7 @@ class Runner:
         self._environment.apply()
         session = self._session
         while not session.leaves(self._status[RECALL]):
+            self._modules.rest()
             lease = self._ask(lambda: self._tasks.fetch(session.fetch_request()))
             session.fetched(lease)
             if lease is not None:
@@ -276,6 +281,17 @@ class Runner:
             self._ask(functools.partial(self._results.setup_failed, told._replace(data=data)))
 
     def _setup_of(self, context: int) -> Buffer | None:
+        """The pickled setup: a large one crosses the network once for all runners of a machine."""
+        slave, service = self._session.slave, self._service
+        found = self._ask(functools.partial(service.setup, slave, context)) if self._shares_setups else None
+        if found is not None and found.kind == ARCHIVE:
+            try:
+                return self._cache.setup(
+                    found.digest,
+                    lambda: fetched(found.size, lambda at: self._ask(lambda: service.setup_piece(slave, context, at))),
+                )
+            except (OSError, ProtocolError) as error:
+                print(f"slave: a large setup cannot be kept for the other runners here: {error}", file=sys.stderr)
         return self._ask(functools.partial(self._tasks.setup_of, self._session.slave, context))
 
     def _post(self, packed: Packed) -> None:
@@ -373,6 +389,11 @@ class Runner:
                 if session.leaves(self._status[RECALL]):
                     sys.exit()
                 time.sleep(session.pause())
+
+
+def _link(config: RunnerConfig, kind: str) -> Link:
+    role = Role(kind, config.slave, "", os.getpid(), 0)
+    return Link(config.addresses, config.key, role, config.patience, master=config.master, encrypt=config.encrypt)
 
 
 def main(

@@ -12,13 +12,22 @@ import pytest
 from slave import link as link_module
 from slave import protocol as p
 from slave import wire
-from slave.link import AgentServiceProxy, CallFailed, Link, ResultQueueProxy, ServiceProxy, TaskQueueProxy
+from slave.link import (
+    AgentServiceProxy,
+    CallFailed,
+    Link,
+    ModuleServiceProxy,
+    ResultQueueProxy,
+    ServiceProxy,
+    TaskQueueProxy,
+)
 from slave.transport import SocketTransport
 
 BEAT = p.RunnerBeat(1, 4711, 7)
 OUTCOME = p.outcome_message(1, 2, 3, 4, p.VALUE, b"data", [])
 
 # method of a proxy, its arguments; what goes over the wire; for an answered one what comes back, and what that is then
+FOUND = p.ModuleReply(p.ARCHIVE, "cd", 9, ["pkg.quick"], "pkg==1", "/pkg")
 CALLS: list[tuple[type[ServiceProxy], str, tuple[Any, ...], tuple[Any, ...], Any, Any]] = [
     (TaskQueueProxy, "join", (p.JoinRequest(1, 4711, 2, "run", 3),), ((1, 4711, 2, "run", 3),), True, True),
     (
@@ -65,6 +74,10 @@ CALLS: list[tuple[type[ServiceProxy], str, tuple[Any, ...], tuple[Any, ...], Any
     (AgentServiceProxy, "recalled", ("a", 1, 2, 7), ("a", 1, 2, 7), None, None),
     (AgentServiceProxy, "draining", ("a", [1]), ("a", [1]), None, None),
     (AgentServiceProxy, "leave", ("a", "why"), ("a", "why"), None, None),
+    (ModuleServiceProxy, "find", (1, "pkg", "ab"), (1, "pkg", "ab"), tuple(FOUND), FOUND),
+    (ModuleServiceProxy, "piece", (1, "cd", 5), (1, "cd", 5), b"data", b"data"),
+    (ModuleServiceProxy, "setup", (1, 3), (1, 3), tuple(FOUND), FOUND),
+    (ModuleServiceProxy, "setup_piece", (1, 3, 5), (1, 3, 5), b"data", b"data"),
 ]
 
 

@@ -1,0 +1,81 @@
+"""ModuleService: where runners get the master's modules, by proxy (slave/imports.py has the other end)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from slave.archive import setup_hash
+from slave.errors import ProtocolError
+from slave.protocol import ABSENT, ARCHIVE, MODULE_SERVICE, PIECE, ModuleReply
+from slave.wire import opaque
+
+from ..core.scheduler import Scheduler
+from . import checked
+from .module_source import ModuleSource
+from .peer import Call
+
+LARGE_SETUP = 1 << 20  # bytes of a setup from which on it goes once to each machine, and not to each runner
+
+
+class ModuleService:
+    """Says what there is, and hands it out in pieces.  The methods: see slave/protocol.py.
+
+    Whatever reads files or packs is done by side threads; a piece is there, and small.
+    """
+
+    service = MODULE_SERVICE
+
+    def __init__(self, scheduler: Scheduler, source: ModuleSource | None) -> None:
+        self._runners, self._source = scheduler.runners, source
+
+    def find(self, call: Call, slave: Any, name: Any, stamp: Any) -> None:
+        """See `ModuleSource.find`."""
+        call.own_slave(slave)
+        module, known = checked.text(name), checked.text(stamp)
+        if not module.isidentifier():
+            raise ProtocolError(f"{module!r} is not the name of a top-level module")
+        source = self._source
+        if source is None:
+            call.answer(tuple(ModuleReply(ABSENT)))
+        else:
+            self._aside(call, lambda: source.find(module, known))
+
+    def setup(self, call: Call, slave: Any, context: Any) -> None:
+        """A large setup's hash and size."""
+        call.own_slave(slave)
+        payload = self._runners.setup_of(slave, checked.number(context))
+        if payload is None or len(payload) < LARGE_SETUP:
+            call.answer(tuple(ModuleReply(ABSENT)))
+        else:
+            self._aside(call, lambda: ModuleReply(ARCHIVE, setup_hash(payload), len(payload)))
+
+    def setup_piece(self, call: Call, slave: Any, context: Any, offset: Any) -> None:
+        """A piece of a large setup; b'' if the context is gone."""
+        call.own_slave(slave)
+        payload, at = self._runners.setup_of(slave, checked.number(context)), checked.number(offset)
+        call.answer(opaque(b"" if payload is None or at < 0 else memoryview(payload)[at : at + PIECE]))
+
+    def piece(self, call: Call, slave: Any, digest: Any, offset: Any) -> None:
+        """See `ModuleSource.piece`."""
+        call.own_slave(slave)
+        text, at = checked.text(digest), checked.number(offset)
+        piece = b"" if self._source is None or at < 0 else self._source.piece(text, at, PIECE)
+        call.answer(opaque(piece))
+
+    def _aside(self, call: Call, work: Any) -> None:
+        """Answer with what ``work`` returns, which may read files; with a refusal if it raises."""
+
+        def tried() -> ModuleReply | str:
+            try:
+                reply: ModuleReply = work()
+                return reply
+            except Exception as error:  # a file that cannot be read, a finder of the user's
+                return f"{type(error).__name__}: {error}"
+
+        def then(found: ModuleReply | str, now: float) -> None:
+            if isinstance(found, str):
+                call.refuse(found)
+            else:
+                call.answer(tuple(found))
+
+        call.aside(tried, then)
