@@ -197,13 +197,13 @@ class Agents:
             self._endings.left(slave, why)
         self._state.roster.forget_agent(agent)
 
-    def disconnected(self, agent_id: str, connection: int, now: float) -> None:
-        """Its reports connection ended: if it does not come back soon, its slaves are lost."""
+    def disconnected(self, agent_id: str, pid: int, connection: int, now: float) -> None:
+        """The reports connection of its process ``pid`` ended: if it does not come back soon, its slaves are lost."""
         state = self._state
         state.now = now
         agent = state.roster.agents.get(agent_id)
-        if agent is None or agent.connection != connection:
-            return  # it is back already, on another connection
+        if agent is None or (agent.pid, agent.connection) != (pid, connection):
+            return  # it is back already, on another connection or as another process
         due = now + RECONNECT_SECONDS
         for slave in state.roster.cut_off(agent_id, due):
             state.table.shorten(slave.number, due)

@@ -170,7 +170,7 @@ class QueueServer(mp_adapter.Server):
         scheduler = self.dispatcher.scheduler
         agents, role, now = scheduler.agents, peer.role or NOBODY, scheduler.state.now
         if role.kind == REPORTS:
-            agents.disconnected(role.agent, role.connection, now)
+            agents.disconnected(role.agent, role.pid, role.connection, now)
         elif role.kind == COMMANDS:
             agents.commands_disconnected(role.agent, peer.call, now)
         elif role.kind == RUNNER:

@@ -257,9 +257,9 @@ class Env:
         """An agent ends."""
         self.do(self.scheduler.agents.leave, agent, why)
 
-    def agent_disconnected(self, connection: int = 1, agent: str = "a") -> None:
+    def agent_disconnected(self, connection: int = 1, agent: str = "a", pid: int = 1) -> None:
         """An agent's reports connection ended."""
-        self.do(self.scheduler.agents.disconnected, agent, connection)
+        self.do(self.scheduler.agents.disconnected, agent, pid, connection)
 
     def commands_disconnected(self, call: Call, agent: str = "a") -> None:
         """The connection on which an agent waits for commands ended."""

@@ -235,9 +235,9 @@ def _(real: Any, self: Runners, slave: SlaveRecord) -> None:
 
 
 @bug("an agent's connection that was replaced cuts it off when it ends", Agents, "disconnected")
-def _(real: Any, self: Agents, agent: str, connection: int, now: float) -> None:
+def _(real: Any, self: Agents, agent: str, pid: int, connection: int, now: float) -> None:
     found = self._state.roster.agents.get(agent)
-    real(self, agent, connection if found is None else found.connection, now)
+    real(self, agent, pid, connection if found is None else found.connection, now)
 
 
 @bug("a slave is missed at its old time after it was cut off and came back", Roster, "heard")

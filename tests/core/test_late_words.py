@@ -118,6 +118,13 @@ def test_a_runner_that_has_joined_on_a_newer_connection_is_served_there(env: Env
     assert env.fetched(number, connection=3) == [1]
 
 
+def test_the_late_end_of_a_former_processs_connection_does_not_cut_the_agents_next_process_off(env: Env) -> None:
+    """Its job was started again, and each process counts its connections from 1 on."""
+    env.slave()
+    env.agent_disconnected(1, pid=2)
+    assert contact_of(env) is Contact.HEARD
+
+
 def test_the_end_of_an_agents_current_connection_cuts_it_off_until_it_is_back(env: Env) -> None:
     number = env.slave()
     slave = env.record(number)

@@ -288,7 +288,7 @@ class Master:
         connection.server_open = False
         role, now = connection.role, self.state.now
         if role.kind == REPORTS:
-            self.scheduler.agents.disconnected(role.agent, role.connection, now)
+            self.scheduler.agents.disconnected(role.agent, role.pid, role.connection, now)
         elif role.kind == COMMANDS:
             self.scheduler.agents.commands_disconnected(role.agent, connection.waiting, now)
         elif role.kind == RUNNER:

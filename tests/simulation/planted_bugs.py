@@ -163,9 +163,9 @@ def _(real: Any, self: Agents, call: Call, agent: str, acknowledged: int, now: f
 
 
 @bug("a connection that was replaced cuts the agent off when it ends", Agents, "disconnected")
-def _(real: Any, self: Agents, agent: str, connection: int, now: float) -> None:
+def _(real: Any, self: Agents, agent: str, pid: int, connection: int, now: float) -> None:
     found = self._state.roster.agents.get(agent)
-    real(self, agent, connection if found is None else found.connection, now)
+    real(self, agent, pid, connection if found is None else found.connection, now)
 
 
 @bug("an agent that comes back without a slave keeps it", Agents, "_end_missing")
