@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import weakref
@@ -13,6 +14,8 @@ from .service.dispatcher import Dispatcher
 from .service.endpoint import Endpoint
 from .service.publisher import Publisher
 from .service.ticket import Ticket
+
+log = logging.getLogger("parallel")
 
 _STOP_SECONDS = 3.0  # for slaves to end by themselves
 _HANG_UP_SECONDS = 1.0  # for connections
@@ -36,6 +39,7 @@ class Closer:
         self.done = False
         self._error: BaseException | None = None
         self._pid = os.getpid()
+        self._warned = False
 
     def close(self) -> None:
         """End everything, and wait for that.  May be called again, and from any thread."""
@@ -84,6 +88,7 @@ class Closer:
     def _steps(self) -> list[Callable[[], object]]:
         """Each may be done twice."""
         return [
+            self._warn_of_unread,
             self._endpoint.close_acceptor,
             lambda: self._dispatcher.call(self._dispatcher.scheduler.close),
             lambda: self._launcher.stop(_STOP_SECONDS, waiting=self._threads),
@@ -91,6 +96,19 @@ class Closer:
             self._dispatcher.stop,
             lambda: self._publisher.stop(_TELL_SECONDS),
         ]
+
+    def _warn_of_unread(self) -> None:
+        """Say that tasks were added and nobody asked what came of them, which is hardly what somebody wanted."""
+        dispatcher = self._dispatcher
+        count = dispatcher.never_read + sum(box.never_read for box in list(dispatcher.mailboxes.values()))
+        if count and not self._warned:
+            self._warned = True
+            contexts = f"{count} contexts" if count > 1 else "a context"
+            log.warning(
+                "parallel: nobody asked for the results of %s that got tasks: call get_results_unordered(), which also "
+                "starts the slaves, before the manager is shut down",
+                contexts,
+            )
 
 
 def close_weakly(closer: weakref.ref[Closer]) -> None:

@@ -5,23 +5,23 @@ from __future__ import annotations
 import functools
 import pickle
 import threading
-import time
 import weakref
-from collections.abc import AsyncIterator, Iterable, Iterator
-from typing import Any, Callable, Generic, Protocol, TypeVar
+from collections.abc import AsyncIterator, Iterable
+from typing import Any, Callable, Generic, Literal, Protocol, TypeVar, overload
 
 from slave.main_module import NAMES as MAIN_NAMES
 from slave.mapped import Mapped
 from slave.pickling import explain, references
+from slave.signals import came_from_handler
 
 from .checks import check_count, check_timeout
 from .core.effects import Outcome
 from .core.state import ContextRules
-from .errors import InputTypeError, UnpicklableError
+from .errors import InputError, InputTypeError, RemoteError, UnpicklableError
 from .feeder import Feeder
-from .mapping import Idle, Results, inputs_of
-from .outcomes import rebuild
+from .mapping import Idle, MapResults, inputs_of
 from .program import Program
+from .results import LAST, RAISE, RETURN, Results, put_back, take
 from .service.dispatcher import Dispatcher
 from .service.mailbox import Mailbox
 from .task_future import Submitted, TaskFuture
@@ -119,7 +119,7 @@ class Context(Generic[Result]):
         *iterables: Iterable[Any],
         timeout: float | None = None,
         buffersize: int | None = None,
-    ) -> Results[Result]:
+    ) -> MapResults[Result]:
         """The results of ``function`` for each input, in the inputs' order, as an iterator; starts the slaves.
 
         With several iterables each gives one argument.  What setup returned comes as further arguments.  The function
@@ -131,7 +131,7 @@ class Context(Generic[Result]):
 
         The iterator raises, where `get_results_unordered` does, the same; in the place of a result the `RemoteError`
         (an `UnpicklableError` for an input that cannot be pickled) of that input, whose ``index`` it has: the next call
-        goes on behind it.  `Results.close` stops what runs.  ``async for`` works too.
+        goes on behind it.  `MapResults.close` stops what runs.  ``async for`` works too.
         """
         return self.map_inputs(function, iterables, True, timeout, buffersize)
 
@@ -141,7 +141,7 @@ class Context(Generic[Result]):
         *iterables: Iterable[Any],
         timeout: float | None = None,
         buffersize: int | None = None,
-    ) -> Results[Result]:
+    ) -> MapResults[Result]:
         """The same in the order of completion: each result is given as soon as it is known."""
         return self.map_inputs(function, iterables, False, timeout, buffersize)
 
@@ -154,7 +154,7 @@ class Context(Generic[Result]):
         buffersize: int | None,
         starred: bool = False,
         originals: bool = False,
-    ) -> Results[Result]:
+    ) -> MapResults[Result]:
         """For front ends: `map`, or `map_unordered`.  ``starred``: each input is several arguments.
 
         ``originals``: what calls raised is raised as itself.
@@ -168,7 +168,7 @@ class Context(Generic[Result]):
         mapped = Mapped(function, starred or len(iterables) > 1, self._mailbox.id)
         payload = dump(mapped, "the function", program)
         mailbox = self._idle_maps.take(payload) or Mailbox(self._manager.dispatcher, payload, self._rules)
-        results: Results[Result] = Results(
+        results: MapResults[Result] = MapResults(
             mailbox,
             inputs,
             functools.partial(_dumps, "the input", program),
@@ -188,17 +188,25 @@ class Context(Generic[Result]):
 
     async def __aiter__(self) -> AsyncIterator[Result]:
         """The results as of `get_results_unordered`, for ``async for``; tasks of `add_tasks` are not taken here."""
+        self._mailbox.read = True
         self._manager.begin()
-        while True:
-            with self._reading:
-                taken, is_error, value = self._take()
-            if taken is None:
-                if not await self._mailbox.wait_async(for_tasks=False):
-                    return
-            elif is_error:
-                raise value
-            else:
+        hand: list[Outcome] = []
+        try:
+            while True:
+                with self._reading:
+                    is_error, value = take(self._mailbox, self._program, hand)
+                if not hand:
+                    if not await self._mailbox.wait_async(for_tasks=False):
+                        return
+                    continue
+                hand.clear()
+                if is_error:
+                    raise value
                 yield value
+        except BaseException:
+            with self._reading:
+                put_back(self._mailbox, hand)
+            raise
 
     @property
     def submitted(self) -> Submitted:
@@ -244,63 +252,35 @@ class Context(Generic[Result]):
         self._feeder.clear()
         return self._mailbox.cancel()
 
-    def get_results_unordered(self) -> Iterator[Result]:
+    @overload
+    def get_results_unordered(self, *, errors: Literal["raise", "last"] = "raise") -> Results[Result]: ...
+
+    @overload
+    def get_results_unordered(self, *, errors: Literal["return"]) -> Results[Result | RemoteError]: ...
+
+    def get_results_unordered(self, *, errors: str = "raise") -> Results[Any]:
         """A generator of the tasks' results, in the order of their completion; starts the slaves if need be.
 
         Tasks may be added while it runs.  Left early and called again it goes on where it was; when no task is left it
         is empty.
 
-        The generator raises `RemoteError` for a task that raised (that task is done with, call again for the rest),
-        as `TaskTimeout` or `TaskGivenUp` where that is what happened,
-        `NoMoreSlavesError` when no slave is left, `ManagerClosed` after a shutdown.
+        For a task that raised there is a `RemoteError`, as `TaskTimeout` or `TaskGivenUp` where that is what happened.
+        ``errors`` says what becomes of it; the task is done with in any case:
+
+        - "raise": the generator raises it when its turn comes, and ends; call again for the rest.  What ``list(...)``
+          or ``sorted(...)`` had collected by then is lost: read in a loop, or by ``results.extend(...)``, which keeps
+          what came before;
+        - "return": it stands among the results, and is not raised;
+        - "last": all results come first; then the first error is raised, and the others are its ``others``.
+
+        The generator raises `NoMoreSlavesError` when no slave is left, `ManagerClosed` after a shutdown; this call
+        `InputError` for other ``errors``.
         """
+        if errors not in (RAISE, RETURN, LAST):
+            raise InputError(f"errors={errors!r} is not one of 'raise', 'return', 'last'")
+        self._mailbox.read = True
         self._manager.begin()
-        return self._results()
-
-    def _results(self) -> Iterator[Result]:
-        """An outcome that has left the mailbox without reaching the user goes back: Ctrl-C loses nothing."""
-        self._feeder.refill()
-        while True:
-            if self._mailbox.wants_tasks:
-                self._feeder.refill()
-            taken: Outcome | None = None
-            try:
-                with self._reading:
-                    taken, is_error, value = self._take()
-                if taken is None:
-                    if not self._mailbox.wait(for_tasks=not self._feeder.asking):
-                        if self._feeder.exhausted or self._feeder.asking:
-                            return
-                        self._feeder.refill()
-                elif is_error:
-                    taken = None
-                    raise value
-                else:
-                    began = None if self._feeder.exhausted else time.monotonic()
-                    taken = None
-                    yield value
-                    if began is not None:
-                        self._feeder.was_away(time.monotonic() - began)
-            except BaseException:
-                if taken is not None:
-                    with self._reading:
-                        self._mailbox.put_back(taken)
-                raise
-
-    def _take(self) -> tuple[Outcome | None, bool, Any]:
-        """The next outcome, whether it is an error, and its value; it leaves the mailbox when it has been rebuilt."""
-        ready = self._mailbox.ready
-        if not ready:
-            return None, False, None
-        taken = ready[0]
-        try:
-            is_error, value = rebuild(taken, self._program)
-            self._mailbox.took(taken)
-            return taken, is_error, value
-        except BaseException:
-            if not ready or ready[0] is not taken:
-                self._mailbox.put_back(taken)
-            raise
+        return Results(self._mailbox, self._feeder, self._reading, self._program, errors)
 
 
 def dump(value: object, name: str, program: Program) -> bytes:
@@ -308,6 +288,8 @@ def dump(value: object, name: str, program: Program) -> bytes:
     try:
         payload = program.dumps(value)
     except Exception as error:
+        if came_from_handler(error):
+            raise
         why = f"{name} cannot be sent to a slave: {explain(value, name, error)}"
     else:
         if program.main_stays:
@@ -328,7 +310,9 @@ def _quick_pickle(value: object) -> bytes | None:
     """The pickle; None if there is none, and then `dump` tells why."""
     try:
         return pickle.dumps(value, 5)
-    except Exception:
+    except Exception as error:
+        if came_from_handler(error):
+            raise
         return None
 
 

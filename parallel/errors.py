@@ -76,12 +76,14 @@ class RemoteError(Error):
     ``exc``: the exception itself, or None where it cannot be rebuilt in this process.  ``type_name``, ``message``: its
     type and text.  ``traceback``: the remote traceback (text).  ``slave``: which slave it was, as text.  ``task_id``:
     what `Context.add_task` returned for the task, 0 for a setup.  ``task``: the task's repr, cut at 200 characters.
-    ``index``: in a map, which input it was, from 0 on; else None.
+    ``index``: in a map, which input it was, from 0 on; else None.  ``others``: with ``errors="last"`` the errors of the
+    other tasks that failed.
     """
 
     task_id: int = 0
     task: str = ""
     index: int | None = None
+    others: Sequence[RemoteError] = ()
 
     def __init__(
         self, what: str, type_name: str, message: str, traceback: str, slave: str, exc: BaseException | None = None
@@ -97,10 +99,12 @@ class RemoteError(Error):
 
     @property
     def _which(self) -> str:
-        """A line that says which task it was, if it was one."""
+        """Lines that say which task it was, if it was one, and that there are others."""
+        count = len(self.others)
+        others = f"\n  {count} more task{'s' if count > 1 else ''} failed: see others of this error" if count else ""
         if self.index is not None:
-            return f"\n  it was input {self.index}: {self.task}"
-        return f"\n  it was task {self.task_id}: {self.task}" if self.task_id else ""
+            return f"\n  it was input {self.index}: {self.task}{others}"
+        return (f"\n  it was task {self.task_id}: {self.task}" if self.task_id else "") + others
 
     def __str__(self) -> str:
         text = f"{self.type_name}: {self.message}" if self.message else self.type_name

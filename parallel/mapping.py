@@ -1,4 +1,4 @@
-"""Results: what `Context.map` and `map_unordered` return.
+"""MapResults: what `Context.map` and `map_unordered` return.
 
 The function is sent once to each runner, as the setup of a context of the map's own, which shares what the setup of the
 user's context returned (slave/mapped.py).  An input is a task whose tag is its index.  Inputs are taken in the thread
@@ -58,7 +58,7 @@ def _digest(payload: bytes) -> bytes:
     return hashlib.blake2b(payload, digest_size=16).digest()
 
 
-class Results(Iterator[Result], Generic[Result]):
+class MapResults(Iterator[Result], Generic[Result]):
     """An iterator over the results of a map, and an asynchronous one.
 
     What it raises for an input that failed is that input's outcome (`RemoteError`, with its ``index``): the next call
@@ -81,6 +81,7 @@ class Results(Iterator[Result], Generic[Result]):
         when_over: Callable[[Mailbox], None],
     ) -> None:
         self._mailbox, self._inputs, self._dumps, self._program = mailbox, iter(inputs), dumps, program
+        mailbox.read = True  # inputs are taken when somebody asks for results
         self._ordered, self._limit, self._retries = ordered, limit, retries
         self._ahead = ahead if ahead is not None else _MOST_EARLY
         self._bounded = ordered or ahead is not None
@@ -96,7 +97,7 @@ class Results(Iterator[Result], Generic[Result]):
         self._finalizer = weakref.finalize(self, Mailbox.abandon, mailbox)
         self._finalizer.atexit = False
 
-    def __iter__(self) -> Results[Result]:
+    def __iter__(self) -> MapResults[Result]:
         return self
 
     def __next__(self) -> Result:
@@ -110,7 +111,7 @@ class Results(Iterator[Result], Generic[Result]):
 
     # -- asynchronously
 
-    def __aiter__(self) -> Results[Result]:
+    def __aiter__(self) -> MapResults[Result]:
         return self
 
     async def __anext__(self) -> Result:

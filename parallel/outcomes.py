@@ -9,6 +9,7 @@ from typing import Any
 from slave.missing import master_has, missing_module
 from slave.outcome import unpack_failure
 from slave.protocol import FAILURE, GIVEN_UP, TIMED_OUT, VALUE
+from slave.signals import came_from_handler
 
 from .core.effects import Outcome
 from .errors import RemoteError, ResultError, TaskGivenUp, TaskTimeout
@@ -17,14 +18,19 @@ from .program import Program
 
 
 def rebuild(outcome: Outcome, program: Program) -> tuple[bool, Any]:
-    """Whether the outcome is an error to raise, and that error or the value."""
+    """Whether the outcome is an error to raise, and that error or the value.
+
+    Raises what a signal handler of the user's raises meanwhile, and KeyboardInterrupt.
+    """
     kind, slave, data = outcome.kind, outcome.slave, outcome.data
     if kind == VALUE:
         try:
             if program.main_is_hidden:
                 return False, program.loads(lambda: pickle.loads(data, buffers=outcome.buffers))
             return False, pickle.loads(data, buffers=outcome.buffers)
-        except Exception as error:
+        except BaseException as error:  # sys.exit too: that is one result's own affair, and the others come
+            if came_from_handler(error):
+                raise
             return True, cannot_be_rebuilt(outcome, error)
     if kind == TIMED_OUT:
         return True, TaskTimeout("a task", slave, data).of_task(outcome.task, describe(outcome.payload))

@@ -10,6 +10,8 @@ import pickle
 from collections.abc import Iterator
 from typing import Any
 
+from slave.signals import came_from_handler
+
 _LONGEST = 200  # characters
 _LARGEST = 1 << 20  # bytes of a pickle that is looked into for the sake of its description
 
@@ -101,5 +103,7 @@ def describe(payload: bytes) -> str:
         value = _Reader(io.BytesIO(payload)).load()
         text = _call(*value) if type(value) is tuple and len(value) == 3 else repr(value)
     except Exception as error:  # a pickle that wants more of a class than a stand-in can give
+        if came_from_handler(error):
+            raise
         text = f"an object that cannot be told: {type(error).__name__}"
     return text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."

@@ -20,6 +20,7 @@ from .missing import remedy
 from .pickling import explain
 from .protocol import FAILURE, VALUE, Buffer
 from .session import KEEP_UNASKED
+from .signals import came_from_handler
 from .whole_exception import pickled
 from .wire import MOST_BUFFERS, OUT_OF_BAND
 
@@ -43,7 +44,9 @@ class Failure(NamedTuple):
             return None
         try:
             found = pickle.loads(self.pickled)
-        except Exception:
+        except BaseException as error:
+            if came_from_handler(error):
+                raise
             return None  # its class is not importable here, or its constructor refuses; type_name and message remain
         return found if isinstance(found, BaseException) else None
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dis
+import inspect
 import os
 import signal
 import socket
+from types import FrameType
 from typing import Any, Callable
 
 _HANGUP = getattr(signal, "SIGHUP", -1)
@@ -16,6 +19,29 @@ class Quit(Exception):
     def __init__(self, signum: int) -> None:
         super().__init__(signal.Signals(signum).name)
         self.signum = signum
+
+
+def came_from_handler(error: BaseException) -> bool:
+    """Whether a handler of a signal raised it, and not what was done when the signal came.
+
+    A handler in Python was called with the signal's number and a frame, as nothing else is.  Python's own for SIGINT
+    leaves no frame of its own; but nobody had to say ``raise KeyboardInterrupt`` then.
+    """
+    trace, raised_by_hand = error.__traceback__, False
+    while trace is not None:
+        code, values = trace.tb_frame.f_code, trace.tb_frame.f_locals
+        names = code.co_varnames[: code.co_argcount + 1 if code.co_flags & inspect.CO_VARARGS else code.co_argcount]
+        given = [values.get(name) for name in names]
+        given += [one for value in given if isinstance(value, tuple) for one in value]
+        if any(isinstance(one, FrameType) for one in given) and any(type(one) in _NUMBERS for one in given):
+            return True
+        raised_by_hand = code.co_code[trace.tb_lasti] == _RAISE
+        trace = trace.tb_next
+    return isinstance(error, KeyboardInterrupt) and not raised_by_hand
+
+
+_NUMBERS = (int, signal.Signals)
+_RAISE = dis.opmap["RAISE_VARARGS"]
 
 
 class Signals:

@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from typing import IO, Callable
 
 from slave.private_files import append_to
+from slave.signals import came_from_handler
 
 from ..exits import could_not_start, describe_slave_exit, last_lines, tails
 from .base import Slave
@@ -177,11 +178,11 @@ class LocalGroup:
                 self._config.make_output(number)
             with self._turn:  # and no loop: CPython 3.13 lets an interrupt in one pass the `with` by
                 self._launch_taken(taken)
-        except Exception as error:
-            self._service.ended(self._id, could_not_start(error), numbers=list(taken))
-            raise
-        except BaseException:
-            self._new.update(taken)  # the next call starts them; an agent ignores what it has started already
+        except BaseException as error:
+            if isinstance(error, Exception) and not came_from_handler(error):
+                self._service.ended(self._id, could_not_start(error), numbers=list(taken))
+            else:
+                self._new.update(taken)  # the next call starts them; an agent ignores what it has started already
             raise
 
     def _launch_taken(self, taken: Mapping[int, str]) -> None:

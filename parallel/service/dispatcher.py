@@ -56,6 +56,10 @@ class Box(Protocol):
     added: int
     all_known: int
 
+    @property
+    def never_read(self) -> bool:
+        """Whether there are results and nobody has asked for one."""
+
     def deliver(self, outcomes: Sequence[Outcome]) -> None:
         """Outcomes, in the order of their coming."""
 
@@ -86,6 +90,7 @@ class Dispatcher(threading.Thread):
         self.courier = Courier()
         self.connections: Connections | None = None
         self.mailboxes: dict[int, Box] = {}
+        self.never_read = 0  # contexts that are gone, and nobody asked for their results
         self.failure: BaseException | None = None  # why it, or another thread of the master, died
         self._timer = ExpiryTimer(scheduler)
         self._inbox: deque[tuple[Ticket | None, Method, tuple[Any, ...]]] = deque()

@@ -59,6 +59,7 @@ class Mailbox:
         self._readers = self._users.readers
         # the dispatcher's thread appends, readers take from the front: both is atomic
         self.ready: deque[Outcome] = deque()
+        self.read = False  # somebody has asked for results
         self.added, self.all_known = 0, -1  # the last task; it, as long as all outcomes were handed over: see `add`
         self.wants_tasks = False  # fewer tasks are left than the slaves may need until the reader looks next
         self.paused = False  # too much waits to be read, and the scheduler wants to be told when it is
@@ -86,10 +87,12 @@ class Mailbox:
         if state.closing:
             raise ManagerClosed("the manager was shut down: no tasks can be added")
         id: int = next(state.task_ids)
-        state.incoming.append(Task(id, self.id, payload, timeout, retries, tag))  # type: ignore[arg-type]
-        self.added = id
-        if state.idle:
-            self._dispatcher.wake()
+        try:
+            state.incoming.append(Task(id, self.id, payload, timeout, retries, tag))  # type: ignore[arg-type]
+        finally:  # also if a signal handler of the user's raises here: the task may have been added
+            self.added = id
+            if state.idle:
+                self._dispatcher.wake()
         return id
 
     def add_for(self, addressee: Addressee, payload: Buffer, timeout: float | None, retries: int) -> int:
@@ -266,6 +269,7 @@ class Mailbox:
 
     def cancel(self) -> int:
         """Drop what waits and stop what runs; returns how many tasks these were."""
+        self.read = True  # nobody wonders any more where the results are
         count: int = self._dispatcher.call(self._users.cancel, self.id)
         return count
 
@@ -296,7 +300,14 @@ class Mailbox:
         """Nobody can ask for the outcomes any more.  Never waits: it is called by the garbage collector."""
         self._dispatcher.tell(self._forget)
 
+    @property
+    def never_read(self) -> bool:
+        """Whether tasks were added, and nobody has ever asked for a result, or waits for one."""
+        return bool(self.added) and not self.read and not self._addressed
+
     def _forget(self, now: float) -> None:
+        if self.never_read:
+            self._dispatcher.never_read += 1
         self._dispatcher.mailboxes.pop(self.id, None)
         self._users.drop_context(self.id, now)
 

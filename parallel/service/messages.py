@@ -12,7 +12,39 @@ from ..core import events as ev
 from ..core.effects import NoSlaves
 
 Line = tuple[int, str]  # level, text
+_FEW = 3  # slaves that have a line each
 _MOST_TOLD = 500  # characters of a message in the log
+
+
+def log_lines(events: Sequence[ev.Event]) -> list[tuple[ev.Event, Line]]:
+    """What the log says of events that came together: slaves of which the same is to be told share a line."""
+    groups: dict[object, list[ev.Event]] = {}
+    for event in events:
+        groups.setdefault(_shared(event), []).append(event)
+    lines: list[tuple[ev.Event, Line | None]] = []
+    for group in groups.values():
+        if len(group) > _FEW:
+            lines.append((group[0], _line_of_many(group)))
+        else:
+            lines += [(event, log_line(event)) for event in group]
+    return [(event, line) for event, line in lines if line is not None]
+
+
+def _shared(event: ev.Event) -> object:
+    """Equal for events of several slaves that can be told in one line."""
+    if isinstance(event, ev.SlaveLost) and not event.given_up:
+        return type(event), event.end, event.wanted
+    return type(event) if isinstance(event, ev.SlaveLeaving) else id(event)
+
+
+def _line_of_many(group: Sequence[ev.Event]) -> Line:
+    names = ", ".join(_some([event.name for event in group if isinstance(event, ev.SlaveEvent)]))
+    first = group[0]
+    if isinstance(first, ev.SlaveLost):
+        fate = _fate(sum(event.tasks for event in group if isinstance(event, ev.SlaveLost)), 0)
+        level = logging.INFO if first.wanted else logging.WARNING
+        return level, f"parallel: lost {len(group)} slaves: {names}: {first.end}{fate}"
+    return logging.WARNING, f"parallel: {len(group)} slaves leave, since their agent was asked to end: {names}"
 
 
 def log_line(event: ev.Event) -> Line | None:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Callable
 
 from ..core.events import CannotAccept, ConnectionCut, Event, Missed, Waiting
-from .messages import log_line
+from .messages import log_lines
 
 log = logging.getLogger("parallel")
 
@@ -136,10 +136,8 @@ class Publisher(threading.Thread):
             if isinstance(batch, BaseException):
                 log.error("parallel: a thread of the manager has died; please report this", exc_info=batch)
                 continue
-            for event in batch:
-                line = log_line(event)
-                if line is not None:
-                    level, addition = self._throttle.level(event, line[0])
-                    log.log(level, line[1] + addition)
+            for event, (level, text) in log_lines(batch):
+                level, addition = self._throttle.level(event, level)
+                log.log(level, text + addition)
             for subscription in self._subscriptions:
                 subscription.put(batch)
