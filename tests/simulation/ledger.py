@@ -79,6 +79,7 @@ class Ledger:
         self.setups: dict[tuple[int, int], int] = {}  # by pid and context
         self.ended: dict[int, tuple[RunnerEnded, float]] = {}  # by slave: how its runner ended, and when that was told
         self.doubtful: set[tuple[int, int]] = set()  # tasks that were blamed for a process that had posted them
+        self.mistaken: set[int] = set()  # slaves that were taken for those of a process that was started again
         self.may_run_again = False  # something went wrong that is not in the plan, and may explain it
         self._to_blame = 0  # the task that is to be blamed by the call that is being carried out
         self._due: dict[int, None] = {}  # tasks whose outcome is to be delivered
@@ -245,7 +246,17 @@ class Ledger:
         if self.world.story is not None:
             self.world.tell(f"to the master slave {event.slave} is lost: {event.end}")
         runner = self.runners.get(self.joined.get(event.slave, (0, 0))[0])
-        if event.end.startswith("its agent's connection ended") and runner is not None and runner.agent.is_served:
+        if event.end == "its job was started again" and runner is not None and runner.alive:
+            # its agent's first word, said twice since an answer was lost, and the earlier one read last: from a process
+            # that was started again with the same number that cannot be told, and costs a run
+            self.mistaken.add(event.slave)
+            self.may_run_again = True
+        if (
+            event.slave not in self.mistaken
+            and event.end.startswith("its agent's connection ended")
+            and runner is not None
+            and runner.agent.is_served
+        ):
             self.fail(f"slave {event.slave} is missed, and its agent is connected")
         if event.end.startswith("nothing was heard") and all(act.what in HARMLESS for act in self.plan.acts):
             self.fail(f"slave {event.slave} is missed, and nothing has kept it silent")

@@ -128,7 +128,8 @@ class Run:
             _empty(f"what {slave} knows", slave.knows)
         for runner in self._runners():
             slave_record = state.roster.connected.get(runner.slave.number)
-            if slave_record is not None and slave_record.pid == runner.pid and not slave_record.to_forget:
+            told = runner.slave.number in state.idle  # what it asked before was answered
+            if told and slave_record is not None and slave_record.pid == runner.pid and not slave_record.to_forget:
                 _empty(f"what {runner.name} has set up", runner._conversation.set_up)
         self.master.close()
         self.fleet.closing = True
