@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import functools
-import pickle
 import threading
 import weakref
 from collections.abc import AsyncIterator, Iterable
 from typing import Any, Callable, Generic, Literal, Protocol, TypeVar, overload
 
-from slave.main_module import NAMES as MAIN_NAMES
 from slave.mapped import Mapped
-from slave.pickling import explain, references
-from slave.signals import came_from_handler
 
 from .checks import check_count, check_timeout
 from .core.effects import Outcome
 from .core.state import ContextRules
-from .errors import InputError, InputTypeError, RemoteError, UnpicklableError
+from .errors import InputError, InputTypeError, RemoteError
 from .feeder import Feeder
 from .mapping import Idle, MapResults, inputs_of
+from .payload import dump, quick_dump
 from .program import Program
 from .results import LAST, RAISE, RETURN, Results, put_back, take
 from .service.dispatcher import Dispatcher
@@ -171,7 +168,7 @@ class Context(Generic[Result]):
         results: MapResults[Result] = MapResults(
             mailbox,
             inputs,
-            functools.partial(_dumps, "the input", program),
+            functools.partial(quick_dump, "the input", program),
             program,
             ordered=ordered,
             limit=limit,
@@ -220,7 +217,7 @@ class Context(Generic[Result]):
         if program.glance():
             self._manager.tell_slaves()
         packed: object = (task, args, named) if args or named else task
-        return _dumps("the task", program, packed)
+        return quick_dump("the task", program, packed)
 
     def add_tasks(self, tasks: Iterable[Callable[..., Result]], *, timeout: float | None = None) -> None:
         """Add the tasks of an iterable, which may be endless: they are taken from it as the slaves need them.
@@ -281,49 +278,3 @@ class Context(Generic[Result]):
         self._mailbox.read = True
         self._manager.begin()
         return Results(self._mailbox, self._feeder, self._reading, self._program, errors)
-
-
-def dump(value: object, name: str, program: Program) -> bytes:
-    """The pickle of a task or setup.  Raises `UnpicklableError` naming what is to blame."""
-    try:
-        payload = program.dumps(value)
-    except Exception as error:
-        if came_from_handler(error):
-            raise
-        why = f"{name} cannot be sent to a slave: {explain(value, name, error)}"
-    else:
-        if program.main_stays:
-            check_main(payload, name)
-        return payload
-    raise UnpicklableError(why)  # not while the other is handled: its traceback is all ours and tells nothing more
-
-
-def _dumps(name: str, program: Program, value: object) -> bytes:
-    """The same, quicker where nothing is wrong."""
-    payload = _quick_pickle(value) or dump(value, name, program)
-    if program.main_stays:
-        check_main(payload, name)
-    return payload
-
-
-def _quick_pickle(value: object) -> bytes | None:
-    """The pickle; None if there is none, and then `dump` tells why."""
-    try:
-        return pickle.dumps(value, 5)
-    except Exception as error:
-        if came_from_handler(error):
-            raise
-        return None
-
-
-def check_main(payload: bytes, name: str) -> None:
-    """Raise `UnpicklableError` if it refers to a program that slaves cannot import."""
-    if not any(main.encode() in payload for main in MAIN_NAMES):  # else it may be a name, or a text in data
-        return
-    wanted = [attribute for module, attribute in references(payload) if module in MAIN_NAMES]
-    if wanted:
-        raise UnpicklableError(
-            f"{name} refers to something defined in this session, which has no file that a slave could import: "
-            f"{', '.join(wanted[:3])}; put its functions and classes into a module (a .py file beside you) and import "
-            f"them from there"
-        )

@@ -137,8 +137,8 @@ class Manager:
             raise InputError(str(error)) from None
         self._python, self._port, self._pid = python, port, os.getpid()
         shipped = check_ship(ship)
-        self.program = Program(hidden_main(sys._getframe(1)), shipped)
-        self._source = ModuleSource(shipped or (), lambda: self.program.environment["main_path"])
+        self.program = program = Program(hidden_main(sys._getframe(1)), shipped)
+        self._source = ModuleSource(shipped or (), lambda: program.environment["main_path"])
         self.program.was_missed = self._source.was_missed
         self.program.watching = port is not None
         self._root = str(Path(slave_package.__file__).resolve().parent.parent)

@@ -51,6 +51,8 @@ class _StandIn:
         return id(self)
 
     def __repr__(self) -> str:
+        if self.name == "load_by_value" and self.made_of:
+            return str(self.made_of[0])
         if self.name == "getattr" and len(self.made_of) == 2:  # a bound method
             return f"{_shown(self.made_of[0])}.{self.made_of[1]}"
         return f"{self.name}({', '.join(self._parts())})"

@@ -35,6 +35,11 @@ _AT_ONCE = 2e-5  # seconds within which no module can be loaded: that takes twic
 _AUTORELOAD = "IPython.extensions.autoreload"
 _LOOK_SECONDS = 0.2  # between two looks at all modules while tasks are added
 
+
+def _pickle(value: object) -> bytes:
+    return pickle.dumps(value, 5)
+
+
 Stamp = tuple[int, int]  # time of the last change in ns, size
 
 
@@ -160,12 +165,12 @@ class Program:
 
     # -- a __main__ that is not in sys.modules
 
-    def dumps(self, value: object) -> bytes:
-        """The pickle of ``value``.  Raises what pickle raises."""
+    def dumps(self, value: object, dumps: Callable[[Any], bytes] = _pickle) -> bytes:
+        """The pickle of ``value``, as ``dumps`` makes it.  Raises what that raises."""
         if self._main is None:
-            return pickle.dumps(value, 5)
+            return dumps(value)
         with self._as_main(self._main):
-            return pickle.dumps(value, 5)
+            return dumps(value)
 
     def loads(self, load: Callable[[], Any]) -> Any:
         """What ``load`` returns, which rebuilds what a slave has pickled.  Raises whatever it raises."""

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, NamedTuple
 
-from . import plain
+from . import by_value, plain
 from .errors import ProtocolError
 from .missing import remedy
 from .pickling import explain
@@ -72,6 +72,10 @@ def pack_value(value: object) -> Packed:
     try:
         return VALUE, pickle.dumps(_OutOfBand(value) if large else value, 5, buffer_callback=keep), buffers
     except Exception as error:
+        buffers.clear()
+        data = by_value.dumps(value, keep)
+        if data is not None:
+            return VALUE, data, buffers
         reason = explain(value, "the result", error)
         return pack_failure(pickle.PicklingError(f"the task's result cannot be sent: {reason}"))
 

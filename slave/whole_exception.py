@@ -13,6 +13,8 @@ import pickle
 from types import GetSetDescriptorType, MemberDescriptorType
 from typing import Any
 
+from . import by_value
+
 
 def pickled(error: BaseException) -> bytes | None:
     """The exception with all that it has, as far as that is possible; None if it cannot be pickled at all."""
@@ -24,7 +26,7 @@ def pickled(error: BaseException) -> bytes | None:
                 return data
         except Exception:
             pass  # "an exception with a constructor of its own": its pickle calls cls(*args) with other arguments
-    return None
+    return by_value.dumps(error)
 
 
 def _whole(error: BaseException) -> bytes:

@@ -93,7 +93,8 @@ def test_a_lost_process_costs_an_attempt_and_the_pool_goes_on(own_folder: Path) 
         assert executor.submit(abs, -2).result(SECONDS) == 2
 
 
-def test_what_cannot_be_pickled_fails_its_own_future() -> None:
+def test_what_cannot_be_pickled_fails_its_own_future(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cloudpickle", None)
     with parallel.Executor(1) as executor:
         with pytest.raises(pickle.PicklingError, match="lambda"):
             executor.submit(lambda: 1).result(SECONDS)

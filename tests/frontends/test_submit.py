@@ -9,6 +9,7 @@ import math
 import os
 import pickle
 import signal
+import sys
 import threading
 import time
 from concurrent.futures.process import BrokenProcessPool
@@ -194,7 +195,8 @@ def test_shutdown_fails_what_is_not_done(make: Make, own_folder: Path) -> None:
         manager.get_context()
 
 
-def test_what_cannot_be_submitted_is_said_at_once(make: Make) -> None:
+def test_what_cannot_be_submitted_is_said_at_once(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cloudpickle", None)
     context = make().get_context()
     with pytest.raises(parallel.InputTypeError, match="must be callable"):
         context.submit(3)  # type: ignore[arg-type]

@@ -31,7 +31,8 @@ def test_a_task_that_is_not_callable(make: Make, task: Any) -> None:
     assert works(context)
 
 
-def test_a_task_that_cannot_be_pickled(make: Make) -> None:
+def test_a_task_that_cannot_be_pickled(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cloudpickle", None)
     context = make().get_context()
     counter = tasks.Counter(threading.Lock())  # type: ignore[arg-type]
     with pytest.raises(parallel.UnpicklableError, match="the task.__self__.start: cannot pickle '_thread.lock' object"):
@@ -44,7 +45,8 @@ def test_a_task_that_cannot_be_pickled(make: Make) -> None:
     assert works(context)
 
 
-def test_a_setup_that_is_not_callable_or_cannot_be_pickled(make: Make) -> None:
+def test_a_setup_that_is_not_callable_or_cannot_be_pickled(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cloudpickle", None)
     manager = make()
     with pytest.raises(parallel.InputTypeError, match="setup must be a callable .*, or None; 5 is neither"):
         manager.get_context(5)  # type: ignore[arg-type]

@@ -16,8 +16,8 @@ from typing import Any, NoReturn
 import pytest
 
 import parallel
-from parallel.context import _quick_pickle
 from parallel.core import events as ev
+from parallel.payload import quick_pickle
 from parallel.service.messages import log_lines
 from slave.signals import came_from_handler
 from tests.conftest import Make
@@ -232,7 +232,7 @@ def test_what_a_handler_raised_is_told_from_what_code_raised() -> None:
     assert not came_from_handler(raised(lambda: raise_it("interrupt")))
     assert not came_from_handler(raised(lambda: tasks.raise_value_error()))
     assert not came_from_handler(raised(sys.exit))
-    assert _quick_pickle(lambda: None) is None
+    assert quick_pickle(lambda: None) is None
 
 
 # -- what nobody reads; many at once

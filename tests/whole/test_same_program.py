@@ -617,6 +617,7 @@ def test_a_function_of_a_session_is_refused_after_a_script_that_defined_it_too(o
         "m = script.m\ndef task(): return 'of the session'\n"
         "try: m.get_context().add_task(task)\nexcept Exception as error: print(error)\nm.shutdown()\n",
     )
+    session = "import sys\nsys.modules['cloudpickle'] = None\n" + session
     program = Program(sys.executable, "-c", session, cwd=own_folder)
     assert "the task refers to something defined in this session" in out_of(program)
 

@@ -140,6 +140,8 @@ def test_python_dash_m(own_folder: Path) -> None:
 @pytest.mark.parametrize("how", ["argument", "standard input"])
 def test_functions_of_a_session_are_refused_at_once(own_folder: Path, how: str) -> None:
     text = """
+import sys
+sys.modules["cloudpickle"] = None
 import parallel
 def task(): return 1
 m = parallel.Manager()
