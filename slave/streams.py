@@ -1,8 +1,9 @@
 """Standard streams that hold nobody up.
 
 What a task prints goes where its slave's output goes: a file, or a terminal or pipe of whoever started the slave by
-hand, which may be full, hung up or never there.  What cannot be written is dropped, and fails no task and no exit code.
-What is typed is not for tasks: their standard input is empty everywhere.
+hand, which may be full, hung up or never there.  What cannot be written there is dropped, and fails no task and no exit
+code; but that the disk is full is said to the task that prints to a file, as to any program.  What is typed is not for
+tasks: their standard input is empty everywhere.
 """
 
 from __future__ import annotations
@@ -85,7 +86,7 @@ def to_nothing(fd: int) -> None:
 
 
 class _Raw(io.FileIO):
-    """A descriptor to which writing never fails: what cannot be written is dropped."""
+    """A descriptor to which writing fails for a file alone: what nobody takes is dropped."""
 
     def write(self, data: Any) -> int:
         view = memoryview(data).cast("B")
@@ -96,7 +97,9 @@ class _Raw(io.FileIO):
             except OSError as error:
                 if error.errno in _GONE:
                     to_nothing(self.fileno())
-                break  # else a full disk, which may have room again
+                elif stat.S_ISREG(_mode(self.fileno())):
+                    raise  # a full disk: somebody wants to read this later, and may make room
+                break
             if written is None:  # somebody has made it non-blocking, and it is full
                 select.select([], [self.fileno()], [])
             else:

@@ -149,10 +149,17 @@ def test_without_keep_each_of_them_ends_it(monkeypatch: pytest.MonkeyPatch, answ
     ],
 )
 def test_the_quieter_it_is_asked_to_be_the_less_it_says(
-    monkeypatch: pytest.MonkeyPatch, options: str, level: int
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], options: str, level: int
 ) -> None:
-    asked: list[int] = []
-    monkeypatch.setattr(logging, "basicConfig", lambda level, **more: asked.append(level))
+    log = logging.getLogger("slave")
+    for name, value in (("handlers", []), ("level", log.level), ("propagate", True)):
+        monkeypatch.setattr(log, name, value)  # and put back afterwards
     Masters(monkeypatch, Unreachable("nobody"))
     cli.main(["host:1", "--wait", "0", *options.split()])
-    assert asked == [level]
+    capsys.readouterr()
+    levels = [logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR]
+    for one in levels:
+        log.log(one, logging.getLevelName(one))
+    assert capsys.readouterr().err.split() == [
+        word for one in levels if one >= level for word in ("slave:", logging.getLevelName(one))
+    ]

@@ -261,9 +261,10 @@ if __name__ == '__main__':
 """
     )
     program.says("waiting: 1 task left; no slave is connected; slaves may join by hand\n")
-    first, second = program.err.splitlines()[:2]
-    assert first.startswith("parallel: slaves may join; on another machine run: ") and " -m slave " in first
-    assert second.startswith("parallel: waiting: ")
+    first, second, third = program.err.splitlines()[:3]
+    assert first.startswith("parallel: slaves may join; on another machine run: python3 -c ")
+    assert second.startswith("parallel: it asks there for a token; ")
+    assert third.startswith("parallel: waiting: ")
     assert program.out == ""
 
 
