@@ -139,7 +139,8 @@ class Judge(Model):
             barred = self.slaves[other].failed | self._paused
             assert not self.turn(barred), f"slave {other} waits for longer than slave {slave.number}"
         _same(f"contexts that slave {slave.number} is to forget", list(value.forget), slave.forget)
-        slave.forget, slave.call = [], None
+        self.told_to_forget(slave)
+        slave.call = None
         self.idle.remove(slave.number)
         self.last_lease = lease.id
         for id in got:

@@ -35,6 +35,9 @@ class Model(ModelState):
 
     def join(self, call: Any, number: int, pid: int, connection: int, this_run: bool, lease: int) -> None:
         slave = self.known(number)
+        if slave is not None and self._is_late(slave, pid, connection):
+            self.answers[call] = False
+            return
         if number in self.joining:
             self.answers[self.joining.pop(number)[0]] = False
         if slave is None or not this_run:
@@ -44,12 +47,19 @@ class Model(ModelState):
         else:
             self._join(slave, call, pid, connection, lease)
 
+    def _is_late(self, slave: ModelSlave, pid: int, connection: int) -> bool:
+        """Whether the same process has joined, or is about to, on a newer connection."""
+        newest = self.joining[slave.number][1:3] if slave.number in self.joining else (slave.pid, slave.connection)
+        return newest[0] == pid and newest[1] > connection
+
     def _join(self, slave: ModelSlave, call: Any, pid: int, connection: int, lease: int) -> None:
         if slave.lease is not None and (slave.pid != pid or slave.lease.id != lease):
             self.to_front(list(slave.held))
         self.release(slave)
         if slave.pid != pid:
-            slave.knows, slave.forget = set(), []
+            self.unlearn(slave)
+        else:
+            slave.forget, slave.told = slave.told + slave.forget, []
         slave.pid, slave.connection, slave.parted = pid, connection, False
         self.heard(slave)
         self.told.append(("SlaveJoined", slave.number))
@@ -73,6 +83,7 @@ class Model(ModelState):
         else:
             self.release(slave)
             self.heard(slave)
+            slave.told = []
             self.to_front(list(slave.held))
             slave.call, slave.until = call, self.now + POLL_SECONDS
             if self.closing or slave.leaving or (slave.forget and not self.turn(slave.failed | self.paused())):

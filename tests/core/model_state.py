@@ -44,7 +44,8 @@ class ModelSlave:
         self.cut_until = 0.0  # when it is missed if it is cut off
         self.failed: set[int] = set()  # contexts whose setup failed here
         self.knows: set[int] = set()  # contexts that its process may have set up
-        self.forget: list[int] = []
+        self.forget: list[int] = []  # contexts that its process is to forget
+        self.told: list[int] = []  # those that it was told in an answer of which it is not known that it arrived
         self.lease: ModelLease | None = None
         self.call: Any = None  # for tasks, that waits
         self.until = 0.0
@@ -209,13 +210,20 @@ class ModelState:
     def release(self, slave: ModelSlave) -> None:
         if slave.call is not None:
             self.answers[slave.call] = None if slave.leaving else Granted(None, slave.forget)
-            slave.forget = [] if not slave.leaving else slave.forget
+            if not slave.leaving:
+                self.told_to_forget(slave)
             slave.call = None
+
+    def told_to_forget(self, slave: ModelSlave) -> None:
+        slave.told, slave.forget = slave.told + slave.forget, []
+
+    def unlearn(self, slave: ModelSlave) -> None:
+        slave.knows, slave.forget, slave.told = set(), [], []
 
     def end(self, slave: ModelSlave) -> None:
         self.release(slave)
         self.to_front(list(slave.held))
-        slave.knows, slave.forget = set(), []
+        self.unlearn(slave)
         if slave.launched and not slave.dismissed:
             self.process_gone(slave)
             slave.parted, slave.draining = True, False

@@ -7,6 +7,7 @@ import pytest
 from parallel.core import events as ev
 from parallel.core.effects import AllDone, Granted, News, NoSlaves
 from parallel.core.slave import Contact, Life
+from tests.core.driver import Driver
 from tests.core.fake import PID, RUN, Env, Launched
 
 
@@ -114,3 +115,47 @@ def test_a_lost_slave_is_not_lost_again_and_may_end_as_such(env: Env) -> None:
     assert len(env.events(ev.SlaveLost)) == 1 and env.record(number).contact is Contact.LOST
     env.leave()
     assert env.record(number).life is Life.ENDED and not env.state.roster.lost
+
+
+# The model has to know of these, too: the driver holds what comes out of the scheduler against it.
+
+
+def driver_with_a_slave_that_knows_context_1() -> Driver:
+    """And waits for more to do."""
+    driver = Driver(8.0, 2, False, float("inf"))
+    driver.make_context()
+    driver.make_context()
+    driver.enlist_new(1)
+    slave = driver.judge.slaves[0]
+    driver.join(slave, driver.new_pid(), 1)
+    driver.add(1, 1, 0)
+    for _ in range(3):
+        driver.work(slave)
+    assert slave.knows == {1} and slave.call is not None
+    return driver
+
+
+@pytest.mark.parametrize("then", ["is told again", "had the answer", "is another process"])
+def test_the_model_knows_that_an_answer_with_contexts_to_forget_may_be_lost(then: str) -> None:
+    driver = driver_with_a_slave_that_knows_context_1()
+    slave = driver.judge.slaves[0]
+    driver.drop_context(1)
+    if then == "had the answer":
+        driver.fetch(slave, slave.pid, 1, ())
+    pid = driver.new_pid() if then == "is another process" else slave.pid
+    driver.join(slave, pid, 2)
+    driver.pass_time(2.0)
+    driver.add(2, 1, 0)
+    assert slave.forget == ([1] if then == "is told again" else [])
+    driver.work(slave)
+    assert slave.held == [2] and not slave.forget
+    driver.wind_down()
+
+
+def test_the_model_knows_that_a_runners_word_on_an_older_connection_is_no_join() -> None:
+    driver = driver_with_a_slave_that_knows_context_1()
+    slave = driver.judge.slaves[0]
+    driver.join(slave, slave.pid, 3)
+    driver.join(slave, slave.pid, 2)
+    assert slave.connection == 3
+    driver.close()

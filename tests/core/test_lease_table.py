@@ -214,6 +214,17 @@ def test_a_failure_costs_a_retry_only_if_the_attempt_is_the_current_one() -> Non
     assert not table.retry(0, 2, 1, 1), "its retries are used up: this is the outcome"
 
 
+def test_a_failure_that_is_told_twice_is_not_the_outcome_though_it_took_the_last_retry() -> None:
+    """The second word finds the task waiting, and then under way again: its last attempt has the word."""
+    table, pace = table_with(0)
+    table.add(Task(1, 1, b"", retries=1))
+    first = grant(table, pace)
+    assert table.retry(0, first.id, 1, 1) and table.retry(0, first.id, 1, 1)
+    last = grant(table, pace, slave=1)
+    assert table.retry(0, first.id, 1, 1) and table.retry(1, first.id, 1, 1)
+    assert not table.retry(1, last.id, 1, 1)
+
+
 def test_what_is_dropped_leaves_nothing_and_what_others_hold_stays() -> None:
     table, pace = table_with(2)
     table.add(Task(3, 2, b""))

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
-
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from parallel.core.lease_table import LeaseTable
 from parallel.core.pacing import LEASE_BYTES, LEASE_SECONDS, LEAST_SECONDS, Pacing
 from parallel.core.task import Task
+from tests.support.examples import stories
 
 TERM = 8.0
 STEPS = [0.0, 1.0, TERM / 2, TERM, 2.5 * TERM]
@@ -122,9 +120,11 @@ class TableMachine(RuleBasedStateMachine):
         id = data.draw(st.sampled_from(held) if held else st.integers(1, self.next_id - 1))
         lease = self.table.leases.get(slave)
         number = lease.id if lease is not None and current else 999_999
-        again = id not in self.finished and self.retries[id] > 0
+        counts = current and id in held  # else another attempt is on its way, or this failure was counted before
+        retried = self.retries[id] > 0 or (not counts and self.failures.get(id, 0) > 0)
+        again = id not in self.finished and retried
         assert self.table.retry(slave, number, self.context_of[id], id) == again
-        if again and current and id in held:
+        if again and counts:
             self.retries[id] -= 1
             self.failures[id] = self.failures.get(id, 0) + 1
             self.waiting[:0] = self._unhold(slave, [id])
@@ -291,10 +291,4 @@ class _Sized(bytes):
 
 
 TestTable = TableMachine.TestCase
-TestTable.settings = settings(
-    max_examples=int(os.environ.get("PARALLEL_TEST_EXAMPLES", "200")),
-    stateful_step_count=60,
-    deadline=None,
-    print_blob=True,
-    suppress_health_check=[HealthCheck.too_slow],
-)
+TestTable.settings = stories(200, 60)

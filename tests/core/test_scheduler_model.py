@@ -6,11 +6,9 @@ this finds bugs; test_found.py holds what it has found, by name.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from typing import TypeVar
 
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
@@ -18,6 +16,7 @@ from slave.protocol import BY_ITSELF, DRAINED, FAILURE, STOPPED, TIME_LIMIT, VAL
 from tests.core.driver import OLD_LEASE, Driver
 from tests.core.fake import RUN
 from tests.core.model_state import ModelSlave
+from tests.support.examples import stories
 
 TERM = 8.0
 STEPS = [0.0, 0.25, 1.0, TERM / 2, TERM, 2.5 * TERM]
@@ -391,10 +390,4 @@ def _of(some: Sequence[Item], which: int) -> Item:
 
 
 TestScheduler = SchedulerMachine.TestCase
-TestScheduler.settings = settings(
-    max_examples=int(os.environ.get("PARALLEL_TEST_EXAMPLES", "300")),
-    stateful_step_count=60,
-    deadline=None,
-    print_blob=True,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
-)
+TestScheduler.settings = stories(300, 60)

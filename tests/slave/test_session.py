@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import ast
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Callable
 
 import pytest
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -49,15 +47,9 @@ from slave.session import (
     RunnerSession,
     commands_of,
 )
+from tests.support.examples import stories
 
-PURE = settings(
-    max_examples=int(os.environ.get("PARALLEL_TEST_EXAMPLES", "200")),
-    stateful_step_count=40,
-    deadline=None,
-    print_blob=True,
-    report_multiple_bugs=False,
-    suppress_health_check=[HealthCheck.too_slow],
-)
+PURE = stories(200, 40, several_faults=False)
 
 
 class Sized(bytes):
