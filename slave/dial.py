@@ -30,6 +30,7 @@ _NO_WAY = (
     errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EADDRNOTAVAIL, errno.EACCES, errno.EPERM,
     errno.EAFNOSUPPORT,
 )  # fmt: skip
+_NO_DESCRIPTOR = errno.EMFILE  # of this process: ulimit -n
 _NOBODY_LISTENS = (errno.ECONNREFUSED, errno.ENOENT)  # the latter of a Unix socket's path
 
 
@@ -274,7 +275,7 @@ class _Attempts:
             self._refusals.append(error)
         elif _is_elsewhere(error) or (not connected and getattr(error, "errno", 0) in _NOBODY_LISTENS):
             self._refused.add(candidate.address)
-        elif not connected and getattr(error, "errno", 0) in _NO_WAY:
+        elif _is_no_way(error, candidate, connected):
             self._no_way.add(candidate.label)
 
     def failure(self) -> SlaveError:
@@ -284,6 +285,14 @@ class _Attempts:
             return type(self._refusals[0])(message)
         others, no_way = len(self._refused) < len(self.errors), self._no_way == set(self.errors)
         return Unreachable(message, self._refused, others, no_way)
+
+
+def _is_no_way(error: BaseException, candidate: Candidate, connected: bool) -> bool:
+    """Whether this machine's system, or this process's limit, says that there is no way."""
+    number = getattr(error, "errno", 0)
+    if isinstance(error, PermissionError) and candidate.label.startswith(UNIX):
+        return True  # another user's process listens
+    return number == _NO_DESCRIPTOR or (not connected and number in _NO_WAY)
 
 
 def _is_elsewhere(error: BaseException) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import math
 import time
@@ -51,8 +52,7 @@ def find_master(
             agent.close()
             refused = isinstance(error, Unreachable) and not error.others
             left = began + (min(seconds, refused_seconds) if refused else seconds) - time.monotonic()
-            no_way = config.stays and isinstance(error, Unreachable) and error.no_way
-            if no_way or not master_lives():
+            if (config.stays and _is_no_way(error)) or not master_lives():
                 left = 0.0
             if isinstance(error, (Rejected, *at_once)) or not isinstance(error, _UNPROVED) or left <= 0:
                 raise _as_slave_error(error, config) from None
@@ -63,6 +63,12 @@ def find_master(
             time.sleep(min(_PAUSE, left))
             # another one first: somebody between may let all handshakes through and break what comes then
             config = agent.config._replace(addresses=[*config.addresses[1:], *config.addresses[:1]])
+
+
+def _is_no_way(error: BaseException) -> bool:
+    if isinstance(error, Unreachable):
+        return error.no_way
+    return getattr(error, "errno", 0) == errno.EMFILE  # not even a selector was to be had
 
 
 def _as_slave_error(error: BaseException, config: AgentConfig) -> BaseException:

@@ -272,7 +272,9 @@ def _same_user(sock: socket.socket) -> None:
         return
     _, user, _ = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
     if user != os.geteuid():
-        raise PermissionError(f"a process of another user (uid {user}) is at the other end")
+        raise PermissionError(
+            f"a process of another user (uid {user}) is at the other end; this one's uid is {os.geteuid()}"
+        )
 
 
 def finish(steps: Steps, sock: socket.socket, seconds: float) -> Transport:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import socket
+from pathlib import Path
 
 import pytest
 
@@ -59,18 +61,36 @@ def unreachable(number: int) -> Unreachable:
     return error
 
 
-@pytest.mark.parametrize("name", ["ENETUNREACH", "EHOSTUNREACH", "EADDRNOTAVAIL", "EACCES", "EPERM", "ENETDOWN"])
+@pytest.mark.parametrize(
+    "name", ["ENETUNREACH", "EHOSTUNREACH", "EADDRNOTAVAIL", "EACCES", "EPERM", "ENETDOWN", "EMFILE"]
+)
 def test_a_local_slave_to_which_there_is_no_way_says_so_at_once(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     error, tries = look(monkeypatch, LOCAL, unreachable(getattr(errno, name)))
     assert tries == 1 and "cannot reach the master at 127.0.0.1:9" in str(error)
 
 
-@pytest.mark.parametrize("number", [errno.ETIMEDOUT, errno.EAGAIN, errno.EMFILE, errno.ECONNRESET])
+@pytest.mark.parametrize("number", [errno.ETIMEDOUT, errno.EAGAIN, errno.ENFILE, errno.ECONNRESET])
 def test_a_local_slave_waits_for_a_master_that_is_busy_and_ends_with_it(
     monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     error, tries = look(monkeypatch, LOCAL, unreachable(number), lives=20)
     assert tries == 20 and isinstance(error, Unreachable)
+
+
+def test_a_local_slave_that_has_not_one_descriptor_left_says_so_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    error, tries = look(monkeypatch, LOCAL, OSError(errno.EMFILE, "Too many open files"))
+    assert tries == 1 and "Too many open files" in str(error)
+
+
+def test_a_local_slave_of_another_user_says_so_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "master"))
+        listener.listen()
+        monkeypatch.setattr(os, "geteuid", lambda: 12345)
+        with pytest.raises(Unreachable, match=r"another user \(uid \d+\) is at the other end; .* 12345") as caught:
+            dial.dial([(f"unix:{tmp_path / 'master'}", 0)], KEY, 1)
+    assert caught.value.no_way
+    assert look(monkeypatch, LOCAL, caught.value)[1] == 1
 
 
 def test_a_local_slave_does_not_wait_long_where_nobody_listens(monkeypatch: pytest.MonkeyPatch) -> None:
