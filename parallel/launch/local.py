@@ -49,6 +49,7 @@ class LocalAgent:
     def __init__(self, on_end: Callable[[str], None], inherits: bool = False) -> None:
         self._on_end, self._inherits = on_end, inherits
         self._process: subprocess.Popen[bytes] | None = None
+        self._given_up = False  # its start was interrupted: nobody is to hear of its end
 
     def start(self, job: Job) -> None:
         """Start the agent.
@@ -78,6 +79,7 @@ class LocalAgent:
             arguments = (self._process, output, job.output)
             threading.Thread(target=self._watch, args=arguments, daemon=True, name="parallel local agent").start()
         except BaseException:
+            self._given_up = True  # the thread may run already
             self.stop(0.0)
             output.close()
             if self._process is not None and self._process.stdin is not None:
@@ -88,6 +90,8 @@ class LocalAgent:
         end = describe_slave_exit(process.wait())
         if process.stdin is not None:
             _close(process.stdin)
+        if self._given_up:
+            return
         with output:
             self._on_end(end if path else end + last_lines(output, "; its last words"))
 

@@ -7,11 +7,13 @@ import json
 import shlex
 import subprocess
 import sys
+import threading
+from pathlib import Path
 
 import pytest
 
 import parallel
-from parallel.launch.job import as_line, interpreter_flags, slave_command, slave_orders
+from parallel.launch.job import Job, as_line, interpreter_flags, slave_command, slave_orders
 from parallel.launch.local import LocalAgent
 from tests.conftest import Make
 from tests.support import tasks
@@ -171,3 +173,26 @@ def test_a_manager_that_ends_before_its_slaves_came_does_not_wait_for_them(
     assert list(manager.get_context().get_results_unordered()) == []
     manager.shutdown()
     assert waited == [0.0]
+
+
+class InterruptedThread(threading.Thread):
+    """Its start is interrupted when it runs already."""
+
+    def start(self) -> None:
+        super().start()
+        raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("output", [None, "its.output"])
+def test_nobody_hears_of_the_end_of_an_agent_whose_start_was_interrupted(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, output: str | None
+) -> None:
+    """Else its slaves, which the next call is to start, would have ended with it."""
+    ends: list[str] = []
+    agent = LocalAgent(ends.append, False)
+    job = Job((sys.executable, "-c", "input()"), b"", (0,), None if output is None else str(tmp_path / output))
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("parallel.launch.local.threading.Thread", InterruptedThread)
+        agent.start(job)
+    eventually(lambda: not [one for one in threading.enumerate() if isinstance(one, InterruptedThread)])
+    assert ends == []
