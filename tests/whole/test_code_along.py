@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -100,13 +102,13 @@ def f(base):
 }
 
 
-def lay(folder: Path, tasks: str) -> None:
+def lay(folder: Path, tasks: str, script: str) -> None:
     """Write the program."""
     for name, text in FILES.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-    (folder / "script.py").write_text(SCRIPT.replace("TASKS", tasks))
+    (folder / "script.py").write_text(script.replace("TASKS", tasks))
 
 
 @pytest.fixture
@@ -115,12 +117,12 @@ def network() -> Iterator[TwoHosts]:
         yield made
 
 
-def run(network: TwoHosts, folder: Path, tasks: str, version: str, runners: int = 1) -> str:
+def run(network: TwoHosts, folder: Path, tasks: str, version: str, runners: int = 1, script: str = SCRIPT) -> str:
     """What the master prints when a bare host of that Python runs the tasks."""
     python = next(iter(pyenv(version)), None)
     if python is None:
         pytest.skip(f"no Python {version} on this machine")
-    lay(folder, tasks)
+    lay(folder, tasks, script)
     master = Program(*network.on("master"), sys.executable, "script.py", cwd=folder)
     try:
         command = master.says(r"on another machine run: (.*)\n").group(1)
@@ -152,3 +154,93 @@ def test_what_the_script_imports_is_there(network: TwoHosts, own_folder: Path, v
         r"wares.quick is a compiled extension module, and such are not sent; .*/wares/__init__.py. Install it on \S+ "
     )
     assert re.search(told + rf"for its Python {version}\S*: \S+ -m pip install wares", out), out
+
+
+LARGE = """
+import functools, hashlib, os
+import parallel
+from heavy import digest
+
+def setup(data):
+    return hashlib.sha256(data).hexdigest(), digest()
+
+def work(mine, theirs):
+    pid = os.getpid()
+    until = os.times().elapsed + 2
+    while os.times().elapsed < until:
+        pass
+    return pid, mine, theirs
+
+def mapped(data, n):
+    until = os.times().elapsed + 1
+    while os.times().elapsed < until:
+        pass
+    return os.getpid(), len(data) + n
+
+if __name__ == "__main__":
+    data = os.urandom(SIZE)
+    with parallel.Manager(port=5757) as m:
+        print("token", m.make_token(), flush=True)
+        m.wait_for_slaves(4)
+        c = m.get_context(functools.partial(setup, data))
+        for _ in range(4):
+            c.add_task(work)
+        found = list(c.get_results_unordered())
+        assert {one[1:] for one in found} == {(hashlib.sha256(data).hexdigest(), digest())}, found
+        print("runners", len({one[0] for one in found}), flush=True)
+        found = list(m.get_context().map(functools.partial(mapped, data), range(8)))
+        assert [size for _, size in found] == [len(data) + n for n in range(8)]
+        print("runners", len({one[0] for one in found}), flush=True)
+        print("over", flush=True)
+"""
+
+
+@NETWORK
+@pytest.mark.slow
+def test_what_is_large_crosses_the_network_once_for_a_machine(network: TwoHosts, own_folder: Path) -> None:
+    """A package with 8 MB of data, and 12 MB that setup gets, and again that the function of a map is bound to."""
+    package, setup = 8 << 20, 12 << 20
+    (own_folder / "heavy").mkdir()
+    (own_folder / "heavy/data.bin").write_bytes(os.urandom(package))
+    (own_folder / "heavy/__init__.py").write_text(
+        "import hashlib, importlib.resources\n"
+        "def digest():\n"
+        "    return hashlib.sha256((importlib.resources.files('heavy') / 'data.bin').read_bytes()).hexdigest()\n"
+    )
+    before = sent(network)
+    out = run(network, own_folder, "", "3.13", 4, LARGE.replace("SIZE", str(setup)))
+    crossed = sent(network) - before
+    assert out.count("runners 4") == 2, out
+    assert package + 2 * setup < crossed < 1.15 * (package + 2 * setup), f"{crossed} bytes crossed"
+
+
+def sent(network: TwoHosts) -> int:
+    """Bytes that the master's host has sent."""
+    command = [*network.on("master"), "cat", "/proc/net/dev"]
+    text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    (line,) = [line for line in text.splitlines() if line.strip().startswith("eth0:")]
+    return int(line.split()[9])
+
+
+UNGUARDED = """
+import parallel
+def task(): return 1
+m = parallel.Manager(port=5757)
+print("token", m.make_token(), flush=True)
+c = m.get_context()
+c.add_task(task)
+try:
+    list(c.get_results_unordered())
+except parallel.RemoteError as error:
+    print("error", error, flush=True)
+m.shutdown()
+print("over", flush=True)
+"""
+
+
+@NETWORK
+@pytest.mark.slow
+def test_a_script_without_a_guard_is_told_the_line_to_add(network: TwoHosts, own_folder: Path) -> None:
+    out = run(network, own_folder, "", "3.9", script=UNGUARDED)
+    assert "A slave imports the script to find the tasks in it" in out, out
+    assert "belongs under: if __name__ == '__main__':" in out
