@@ -349,3 +349,23 @@ def test_no_folder_for_temporary_files(make: Make, monkeypatch: pytest.MonkeyPat
 def test_a_search_path_with_what_is_no_text(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.path", [*sys.path, b"/bytes", Path("/a/path"), 7, None])
     assert works(make(1).get_context())
+
+
+@pytest.mark.parametrize(
+    ("ship", "why"),
+    [
+        ("requests", r"ship='requests' is neither a list of names of packages, nor False"),
+        (True, "ship=True is neither a list"),
+        (["a.b"], "ship: 'a.b' is not the name of a package, such as 'requests'"),
+        ([3], "ship: 3 is not the name of a package"),
+        (["no_such_package"], "ship: there is no package 'no_such_package' here"),
+        (["sys"], "ship: there is no package 'sys' here"),
+        (
+            ["numpy"],
+            r"'numpy' has compiled parts \(numpy\.\S+\), .*: install it on the slaves, \S+ -m pip install numpy==",
+        ),
+    ],
+)
+def test_packages_that_cannot_be_sent(ship: Any, why: str) -> None:
+    with pytest.raises(parallel.InputError, match=why):
+        parallel.Manager(ship=ship)
