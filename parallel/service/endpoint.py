@@ -13,6 +13,7 @@ from typing import Callable
 
 from slave.dial import Address
 from slave.discovery import PORT
+from slave.signals import came_from_handler
 
 from ..core import events as ev
 from ..errors import NetworkError
@@ -81,6 +82,8 @@ class Endpoint:
                     if self._announce is not None and not host:
                         self._begin_to_announce(self._server, self._announce)
             except OSError as error:
+                if came_from_handler(error):
+                    raise  # a TimeoutError of the user's alarm
                 raise _cannot_listen(self._port or 0, error) from None
 
     def _begin_to_announce(self, server: QueueServer, name: str) -> None:
