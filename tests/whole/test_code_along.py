@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
+import zipapp
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -119,11 +121,16 @@ def network() -> Iterator[TwoHosts]:
 
 def run(network: TwoHosts, folder: Path, tasks: str, version: str, runners: int = 1, script: str = SCRIPT) -> str:
     """What the master prints when a bare host of that Python runs the tasks."""
+    lay(folder, tasks, script)
+    return run_program(network, folder, ["script.py"], version, runners)
+
+
+def run_program(network: TwoHosts, folder: Path, arguments: list[str], version: str, runners: int = 1) -> str:
+    """The same of a program that is there."""
     python = next(iter(pyenv(version)), None)
     if python is None:
         pytest.skip(f"no Python {version} on this machine")
-    lay(folder, tasks, script)
-    master = Program(*network.on("master"), sys.executable, "script.py", cwd=folder)
+    master = Program(*network.on("master"), sys.executable, *arguments, cwd=folder)
     try:
         command = master.says(r"on another machine run: (.*)\n").group(1)
         token = master.says(r"token (\S+)\n").group(1)
@@ -244,3 +251,22 @@ def test_a_script_without_a_guard_is_told_the_line_to_add(network: TwoHosts, own
     out = run(network, own_folder, "", "3.9", script=UNGUARDED)
     assert "A slave imports the script to find the tasks in it" in out, out
     assert "belongs under: if __name__ == '__main__':" in out
+
+
+@NETWORK
+@pytest.mark.slow
+@pytest.mark.parametrize("way", ["zipapp", "-m package"])
+def test_the_main_program_of_a_package_or_a_zip_file(network: TwoHosts, own_folder: Path, way: str) -> None:
+    lay(own_folder / "job", "[local, beside.add, deep.data, relative.f]", SCRIPT)
+    (own_folder / "job/script.py").rename(own_folder / "job/__main__.py")
+    shutil.rmtree(own_folder / "job/room")
+    if way == "zipapp":
+        arguments = ["job.pyz"]
+        zipapp.create_archive(own_folder / "job", own_folder / "job.pyz")
+        shutil.rmtree(own_folder / "job")
+    else:
+        arguments = ["-m", "job"]
+        (own_folder / "job/__init__.py").write_text("import os, sys\nsys.path.append(os.path.dirname(__file__))\n")
+    out = run_program(network, own_folder, arguments, "3.9")
+    assert "result 1600\n" in out and "result 42\n" in out and "result 2\n" in out, out
+    assert "result ['a table', 'a table'," in out, out
