@@ -146,10 +146,10 @@ def check_retries(retries: int) -> None:
         raise InputError(f"retries={retries!r} is not a whole number from 0 on")
 
 
-def check_result_bytes(result_bytes: float) -> None:
+def check_bytes(count: float, name: str) -> None:
     """Raise `InputError` unless it is a number of bytes."""
-    if isinstance(result_bytes, bool) or not (isinstance(result_bytes, (int, float)) and result_bytes > 0):
-        raise InputError(f"result_bytes={result_bytes!r} is not a positive number of bytes")
+    if isinstance(count, bool) or not (isinstance(count, (int, float)) and count > 0):
+        raise InputError(f"{name}={count!r} is not a positive number of bytes")
 
 
 def check_tags(needs: object) -> frozenset[str]:

@@ -24,12 +24,12 @@ from slave.token import Token
 
 from .checks import (
     check_arguments,
+    check_bytes,
     check_count,
     check_lease,
     check_memory,
     check_most_tasks,
     check_output,
-    check_result_bytes,
     check_retries,
     check_ship,
     check_tags,
@@ -59,7 +59,7 @@ from .service.identity import SHOWN, Identity
 from .service.keyring import Keyring
 from .service.launch_service import LaunchService
 from .service.messages import how_all_ended
-from .service.module_service import ModuleService
+from .service.module_service import LARGE, ModuleService
 from .service.module_source import ModuleSource
 from .service.publisher import Publisher, Subscription
 from .service.result_queue import ResultQueue
@@ -97,7 +97,8 @@ class Manager:
     ``max_memory``: bytes that a slave's process and what it started may use, '2G' say; a task during which it grows
     beyond that is ended.
     ``ship``: slaves get the modules that this program can import and they cannot, but no installed packages; these are
-    names of installed pure-Python packages that they get, too (False: they get nothing).
+    names of installed pure-Python packages that they get, too (False: they get nothing).  ``share_bytes``: a setup, or
+    the function of a map, of so many bytes or more crosses the network once for all runners of a machine.
     ``announce``: whether slaves of the same key that look for a master on the local network, by UDP, are answered.
 
     Raises `InputError` and `NetworkError` for what cannot be.  Use it as a context manager, or call `shutdown`; a
@@ -123,13 +124,15 @@ class Manager:
         announce: bool = True,
         max_memory: str | float | None = None,
         ship: Sequence[str] | Literal[False] = (),
+        share_bytes: float = LARGE,
     ) -> None:
         refuse_inside_slave()
         if lease != _LEASE:
             self.heartbeat_timeout = lease
         pattern = check_output(output)
         check_arguments(host, port, self.heartbeat_timeout, max_attempts)
-        check_result_bytes(result_bytes)
+        check_bytes(result_bytes, "result_bytes")
+        check_bytes(share_bytes, "share_bytes")
         memory = 0 if max_memory is None else check_memory(max_memory)
         try:
             key = find_key(authkey, create=True) if authkey is not None or port is not None else new_key()
@@ -160,7 +163,7 @@ class Manager:
             raise NetworkError(f"cannot make a manager: {reason_of(error)}") from None
         keyring = Keyring(key, scheduler.state.run)
         objects: list[Served] = [TaskQueue(scheduler), ResultQueue(scheduler), AgentService(scheduler, keyring)]
-        objects.append(ModuleService(scheduler, None if shipped is None else self._source))
+        objects.append(ModuleService(scheduler, None if shipped is None else self._source, share_bytes))
         self._endpoint = Endpoint(
             keyring,
             host,

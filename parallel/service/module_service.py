@@ -14,19 +14,19 @@ from . import checked
 from .module_source import ModuleSource
 from .peer import Call
 
-LARGE_SETUP = 1 << 20  # bytes of a setup from which on it goes once to each machine, and not to each runner
+LARGE = float(1 << 20)  # bytes of a setup from which on it goes once to each machine, and not to each runner
 
 
 class ModuleService:
     """Says what there is, and hands it out in pieces.  The methods: see slave/protocol.py.
 
-    Whatever reads files or packs is done by side threads; a piece is there, and small.
+    Whatever reads files or packs is done by side threads; a piece is there, and small.  ``large``: bytes.
     """
 
     service = MODULE_SERVICE
 
-    def __init__(self, scheduler: Scheduler, source: ModuleSource | None) -> None:
-        self._runners, self._source = scheduler.runners, source
+    def __init__(self, scheduler: Scheduler, source: ModuleSource | None, large: float = LARGE) -> None:
+        self._runners, self._source, self._large = scheduler.runners, source, large
 
     def find(self, call: Call, slave: Any, name: Any, stamp: Any) -> None:
         """See `ModuleSource.find`."""
@@ -44,7 +44,7 @@ class ModuleService:
         """A large setup's hash and size."""
         call.own_slave(slave)
         payload = self._runners.setup_of(slave, checked.number(context))
-        if payload is None or len(payload) < LARGE_SETUP:
+        if payload is None or len(payload) < self._large:
             call.answer(tuple(ModuleReply(ABSENT)))
         else:
             self._aside(call, lambda: ModuleReply(ARCHIVE, setup_hash(payload), len(payload)))

@@ -369,3 +369,9 @@ def test_a_search_path_with_what_is_no_text(make: Make, monkeypatch: pytest.Monk
 def test_packages_that_cannot_be_sent(ship: Any, why: str) -> None:
     with pytest.raises(parallel.InputError, match=why):
         parallel.Manager(ship=ship)
+
+
+@pytest.mark.parametrize("count", [0, -1, "1M", True, float("nan")])
+def test_a_share_that_is_no_number_of_bytes(count: Any) -> None:
+    with pytest.raises(parallel.InputError, match=f"share_bytes={count!r} is not a positive number of bytes"):
+        parallel.Manager(share_bytes=count)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import shutil
@@ -270,3 +271,33 @@ def test_the_main_program_of_a_package_or_a_zip_file(network: TwoHosts, own_fold
     out = run_program(network, own_folder, arguments, "3.9")
     assert "result 1600\n" in out and "result 42\n" in out and "result 2\n" in out, out
     assert "result ['a table', 'a table'," in out, out
+
+
+HERE = "{}.{}".format(*sys.version_info[:2])
+
+
+@NETWORK
+@pytest.mark.slow
+def test_cloudpickle_travels_too(network: TwoHosts, own_folder: Path) -> None:
+    if importlib.util.find_spec("cloudpickle") is None:
+        pytest.skip("no cloudpickle for this Python")
+    out = run(network, own_folder, "[lambda base: base + 3, lambda base: Shape(base)]", HERE)
+    assert "result 43\n" in out and "result 1600\n" in out, out
+
+
+@NETWORK
+@pytest.mark.slow
+def test_a_slave_of_another_python_says_so_before_anything_runs(network: TwoHosts, own_folder: Path) -> None:
+    if importlib.util.find_spec("cloudpickle") is None:
+        pytest.skip("no cloudpickle for this Python")
+    out = run(network, own_folder, "[lambda base: base + 3, beside.add]", "3.9")
+    assert f"<lambda> was sent by value by a master of Python {HERE}, and this slave is one of Python 3.9" in out, out
+    assert "result 42\n" in out
+
+
+@NETWORK
+@pytest.mark.slow
+def test_nothing_is_sent_if_that_is_asked_for(network: TwoHosts, own_folder: Path) -> None:
+    script = SCRIPT.replace("port=5757", "port=5757, ship=False").replace("get_context(setup)", "get_context()")
+    out = run(network, own_folder, "[deep.number]", "3.9", script=script)
+    assert "No module named 'wares'" in out and "install it there" in out, out
