@@ -50,6 +50,9 @@ class Agents:
         if request.run and (request.pid != agent.pid or request.connection < agent.connection):  # read late: it is back
             return reply._replace(numbers=agent.numbers)  # already on a newer connection, and nobody is on this one
         self._endings.settle_all(agent.slaves.values())
+        if request.run and request.agent not in state.roster.agents:
+            return reply._replace(done=True)  # it had said that it leaves
+        agent = state.roster.agent(request.agent)
         agent.connection = request.connection
         agent.host, agent.pid, agent.version = request.host, request.pid, request.version
         agent.tags = frozenset(request.tags)

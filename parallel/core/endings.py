@@ -80,8 +80,10 @@ class Endings:
             self.settle(slave)
 
     def settle_overdue(self, now: float) -> None:
-        """Wait no more for connections that do not end."""
-        for number in [one for one, ending in self.waiting.items() if ending.until <= now or self._state.closing]:
+        """Wait no more for connections that do not end, nor while the next process has waited for long enough."""
+        joining = {number for number, waiting in self._runners.joining.items() if waiting.until <= now}
+        over = [one for one, ending in self.waiting.items() if ending.until <= now or one in joining]
+        for number in list(self.waiting) if self._state.closing else over:
             slave = self._state.roster.slaves.get(number)
             if slave is None:
                 del self.waiting[number]

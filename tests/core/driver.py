@@ -116,11 +116,20 @@ class Driver:
         numbers = self.env.enlist(slaves, agent.id, run, connection, runners).numbers
         assert list(numbers) == self.model().enlist(slaves, agent.id, bool(run), connection, runners or {})
         self.former.append(agent.id)
-        known = self.judge.agents[agent.id]
+        known = self.judge.agents.get(agent.id)
+        if known is None:  # it had said that it leaves
+            self.settle()
+            return
         known.online = False
         self.settle()
         known.online = True
         self.wait_for_commands(known, 0 if anew else None)
+
+    def enlist_late(self, agent: ModelAgent) -> None:
+        """What it said on an older connection is read only now."""
+        numbers = self.env.enlist(agent.slaves, agent.id, RUN, agent.connection - 1).numbers
+        assert list(numbers) == self.model().enlist(agent.slaves, agent.id, True, agent.connection - 1, {})
+        self.settle()
 
     def come_back(self, agent: ModelAgent) -> None:
         """With all that it had, if it has enlisted before."""
@@ -178,9 +187,17 @@ class Driver:
         there = [slave for slave in self.judge.alive() if slave.pid and self.judge.agents[slave.agent].online]
         self.heartbeat([(slave.number, slave.pid, (slave.held or [0])[0]) for slave in there])
 
-    def runner_ended(self, slave: ModelSlave, pid: int, task: int, setup: int = 0, cause: str = BY_ITSELF) -> None:
-        self.env.runner_ended(slave.number, task, setup=setup, cause=cause, pid=pid)
-        self.model().runner_ended(slave.number, task, setup, cause, pid)
+    def runner_ended(
+        self,
+        slave: ModelSlave,
+        pid: int,
+        task: int,
+        setup: int = 0,
+        cause: str = BY_ITSELF,
+        hung_up: bool = True,
+    ) -> None:
+        self.env.runner_ended(slave.number, task, setup=setup, cause=cause, pid=pid, hung_up=hung_up)
+        self.model().runner_ended(slave.number, task, setup, cause, pid, hung_up)
         self.settle()
 
     def slave_closed(self, number: int) -> None:

@@ -237,6 +237,7 @@ class Env:
         """A runner's process ended while this ran.  ``hung_up``: its connection was read to its end before."""
         slave = self.state.roster.slaves.get(number)
         if hung_up and slave is not None:
+            self.state.now = self.now
             self.scheduler.endings.disconnected(Role(RUNNER, number, "", slave.pid, slave.connection))
         report = RunnerEnded(agent, number, pid, exitcode, task, setup, cause)
         self.do(self.scheduler.agents.runner_ended, report, "it was killed by SIGKILL", "")

@@ -198,6 +198,7 @@ class Judge(Model):
             assert not context.stalled or (context.full and not reading), "slaves are held up for no reason"
         assert env.scheduler.due <= self.now + self.tick_seconds, "it ticks too seldom"
         assert all(until > self.now for *_, until in self.joining.values()), "a runner waits for too long"
+        assert all(one.until > self.now for one in self.endings.values()), "a process's end waits for too long"
 
     def look_at_recalls(self) -> None:
         """After a tick: what takes far too long has been recalled if somebody idles."""

@@ -21,11 +21,12 @@ from slave.protocol import (
     StartRunner,
     StopTasks,
 )
-from tests.core.model_state import NOTHING, ModelAgent, ModelContext, ModelSlave, ModelState, ModelTask
+from tests.core.model_state import NOTHING, ModelAgent, ModelContext, ModelEnding, ModelSlave, ModelState, ModelTask
 
 REFUSED = "refused"
 OVERHEAD = 300  # bytes that count for an outcome besides its data
 REPORT_SECONDS = 2.0
+HANG_UP_SECONDS = 2.0
 
 
 class Model(ModelState):
@@ -60,7 +61,7 @@ class Model(ModelState):
             self.unlearn(slave)
         else:
             slave.forget, slave.told = slave.told + slave.forget, []
-        slave.pid, slave.connection, slave.parted = pid, connection, False
+        slave.pid, slave.connection, slave.speaks, slave.parted = pid, connection, True, False
         self.heard(slave)
         self.told.append(("SlaveJoined", slave.number))
         self.answers[call] = True
@@ -139,6 +140,12 @@ class Model(ModelState):
         joining = self.joining.get(number)
         if joining is not None and joining[1:3] == (pid, connection):
             self.answers[self.joining.pop(number)[0]] = False
+        if not slave.ended and (slave.pid, slave.connection) == (pid, connection):
+            self._hang_up(slave)
+
+    def _hang_up(self, slave: ModelSlave) -> None:
+        slave.speaks = False
+        self._settle_ending(slave.number)
 
     # -- agents
 
@@ -146,6 +153,9 @@ class Model(ModelState):
         self, slaves: Sequence[int | None], id: str, run: bool, connection: int, runners: Mapping[int, int]
     ) -> list[int]:
         """``run``: it comes back, to this master.  Returns the numbers of its slaves."""
+        if run and id in self.agents and connection < self.agents[id].connection:
+            return self.agents[id].numbers
+        self._settle_endings_of(id)
         if run and id not in self.agents:
             return []
         agent = self.agents.setdefault(id, ModelAgent(id))
@@ -208,25 +218,53 @@ class Model(ModelState):
                 slave.running = task
                 self.heard(slave)
 
-    def runner_ended(self, number: int, task: int, setup: int, cause: str, pid: int) -> None:
+    def runner_ended(self, number: int, task: int, setup: int, cause: str, pid: int, hung_up: bool) -> None:
+        """``hung_up``: its connection was read to its end before."""
         slave = self.known(number)
-        if slave is None or slave.pid not in (0, pid):
+        if slave is not None and hung_up:
+            self._hang_up(slave)
+        if slave is None or slave.ended or slave.pid not in (0, pid):
             return
-        if cause == TIME_LIMIT and task in slave.held:
-            self.settle(task, TIMED_OUT)
-        if setup and not cause:
-            self._bar(slave, setup)
-        self.lose(slave, 0 if setup or cause else task)
+        until = self.now + min(HANG_UP_SECONDS, self.term / 4)
+        self.endings[number] = ModelEnding(pid, task, setup, cause, until)
+        if not slave.speaks:
+            self._settle_ending(number)
+
+    def _settle_ending(self, number: int) -> None:
+        """All that the process posted was read, or there is no time to wait for it: its end counts now."""
+        ending = self.endings.pop(number, None)
+        slave = self.known(number)
+        if ending is None or slave is None:
+            return
+        if not self.closing and slave.pid in (0, ending.pid):
+            self._ended(slave, ending)
+        if ending.closes:
+            self.end(slave)
+        if ending.leaves:
+            self.forget_agent(slave.agent)
+
+    def _ended(self, slave: ModelSlave, ending: ModelEnding) -> None:
+        if ending.cause == TIME_LIMIT and ending.task in slave.held:
+            self.settle(ending.task, TIMED_OUT)
+        if ending.setup and not ending.cause:
+            self._bar(slave, ending.setup)
+        self.lose(slave, 0 if ending.setup or ending.cause else ending.task)
         self._replace(slave)
+
+    def _settle_endings_of(self, agent: str) -> None:
+        for slave in self.of_agent(agent) if agent in self.agents else ():
+            self._settle_ending(slave.number)
 
     def _replace(self, slave: ModelSlave) -> None:
         slave.pid = slave.running = 0
-        slave.parted = False
+        slave.speaks = slave.parted = False
         self._let_join(slave.number)
 
     def slave_closed(self, number: int) -> None:
         slave = self.known(number)
-        if slave is not None:
+        if number in self.endings:
+            self.endings[number].closes = True
+        elif slave is not None:
             self.end(slave)
 
     def recalled(self, number: int, lease: int, running: int) -> None:
@@ -247,8 +285,12 @@ class Model(ModelState):
     def leave_agent(self, id: str) -> None:
         if id in self.agents:
             for slave in self.of_agent(id):
-                self.lose(slave, 0)
-                self.end(slave)
+                if slave.number in self.endings:
+                    ending = self.endings[slave.number]
+                    ending.closes = ending.leaves = True
+                else:
+                    self.lose(slave, 0)
+                    self.end(slave)
             self.forget_agent(id)
 
     def agent_disconnected(self, connection: int, id: str) -> None:
@@ -284,6 +326,7 @@ class Model(ModelState):
 
     def launcher_says_ended(self, id: str, numbers: Sequence[int] | None, successor: str | None) -> list[int]:
         moved: list[int] = []
+        self._settle_endings_of(id)
         if id not in self.agents:
             return moved
         for slave in self.of_agent(id):
@@ -380,14 +423,18 @@ class Model(ModelState):
     def tick(self, late: float = 0.0) -> None:
         if late > 0.5:
             self._shift(late)
-        leases = [(slave.lease.id, slave) for slave in self.slaves.values() if slave.lease is not None]
-        expired = [slave for _, slave in sorted(leases, key=lambda pair: pair[0]) if self._expired(slave)]
+        for slave in self._all_expired():
+            self._settle_ending(slave.number)
+        expired = self._all_expired()
         silent = [slave for slave in self.alive() if slave.due <= self.now and slave.contact != "lost"]
         for slave in [*expired, *(one for one in silent if one not in expired)]:
             self.lose(slave, 0)
             if slave.contact in ("heard", "cut"):
                 slave.contact = "lost"
-        for number in [one for one, joining in self.joining.items() if joining[4] <= self.now]:
+        late_joins = [one for one, joining in self.joining.items() if joining[4] <= self.now]
+        for number in [one for one, ending in self.endings.items() if ending.until <= self.now or one in late_joins]:
+            self._settle_ending(number)
+        for number in late_joins:
             self._let_join(number)
         for slave in self.alive():
             if slave.call is not None and slave.until <= self.now:
@@ -397,8 +444,11 @@ class Model(ModelState):
                 self.answers[agent.call] = (len(agent.commands), [])
                 agent.call = None
 
-    def _expired(self, slave: ModelSlave) -> bool:
-        return slave.lease is not None and slave.lease.deadline <= self.now
+    def _all_expired(self) -> list[ModelSlave]:
+        """Slaves whose lease is over, the oldest lease first."""
+        leases = [(slave.lease.id, slave) for slave in self.slaves.values() if slave.lease is not None]
+        over = [slave for slave in self.slaves.values() if slave.lease is not None and slave.lease.deadline <= self.now]
+        return [slave for _, slave in sorted(leases, key=lambda pair: pair[0]) if slave in over]
 
     def _shift(self, late: float) -> None:
         for slave in self.alive():
@@ -410,6 +460,8 @@ class Model(ModelState):
 
     def close(self) -> None:
         self.closing = True
+        for number in list(self.endings):
+            self._settle_ending(number)
         for number in list(self.joining):
             self._let_join(number)
         for slave in self.alive():

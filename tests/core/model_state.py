@@ -40,6 +40,7 @@ class ModelSlave:
         self.launched = self.open_ended = False
         self.draining = self.dismissed = self.parted = self.ended = False
         self.pid = self.connection = self.running = 0
+        self.speaks = False  # the end of that connection was not read yet
         self.contact, self.due = "", math.inf
         self.cut_until = 0.0  # when it is missed if it is cut off
         self.failed: set[int] = set()  # contexts whose setup failed here
@@ -61,6 +62,14 @@ class ModelSlave:
     @property
     def held(self) -> list[int]:
         return [] if self.lease is None else self.lease.tasks
+
+
+class ModelEnding:
+    """A process has ended, says its agent; what it posted may not have been read yet, which is waited for."""
+
+    def __init__(self, pid: int, task: int, setup: int, cause: str, until: float) -> None:
+        self.pid, self.task, self.setup, self.cause, self.until = pid, task, setup, cause, until
+        self.closes = self.leaves = False  # its agent gives the slave up; or ends itself
 
 
 class ModelAgent:
@@ -108,6 +117,7 @@ class ModelState:
         self.agents: dict[str, ModelAgent] = {}
         self.contexts: dict[int, ModelContext] = {}
         self.joining: dict[int, tuple[Any, int, int, int, float]] = {}  # call, pid, connection, lease, until
+        self.endings: dict[int, ModelEnding] = {}  # by slave
         self.waiters: dict[Any, int] = {}
         self.reads: dict[Any, int] = {}  # by the call of each reader there ever was: its context
         self.outcomes: dict[int, int] = {}  # how many were delivered of each task
@@ -234,6 +244,7 @@ class ModelState:
 
     def process_gone(self, slave: ModelSlave) -> None:
         slave.pid = slave.connection = slave.running = 0
+        slave.speaks = False
         slave.contact, slave.due, slave.parted = "", math.inf, False
 
     def start_over(self, slave: ModelSlave, agent: str) -> None:
@@ -245,7 +256,7 @@ class ModelState:
             slave.agent = agent
 
     def forget_agent(self, id: str) -> None:
-        if not self.agents[id].slaves:
+        if id in self.agents and not self.agents[id].slaves:
             del self.agents[id]
 
     # -- readers

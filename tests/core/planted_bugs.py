@@ -20,7 +20,9 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from parallel.core.agents import Agents
 from parallel.core.effects import Answer, Call
+from parallel.core.endings import Endings
 from parallel.core.lease_table import GivenUp, LeaseTable
+from parallel.core.readers import Readers
 from parallel.core.roster import Roster
 from parallel.core.runners import Runners
 from parallel.core.scheduler import Scheduler
@@ -283,6 +285,57 @@ def _(real: Any, self: State, slave: SlaveRecord) -> None:
     slave.to_forget.clear()
 
 
+@bug("contexts to forget are not told again though the answer may be lost", State, "_forgotten")
+def _(real: Any, self: State, slave: SlaveRecord) -> Any:
+    found = real(self, slave)
+    slave.told_to_forget.clear()
+    return found
+
+
+@bug("a runner's word on an older connection is a join", Runners, "_is_late")
+def _(real: Any, self: Runners, *arguments: Any) -> bool:
+    return False
+
+
+@bug("an agent's word on an older connection makes that the current one", Agents, "enlist")
+def _(real: Any, self: Agents, request: EnlistRequest, now: float) -> Any:
+    agent = self._state.roster.agents.get(request.agent)
+    if agent is not None:
+        agent.connection = min(agent.connection, request.connection)
+    return real(self, request, now)
+
+
+@bug("an agent's word on the end of a process counts before what that posted was read", Endings, "runner_ended")
+def _(real: Any, self: Endings, report: RunnerEnded, *arguments: Any) -> None:
+    real(self, report, *arguments)
+    slave = self._state.roster.slaves.get(report.slave)
+    if slave is not None:
+        self.settle(slave)
+
+
+@bug("an agent that gives a slave up does not wait for what its process posted", Endings, "closed")
+def _(real: Any, self: Endings, slave: SlaveRecord, why: str) -> None:
+    self.settle(slave)
+    real(self, slave, why)
+
+
+@bug("an agent's goodbye does not wait for what its runners posted", Endings, "left")
+def _(real: Any, self: Endings, slave: SlaveRecord, why: str) -> None:
+    self.settle(slave)
+    real(self, slave, why)
+
+
+@bug("the end of a process waits for ever for a connection that does not end", Endings, "settle_overdue")
+def _(real: Any, self: Endings, now: float) -> None:
+    pass
+
+
+@bug("* the end of a process is forgotten when the next one joins first", Endings, "settle_overdue")
+def _(real: Any, self: Endings, now: float) -> None:
+    with mock.patch.object(self._runners, "joining", {}):
+        real(self, now)
+
+
 # -- those that wait
 
 
@@ -291,8 +344,8 @@ def _(real: Any, self: State, context: Any, verdict: object, most: int) -> None:
     real(self, context, verdict, min(1, most))
 
 
-@bug("* a reader is told that all is done before it has the last outcome", Users, "judge")
-def _(real: Any, self: Users, context: Any) -> None:
+@bug("* a reader is told that all is done before it has the last outcome", Readers, "judge")
+def _(real: Any, self: Readers, context: Any) -> None:
     with without(self._state, "send_outcomes"):
         real(self, context)
 
@@ -307,8 +360,8 @@ def _(real: Any, self: LeaseTable, context: int) -> None:
     self._turns.paused.discard(context)
 
 
-@bug("a slave is held up though a reader waits", Users, "_let_go")
-def _(real: Any, self: Users, context: Any) -> None:
+@bug("a slave is held up though a reader waits", Readers, "_let_go")
+def _(real: Any, self: Readers, context: Any) -> None:
     if not self._state.reading:
         real(self, context)
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any, Callable
+
 import pytest
 
 from parallel.core import events as ev
 from parallel.core.effects import AllDone, Granted, News, NoSlaves
 from parallel.core.slave import Contact, Life
+from tests.core import planted_bugs
 from tests.core.driver import Driver
 from tests.core.fake import PID, RUN, Env, Launched
 
@@ -159,3 +162,10 @@ def test_the_model_knows_that_a_runners_word_on_an_older_connection_is_no_join()
     driver.join(slave, slave.pid, 2)
     assert slave.connection == 3
     driver.close()
+
+
+@pytest.mark.parametrize("text, plant", planted_bugs.BUGS, ids=[text for text, _ in planted_bugs.BUGS])
+def test_the_bugs_that_show_what_the_model_finds_can_be_planted(text: str, plant: Callable[[], Any]) -> None:
+    """The methods that they stand in for are there, under these names."""
+    with plant() as planted:
+        assert callable(planted), text

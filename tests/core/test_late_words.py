@@ -395,3 +395,27 @@ def test_leases_that_do_not_arrive_again_and_again_are_told(env: Env) -> None:
     call = env.join(number, connection=6)
     assert env.take_answer(call) is True
     assert env.take_granted(waits) == [1]
+
+
+def test_an_agent_that_left_while_its_runners_last_words_were_awaited_is_sent_away_when_it_comes_back(env: Env) -> None:
+    number = env.slave()
+    env.runner_ended(number, hung_up=False)
+    env.leave()
+    assert env.record(number).life is Life.READY, "its connection is not read to its end yet"
+    reply = env.enlist([number], run=RUN, connection=2)
+    assert reply.done and not reply.numbers
+    assert not env.state.roster.agents and env.record(number).life is Life.ENDED
+
+
+def test_a_process_is_blamed_though_the_next_one_joins_while_its_last_words_are_awaited(env: Env) -> None:
+    """The next one waits for its agent's word, which comes late, and has waited for long enough before this has."""
+    number = env.slave()
+    env.add()
+    assert env.fetched(number) == [1]
+    next_one = env.join(number, PID + 1)
+    env.pass_time(1.0)
+    env.runner_ended(number, 1, hung_up=False)
+    env.nothing_left()
+    env.pass_time(1.0)
+    assert env.take_answer(next_one) is True and env.record(number).pid == PID + 1
+    assert env.lease_of(number) == [] and len(env.task(1).ends or ()) == 1

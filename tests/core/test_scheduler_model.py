@@ -180,9 +180,28 @@ class SchedulerMachine(RuleBasedStateMachine):
         connection = 1 if pid != slave.pid else slave.connection + next_connection
         self.driver.join(slave, pid, connection, this_run, self._lease(slave) if holds else 0)
 
+    @rule(which=SOME, drops=st.booleans(), late=st.booleans())
+    def connection_is_replaced(self, which: int, drops: bool, late: bool) -> None:
+        """By the next one of the same process.
+
+        ``drops``: just before, the slave was told that a context is dropped, or is to be; ``late``: what it said on the
+        one before is read only then.
+        """
+        joined = [slave for slave in self.model.alive() if slave.pid]
+        knowing = [slave for slave in joined if slave.knows]
+        if not joined:
+            return
+        slave = _of(knowing if drops and knowing else joined, which)
+        if drops and knowing:
+            self.driver.drop_context(min(slave.knows))
+        older = slave.connection
+        self.driver.join(slave, slave.pid, older + 1, True, self._lease(slave))
+        if late:
+            self.driver.join(slave, slave.pid, older, True, self._lease(slave))
+
     # -- agents
 
-    @rule(which=SOME, how=st.sampled_from(["back", "back", "without one", "with other runners", "anew"]))
+    @rule(which=SOME, how=st.sampled_from(["back", "back", "without one", "with other runners", "anew", "late"]))
     @precondition(lambda self: self.model.agents)
     def agent_comes(self, which: int, how: str) -> None:
         """For the first time, or back, or started again by its engine."""
@@ -192,6 +211,8 @@ class SchedulerMachine(RuleBasedStateMachine):
             self.driver.enlist(agent, [*agent.slaves, *([None] if open_ended and not agent.enlisted else [])])
         elif how == "back":
             self.driver.come_back(agent)
+        elif how == "late":
+            self.driver.enlist_late(agent)
         else:
             gone = how == "without one"
             runners = {} if gone else {number: self.driver.new_pid() for number in agent.slaves}
@@ -225,12 +246,40 @@ class SchedulerMachine(RuleBasedStateMachine):
         cause=st.sampled_from([BY_ITSELF, BY_ITSELF, BY_ITSELF, TIME_LIMIT, STOPPED, DRAINED]),
         in_setup=SELDOM,
         current=MOSTLY,
+        hung_up=st.booleans(),
     )
-    def runner_ended(self, which: int, place: int, cause: str, in_setup: bool, current: bool) -> None:
+    def runner_ended(self, which: int, place: int, cause: str, in_setup: bool, current: bool, hung_up: bool) -> None:
+        """``hung_up``: its own connection was read to its end before its agent's word comes."""
         slave = self._busy(which)
         task = self._task(slave, place)
         setup = self.model.tasks[task].context if in_setup and task else 0
-        self.driver.runner_ended(slave, slave.pid + (not current), task, setup, cause)
+        self.driver.runner_ended(slave, slave.pid + (not current), task, setup, cause, hung_up)
+
+    @rule(
+        which=SOME,
+        place=st.integers(0, 1),
+        outcome=st.sampled_from([VALUE, FAILURE, None]),
+        meanwhile=st.sampled_from(["nothing", "its slave is given up", "its agent leaves", "the next one joins"]),
+        hangs_up=st.booleans(),
+    )
+    def runner_ends_before_its_outcome_is_read(
+        self, which: int, place: int, outcome: int | None, meanwhile: str, hangs_up: bool
+    ) -> None:
+        """Its agent's word comes first.  ``hangs_up``: its connection ends then, and not only after some time."""
+        slave = self._busy(which)
+        task, pid, connection = self._task(slave, place), slave.pid, slave.connection
+        message = self.driver.message(slave, task, outcome) if task and outcome is not None else None
+        self.driver.runner_ended(slave, pid, task, hung_up=False)
+        if meanwhile == "its slave is given up":
+            self.driver.slave_closed(slave.number)
+        elif meanwhile == "its agent leaves" and slave.agent in self.model.agents:
+            self.driver.leave(slave.agent)
+        elif meanwhile == "the next one joins":
+            self.driver.join(slave, self.driver.new_pid(), 1)
+        if message is not None:
+            self.driver.post([message])
+        if hangs_up:
+            self.driver.runner_disconnected(slave, pid, connection)
 
     @rule(
         which=SOME,
