@@ -14,7 +14,7 @@ import pytest
 
 import parallel
 from parallel.core import patience
-from parallel.launch import pipe
+from parallel.launch import pipe, piped_program
 from parallel.launch.command import shell_command
 from parallel.launch.process import CommandProcess
 from tests.conftest import Make
@@ -246,7 +246,7 @@ def test_a_full_disk_under_the_output_of_a_piped_slave_is_told(
     def write(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(pipe, "_write", write)
+    monkeypatch.setattr(piped_program.PipedProgram, "_write", write)
     manager = make(0)
     manager.add_slave(parallel.PipedCommandSlave("{command}", 1, python=sys.executable))
     context = manager.get_context()

@@ -22,7 +22,7 @@ from parallel.service import checked, result_queue
 from parallel.service import server as server_module
 from slave.dial import dial
 from slave.errors import ProtocolError
-from slave.protocol import COMMANDS, REPORTS, RUNNER, checked_outcome
+from slave.protocol import COMMANDS, REPORTS, RUNNER, RunnerEnded, checked_outcome
 from slave.wire import MOST_BODY, MOST_BUFFERS, Connection
 from tests.conftest import Make
 from tests.support import relays, tasks
@@ -226,7 +226,7 @@ def test_an_agent_speaks_for_its_own_slaves_alone(make: Make) -> None:
         ("slave_closed", (agent, 0, "it lies")),
         ("draining", (agent, [0])),
         ("recalled", (agent, 0, 0, 0)),
-        ("runner_ended", ((agent, 0, manager.slaves[0].pid, -9, 0, 1, ""),)),
+        ("runner_ended", (tuple(RunnerEnded(agent, 0, manager.slaves[0].pid, -9, 0, 1, "")),)),
         ("leave", (agent, "it lies")),
     ]
     with holder(manager.address[1], REPORTS, 0, agent) as connection:
