@@ -41,6 +41,7 @@ _TO_LEAVE = 1.0  # seconds that idle runners get at the end
 _GOODBYE_SECONDS = 1.0
 _LOOK_SECONDS = 0.01  # between two looks whether a runner may be started
 _NANO = 1_000_000_000
+_SIGNAL, _PREEMPTED = 0.0001, 0.2  # seconds at most until a process that is killed ends: mostly, and now and then
 
 
 class Quits(Exception):
@@ -73,7 +74,7 @@ class Slave(SlaveState):
     def kill(self) -> None:
         """End its process now."""
         if self.runner is not None:
-            self.runner.die("is ended by its agent", -9, itself=False)
+            self.agent.strike(self.runner)
 
 
 class Agent(Process):
@@ -404,6 +405,12 @@ class Agent(Process):
             self._commands_ended = True
             self.wake()
 
+    def strike(self, runner: Runner) -> None:
+        """End a runner's process.  The system may let others run first, and that process go on for so long."""
+        random = self._random
+        seconds = _PREEMPTED * random.random() if random.chance(0.1) else _SIGNAL * random.random()
+        self.later(seconds, _end_runner, runner)
+
     def runner_died(self, runner: Runner) -> None:
         """A child has ended."""
         if self.alive:
@@ -455,7 +462,12 @@ class Agent(Process):
         self.alive = False
         self._steps.close()
         for slave in self.slaves.values():
-            slave.kill()
+            if slave.runner is not None:
+                _end_runner(slave.runner)
         if self.machine.on:
             self._drop()
         self.machine.agent_died(self, exitcode)
+
+
+def _end_runner(runner: Runner) -> None:
+    runner.die("is ended by its agent", -9, itself=False)

@@ -147,6 +147,7 @@ class Ledger:
         elif method == "setup_failed":
             failure = arguments[0]
             self._given_back(failure.slave, failure.lease, failure.unstarted)
+            self._holds_nothing(failure.slave, failure.lease, failure.context)
             self.barred.setdefault(failure.slave, set()).add(failure.context)
         elif method == "rebuild_failed":
             self._not_rebuilt(arguments[0])
@@ -158,6 +159,13 @@ class Ledger:
         if held is not None and held[0] == lease:
             for id in ids:
                 held[1].pop(id, None)
+
+    def _holds_nothing(self, slave: int, lease: int, context: int) -> None:
+        """A slave that cannot set a context up keeps no task of it: others wait for work while it runs the rest."""
+        held = self.held.get(slave, (0, {}))
+        kept = [id for id in held[1] if held[0] == lease and self.tasks[id].context == context]
+        if kept:
+            self.fail(f"the setup of context {context} failed on slave {slave}, and it has not given back {kept}")
 
     def _not_rebuilt(self, failure: RebuildFailure) -> None:
         held, task = self.held.get(failure.slave), self.unsettled.get(failure.task)

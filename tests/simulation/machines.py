@@ -70,6 +70,8 @@ class Machine:
         self.connections.append(connection)
         if self.world.now < self.silent_until:
             connection.silence(self.silent_until - self.world.now, self.fleet.term)
+        if not self.master.open:  # any more: it was when this was begun
+            connection.hang_up()
         return connection
 
     def start(self, numbers: Sequence[int | None], stays: bool = False) -> None:

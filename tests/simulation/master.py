@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Callable
 
 from parallel.core.effects import Answer, Deliver, Granted, Pause, Refuse, WantTasks
@@ -355,6 +356,13 @@ class Master:
         """The manager is shut down."""
         self.world.tell("the manager is shut down")
         self.tell(self.scheduler.close)
+
+    def vanish(self, connections: Iterable[Connection]) -> None:
+        """Its process is killed: the system closes its connections, and nobody listens any more."""
+        self.world.tell("the master is killed")
+        self.open, self.stopped_until = False, math.inf
+        for connection in connections:
+            connection.hang_up()
 
 
 def _lease_message(granted: Granted | None) -> LeaseMessage | None:

@@ -22,6 +22,10 @@ WISHES = (
 )  # fmt: skip
 # what makes no task run again: a runner comes back with what it holds and has posted
 HARMLESS = frozenset({"a runner's cable is cut", "an answer to a runner is lost", *WISHES})
+# how it ends, at last: those who are connected are told, the others have to see for themselves
+SHUT_DOWN, KILLED = "the manager is shut down", "the master is killed"
+OUT_OF_REACH = "the manager is shut down while no machine can be reached"
+ENDS = (SHUT_DOWN, SHUT_DOWN, KILLED, OUT_OF_REACH)
 KINDS = ("by hand", "by hand", "launched", "launched", "local", "open-ended")
 
 
@@ -87,6 +91,7 @@ class Plan(NamedTuple):
     contexts: Sequence[ContextPlan] = ()
     tasks: Sequence[TaskPlan] = ()
     acts: Sequence[Act] = ()
+    end: str = SHUT_DOWN
 
     @property
     def calm(self) -> float:
@@ -117,6 +122,7 @@ def make_plan(seed: int) -> Plan:
         contexts=contexts,
         tasks=sorted(tasks, key=lambda task: task.at),
         acts=sorted(acts),
+        end=random.of(ENDS),
     )
 
 

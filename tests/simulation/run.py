@@ -4,7 +4,7 @@ it begins      contexts are made, agents come, tasks are added, readers read
 it goes wrong  the acts of the plan
 it calms down  a healthy slave joins: from here on all must be done within a bound
 it is over     contexts are dropped, and the tables must be empty
-it ends        the manager is shut down, and all processes must end
+it ends        the manager is shut down or its process is killed, and all processes must end
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from .faults import Faults
 from .ledger import Ledger
 from .machines import Fleet
 from .master import Master
-from .plan import AgentPlan, Plan
+from .plan import KILLED, OUT_OF_REACH, SHUT_DOWN, AgentPlan, Plan
 from .users import Users
-from .world import World
+from .world import Process, World
 
 CHECK_EVERY = 8  # turns of the master between two checks of all tables
 _MOST_STEPS = 200_000
@@ -131,14 +131,27 @@ class Run:
             told = runner.slave.number in state.idle  # what it asked before was answered
             if told and slave_record is not None and slave_record.pid == runner.pid and not slave_record.to_forget:
                 _empty(f"what {runner.name} has set up", runner._conversation.set_up)
-        self.master.close()
+        self._end()
+
+    def _end(self) -> None:
+        """The master ends, and so does everybody who has ever been with it: told by it, or of themselves."""
         self.fleet.closing = True
+        if self.plan.end == KILLED:
+            self.master.vanish([one for machine in self.fleet.machines for one in machine.connections])
+        else:
+            for machine in self.fleet.machines if self.plan.end == OUT_OF_REACH else ():
+                if machine.plan.kind != "local":
+                    machine.be_silent(1e9)
+            self.master.close()
         bound = self.world.now + 60.0 + 12 * self.plan.term
-        while any(agent.alive for agent in self._agents()) or self._runners():
+        while there := [one.name for one in [*self._agents(), *self._runners()] if one.alive and self._is_to_end(one)]:
             self._step()
             if self.world.now > bound:
-                there = [one.name for one in [*self._agents(), *self._runners()] if one.alive]
-                raise AssertionError(f"the manager has been shut down, and these have not ended: {there}")
+                raise AssertionError(f"{self.plan.end}, and these have not ended: {there}")
+
+    def _is_to_end(self, process: Process) -> bool:
+        """Whether it hears of that, or has met the master: who has not may look for one as long as it likes."""
+        return not isinstance(process, Agent) or self.plan.end == SHUT_DOWN or process.session.reply is not None
 
     def _slaves_are_there(self) -> None:
         """The slaves that an agent is said to have are those that it has."""

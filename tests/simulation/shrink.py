@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
-from .plan import Act, AgentPlan, ContextPlan, Plan, TaskPlan
+from .plan import SHUT_DOWN, Act, AgentPlan, ContextPlan, Plan, TaskPlan
 from .run import Failure, Run
 
 Item = TypeVar("Item")
@@ -50,7 +50,8 @@ def _simpler(plan: Plan) -> Iterator[Plan]:
             contexts = [*plan.contexts[:gone], *plan.contexts[gone + 1 :]]
             tasks = [task._replace(context=task.context - (task.context > gone)) for task in plan.tasks]
             yield plan._replace(contexts=contexts, tasks=tasks)
-    for name, least in (("slowness", 0.0), ("result_bytes", 1e9), ("term", 10.0), ("may_join", True)):
+    plainest = ("slowness", 0.0), ("result_bytes", 1e9), ("term", 10.0), ("may_join", True), ("end", SHUT_DOWN)
+    for name, least in plainest:
         yield from _plainer(plan, name, least)
     for index, agent in enumerate(plan.agents):
         for name, value in (("slaves", 1), ("kind", "by hand"), ("speed", 1.0), ("output", False), ("at", 0.0)):

@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import itertools
 import os
+from typing import Callable
 
 import pytest
 
-from tests.simulation.plan import Act, AgentPlan, ContextPlan, Plan, TaskPlan, make_plan
+from tests.simulation.plan import KILLED, OUT_OF_REACH, Act, AgentPlan, ContextPlan, Plan, TaskPlan, make_plan
 from tests.simulation.planted_bugs import BUGS, find
 from tests.simulation.run import Run
 from tests.simulation.shrink import shrink, story
@@ -42,7 +43,7 @@ def test_random_numbers_are_the_same_on_every_python_and_machine() -> None:
     assert hashlib.sha256(text.encode()).hexdigest() == PLANS
 
 
-PLANS = "a589502ffa8cccc95add061e60d0ca24a7ee449dc0602bee3074688917a2cd5d"
+PLANS = "59a45a1ea7dff997ef6b993573d80c9530d0271a81c6095c33460e9bb78087e3"
 
 
 def test_what_a_plan_leaves_out_changes_nothing_else() -> None:
@@ -59,7 +60,15 @@ def test_what_a_plan_leaves_out_changes_nothing_else() -> None:
     assert until_then(plan) == until_then(shorter)
 
 
-@pytest.mark.parametrize("words", ["an outage is an attempt", "one attempt too late", "what a slave is to forget"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        "an outage is an attempt",
+        "one attempt too late",
+        "what a slave is to forget",
+        "never gives a master up",
+    ],
+)
 def test_a_planted_bug_is_found_and_its_story_is_short(words: str) -> None:
     ((text, plant),) = [one for one in BUGS if words in one[0]]
     found = find(plant)
@@ -161,3 +170,45 @@ def test_what_ends_because_somebody_asked_is_blamed_on_nothing(seconds: float) -
 def test_a_launched_slave_vanishes_while_it_works(what: str) -> None:
     agents = [AgentPlan(0.0, 2, "launched")]
     told_well(Plan(4, agents=agents, contexts=PLAIN, tasks=[TaskPlan(0, 0.0, 2.0)] * 4, acts=[Act(1.5, what)]))
+
+
+@pytest.mark.parametrize("kind", ["by hand", "launched", "local"])
+@pytest.mark.parametrize("end", [KILLED, OUT_OF_REACH])
+def test_everybody_ends_when_the_master_ends_without_a_word(end: str, kind: str) -> None:
+    agents = [AgentPlan(0.0, 2, kind), AgentPlan(0.1, 1, kind)]
+    told_well(Plan(5, agents=agents, contexts=PLAIN, tasks=[TaskPlan(0, 0.0, 0.5)] * 4, end=end))
+
+
+def test_who_never_met_the_master_may_look_for_it_for_ever() -> None:
+    """Its machine cannot be reached from its start on."""
+    acts = [Act(0.0, "a machine is silent", 0, 0.5)]
+    agents = [AgentPlan(0.0, 1, "launched")]
+    told_well(Plan(6, term=2.0, agents=agents, contexts=PLAIN, acts=acts, end=OUT_OF_REACH))
+
+
+def late_tasks(seed: int) -> Plan:
+    """With some seeds their agent is held up between its look at the clock and the end of the process."""
+    tasks = [TaskPlan(0, 0.0, 0.001), *[TaskPlan(0, 0.0, 0.45, limit=0.4)] * 3, TaskPlan(0, 0.0, 0.3)]
+    return Plan(seed, agents=ONE, contexts=PLAIN, tasks=tasks)
+
+
+def failing_setup(seed: int) -> Plan:
+    """With some seeds a slave holds several tasks of the context that it cannot set up."""
+    contexts = [ContextPlan(), ContextPlan("raises here")]
+    tasks = [TaskPlan(0, 0.0, 0.001), *[TaskPlan(1, 0.0, 0.001)] * 20]
+    return Plan(seed, agents=TWO, contexts=contexts, tasks=tasks)
+
+
+@pytest.mark.parametrize(
+    "words, make, said",
+    [
+        ("the time limit of one task ends the next one", late_tasks, "timed out, and took no longer than it may"),
+        ("gives only the first task back", failing_setup, "and it has not given back"),
+    ],
+)
+def test_a_bug_that_few_seeds_meet_is_found_by_its_plan(words: str, make: Callable[[int], Plan], said: str) -> None:
+    ((_, plant),) = [one for one in BUGS if words in one[0]]
+    with plant():
+        failures = [Run(make(seed)).to_the_end() for seed in range(20)]
+    assert any(failure is not None and said in failure.text for failure in failures), failures
+    assert [Run(make(seed)).to_the_end() for seed in range(20)] == [None] * 20

@@ -320,6 +320,7 @@ class Users:
         record = self.ledger.tasks[task]
         data = Data(task, runner.pid, record.plan.size, self.world.now)
         record.made.append(data)
+        record.late += _is_late(record.plan, runner)
         return data
 
     def stops(self, runner: Runner) -> None:
@@ -327,12 +328,11 @@ class Users:
         task = self.ledger.tasks.get(runner.task)
         if task is None:
             return
-        limit = task.plan.limit
         if runner.own_end:
             task.died += not runner.status[SETUP]
         elif runner.runs:
             task.stopped += 1
-            task.late += limit is not None and self.world.now >= runner.began + limit - 1e-6
+        task.late += runner.runs and _is_late(task.plan, runner)
 
     def sets_up(self, context: int, runner: Runner) -> tuple[float, str]:
         """A setup begins on a runner: how long it takes, and what it will do."""
@@ -359,6 +359,11 @@ class Users:
     def waiting(self) -> Sequence[str]:
         """Who is not done, in words."""
         return [one.name for context in self.contexts if not context.dropped for one in context.readers if not one.done]
+
+
+def _is_late(plan: TaskPlan, runner: Runner) -> bool:
+    """Whether the task that runs there, or has just ended, took longer than it may."""
+    return plan.limit is not None and runner.world.now >= runner.began + plan.limit - 1e-6
 
 
 def _in_words(plan: TaskPlan) -> str:
