@@ -16,7 +16,6 @@ SECONDS = 240
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(SECONDS + 20)
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_all_pass_that_can_apply(program: str, own_folder: Path) -> None:
     interpreter = dict(pythons()).get("3.13")
