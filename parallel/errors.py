@@ -108,7 +108,8 @@ class RemoteError(Error):
 
     def __str__(self) -> str:
         text = f"{self.type_name}: {self.message}" if self.message else self.type_name
-        where = f"\n  on {self.slave}; its traceback there:\n\n{self.traceback}".rstrip()
+        there = f"; its traceback there:\n\n{self.traceback}" if self.traceback else ""
+        where = f"\n  on {self.slave}{there}".rstrip()
         return f"{self.what} raised {text}{self._which}{where}"
 
     def __reduce__(self) -> tuple[Any, ...]:

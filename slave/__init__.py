@@ -13,6 +13,7 @@ leases, tells the master how a runner ended, and starts a new one.
     signals.py        what wakes it                      wire.py           frames and messages on a socket
     runner_pool.py    the agent's slaves and runners     dial.py           all addresses of the master, side by side
     runner.py         the runner's loop                  link.py           a connection, and the proxies over it
+    conversation.py   what it says, and says again       brief.py          the same in few bytes
     contexts.py       setup results, by context id       shared_status.py  the memory that agent and runner share
     environment.py    the master's surroundings here     outcome.py        a value or a failure, as data
     main_module.py    the master's __main__ here         pickling.py       why not, and what a pickle refers to

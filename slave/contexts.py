@@ -67,19 +67,24 @@ class Contexts:
             if isinstance(payload, Unfit):
                 raise MemoryError(f"no memory here for the context's setup of {payload.size} bytes")
             setup = self._environment.loads(payload)
-            if isinstance(setup, Mapped):
-                arguments = self.arguments(setup.base) if setup.base else ()
-                self._mapped[context] = setup
-                return arguments
-            value = setup()
-        except SetupFailed as failed:  # of the context that a map is based on
-            return SetupFailed(context, failed.outcome)
+            value = setup if isinstance(setup, Mapped) else setup()
         except BaseException as error:  # whatever setup does, sys.exit included, it costs the context, not the slave
             if os.getpid() != here:
                 forks.leave(error)
             return SetupFailed(context, pack_failure(error))
         if os.getpid() != here:
             forks.leave(None)
+        if isinstance(setup, Mapped):
+            return self._map(context, setup)
         if value is None:
             return ()
         return value if isinstance(value, tuple) else (value,)
+
+    def _map(self, context: int, mapped: Mapped) -> tuple[object, ...] | SetupFailed:
+        """The context is a map: its arguments are those of the one that it is based on."""
+        try:
+            arguments = self.arguments(mapped.base) if mapped.base else ()
+        except SetupFailed as failed:
+            return SetupFailed(context, failed.outcome)
+        self._mapped[context] = mapped
+        return arguments

@@ -24,12 +24,13 @@ from typing import Any, Callable, NamedTuple, Protocol, TypeVar
 
 from . import cpus, forks, process_tree, streams
 from .contexts import Contexts, SetupFailed
+from .conversation import BROKEN, MOST_BREAKS, REFUSED, AnotherMaster, Conversation, NotThrough
 from .dial import Address
 from .environment import Environment
-from .errors import Intercepted, Oversized, ProtocolError, SlaveError
+from .errors import ProtocolError
 from .gathering import Gatherer, SharedMemory
 from .imports import ModuleClient, fetched
-from .link import CallFailed, Link, ModuleServiceProxy, ResultQueueProxy, TaskQueueProxy
+from .link import Link, ModuleServiceProxy, ResultQueueProxy, TaskQueueProxy
 from .missing import missing_module, remedy, shown
 from .module_cache import ModuleCache
 from .outcome import Packed, pack_failure, pack_value
@@ -41,16 +42,12 @@ from .protocol import (
     VALUE,
     Buffer,
     LeaseMessage,
-    OutcomeMessage,
-    RebuildFailure,
     Role,
     SetupFailure,
-    outcome_message,
 )
 from .session import RunnerSession
 from .shared_status import (
     DEADLINE,
-    JOINED,
     OUTDATED_CODE,
     RECALL,
     RECYCLE,
@@ -64,12 +61,6 @@ from .shared_status import (
 )
 from .wire import Unfit
 
-_BROKEN = (OSError, EOFError, SlaveError)
-_REFUSED = (CallFailed, Oversized)
-_MOST_TRIES = 2  # of a call to which the answer is nonsense
-
-_MOST_BREAKS = 3  # of connections over one result, which others are to bring then
-_LARGE = "the master can be reached, so perhaps large packets are lost on the way (the MTU of a tunnel or a VPN)"
 _LONGEST_LIMIT = 1e9  # seconds; what is longer is no limit
 _NANO = 1_000_000_000
 _LOOK_FOR_AGENT = 0.5  # seconds between two looks whether the agent lives, where nothing tells of its end
@@ -110,14 +101,6 @@ class NotRebuilt(Exception):
         self.error = error
 
 
-class NotThrough(Exception):
-    """A message does not reach the master, which can be reached."""
-
-
-class AnotherMaster(Exception):
-    """The address answers, and has no use for this runner."""
-
-
 class Runner:
     """The loop of one runner process."""
 
@@ -127,6 +110,7 @@ class Runner:
         self._link.gathered = Gatherer(memory, self._wake_agent)
         self._tasks = self._link.proxy(TaskQueueProxy)
         self._results = self._link.proxy(ResultQueueProxy)
+        self._talk = Conversation(self._session, self._link, self._tasks, self._results, status)
         self._cache, self._service = ModuleCache(), self._link.proxy(ModuleServiceProxy)
         self._modules = ModuleClient(lambda: _link(config, MODULES), config.slave, self._cache)
         self._environment = Environment(config.environment, self._modules)
@@ -147,11 +131,17 @@ class Runner:
         session = self._session
         while not session.leaves(self._status[RECALL]):
             self._modules.rest()
-            lease = self._ask(lambda: self._tasks.fetch(session.fetch_request()))
+            lease = self._talk.ask(lambda: self._tasks.fetch(session.fetch_request()))
             session.fetched(lease)
             if lease is not None:
                 self._contexts.forget(lease.forget)
-                if lease.environment > self._environment.number and not self._update():
+                try:
+                    current = lease.environment <= self._environment.number or self._update()
+                except NotThrough as error:
+                    for _ in session.tasks():
+                        self._tell_not_rebuilt(_not_here("what has changed in the program", error))
+                    continue
+                if not current:
                     self._status[OUTDATED_CODE] = 1
                     self._give_back()
                     return
@@ -205,7 +195,7 @@ class Runner:
 
     def _update(self) -> bool:
         """Take over what has changed in the master; False if a fresh process must do that."""
-        return self._environment.update(self._ask(functools.partial(self._tasks.environment, self._session.slave)))
+        return self._environment.update(self._get(functools.partial(self._tasks.environment, self._session.slave)))
 
     def _announce(self, limit: float) -> None:
         """Have the agent look often enough at the time of a task that may run for ``limit`` seconds at most."""
@@ -257,10 +247,10 @@ class Runner:
         """The task has not begun: another slave may have what is missing here."""
         _, data, _ = pack_failure(error)
         told = self._session.rebuild_failed(data, shown(missing_module(error)), shown(remedy(error)))
-        self._ask(functools.partial(self._results.rebuild_failed, told))
+        self._talk.tell(self._results.rebuild_failed, told)
 
     def _set_up(self, context: int) -> bool:
-        """Run the context's setup; False if it raised, and then the master has been told so."""
+        """Run the context's setup; False if it raised or does not arrive here, and then the master has been told so."""
         self._status[SETUP] = context
         try:
             self._contexts.arguments(context)
@@ -269,126 +259,59 @@ class Runner:
             _, data, _ = failed.outcome
             self._tell_setup_failed(self._session.setup_failed(context, data))
             return False
+        except NotThrough as error:  # which says nothing of the setup
+            self._tell_not_rebuilt(_not_here("the context's setup", error))
+            return False
         finally:
             self._status[SETUP] = 0
 
     def _tell_setup_failed(self, told: SetupFailure) -> None:
         """Tell the master; if it refuses that, in a way that it cannot refuse."""
         try:
-            self._ask(functools.partial(self._results.setup_failed, told))
-        except _REFUSED as error:
+            self._talk.tell(self._results.setup_failed, told)
+        except REFUSED as error:
             _, data, _ = pack_failure(RuntimeError(f"setup failed, and how could not be told the master: {error}"))
-            self._ask(functools.partial(self._results.setup_failed, told._replace(data=data)))
+            self._talk.tell(self._results.setup_failed, told._replace(data=data))
 
     def _setup_of(self, context: int) -> Buffer | None:
         """The pickled setup: a large one crosses the network once for all runners of a machine."""
         slave, service = self._session.slave, self._service
-        found = self._ask(functools.partial(service.setup, slave, context)) if self._shares_setups else None
+        found = self._get(functools.partial(service.setup, slave, context)) if self._shares_setups else None
         if found is not None and found.kind == ARCHIVE:
             try:
                 return self._cache.setup(
                     found.digest,
-                    lambda: fetched(found.size, lambda at: self._ask(lambda: service.setup_piece(slave, context, at))),
+                    lambda: fetched(found.size, lambda at: self._get(lambda: service.setup_piece(slave, context, at))),
                 )
             except (OSError, ProtocolError) as error:
                 print(f"slave: a large setup cannot be kept for the other runners here: {error}", file=sys.stderr)
-        return self._ask(functools.partial(self._tasks.setup_of, self._session.slave, context))
+        return self._get(functools.partial(self._tasks.setup_of, self._session.slave, context))
 
     def _post(self, packed: Packed) -> None:
         """Post an outcome before the next task begins, or where the agent will see it if that runs on."""
         message, one_way = self._session.outcome(*packed)
         if not one_way:
-            self._post_and_wait(message)
+            self._talk.post_and_wait(message)
             return
         try:
             if packed[0] == VALUE:
                 self._results.gather(message, time.monotonic_ns(), last=not self._session.unstarted)
             else:
                 self._results.post(message)
-        except _BROKEN as error:
-            self._drop(error)
-            self._ensure_connected()  # and that posts it again
+        except BROKEN as error:
+            self._talk.drop(error)
+            self._talk.ensure_connected()  # and that posts it again
 
-    def _post_and_wait(self, message: OutcomeMessage) -> None:
-        """Post it; if the master refuses it, that is what came of the task."""
-        try:
-            self._ask(functools.partial(self._results.post_and_wait, message), most_breaks=_MOST_BREAKS)
-        except NotThrough as error:
-            self._let_others(message, error)
-        except _REFUSED as error:
-            trouble = RuntimeError(f"the task ran, and its outcome could not be given to the master: {error}")
-            slave, lease, context, task, *_ = message
-            instead = outcome_message(slave, lease, context, task, *pack_failure(trouble))
-            self._ask(functools.partial(self._results.post_and_wait, instead))
-
-    def _let_others(self, message: OutcomeMessage, error: NotThrough) -> None:
-        """The result does not get through, and what is small does: have another slave run the task."""
-        slave, lease, context, task, *_ = message
-        size = sum(len(memoryview(part)) for part in (message[5], *message[6]))
-        trouble = OSError(
-            f"its result of {size:,} bytes does not get from {socket.gethostname()} to the master: {error}"
-        )
-        _, data, _ = pack_failure(trouble)
-        told = RebuildFailure(slave, lease, context, task, data, "", "")
-        self._ask(functools.partial(self._results.rebuild_failed, told))
+    def _get(self, question: Callable[[], T]) -> T:
+        """What the master has to send, and may be large.  Raises `NotThrough`."""
+        return self._talk.ask(question, MOST_BREAKS)
 
     def _give_back(self) -> None:
-        self._ask(functools.partial(self._results.give_back, self._session.give_back()))
+        self._talk.tell(self._results.give_back, self._session.give_back())
 
-    def _ask(self, question: Callable[[], T], most_breaks: float = math.inf) -> T:
-        """Make an answered call, again on a new connection if the old one is broken or breaks.
 
-        Raises `CallFailed` if the master refuses it, or if it answers nonsense twice; `NotThrough` if connections that
-        could be made broke so often over it.
-        """
-        nonsense = breaks = 0
-        while True:
-            try:
-                self._ensure_connected()
-                answer = question()
-                break
-            except _BROKEN as error:
-                self._drop(error)
-                breaks += 1
-                if breaks > 1:
-                    print(
-                        f"slave: {breaks} connections have broken over one message ({error}); {_LARGE}", file=sys.stderr
-                    )
-                if breaks >= most_breaks:
-                    raise NotThrough(f"{breaks} connections broke over it ({error}); {_LARGE}") from None
-                nonsense += isinstance(error, ProtocolError) and not isinstance(error, Intercepted)
-                if nonsense == _MOST_TRIES:
-                    raise CallFailed(str(error)) from None
-        self._session.answered()
-        self._status[UNHEARD] = 0
-        return answer
-
-    def _drop(self, error: BaseException) -> None:
-        """The connection broke; who reads our output is told if somebody seems to have a hand in that."""
-        self._link.drop()
-        if isinstance(error, ProtocolError):
-            print(f"slave: {error}; connecting again", file=sys.stderr)
-
-    def _ensure_connected(self) -> None:
-        """Connect if need be, however long it takes: the agent decides when to give the master up.
-
-        Raises SystemExit when it has, or when the master was done before we ever found it.
-        """
-        session = self._session
-        while not self._link.connected:
-            try:
-                self._link.connect()
-                if not self._tasks.join(session.join_request(self._link.count)):
-                    raise AnotherMaster("the master has given this slave up, or another one answers at its address")
-                for unanswered in session.unanswered:
-                    self._results.post(unanswered)
-                session.joined()
-                self._status[STAGE] = max(JOINED, self._status[STAGE])
-            except _BROKEN:
-                self._link.drop()
-                if session.leaves(self._status[RECALL]):
-                    sys.exit()
-                time.sleep(session.pause())
+def _not_here(what: str, error: NotThrough) -> OSError:
+    return OSError(f"{what} does not get from the master to {socket.gethostname()}: {error}")
 
 
 def _link(config: RunnerConfig, kind: str) -> Link:
@@ -422,7 +345,7 @@ def main(
         Runner(config, status, memory, waker).work()
     except AnotherMaster as error:
         print(f"slave: runner {config.slave} ends: {error}", file=sys.stderr)
-    except _REFUSED as error:
+    except REFUSED as error:
         sys.exit(f"slave: runner {config.slave} ends: the master has no use for what it says: {error}")
 
 

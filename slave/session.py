@@ -129,6 +129,12 @@ class RunnerSession:
         self.unanswered.clear()
         self.unanswered_bytes = 0
 
+    def say_less(self) -> list[OutcomeMessage]:
+        """Connections break over what is said: leave out what can be, and return what is to be posted one by one."""
+        self.statistics = []
+        outcomes, self.unanswered, self.unanswered_bytes = self.unanswered, [], 0
+        return outcomes
+
     # -- leases
 
     def leaves(self, recall: int) -> bool:

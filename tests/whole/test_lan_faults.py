@@ -130,26 +130,31 @@ def test_cuts_while_a_task_is_computed_are_no_attempts(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("large", ["result", "task"])
+@pytest.mark.parametrize("large", ["result", "short result", "task", "setup"])
 def test_a_path_on_which_large_packets_vanish(
     hosts: TwoHosts, programs: list[Program], own_folder: Path, large: str
 ) -> None:
     """It is said on both sides, and after some tries another slave gets the task."""
     job = {
         "result": "c.add_task(functools.partial(tasks.blob_logged, 'log', 300_000))",
+        "short result": "c.add_task(functools.partial(tasks.blob_logged, 'log', 3_000))",
+        "setup": "c = m.get_context(functools.partial(len, bytes(300_000))); c.add_task(str)",
         "task": "c.add_task(functools.partial(tasks.length_logged, 'log', bytes(300_000)))",
     }[large]
-    master = start_master(hosts, programs, own_folder, 2.0, job)
+    master = start_master(hosts, programs, own_folder, 2.0, f"tasks.wait_for('walled'); {job}")
     far = start_slave(hosts, programs)
     far.says("connected")
-    near_host = "slave" if large == "result" else "master"
+    near_host = "slave" if "result" in large else "master"
     for program in ("iptables", "ip6tables"):
         rule = ("-A", "OUTPUT", "-o", "eth0", "-m", "length", "--length", "1000:65535", "-j", "DROP")
         assert Program(*hosts.on(near_host), program, *rule).ends() == 0
+    (own_folder / "walled").touch()
     far.says("2 connections have broken over one message .*MTU", 40)
     near = start_slave(hosts, programs, on="master", at="127.0.0.1")
-    if large == "result":
-        master.says(r"slave 0 .* cannot do task 1, which others may: OSError: its result of 300,0\d\d bytes .*MTU", 40)
+    if large != "task":
+        what = {"result": r"its result of 300,0\d\d bytes", "short result": r"its result of 3,0\d\d bytes"}
+        what["setup"] = "the context's setup"
+        master.says(rf"slave 0 .* cannot do task 1, which others may: OSError: {what[large]} does not get .*MTU", 40)
     else:
         master.says(r"what is sent to slave 0 .* has not arrived 2 times, though it is heard: .*MTU", 40)
     assert master.ends(40) == 0, master.err
