@@ -184,7 +184,11 @@ class Manager:
         weakref.finalize(self, self._closer.close_elsewhere).atexit = False
         atexit.register(close_weakly, weakref.ref(self._closer))
         if port is not None:
-            self._open()
+            try:
+                self._open()
+            except BaseException:  # whose traceback holds this manager for as long as somebody keeps it
+                self._closer.close_elsewhere()
+                raise
             log.warning("parallel: slaves may join; on another machine run: %s", self.join_command)
             log.warning("parallel: it asks there for a token; %s", _TOKEN_HERE if authkey is None else _TOKEN_BY_CODE)
 

@@ -206,7 +206,10 @@ def test_what_the_inputs_raise_comes_out_and_results_go_on(make: Make) -> None:
 
 def test_an_input_that_cannot_be_pickled_is_its_own_error(make: Make) -> None:
     context = make().get_context()
-    for results in (context.map(tasks.give, [1, lambda: 2, 3]), context.map_unordered(tasks.give, [1, lambda: 2, 3])):
+    for results in (
+        context.map(tasks.give, [1, threading.Lock(), 3]),
+        context.map_unordered(tasks.give, [1, threading.Lock(), 3]),
+    ):
         values, errors = all_of(results)
         assert sorted(values) == [1, 3] and [type(error) for error in errors] == [parallel.UnpicklableError]
 
@@ -217,7 +220,7 @@ def test_bad_arguments(make: Make) -> None:
         (lambda: context.map(3, [1]), "callable first"),  # type: ignore[arg-type]
         (lambda: context.map(add), "at least one iterable"),
         (lambda: context.map(add, 3), "not iterable"),  # type: ignore[arg-type]
-        (lambda: context.map(lambda: 1, [1]), "lambda"),
+        (lambda: context.map(functools.partial(tasks.give, threading.Lock()), [1]), "lock"),
         (lambda: context.map(add, [1], buffersize=0), "whole number from 1 on"),
         (lambda: context.map(add, [1], timeout=-1), "positive number of seconds"),
     ]
