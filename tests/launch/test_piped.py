@@ -13,7 +13,7 @@ import pytest
 import parallel
 from parallel.launch import bootstrap, pipe
 from tests.conftest import Make
-from tests.support import tasks
+from tests.support import deaths, tasks
 from tests.support.waiting import eventually
 
 Ssh = Callable[[str], Path]
@@ -123,19 +123,10 @@ def test_remedies(make: Make, ssh: Ssh, code: int, words: str, remedy: str) -> N
     assert words in str(caught.value)
 
 
-def shout_and_go() -> None:
-    """A task that says what ssh might, and ends its whole slave."""
-    import signal
-
-    print("me@node1: Permission denied (publickey).\npython3: not found", flush=True)
-    os.kill(os.getppid(), signal.SIGKILL)
-    signal.pause()  # this process ends with its agent
-
-
 @pytest.mark.parametrize("output", ["slave%d.output", None])
 def test_a_tasks_words_are_no_remedys_symptom(make: Make, ssh: Ssh, output: str | None) -> None:
     ssh(THERE)
     manager = make(0, output=output)
     with pytest.raises(parallel.NoMoreSlavesError) as caught:
-        run(manager, shout_and_go)
+        run(manager, deaths.shout_and_go)
     assert "ssh-copy-id" not in str(caught.value) and "name the Python" not in str(caught.value)
