@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import Any, Callable
@@ -26,6 +27,7 @@ class Feeder:
         self._lock = threading.Lock()  # held while an iterable is asked
         self._owner = 0  # the thread that holds it
         self._away = 0.0  # seconds for which the reader was away lately, between two results
+        self._rests_until = 0.0  # for as long as the last refill took results have precedence over the next one
 
     def append(self, tasks: Iterable[Any], timeout: float | None) -> None:
         """One more iterable, to be asked when those before are exhausted.  Raises `InputTypeError` if it is none."""
@@ -55,11 +57,15 @@ class Feeder:
         self._away = max(seconds, 0.9 * self._away)
 
     def refill(self) -> None:
-        """Fetch as many tasks as are wanted.
+        """Fetch as many tasks as are wanted; not while results wait and the last time is just over.
 
-        Raises what an iterable raises, which is then not asked again, and what adding its task raises.
+        Else the reader would only make tasks where slaves are as quick as it is, and give hardly any result.  Raises
+        what an iterable raises, which is then not asked again, and what adding its task raises.
         """
         if not self._sources or self.asking:
+            return
+        began = time.monotonic()
+        if self._mailbox.ready and began < self._rests_until:
             return
         with self._lock:
             self._owner = threading.get_ident()
@@ -69,6 +75,8 @@ class Feeder:
                         return
             finally:
                 self._owner = 0
+                now = time.monotonic()
+                self._rests_until = now + (now - began)
 
     def _fetch(self) -> bool:
         """Fetch one task; False when there is none."""

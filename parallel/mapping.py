@@ -91,6 +91,7 @@ class MapResults(Iterator[Result], Generic[Result]):
         self._asking = self._exhausted = False
         self._taken = self._given = 0  # inputs, results
         self._early: dict[int, tuple[bool, Any]] = {}  # by index: what is known and has not been given
+        self._rests_until = 0.0  # as of `Feeder`: until then results have precedence over further inputs
         self._left_at, self._away = 0.0, 0.0  # when the last result was given; for how long the caller was away lately
         self._when_over = when_over  # called once, if all inputs were read to their end
         self._over = False
@@ -161,6 +162,7 @@ class MapResults(Iterator[Result], Generic[Result]):
         if self._left_at:
             self._away = max(time.monotonic() - self._left_at, 0.9 * self._away)
             self._left_at = 0.0
+        began = time.monotonic()
         wanted = self._mailbox.wanted(min(_LONGEST_AHEAD, 2 * self._away))
         self._asking = True
         try:
@@ -177,6 +179,8 @@ class MapResults(Iterator[Result], Generic[Result]):
                 self._add(item)
         finally:
             self._asking = False
+            now = time.monotonic()
+            self._rests_until = now + (now - began)
 
     def _add(self, item: Any) -> None:
         index = self._taken
@@ -200,7 +204,7 @@ class MapResults(Iterator[Result], Generic[Result]):
                     return key
             if self._over:
                 return None
-            if mailbox.wants_tasks and self._room > 0:
+            if mailbox.wants_tasks and self._room > 0 and not (mailbox.ready and time.monotonic() < self._rests_until):
                 self._feed()
             if not mailbox.ready:
                 return None

@@ -6,11 +6,13 @@ import functools
 import itertools
 import threading
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any, Callable
 
 import pytest
 
 import parallel
+from parallel import feeder as feeder_module
 from parallel.core.pacing import MOST_TASKS
 from tests.conftest import Make
 from tests.support import tasks
@@ -136,6 +138,32 @@ def test_an_endless_generator_is_asked_as_slaves_need_tasks(make: Make) -> None:
     context.cancel()
     list(context.get_results_unordered())
     assert next(made) == asked + 1, "it is asked no more"
+
+
+def test_results_come_also_where_slaves_are_as_quick_as_tasks_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is wanted never ends then: the reader once made 20,000 tasks for each result that it gave."""
+    clock = [0.0]
+    monkeypatch.setattr(feeder_module, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    mailbox = SimpleNamespace(ready=["a result"], wanted=lambda seconds: 100, no_more_tasks=lambda: None)
+    made: list[Any] = []
+
+    def add(task: Any, timeout: float | None) -> None:
+        made.append(task)
+        clock[0] += 0.01
+
+    feeder = feeder_module.Feeder(mailbox, add)  # type: ignore[arg-type]
+    feeder.append(itertools.count(), None)
+    feeder.refill()
+    feeder.refill()
+    clock[0] += 0.99
+    feeder.refill()
+    assert len(made) == 100, "it took a second, and results have precedence for another one"
+    clock[0] += 0.02
+    feeder.refill()
+    assert len(made) == 200
+    mailbox.ready.clear()
+    feeder.refill()
+    assert len(made) == 300, "nothing else is to be done"
 
 
 def test_slow_tasks_are_fetched_a_few_at_a_time(make: Make) -> None:
