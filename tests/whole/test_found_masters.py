@@ -99,7 +99,8 @@ def test_by_a_token_and_no_address_from_another_home(hosts: TwoHosts, start: Sta
     assert shown.ends() == 0 and re.fullmatch(r"[0-9a-z-]+\n", shown.out)
     command = " ".join(map(shlex.quote, slave(hosts, "--key-file", "-")))
     (own_folder / "elsewhere").mkdir()
-    program = start("/bin/sh", "-c", f"echo {shown.out.strip()} | {command}", variables={"HOME": "elsewhere"})
+    variables = {"HOME": str(own_folder / "elsewhere")}
+    program = start("/bin/sh", "-c", f"echo {shown.out.strip()} | {command}", variables=variables)
     assert began.ends() == 0 and program.ends() == 0
 
 
