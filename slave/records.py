@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 
 from .transport import Transport, rest_of
@@ -11,7 +12,7 @@ from .transport import Transport, rest_of
 _IN_ONE_GO = 1 << 20  # bytes that `write_some` writes at most: others wait for its thread
 
 
-class RecordTransport:
+class RecordTransport(ABC):
     """Records over ``inner``.  A subclass makes them (`_seal`) and reads them (`read_some`, `has_more`)."""
 
     MOST = 0  # bytes of payload that are sealed at a time
@@ -23,9 +24,9 @@ class RecordTransport:
 
     # -- sending
 
+    @abstractmethod
     def _seal(self, payload: memoryview) -> None:
         """Put the records for this payload, all of it, into `_unsent`."""
-        raise NotImplementedError
 
     def write_some(self, views: Sequence[bytes | memoryview]) -> int | None:
         """See `Transport`."""
@@ -84,9 +85,9 @@ class RecordTransport:
 
     # -- receiving
 
+    @abstractmethod
     def read_some(self, into: memoryview) -> int | None:
         """See `Transport`."""
-        raise NotImplementedError
 
     def read_all(self, into: memoryview) -> None:
         """See `Transport`."""

@@ -7,6 +7,7 @@ these very decisions in simulated time.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -44,7 +45,7 @@ class Death(NamedTuple):
     cause: str
 
 
-class SlaveState:
+class SlaveState(ABC):
     """One slave of an agent: its number stays, its runner may change.
 
     Whoever derives from this starts runners, says whether one is there (`runs`, `lives`) and ends it (`kill`).
@@ -64,18 +65,18 @@ class SlaveState:
         self.drain_until = math.inf  # when a draining slave's task is ended
 
     @property
+    @abstractmethod
     def runs(self) -> bool:
         """Whether it has a runner, which has not been found dead."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def lives(self) -> bool:
         """Whether its runner's process has not ended: else it did that of itself, and is found dead soon."""
-        raise NotImplementedError
 
+    @abstractmethod
     def kill(self) -> None:
         """End its process now."""
-        raise NotImplementedError
 
     @property
     def busy(self) -> bool:

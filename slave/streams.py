@@ -12,6 +12,7 @@ import errno
 import io
 import os
 import select
+import selectors
 import stat
 import sys
 from typing import Any
@@ -85,6 +86,12 @@ def to_nothing(fd: int) -> None:
         os.set_inheritable(fd, True)
 
 
+def _wait_for_room(fd: int) -> None:
+    with selectors.DefaultSelector() as selector:
+        selector.register(fd, selectors.EVENT_WRITE)
+        selector.select()
+
+
 class _Raw(io.FileIO):
     """A descriptor to which writing fails for a file alone: what nobody takes is dropped."""
 
@@ -101,7 +108,7 @@ class _Raw(io.FileIO):
                     raise  # a full disk: somebody wants to read this later, and may make room
                 break
             if written is None:  # somebody has made it non-blocking, and it is full
-                select.select([], [self.fileno()], [])
+                _wait_for_room(self.fileno())
             else:
                 done += written
         return view.nbytes

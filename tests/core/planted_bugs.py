@@ -33,28 +33,10 @@ from parallel.core.task import Task
 from parallel.core.users import Users
 from slave.protocol import TIME_LIMIT, EnlistRequest, OutcomeMessage, RunnerBeat, RunnerEnded
 from tests.core.test_scheduler_model import SchedulerMachine
+from tests.support.planting import Plant, planter, without
 
-BUGS: list[tuple[str, Callable[[], Any]]] = []
-
-
-def bug(text: str, owner: type, method: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """The function that follows stands in for the method; it is given the real one first."""
-
-    def add(wrong: Callable[..., Any]) -> Callable[..., Any]:
-        real = getattr(owner, method)
-
-        def planted(*arguments: Any, **named: Any) -> Any:
-            return wrong(real, *arguments, **named)
-
-        BUGS.append((text, lambda: mock.patch.object(owner, method, planted)))
-        return wrong
-
-    return add
-
-
-def without(owner: object, method: str, value: object = None) -> Any:
-    """Meanwhile the method does nothing."""
-    return mock.patch.object(owner, method, lambda *arguments, **named: value)
+BUGS: list[tuple[str, Plant]] = []
+bug = planter(BUGS)
 
 
 def nothing(real: object, *arguments: object, **named: object) -> None:

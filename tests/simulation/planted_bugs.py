@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
-from typing import Any, Callable, NamedTuple
+from typing import Any, NamedTuple
 from unittest import mock
 
 from parallel.core.agents import Agents
@@ -26,33 +25,14 @@ from slave.gathering import Watch
 from slave.protocol import BY_ITSELF, CommandsReply, OutcomeMessage, RunnerEnded, SetupFailure
 from slave.session import AgentSession, RunnerSession
 from slave.slave_state import Death, SlaveState
+from tests.support.planting import Plant, planter, without
 
 from .plan import make_plan
 from .run import Failure, Run
 
-Plant = Callable[[], AbstractContextManager[object]]
 BUGS: list[tuple[str, Plant]] = []
+bug = planter(BUGS)
 MOST_SECONDS = 60.0
-
-
-def bug(text: str, owner: type, method: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """The function that follows stands in for the method; it is given the real one first."""
-
-    def add(wrong: Callable[..., Any]) -> Callable[..., Any]:
-        real = getattr(owner, method)
-
-        def planted(*arguments: Any, **named: Any) -> Any:
-            return wrong(real, *arguments, **named)
-
-        BUGS.append((text, lambda: mock.patch.object(owner, method, planted)))
-        return wrong
-
-    return add
-
-
-def without(owner: object, method: str, value: object = None) -> Any:
-    """Meanwhile the method does nothing."""
-    return mock.patch.object(owner, method, lambda *arguments, **named: value)
 
 
 # -- the master: leases and outcomes

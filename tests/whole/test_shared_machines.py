@@ -159,7 +159,7 @@ def test_a_task_that_grows_too_large_is_ended_and_told(make: Make, caplog: pytes
 def test_what_its_programs_use_counts(make: Make) -> None:
     manager = make(1, max_memory=300e6, max_attempts=1)
     context = manager.get_context()
-    code = "import time; held = bytearray(b'x' * (600 << 20)); time.sleep(30)"
+    code = "import signal; held = bytearray(b'x' * (600 << 20)); signal.pause()"
     context.add_task(functools.partial(subprocess.call, [sys.executable, "-c", code]))
     with pytest.raises(parallel.TaskGivenUp, match="may have 286 MiB"):
         list(context.get_results_unordered())
