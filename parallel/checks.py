@@ -19,6 +19,7 @@ from .service.addresses import addresses_of
 
 log = logging.getLogger("parallel")
 
+_LONGEST_LABEL = 200  # characters
 _OURS = "parallel", "cloudpickle"  # a script imports the one; functions without a name to import need the other
 _GUARD = "What must run on the master only belongs under: if __name__ == '__main__':"
 
@@ -47,6 +48,23 @@ def refuse_while_imported(name: str) -> None:
         f"{name}() was called while a slave was importing the module {importing}. A slave imports modules to find the "
         f"tasks in them; let the script on the master make the manager, or a function that only the script calls"
     )
+
+
+def check_label(label: object) -> str:
+    """A name for people, in one line; None: ''.  Raises `InputTypeError`."""
+    if label is None:
+        return ""
+    if not isinstance(label, str):
+        raise InputTypeError(f"a label is a text, and {label!r} is none")
+    text = "".join(one if one.isprintable() else " " for one in label[:_LONGEST_LABEL])
+    return text if len(label) <= _LONGEST_LABEL else text[:-3] + "..."
+
+
+def name_of(function: object) -> str:
+    """The name of a callable, '' for None."""
+    inner = getattr(function, "func", function)  # of a partial
+    name = getattr(inner, "__qualname__", None) or ("" if inner is None else type(inner).__qualname__)
+    return name[:_LONGEST_LABEL] if isinstance(name, str) else ""
 
 
 def check_ship(ship: object) -> tuple[str, ...] | None:

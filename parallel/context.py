@@ -6,13 +6,14 @@ import functools
 import threading
 import weakref
 from collections.abc import AsyncIterator, Iterable
-from typing import Any, Callable, Generic, Literal, Protocol, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Callable, Generic, Literal, Protocol, TypeVar, overload
 
 from slave.mapped import Mapped
 
-from .checks import check_count, check_timeout
+from .checks import check_count, check_label, check_timeout, name_of
 from .core.effects import Outcome
 from .core.state import ContextRules
+from .core.task import Label
 from .errors import InputError, InputTypeError, RemoteError
 from .feeder import Feeder
 from .mapping import Idle, MapResults, inputs_of
@@ -22,6 +23,9 @@ from .results import LAST, RAISE, RETURN, Results, put_back, take
 from .service.dispatcher import Dispatcher
 from .service.mailbox import Mailbox
 from .task_future import Submitted, TaskFuture
+
+if TYPE_CHECKING:
+    from .monitor.status import ContextStatus
 
 Result = TypeVar("Result")
 
@@ -72,13 +76,19 @@ class Context(Generic[Result]):
         return f"<Context {self._mailbox.id} of {self._manager!r}>"
 
     def add_task(
-        self, task: Callable[..., Result], /, *args: object, timeout: float | None = None, **named: object
+        self,
+        task: Callable[..., Result],
+        /,
+        *args: object,
+        timeout: float | None = None,
+        label: str | None = None,
+        **named: object,
     ) -> int:
         """Add a task: any picklable callable, which will be called with what setup returned.
 
         With arguments it stands for ``functools.partial(task, *args, **named)``: they come before setup's.
-        ``timeout`` is never one of them: the seconds that the task may run (math.inf: as long as it takes); default:
-        the context's.
+        Never among them are ``timeout``, the seconds that the task may run (math.inf: as long as it takes; default: the
+        context's), and ``label``, a name by which errors and whoever watches call it (default: that of the callable).
 
         Returns its id, a whole number that no other task of this manager has: see `cancel` and `RemoteError.task_id`.
 
@@ -88,14 +98,14 @@ class Context(Generic[Result]):
         """
         payload = self._pack(task, args, named)
         limit = self._timeout if timeout is None else check_timeout(timeout)
-        return self._mailbox.add(payload, limit, self._retries)
+        return self._mailbox.add(payload, limit, self._retries, None if label is None else Label(check_label(label)))
 
     def submit(self, task: Callable[..., Result], /, *args: object, **named: object) -> TaskFuture[Result]:
         """Add a task whose outcome comes as a future, and not to `get_results_unordered`; starts the slaves.
 
         A `concurrent.futures.Future` in every way, whose `cancel` also ends a task that runs: see `TaskFuture`.  The
-        arguments are as in `add_task`, but that a ``timeout`` is one of the task's.  If no slave is left that could run
-        it, the future fails with `NoMoreSlavesError`, or with `RemoteError` if setup raised on all of them.
+        arguments are as in `add_task`, but that a ``timeout`` or ``label`` is one of the task's.  If no slave is left
+        that could run it, the future fails with `NoMoreSlavesError`, or with `RemoteError` if setup raised on all.
 
         Callbacks run in a thread of the manager's and may submit more; one that waits for another future waits in vain.
         Work goes on whether or not somebody keeps the future or the context.  Raises what `add_task` raises.
@@ -164,7 +174,8 @@ class Context(Generic[Result]):
         program = self._program
         mapped = Mapped(function, starred or len(iterables) > 1, self._mailbox.id)
         payload = dump(mapped, "the function", program)
-        mailbox = self._idle_maps.take(payload) or Mailbox(self._manager.dispatcher, payload, self._rules)
+        rules = self._rules._replace(name=name_of(function))
+        mailbox = self._idle_maps.take(payload) or Mailbox(self._manager.dispatcher, payload, rules)
         results: MapResults[Result] = MapResults(
             mailbox,
             inputs,
@@ -204,6 +215,13 @@ class Context(Generic[Result]):
             with self._reading:
                 put_back(self._mailbox, hand)
             raise
+
+    @property
+    def progress(self) -> ContextStatus:
+        """How far it is, its maps included: see parallel/monitor/status.py.  May be asked by a signal handler."""
+        from .monitor.survey import progress_of  # which most programs do not need, and starts slowly
+
+        return progress_of(self._manager.dispatcher, self._mailbox.id)
 
     @property
     def submitted(self) -> Submitted:

@@ -76,12 +76,14 @@ class RemoteError(Error):
     ``exc``: the exception itself, or None where it cannot be rebuilt in this process.  ``type_name``, ``message``: its
     type and text.  ``traceback``: the remote traceback (text).  ``slave``: which slave it was, as text.  ``task_id``:
     what `Context.add_task` returned for the task, 0 for a setup.  ``task``: the task's repr, cut at 200 characters.
+    ``label``: that of the task, or else of its context, if one was given; else ''.
     ``index``: in a map, which input it was, from 0 on; else None.  ``others``: with ``errors="last"`` the errors of the
     other tasks that failed.
     """
 
     task_id: int = 0
     task: str = ""
+    label: str = ""
     index: int | None = None
     others: Sequence[RemoteError] = ()
 
@@ -92,9 +94,9 @@ class RemoteError(Error):
         self.what, self.type_name, self.message = what, type_name, message
         self.traceback, self.slave, self.exc = traceback, slave, exc
 
-    def of_task(self: SomeError, task_id: int, task: str) -> SomeError:
+    def of_task(self: SomeError, task_id: int, task: str, label: str = "") -> SomeError:
         """This error, which now says which task it was."""
-        self.task_id, self.task = task_id, task
+        self.task_id, self.task, self.label = task_id, task, label
         return self
 
     @property
@@ -102,9 +104,10 @@ class RemoteError(Error):
         """Lines that say which task it was, if it was one, and that there are others."""
         count = len(self.others)
         others = f"\n  {count} more task{'s' if count > 1 else ''} failed: see others of this error" if count else ""
+        label = f" of {self.label!r}" if self.label else ""
         if self.index is not None:
-            return f"\n  it was input {self.index}: {self.task}{others}"
-        return (f"\n  it was task {self.task_id}: {self.task}" if self.task_id else "") + others
+            return f"\n  it was input {self.index}{label}: {self.task}{others}"
+        return (f"\n  it was task {self.task_id}{label}: {self.task}" if self.task_id else "") + others
 
     def __str__(self) -> str:
         text = f"{self.type_name}: {self.message}" if self.message else self.type_name
@@ -113,7 +116,11 @@ class RemoteError(Error):
         return f"{self.what} raised {text}{self._which}{where}"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), self.args, {"task_id": self.task_id, "task": self.task, "index": self.index}
+        return (
+            type(self),
+            self.args,
+            {"task_id": self.task_id, "task": self.task, "label": self.label, "index": self.index},
+        )
 
 
 class TaskGivenUp(RemoteError):

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, Callable
 
 from .errors import InputTypeError
-from .service.mailbox import Mailbox
+from .service.mailbox import Mailbox, still_in
 
 _LONGEST_AHEAD = 60.0  # seconds of work that are fetched ahead at the most
 
@@ -36,6 +36,7 @@ class Feeder:
         except TypeError:
             raise InputTypeError(f"add_tasks takes an iterable of tasks, and {tasks!r} is not iterable") from None
         self._sources.append((iterator, timeout))
+        self._mailbox.coming += still_in(iterator)
 
     def clear(self) -> None:
         """Ask none of them any more."""
@@ -75,6 +76,7 @@ class Feeder:
                         return
             finally:
                 self._owner = 0
+                self._mailbox.coming = sum(still_in(iterator) for iterator, _ in self._sources)
                 now = time.monotonic()
                 self._rests_until = now + (now - began)
 

@@ -26,6 +26,7 @@ from .checks import (
     check_arguments,
     check_bytes,
     check_count,
+    check_label,
     check_lease,
     check_memory,
     check_most_tasks,
@@ -34,6 +35,7 @@ from .checks import (
     check_ship,
     check_tags,
     check_timeout,
+    name_of,
     refuse_inside_slave,
 )
 from .closer import Closer, close_weakly
@@ -69,6 +71,8 @@ from .service.ticket import Ticket
 
 if TYPE_CHECKING:
     import ssl
+
+    from .monitor.status import Status
 
 log = logging.getLogger("parallel")
 
@@ -138,7 +142,7 @@ class Manager:
             key = find_key(authkey, create=True) if authkey is not None or port is not None else new_key()
         except KeyTrouble as error:
             raise InputError(str(error)) from None
-        self._python, self._port, self._pid = python, port, os.getpid()
+        self._python, self._port, self._pid, self._name = python, port, os.getpid(), _name()
         shipped = check_ship(ship)
         self.program = program = Program(hidden_main(sys._getframe(1)), shipped)
         self._source = ModuleSource(shipped or (), lambda: program.environment["main_path"])
@@ -172,7 +176,7 @@ class Manager:
             self.dispatcher,
             Identity(encrypt, tls),
             slave_file,
-            _name() if announce else None,
+            self._name if announce else None,
         )
         config.addresses, config.encrypt = self._endpoint.addresses, encrypt
         config.master_of = self._endpoint.fingerprint
@@ -326,6 +330,15 @@ class Manager:
         if isinstance(verdict, NoSlaves):
             raise NoMoreSlavesError(f"{n} slaves cannot come: {how_all_ended(verdict)}")
 
+    def status(self) -> Status:
+        """How things are: contexts, slaves, the last events, as plain data (parallel/monitor/status.py).
+
+        May be asked at any time, by a signal handler too, and when the manager was shut down.
+        """
+        from .monitor.survey import status_of
+
+        return status_of(self.dispatcher, self._name)
+
     def subscribe(self, callback: Callable[[Event], object]) -> Subscription:
         """Have ``callback`` called with each event (parallel/core/events.py) from now on, in a thread of its own.
 
@@ -350,6 +363,7 @@ class Manager:
         retries: int = 0,
         needs: Collection[str] = (),
         max_tasks_per_slave: int | None = None,
+        label: str | None = None,
     ) -> Context[Any]:
         """A context: tasks with a common ``setup``, a callable without arguments or None.
 
@@ -357,7 +371,7 @@ class Manager:
         task's outcome is a `TaskTimeout`.  ``retries``: how often a task that raised is run again, at once and
         maybe on another slave, before its exception is its outcome.  ``needs``: tags of a slave that may run its tasks
         (``slave.pyz --tag gpu``).  ``max_tasks_per_slave``: after so many of its tasks a slave's process is replaced by
-        a fresh one.
+        a fresh one.  ``label``: the name by which errors and whoever watches call it; default: that of ``setup``.
 
         Raises `InputTypeError` if setup is not callable, `UnpicklableError` if it cannot be pickled, `InputError` for
         an impossible timeout, number or tag.
@@ -366,7 +380,8 @@ class Manager:
         if setup is not None and not callable(setup):
             raise InputTypeError(f"setup must be a callable without arguments, or None; {setup!r} is neither")
         check_retries(retries)
-        rules = ContextRules(check_tags(needs), check_most_tasks(max_tasks_per_slave))
+        most = check_most_tasks(max_tasks_per_slave)
+        rules = ContextRules(check_tags(needs), most, label=check_label(label), name=name_of(setup))
         return Context(self, setup, None if timeout is None else check_timeout(timeout), retries, rules)
 
     # -- begin and end

@@ -17,7 +17,7 @@ from typing import Any, Callable, Generic, TypeVar
 from .errors import InputTypeError, RemoteError, UnpicklableError
 from .outcomes import original, rebuild
 from .program import Program
-from .service.mailbox import Mailbox
+from .service.mailbox import Mailbox, still_in
 
 Result = TypeVar("Result")
 
@@ -81,6 +81,7 @@ class MapResults(Iterator[Result], Generic[Result]):
         when_over: Callable[[Mailbox], None],
     ) -> None:
         self._mailbox, self._inputs, self._dumps, self._program = mailbox, iter(inputs), dumps, program
+        mailbox.coming = still_in(self._inputs)
         mailbox.read = True  # inputs are taken when somebody asks for results
         self._ordered, self._limit, self._retries = ordered, limit, retries
         self._ahead = ahead if ahead is not None else _MOST_EARLY
@@ -127,7 +128,7 @@ class MapResults(Iterator[Result], Generic[Result]):
 
     def close(self) -> None:
         """Take no more inputs, and stop what runs: there are no further results."""
-        self._exhausted = True
+        self._exhausted, self._mailbox.coming = True, 0.0
         self._early.clear()
         if not self._over:
             self._over = True
@@ -179,6 +180,7 @@ class MapResults(Iterator[Result], Generic[Result]):
                 self._add(item)
         finally:
             self._asking = False
+            self._mailbox.coming = 0.0 if self._exhausted else still_in(self._inputs)
             now = time.monotonic()
             self._rests_until = now + (now - began)
 
@@ -220,7 +222,7 @@ class MapResults(Iterator[Result], Generic[Result]):
         self._mailbox.took(outcome)
 
     def _error(self, index: int, error: RemoteError) -> BaseException:
-        error.index = index
+        error.index, error.label = index, error.label or self._mailbox.label
         return original(error) if self._originals else error
 
     def _give(self, key: int) -> Result:

@@ -12,6 +12,7 @@ from slave.protocol import FAILURE, GIVEN_UP, TIMED_OUT, VALUE
 from slave.signals import came_from_handler
 
 from .core.effects import Outcome
+from .core.task import Label
 from .errors import RemoteError, ResultError, TaskGivenUp, TaskTimeout
 from .pickled import describe
 from .program import Program
@@ -33,9 +34,9 @@ def rebuild(outcome: Outcome, program: Program) -> tuple[bool, Any]:
                 raise
             return True, cannot_be_rebuilt(outcome, error)
     if kind == TIMED_OUT:
-        return True, TaskTimeout("a task", slave, data).of_task(outcome.task, describe(outcome.payload))
+        return True, _of_task(TaskTimeout("a task", slave, data), outcome)
     if kind == GIVEN_UP:
-        return True, TaskGivenUp("a task", slave, data).of_task(outcome.task, describe(outcome.payload))
+        return True, _of_task(TaskGivenUp("a task", slave, data), outcome)
     assert kind == FAILURE, f"an outcome of the unknown kind {kind}"
     failure = unpack_failure(data)
     exception = program.loads(failure.exception)
@@ -43,7 +44,12 @@ def rebuild(outcome: Outcome, program: Program) -> tuple[bool, Any]:
     trace = failure.traceback + (f"{ours[0].upper()}{ours[1:]}\n" if ours else "")
     what = "a task" if outcome.tries == 1 else f"a task (tried {outcome.tries} times)"
     remote = RemoteError(what, failure.type_name, failure.message, trace, slave, exception)
-    return True, remote.of_task(outcome.task, describe(outcome.payload))
+    return True, _of_task(remote, outcome)
+
+
+def _of_task(error: RemoteError, outcome: Outcome, described: str = "") -> RemoteError:
+    label = outcome.tag if type(outcome.tag) is Label else ""
+    return error.of_task(outcome.task, described or describe(outcome.payload), str(label))
 
 
 def cannot_be_rebuilt(outcome: Outcome, error: BaseException) -> ResultError:
@@ -51,7 +57,8 @@ def cannot_be_rebuilt(outcome: Outcome, error: BaseException) -> ResultError:
     what = "a task's result cannot be rebuilt in this process"
     trace = traceback.format_exc()
     result_error = ResultError(what, type(error).__name__, str(error), trace, outcome.slave, error)
-    return result_error.of_task(outcome.task, "it ran, and is not kept")
+    _of_task(result_error, outcome, "it ran, and is not kept")
+    return result_error
 
 
 def original(error: BaseException) -> BaseException:

@@ -97,6 +97,33 @@ def _call(function: object, args: tuple[object, ...], named: dict[str, object]) 
     return f"{_shown(function)}({', '.join(parts)})"
 
 
+def name_in(payload: bytes) -> str:
+    """The name of the callable in a pickled task, without what it is called with; '' if it cannot be told."""
+    if len(payload) > _LARGEST:
+        return ""
+    try:
+        value = _Reader(io.BytesIO(payload)).load()
+    except Exception as error:
+        if came_from_handler(error):
+            raise
+        return ""
+    return _name_of(value[0] if type(value) is tuple and len(value) == 3 else value)[:_LONGEST]
+
+
+def _name_of(value: object) -> str:
+    if isinstance(value, _NameStandIn):
+        return value.name
+    if not isinstance(value, _StandIn):
+        return type(value).__name__
+    if value.name == "partial" and isinstance(value.state, tuple) and len(value.state) == 4:
+        return _name_of(value.state[0])
+    if value.name == "load_by_value" and value.made_of:
+        return str(value.made_of[0])
+    if value.name == "getattr" and len(value.made_of) == 2:
+        return f"{_name_of(value.made_of[0])}.{value.made_of[1]}"
+    return value.name
+
+
 def describe(payload: bytes) -> str:
     """The pickled object as its repr would be if its class had the usual one, cut at 200 characters."""
     if len(payload) > _LARGEST:

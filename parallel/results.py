@@ -120,6 +120,8 @@ def take(mailbox: Mailbox, program: Program, hand: list[Outcome]) -> tuple[bool,
         return False, None
     outcome = ready[0]
     is_error, value = rebuild(outcome, program)
+    if is_error and not value.label:
+        value.label = mailbox.label
     hand.append(outcome)
     mailbox.took(outcome)
     return is_error, value

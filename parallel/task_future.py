@@ -109,7 +109,7 @@ class TaskFuture(concurrent.futures.Future[Result]):
         outcome = self._outcome
         if outcome is None:
             return
-        exception, value = _value_of(outcome, self._program)
+        exception, value = _value_of(outcome, self._program, self._mailbox.label)
         with self._condition:
             if self._outcome is outcome:  # else another thread was quicker, and its result is the one
                 self._exception, self._result = exception, value
@@ -199,7 +199,7 @@ class Submitted:
         return self._mailbox.setup_error
 
 
-def _value_of(outcome: Outcome, program: Program) -> tuple[BaseException | None, Any]:
+def _value_of(outcome: Outcome, program: Program, label: str) -> tuple[BaseException | None, Any]:
     """The outcome as a future has it: the exception or None, and the value."""
     try:
         is_error, value = rebuild(outcome, program)
@@ -209,4 +209,5 @@ def _value_of(outcome: Outcome, program: Program) -> tuple[BaseException | None,
         is_error, value = True, cannot_be_rebuilt(outcome, error)
     if not is_error:
         return None, value
+    value.label = value.label or label
     return as_broken_pool(value) if isinstance(value, (ResultError, TaskGivenUp)) else original(value), None

@@ -151,7 +151,7 @@ class Endings:
             task = lease.tasks[id]
             state.table.settle(task.context, id)
             outcome = Outcome(id, TIMED_OUT, str(slave), task.timeout, (), payload=task.payload, tag=task.tag)
-            state.deliver(task.context, outcome, slave)
+            state.deliver_failure(task.context, outcome, slave)
 
 
 def _was_asked(slave: SlaveRecord, report: RunnerEnded) -> bool:

@@ -7,6 +7,7 @@ from .effects import AllDone, Call, Closed, Forsaken, News, NoSlaves, Pause, Set
 from .patience import Patience
 from .slave import Contact, Life, SlaveRecord
 from .state import ContextRecord, Reader, State
+from .task import Label
 
 
 class Readers:
@@ -127,7 +128,7 @@ class Readers:
             return
         state.take_in()
         tasks = state.table.contexts[context.id].tasks.values()
-        tags = {task.id: task.tag for task in tasks if task.tag is not None}
+        tags = {task.id: task.tag for task in tasks if task.tag is not None and type(task.tag) is not Label}
         for id in tags:
             state.table.drop_task(context.id, id)
         if tags:

@@ -101,7 +101,7 @@ class Rebuilding:
         last = context.refusals.pop(task.id)
         size, tries = len(last.data), 1 + task.failures
         outcome = Outcome(task.id, FAILURE, last.slave, last.data, (), size, tries, task.payload, task.tag)
-        state.deliver(context.id, outcome, None)
+        state.deliver_failure(context.id, outcome, None)
         for number in task.unfit:
             against = context.refused.get(number, set())
             against.discard(task.id)

@@ -117,6 +117,8 @@ class Runners:
         else:  # the answer that told it may have been lost with the former connection
             slave.to_forget[:0], slave.told_to_forget = slave.told_to_forget, []
         state.roster.join(slave, request.pid, request.connection)
+        if slave.came is None:
+            slave.came = state.now
         state.heard(slave)
         state.tell(ev.SlaveJoined(state.now, slave.number, str(slave)))
         state.slaves_changed()
@@ -150,6 +152,9 @@ class Runners:
             state.heard(slave)
             slave.told_to_forget.clear()  # it has had the answers to what it asked before on this connection
             for context, tasks, seconds in request.ran:
+                slave.worked += seconds
+                if tasks == 1 and seconds > state.slowest[0]:
+                    state.slowest = seconds, context, slave.first, slave.label
                 if context in state.contexts:
                     state.pace.learn(context, tasks, seconds)
             state.table.give_back(slave.number)
@@ -223,9 +228,12 @@ class Runners:
             if slave is not None:
                 slave.done += 1
             size = _OVERHEAD + len(data) + sum(map(len, buffers))
-            payload = b"" if kind == VALUE else task.payload
             tries = 1 + task.failures
-            deliver(context, Outcome(task_id, kind, name, data, buffers, size, tries, payload, task.tag), slave)
+            if kind == VALUE:
+                deliver(context, Outcome(task_id, kind, name, data, buffers, size, tries, b"", task.tag), slave)
+            else:
+                failure = Outcome(task_id, kind, name, data, buffers, size, tries, task.payload, task.tag)
+                state.deliver_failure(context, failure, slave)
 
     def outcome_and_wait(self, call: Call, message: OutcomeMessage, now: float) -> None:
         """The same for one task; the answer tells the slave that it need not keep the outcome, and may go on.

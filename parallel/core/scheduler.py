@@ -93,6 +93,7 @@ class Scheduler:
         self.agents.end_polls(now)
         self.runners.recall_overdue(now)
         self.users.say_why(now)
+        state.tallies.look(now, state.with_tasks())
 
     def runner_disconnected(self, role: Role, now: float) -> None:
         """A runner's connection was read to its end."""

@@ -102,10 +102,10 @@ class SlaveRecord:
     """What the master knows of one slave.  Only the scheduler writes here."""
 
     __slots__ = (
-        "_named", "_text", "agent", "connection", "contact", "doing", "done", "due", "end", "has_launcher", "heard",
-        "host", "knows", "lacks", "life", "lost_answers", "name", "number", "open_ended", "output", "parting", "picky",
-        "pid",
-        "running", "setup_failed", "since", "speaks", "to_forget", "told_to_forget", "unfit_for",
+        "_named", "_text", "agent", "came", "connection", "contact", "doing", "done", "due", "end", "first",
+        "has_launcher", "heard", "host", "knows", "label", "lacks", "life", "losses", "lost_answers", "name", "number",
+        "open_ended", "output", "parting", "picky", "pid", "running", "setup_failed", "since", "speaks",
+        "to_forget", "told_to_forget", "unfit_for", "worked",
     )  # fmt: skip
 
     def __init__(self, number: int, name: str, agent: str, output: str | None = None) -> None:
@@ -124,6 +124,10 @@ class SlaveRecord:
         self.end = ""  # how it ended, or how its last runner did
         self.lost_answers = 0, 0  # leases in a row that did not arrive; what `done` was then
         self.done = 0  # tasks settled by it
+        self.came: float | None = None  # when a runner first joined as this slave
+        self.worked = 0.0  # seconds for which its runners ran tasks, as far as they have told
+        self.first, self.label = 0, ""  # the first task of its last lease; the label of that, if it has one
+        self.losses = 0  # how often its runner ended or was not heard of, against our will
         self.setup_failed: set[int] = set()  # contexts whose setup failed here: it gets none of their tasks
         self.unfit_for: set[int] = set()  # contexts of which it could rebuild no task: it gets none of them either
         self.lacks: set[int] = set()  # contexts that need what its machine does not have

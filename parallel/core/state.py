@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Callable, NamedTuple
 
 from slave.protocol import GIVEN_UP, Command
@@ -19,10 +19,12 @@ from .lease_table import Lease, LeaseTable
 from .pacing import Pacing
 from .roster import Roster
 from .slave import AgentRecord, Life, Move, SlaveRecord
-from .task import Task
+from .tally import Tallies, Tally
+from .task import Label, Task
 
 RECALL_AGE = 0.2  # seconds after which a lease should be done, and is called back if others idle
 _AT_ONCE = 5_000  # added tasks that are entered in one go
+_MOST_TALLIES = 1_000  # that are looked at each second
 
 
 class Reader(NamedTuple):
@@ -49,6 +51,8 @@ class ContextRules(NamedTuple):
     needs: frozenset[str] = frozenset()  # tags that a slave must have
     most_tasks: int = 0  # that one process may run; 0: no limit
     base: int = 0  # the context of whose setup its tasks get the result, too; 0: there is none
+    label: str = ""  # by which the user wants to know it
+    name: str = ""  # of its setup, or of the function of a map
 
 
 NO_RULES = ContextRules()
@@ -59,11 +63,13 @@ class ContextRecord:
 
     __slots__ = (
         "failures", "finishers", "first", "full", "id", "known_by", "low_water", "needs_told", "put", "readers",
-        "rebuilt_by", "refusals", "refused", "rules", "setup", "stalled", "tagged", "taken", "wait", "wants_tasks",
+        "rebuilt_by", "refusals", "refused", "rules", "setup", "stalled", "tagged", "taken", "tally", "wait",
+        "wants_tasks",
     )  # fmt: skip
 
-    def __init__(self, id: int, setup: bytes | None, rules: ContextRules) -> None:
+    def __init__(self, id: int, setup: bytes | None, rules: ContextRules, tally: Tally) -> None:
         self.id, self.setup, self.rules = id, setup, rules
+        self.tally = tally  # its own, or that of the context on which it is based
         self.needs_told = False  # the user was told that no slave has what it needs
         self.first = 0  # tasks with a lower id were cancelled before they were entered
         self.put = self.taken = 0.0  # bytes of results that were delivered; that readers have taken, as far as told
@@ -112,6 +118,8 @@ class State:
         self.pace = Pacing()
         self.roster = Roster()
         self.contexts: dict[int, ContextRecord] = {}
+        self.tallies = Tallies()
+        self.slowest = 0.0, 0, 0, ""  # of the tasks that a slave ran alone: seconds, context, task, label
         self.context_ids = itertools.count(1)
         self.task_ids = itertools.count(1)
         self.incoming: deque[Task] = deque()  # users' threads append tasks here at any time; see take_in
@@ -197,10 +205,12 @@ class State:
         if given_up is not None:
             task = given_up.task
             outcome = Outcome(task.id, GIVEN_UP, name, given_up.ends, (), payload=task.payload, tag=task.tag)
-            self.deliver(task.context, outcome, slave)
+            self.deliver_failure(task.context, outcome, slave)
         elif blamed is not None and self.watched:
             attempts = len(blamed.ends or ())
             self.tell(ev.TaskAttemptEnded(self.now, blamed.context, blamed.id, number, attempts, text))
+        if not wanted:
+            slave.losses += 1
         self.release(slave)
 
     def end(self, slave: SlaveRecord, why: str) -> None:
@@ -266,6 +276,11 @@ class State:
         for number, ids in entered.items():
             self.tell(ev.TasksAdded(self.now, number, ids))
 
+    def with_tasks(self) -> Iterator[Tally]:
+        """The tallies of contexts that have tasks; of very many, not of all."""
+        for id in itertools.islice(self.table.contexts, _MOST_TALLIES):
+            yield self.contexts[id].tally
+
     def left(self, context: int) -> int:
         """How many tasks of the context have no outcome yet: 0 only if that is true of those just added too."""
         found = self.table.left(context)
@@ -290,14 +305,15 @@ class State:
                 self.take_in(_AT_ONCE)
         if lease is None:
             return None
+        first = next(iter(lease.tasks.values()))
+        slave.first, slave.label = first.id, first.tag if type(first.tag) is Label else ""
         for number in {task.context for task in lease.tasks.values()}:
             if number not in slave.knows:
                 self._make_known(slave, self.contexts[number])
         if self.idle and len(lease.tasks) > 1:
             self.attend(self.now + RECALL_AGE)
         if self.watched:
-            first = next(iter(lease.tasks.values())).context
-            self.tell(ev.TasksLeased(self.now, first, slave.number, lease.id, list(lease.tasks)))
+            self.tell(ev.TasksLeased(self.now, first.context, slave.number, lease.id, list(lease.tasks)))
         return lease
 
     def _make_known(self, slave: SlaveRecord, context: ContextRecord) -> None:
@@ -352,6 +368,13 @@ class State:
 
     # -- outcomes
 
+    def deliver_failure(self, context_id: int, outcome: Outcome, slave: SlaveRecord | None) -> None:
+        """The same for one that is an error."""
+        context = self.contexts.get(context_id)
+        if context is not None:
+            context.tally.failed += 1
+        self.deliver(context_id, outcome, slave)
+
     def deliver(self, context_id: int, outcome: Outcome, slave: SlaveRecord | None) -> None:
         """An outcome for the context's reader; the task has left the table."""
         context = self.contexts.get(context_id)
@@ -382,6 +405,7 @@ class State:
             context = self.contexts.get(context_id)
             if context is None:
                 continue
+            context.tally.done += len(outcomes)
             left = self.left(context_id)
             self.effects.append(Deliver(context_id, outcomes, not left))
             if not context.full and context.put - context.taken >= self.result_bytes:

@@ -55,6 +55,12 @@ MOVES = {
 NOBODY: frozenset[int] = frozenset()
 
 
+class Label(str):
+    """The tag of a task that has a name for people, and for whose outcome nobody waits by its tag."""
+
+    __slots__ = ()
+
+
 class Task:
     """One task: what the master knows about it."""
 
@@ -74,7 +80,7 @@ class Task:
     ) -> None:
         self.id, self.context, self.payload = id, context, payload
         self.timeout = timeout  # seconds that it may run; None: as long as it takes
-        self.tag = tag  # what whoever added it wants to have with its outcome: a future, the index of an input
+        self.tag = tag  # what whoever added it wants to have with its outcome: a future, the index of an input, a label
         self.retries = retries  # how often it may still be tried again after it raised
         self.failures = 0  # how often it raised and was tried again
         self.state = State.WAITING

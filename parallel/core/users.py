@@ -14,6 +14,7 @@ from .patience import Patience
 from .readers import Readers
 from .slave import Contact, Life, Move, SlaveRecord
 from .state import NO_RULES, ContextRecord, ContextRules, State, Wait
+from .tally import Tally
 from .task import State as TaskState
 
 _LEAST_EACH = 2  # tasks for each slave: the one that runs, and the next
@@ -61,13 +62,20 @@ class Users:
         """A new context; returns its id."""
         state = self._state
         id = next(state.context_ids)
-        state.contexts[id] = ContextRecord(id, setup, rules)
+        base = state.contexts.get(rules.base)
+        state.contexts[id] = ContextRecord(id, setup, rules, Tally(now) if base is None else base.tally)
+        if base is not None and not base.rules.name:
+            self.name_context(base, rules.name)
         state.limited = state.limited or rules.most_tasks > 0
         for slave in state.roster.slaves.values() if rules.needs else ():
             if state.roster.agents[slave.agent].enlisted:
                 state.see_tags(slave)
         state.tell(ev.ContextMade(now, id))
         return id
+
+    def name_context(self, context: ContextRecord, name: str) -> None:
+        """What it runs has this name."""
+        context.rules = context.rules._replace(name=name)
 
     def drop_context(self, id: int, now: float) -> None:
         """Nobody can ask for its outcomes any more: the slaves forget what its setup returned."""
@@ -230,11 +238,12 @@ class Users:
     def infos(self, now: float) -> list[SlaveInfo]:
         """All slaves, as they are now."""
         return [
-            SlaveInfo(one.number, one.name, one.host, one.pid, self._shown(one), one.done, one.output)
+            SlaveInfo(one.number, one.name, one.host, one.pid, self.shown(one), one.done, one.output)
             for one in self._state.roster.every()
         ]
 
-    def _shown(self, slave: SlaveRecord) -> str:
+    def shown(self, slave: SlaveRecord) -> str:
+        """Its state in a word: see `SlaveInfo`."""
         if slave.life is Life.ENDED:
             return "ended"
         if slave.contact is Contact.LOST:

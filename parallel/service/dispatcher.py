@@ -55,6 +55,7 @@ class Box(Protocol):
     paused: bool
     added: int
     all_known: int
+    coming: float
 
     @property
     def never_read(self) -> bool:
@@ -88,6 +89,7 @@ class Dispatcher(threading.Thread):
         self.scheduler, self.publisher = scheduler, publisher
         self.side_threads = SideThreads()
         self.courier = Courier()
+        self.began = time.monotonic()
         self.connections: Connections | None = None
         self.mailboxes: dict[int, Box] = {}
         self.never_read = 0  # contexts that are gone, and nobody asked for their results

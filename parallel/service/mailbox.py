@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
+import operator
 from collections import deque
-from collections.abc import Iterable, Sequence
-from typing import Callable, Protocol
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Callable, Protocol
 
 from slave.outcome import unpack_failure
 from slave.protocol import Buffer
 
 from ..core.effects import AllDone, Closed, Forsaken, News, NoSlaves, Outcome, SetupFailed, TasksWanted, Verdict
 from ..core.state import ContextRules
-from ..core.task import Task
+from ..core.task import Label, Task
 from ..errors import ManagerClosed, NoMoreSlavesError, RemoteError, as_broken_pool
 from .dispatcher import Dispatcher, Waiter
 from .messages import how_all_ended
@@ -59,6 +61,8 @@ class Mailbox:
         self._readers = self._users.readers
         # the dispatcher's thread appends, readers take from the front: both is atomic
         self.ready: deque[Outcome] = deque()
+        self.label = rules.label
+        self.coming = 0.0  # tasks that are still to be taken out of iterables; math.inf if nobody knows how many
         self.read = False  # somebody has asked for results
         self.added, self.all_known = 0, -1  # the last task; it, as long as all outcomes were handed over: see `add`
         self.wants_tasks = False  # fewer tasks are left than the slaves may need until the reader looks next
@@ -124,7 +128,7 @@ class Mailbox:
             return
         late = []
         for outcome in outcomes:
-            if outcome.tag is None:
+            if outcome.tag is None or type(outcome.tag) is Label:
                 self.ready.append(outcome)
                 continue
             self._passed_on += outcome.size
@@ -141,7 +145,7 @@ class Mailbox:
         self.courier.send(lambda: self._forsake(forsaken))
 
     def _forsake(self, forsaken: Forsaken) -> None:
-        error = _error_of(forsaken.reason)  # type: ignore[arg-type]
+        error = _error_of(forsaken.reason, self.label)  # type: ignore[arg-type]
         if isinstance(error, RemoteError):
             error = self.setup_error = as_broken_pool(error)
         _fail(forsaken.tasks.values(), error)  # type: ignore[arg-type]
@@ -155,7 +159,8 @@ class Mailbox:
     def _addressees(self, now: float) -> list[object]:
         found = self._state.table.contexts.get(self.id)
         tasks = [*(() if found is None else found.tasks.values()), *self._state.incoming]
-        return [task.tag for task in tasks if task.context == self.id and task.tag is not None]
+        tags = [task.tag for task in tasks if task.context == self.id and task.tag is not None]
+        return [tag for tag in tags if type(tag) is not Label]
 
     # -- until all is done
 
@@ -201,7 +206,7 @@ class Mailbox:
             return bool(self.ready)
         if isinstance(verdict, (NoSlaves, SetupFailed, Closed)):
             if not self.ready:
-                raise _error_of(verdict)
+                raise _error_of(verdict, self.label)
             return True
         if isinstance(verdict, TasksWanted):
             self.wants_tasks = True
@@ -264,7 +269,7 @@ class Mailbox:
 
     def no_more_tasks(self) -> None:
         """There are no more tasks to add."""
-        self.wants_tasks = False
+        self.wants_tasks, self.coming = False, 0.0
         self._dispatcher.tell(self._users.no_more_tasks, self.id)
 
     def cancel(self) -> int:
@@ -312,6 +317,13 @@ class Mailbox:
         self._users.drop_context(self.id, now)
 
 
+def still_in(iterator: Iterator[Any]) -> float:
+    """How many items the iterator will give; math.inf if it does not tell, or might run the user's code for that."""
+    if type(iterator).__module__ != "builtins" or not hasattr(iterator, "__length_hint__"):
+        return math.inf
+    return operator.length_hint(iterator)
+
+
 def _settle(outcomes: Sequence[Outcome]) -> None:
     for outcome in outcomes:
         outcome.tag.settle(outcome)  # type: ignore[attr-defined]
@@ -322,19 +334,21 @@ def _fail(addressees: Iterable[Addressee], error: BaseException) -> None:
         addressee.fail(error)
 
 
-def _error_of(verdict: NoSlaves | SetupFailed | Closed) -> Exception:
+def _error_of(verdict: NoSlaves | SetupFailed | Closed, label: str) -> Exception:
     if isinstance(verdict, NoSlaves):
         left = verdict.left
         text = f"{left} task{' is' if left == 1 else 's are'} left and {how_all_ended(verdict)}"
         return NoMoreSlavesError(text)
     if isinstance(verdict, Closed):
         return ManagerClosed("the manager was shut down while results were waited for")
-    return _setup_error(verdict)
+    return _setup_error(verdict, label)
 
 
-def _setup_error(verdict: SetupFailed) -> RemoteError:
+def _setup_error(verdict: SetupFailed, label: str) -> RemoteError:
     tried = verdict.tried
-    what = "the context's setup" + (f" (tried on {tried} slaves, none is left to try)" if tried > 1 else "")
+    what = (f"the setup of context {label!r}" if label else "the context's setup") + (
+        f" (tried on {tried} slaves, none is left to try)" if tried > 1 else ""
+    )
     if isinstance(verdict.data, str):
         return RemoteError(what, "SlaveEnded", verdict.data, "", verdict.slave)
     failure = unpack_failure(verdict.data)

@@ -38,7 +38,7 @@ def _shared(event: ev.Event) -> object:
 
 
 def _line_of_many(group: Sequence[ev.Event]) -> Line:
-    names = ", ".join(_some([event.name for event in group if isinstance(event, ev.SlaveEvent)]))
+    names = ", ".join(some([event.name for event in group if isinstance(event, ev.SlaveEvent)]))
     first = group[0]
     if isinstance(first, ev.SlaveLost):
         fate = _fate(sum(event.tasks for event in group if isinstance(event, ev.SlaveLost)), 0)
@@ -153,25 +153,25 @@ def what_slaves_do(event: ev.Waiting) -> str:
         busy = f"{event.busy} busy" + (f", the longest for {event.longest:.0f} s" if event.busy else "")
         parts.append(f"{event.connected} slave{'' if event.connected == 1 else 's'} connected, {busy}")
     if event.expected:
-        parts.append("not connected yet: " + "; ".join(_grouped(event.expected)))
+        parts.append("not connected yet: " + "; ".join(grouped(event.expected)))
     if event.lost:
-        parts.append("not heard of: " + ", ".join(_some(event.lost)))
+        parts.append("not heard of: " + ", ".join(some(event.lost)))
     if not event.connected and event.may_join:
         parts.append("no slave is connected; slaves may join by hand")
     return "; ".join(parts or ["no slave"])
 
 
-def _grouped(told: Iterable[tuple[str, str]], most: int = 4) -> list[str]:
+def grouped(told: Iterable[tuple[str, str]], most: int = 4) -> list[str]:
     """What is told of slaves: those of whom the same is told together, not too many."""
     groups: dict[str, list[str]] = {}
     for slave, text in told:
         groups.setdefault(text, []).append(slave)
-    texts = [", ".join(_some(some)) + (f": {text}" if text else "") for text, some in list(groups.items())[:most]]
-    left = sum(len(some) for some in list(groups.values())[most:])
+    texts = [", ".join(some(who)) + (f": {text}" if text else "") for text, who in list(groups.items())[:most]]
+    left = sum(len(who) for who in list(groups.values())[most:])
     return [*texts, f"{left} more"] if left else texts
 
 
-def _some(slaves: Sequence[str], most: int = 4) -> list[str]:
+def some(slaves: Sequence[str], most: int = 4) -> list[str]:
     """The slaves, not too many."""
     return [*slaves[:most], f"{len(slaves) - most} more"] if len(slaves) > most else list(slaves)
 
@@ -182,7 +182,7 @@ def how_all_ended(verdict: NoSlaves) -> str:
     if verdict.needs:
         wanted = ", ".join(verdict.needs)
         summary = f"no slave has what this context needs ({wanted}): give the manager a port and start one with --tag:"
-        return "\n  ".join([summary, *_grouped(verdict.ends, most=20)])
+        return "\n  ".join([summary, *grouped(verdict.ends, most=20)])
     if not count:
         return "no slave was added: call add_slave, or give Manager a port and start slaves by hand"
     if not verdict.all_ended:
@@ -191,4 +191,4 @@ def how_all_ended(verdict: NoSlaves) -> str:
         summary = f"all {count} slaves have ended, and none is to come:"
     else:
         summary = "the only slave has ended:"
-    return "\n  ".join([summary, *_grouped(verdict.ends, most=20)])
+    return "\n  ".join([summary, *grouped(verdict.ends, most=20)])

@@ -16,6 +16,7 @@ from .messages import log_lines
 log = logging.getLogger("parallel")
 
 _MOST_LINES, _LINE_SECONDS = 10, 30.0  # warnings of one kind that are loud at first; then one in so many seconds
+_RECENT = 100  # lines that are kept for whoever asks what has happened
 _MOST_EVENTS = 100_000  # that wait for one subscriber; then it misses some, and is told how many
 
 
@@ -102,12 +103,21 @@ class Publisher(threading.Thread):
         self._batches: queue.SimpleQueue[Sequence[Event] | BaseException | None] = queue.SimpleQueue()
         self._subscriptions: tuple[Subscription, ...] = ()
         self._throttle = Throttle()
+        self._recent: deque[tuple[float, int, str]] = deque(maxlen=_RECENT)
 
     def subscribe(self, callback: Callable[[Event], object]) -> Subscription:
         """Have a callback told of all events from now on."""
         made = Subscription(callback)
         self._subscriptions = (*(one for one in self._subscriptions if not one.closed), made)
         return made
+
+    def recent(self) -> list[tuple[float, int, str]]:
+        """The last lines of the log: when, at which level, what.  Never waits."""
+        while True:
+            try:
+                return list(self._recent)
+            except RuntimeError:  # one came meanwhile
+                continue
 
     def publish(self, events: Sequence[Event]) -> None:
         """Never waits."""
@@ -139,5 +149,6 @@ class Publisher(threading.Thread):
             for event, (level, text) in log_lines(batch):
                 level, addition = self._throttle.level(event, level)
                 log.log(level, text + addition)
+                self._recent.append((event.time, level, text.removeprefix("parallel: ")))
             for subscription in self._subscriptions:
                 subscription.put(batch)
