@@ -27,29 +27,33 @@ from typing import TYPE_CHECKING, Any
 if sys.version_info < (3, 9):  # noqa: UP036 - whoever runs a script with an older one is told so
     raise ImportError(f"parallel needs Python 3.9 or newer; this is {sys.version.split()[0]} ({sys.executable})")
 
+from slave.environment import in_runner
 from slave.protocol import RELEASE
 
-from .context import Context
-from .core.users import SlaveInfo
-from .errors import (
-    Error,
-    InputError,
-    InputTypeError,
-    InternalError,
-    LaunchError,
-    ManagerClosed,
-    NetworkError,
-    NoMoreSlavesError,
-    RemoteError,
-    ResultError,
-    TaskGivenUp,
-    TaskTimeout,
-    UnpicklableError,
-)
-from .launch.base import Slave, SlaveArray, TryAgain
-from .launch.job import Job
-from .launch.local import LocalSlave
-from .manager import Manager
+# A slave that imports the user's script imports this package too, of which tasks use little: there all is loaded when
+# it is first used.
+if TYPE_CHECKING or not in_runner():
+    from .context import Context
+    from .core.users import SlaveInfo
+    from .errors import (
+        Error,
+        InputError,
+        InputTypeError,
+        InternalError,
+        LaunchError,
+        ManagerClosed,
+        NetworkError,
+        NoMoreSlavesError,
+        RemoteError,
+        ResultError,
+        TaskGivenUp,
+        TaskTimeout,
+        UnpicklableError,
+    )
+    from .launch.base import Slave, SlaveArray, TryAgain
+    from .launch.job import Job
+    from .launch.local import LocalSlave
+    from .manager import Manager
 
 if TYPE_CHECKING:
     from .frontends.executor import Executor
@@ -63,20 +67,49 @@ if TYPE_CHECKING:
 
 # loaded when they are first used: most programs start slaves in one way
 _LATER = {
+    "Context": ".context",
+    "SlaveInfo": ".core.users",
+    **dict.fromkeys(
+        (
+            "Error",
+            "InputError",
+            "InputTypeError",
+            "InternalError",
+            "LaunchError",
+            "ManagerClosed",
+            "NetworkError",
+            "NoMoreSlavesError",
+            "RemoteError",
+            "ResultError",
+            "TaskGivenUp",
+            "TaskTimeout",
+            "UnpicklableError",
+        ),
+        ".errors",
+    ),
     "Executor": ".frontends.executor",
     "map": ".frontends.maps",
     "starmap": ".frontends.maps",
+    "Slave": ".launch.base",
+    "SlaveArray": ".launch.base",
+    "TryAgain": ".launch.base",
     "SGEQsubSlaveArray": ".launch.batch.sge",
     "SGEPESlaveArray": ".launch.batch.sge_pe",
     "SlurmSlaveArray": ".launch.batch.slurm",
     "SlurmSlaves": ".launch.batch.srun",
     "CommandSlaveArray": ".launch.command",
     "PipedCommandSlave": ".launch.command",
+    "Job": ".launch.job",
+    "LocalSlave": ".launch.local",
     "SSHSlave": ".launch.ssh",
+    "Manager": ".manager",
 }
+_MODULES = frozenset(("errors",))  # that are attributes without being imported
 
 
 def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f".{name}", __name__)
     if name not in _LATER:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     found = getattr(importlib.import_module(_LATER[name], __name__), name)

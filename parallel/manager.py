@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import getpass
 import logging
 import os
 import secrets
@@ -11,7 +10,6 @@ import socket
 import sys
 import weakref
 from collections.abc import Collection, Sequence
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Callable, Literal, TypeVar, cast
 
@@ -148,7 +146,7 @@ class Manager:
         self._source = ModuleSource(shipped or (), lambda: program.environment["main_path"])
         self.program.was_missed = self._source.was_missed
         self.program.watching = port is not None
-        self._root = str(Path(slave_package.__file__).resolve().parent.parent)
+        self._root = os.path.dirname(os.path.dirname(os.path.realpath(slave_package.__file__)))
         config = LaunchConfig(python, self._root, key, pattern, lambda local: [])
         scheduler = Scheduler(
             self.heartbeat_timeout,
@@ -438,6 +436,8 @@ class Manager:
 def _name() -> str:
     """What a slave that finds several masters shows of this one."""
     try:
+        import getpass  # slow to import
+
         user = getpass.getuser()
     except (ImportError, KeyError, OSError):
         user = "somebody"

@@ -5,7 +5,7 @@ process of its own with its own connection to the master: a runner fetches a lea
 and posts each outcome at once, or those of short tasks together.  The agent runs no user code; it renews its runners'
 leases, tells the master how a runner ended, and starts a new one.
 
-    __main__.py       the command line (cli.py)          protocol.py       every message, once: both ends import it
+    __main__.py       what is run (cli.py, options.py)   protocol.py       every message, once: both ends import it
     by_hand.py        a slave that a person starts       token.py          a master, and a secret, in one word
     look_around.py    masters of the local network       discovery.py      how they are asked, by UDP
     find_master.py    looking for a master               session.py        what there is to say, decided (pure)

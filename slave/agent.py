@@ -12,10 +12,10 @@ from __future__ import annotations
 import functools
 import logging
 import os
-import platform
 import selectors
 import signal
 import socket
+import sys
 import time
 from collections.abc import Sequence
 from typing import Any, Callable, NamedTuple
@@ -85,7 +85,7 @@ class Agent:
         self._config = config
         numbers = [number for number, _ in config.slaves]
         self._session = AgentSession(
-            config.agent, socket.gethostname(), os.getpid(), platform.python_version(), numbers, config.tags
+            config.agent, socket.gethostname(), os.getpid(), sys.version.split()[0], numbers, config.tags
         )
         self._reports, self._commands = self._link(REPORTS), self._link(COMMANDS)
         self._service = self._reports.proxy(AgentServiceProxy)

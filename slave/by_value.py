@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import importlib
 import pickle
-import platform
 import socket
 import sys
 from typing import Any, Callable
@@ -38,7 +37,7 @@ def load_by_value(name: str, version: tuple[int, int], data: bytes) -> Any:
         theirs = ".".join(map(str, version))
         raise OtherPython(
             f"{name} was sent by value by a master of Python {theirs}, and this slave is one of Python "
-            f"{platform.python_version()} ({sys.executable} on {socket.gethostname()}): that works between equal "
+            f"{sys.version.split()[0]} ({sys.executable} on {socket.gethostname()}): that works between equal "
             f"versions only. Define it in a module, or start slaves with Python {theirs}"
         )
     _used = True

@@ -16,7 +16,6 @@ import os
 import secrets
 import sys
 import tempfile
-import textwrap
 from typing import TYPE_CHECKING, NamedTuple
 
 from .errors import Incompatible
@@ -281,5 +280,6 @@ def _private_key(private: int, public: bytes) -> bytes:
 
 def _pem(label: str, der: bytes) -> str:
     """RFC 7468."""
-    lines = textwrap.wrap(base64.b64encode(der).decode(), 64)
+    text = base64.b64encode(der).decode()
+    lines = [text[at : at + 64] for at in range(0, len(text), 64)]
     return "\n".join([f"-----BEGIN {label}-----", *lines, f"-----END {label}-----", ""])

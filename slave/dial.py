@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import ipaddress
 import logging
 import os
 import selectors
@@ -131,11 +130,13 @@ def _look_up(host: str, port: int) -> list[Any]:
 
 
 def _is_numeric(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host.partition("%")[0])
-    except ValueError:
-        return False
-    return True
+    for kind in (socket.AF_INET, socket.AF_INET6):
+        try:
+            socket.inet_pton(kind, host.partition("%")[0])
+        except (OSError, ValueError):
+            continue
+        return True
+    return False
 
 
 def _resolve(addresses: Sequence[Address], errors: dict[str, str]) -> list[Candidate]:

@@ -17,7 +17,6 @@ import pickle
 import socket
 import sys
 import sysconfig
-import uuid
 from collections.abc import Mapping, Sequence
 from multiprocessing import AuthenticationError
 from types import FrameType
@@ -89,7 +88,11 @@ def _machine() -> str:
         with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
             return f"{file.read().strip()} {os.readlink('/proc/self/ns/mnt')} {os.stat('/').st_ino}"
     except OSError:
-        return "" if sys.platform == "linux" else f"{socket.gethostname()} {uuid.getnode()}"
+        if sys.platform == "linux":
+            return ""
+        import uuid  # slow to import, and of no use on Linux
+
+        return f"{socket.gethostname()} {uuid.getnode()}"
 
 
 def working_folder() -> str | None:

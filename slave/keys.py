@@ -8,17 +8,18 @@ text; the key is that text's bytes (UTF-8), without white space, quotes and byte
 from __future__ import annotations
 
 import codecs
-import getpass
 import os
 import secrets
 import shlex
 import sys
 import warnings
-from pathlib import Path
-from typing import Any, Callable
+from typing import TYPE_CHECKING, Any, Callable
 
 from .errors import KeyTrouble
 from .private_files import NO_WAIT, check_folder, is_ours, kind, make_folder, owner, write_new
+
+if TYPE_CHECKING:
+    from pathlib import Path  # slow to import, and of no use to a slave that is told its key
 
 VARIABLE = "PARALLEL_AUTHKEY"
 SHORTEST = 16  # bytes: 128 bits, below which an offline guess at the handshake's HMAC becomes thinkable
@@ -68,6 +69,8 @@ def new_key() -> Key:
 
 def default_file() -> Path:
     """The file both sides look at when nothing else names the key.  Raises `KeyTrouble` if there is no home folder."""
+    from pathlib import Path
+
     return Path(_home()) / ".config" / "parallel" / "authkey"
 
 
@@ -137,7 +140,7 @@ def _wipe_variable() -> None:
 
 def _home() -> str:
     if os.name != "posix":
-        return str(Path.home())
+        return os.path.expanduser("~")
     home = os.environ.get("HOME")
     if not home:
         try:
@@ -153,6 +156,8 @@ def _home() -> str:
 
 
 def _expanded(key_file: str | Path) -> Path:
+    from pathlib import Path
+
     try:
         return Path(key_file).expanduser()
     except (RuntimeError, KeyError):
@@ -207,6 +212,8 @@ def ask_for_key(trouble: str, check: Callable[[Key], object] = lambda key: None)
 
 
 def _typed() -> str:
+    import getpass
+
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", getpass.GetPassWarning)
@@ -321,7 +328,7 @@ def make_key(path: Path, *, replace: bool = False) -> None:
     Raises `KeyTrouble` if it cannot be written; then all is as it was.
     """
     try:
-        path = Path(os.path.realpath(path)) if replace else path  # a link to it stays
+        path = type(path)(os.path.realpath(path)) if replace else path  # a link to it stays
         make_folder(str(path.parent))
         check_folder(str(path.parent), _ELSEWHERE)
         _put(path, bytes(new_key()) + b"\n", replace)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 import re
 import socket
 import sys
@@ -44,7 +43,7 @@ def how_to_install(module: str, requirement: str = "") -> str:
     package = module.partition(".")[0]
     wanted = requirement or _requirements.get(package, "")
     install = f"{sys.executable} -m pip install {wanted or package}"
-    return f"Install it on {socket.gethostname()} for its Python {platform.python_version()}: {install}"
+    return f"Install it on {socket.gethostname()} for its Python {sys.version.split()[0]}: {install}"
 
 
 def remedy(error: BaseException) -> str:
@@ -52,7 +51,7 @@ def remedy(error: BaseException) -> str:
     module = missing_module(error)
     if not module:
         return ""
-    python = f"{sys.executable} (Python {platform.python_version()}) on {socket.gethostname()}"
+    python = f"{sys.executable} (Python {sys.version.split()[0]}) on {socket.gethostname()}"
     package = module.partition(".")[0]
     if not isinstance(error, ModuleNotFoundError):
         have = version_of(module) or f"the {package} in {_file_of(module)}"
@@ -81,7 +80,7 @@ def shown(text: str, most: int = 900) -> str:
 def master_has(module: str) -> str:
     """For the master: what it has itself of a package that a slave lacks; '' if it does not know."""
     have = version_of(module) if module else ""
-    return f"the master has {have} for Python {platform.python_version()}" if have else ""
+    return f"the master has {have} for Python {sys.version.split()[0]}" if have else ""
 
 
 def _file_of(module: str) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dis
-import inspect
 import os
 import signal
 import socket
@@ -27,6 +25,9 @@ def came_from_handler(error: BaseException) -> bool:
     A handler in Python was called with the signal's number and a frame, as nothing else is.  Python's own for SIGINT
     leaves no frame of its own; but nobody had to say ``raise KeyboardInterrupt`` then.
     """
+    import dis  # slow to import, and of no use where all goes well
+    import inspect
+
     trace, raised_by_hand = error.__traceback__, False
     while trace is not None:
         code, values = trace.tb_frame.f_code, trace.tb_frame.f_locals
@@ -35,13 +36,12 @@ def came_from_handler(error: BaseException) -> bool:
         given += [one for value in given if isinstance(value, tuple) for one in value]
         if any(isinstance(one, FrameType) for one in given) and any(type(one) in _NUMBERS for one in given):
             return True
-        raised_by_hand = code.co_code[trace.tb_lasti] == _RAISE
+        raised_by_hand = code.co_code[trace.tb_lasti] == dis.opmap["RAISE_VARARGS"]
         trace = trace.tb_next
     return isinstance(error, KeyboardInterrupt) and not raised_by_hand
 
 
 _NUMBERS = (int, signal.Signals)
-_RAISE = dis.opmap["RAISE_VARARGS"]
 
 
 class Signals:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import slave
@@ -29,7 +29,8 @@ exec(i.read(int(i.readline())))
 
 def payload(orders: Mapping[str, Any], runners: int | None) -> bytes:
     """What `RECEIVER` is fed: slave/pipe_agent.py, its orders (see there), the archive."""
-    pipe_agent = (_folder() / "pipe_agent.py").read_text(encoding="utf-8") + "\nsys.exit(main(i))\n"
+    with open(os.path.join(os.path.dirname(slave.__file__), "pipe_agent.py"), encoding="utf-8") as file:
+        pipe_agent = file.read() + "\nsys.exit(main(i))\n"
     header = {"archive": len(slave_file()), "runners": runners, "orders": orders}
     return _sized(_TOO_OLD) + _sized(pipe_agent) + json.dumps(header).encode() + b"\n" + slave_file()
 
@@ -56,7 +57,3 @@ def archive_command(python: str | None, path: str) -> str:
 def _sized(source: str) -> bytes:
     data = source.encode()
     return b"%d\n" % len(data) + data
-
-
-def _folder() -> Path:
-    return Path(slave.__file__).parent

@@ -13,15 +13,14 @@ permissions are fixed.  Only a zlib of another kind (zlib-ng) compresses otherwi
 
 from __future__ import annotations
 
-import ast
 import functools
 import hashlib
-from importlib import resources
 from typing import TYPE_CHECKING
 
 import slave
 
 if TYPE_CHECKING:
+    import ast
     import zipfile
 
 _FIRST_LINE = b"#!/usr/bin/env python3\n"
@@ -33,6 +32,8 @@ _LEVEL = 9
 @functools.cache
 def slave_file() -> bytes:
     """The bytes of slave.pyz."""
+    from importlib import resources  # slow to import, and of no use to local slaves
+
     sources = {
         entry.name: entry.read_bytes() for entry in resources.files(slave).iterdir() if entry.name.endswith(".py")
     }
@@ -62,6 +63,8 @@ def pack(sources: dict[str, bytes]) -> bytes:
 
 def without_docstrings(source: bytes) -> bytes:
     """A module with empty docstrings; no line of it is moved."""
+    import ast  # slow to import, and of no use to local slaves
+
     lines = source.split(b"\n")
     for node in ast.walk(ast.parse(source)):
         if not isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)) or not node.body:

@@ -29,7 +29,6 @@ import socket
 import subprocess
 import threading
 from collections.abc import Sequence
-from pathlib import Path
 
 from slave.private_files import PRIVATE_FOLDER, Unsafe, make_folder, user_folder, write_new
 
@@ -128,7 +127,7 @@ class StagingFolder:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()  # guards what follows while the folder is made; arrays may be started at once
-        self._path: Path | None = None
+        self._path: str | None = None
         self._watchdog: subprocess.Popen[bytes] | None = None
         self._arrays = 0
 
@@ -138,14 +137,14 @@ class StagingFolder:
             with self._lock:
                 path = self._make()
                 self._arrays += 1
-                folder = path / str(self._arrays)
-            make_folder(str(folder))
+                folder = os.path.join(path, str(self._arrays))
+            make_folder(folder)
             for place, job in enumerate(jobs):
-                write_new(str(folder / f"{place}.orders"), as_line(job.orders))
-                write_new(str(folder / f"{place}.output"), os.fsencode(job.output or ""))
-            command = archive_command(jobs[0].python, str(path / "slave.pyz"))
-            script = job_script(str(folder), command, index)
-            write_new(str(folder / "script"), os.fsencode(script), PRIVATE_FOLDER)
+                write_new(os.path.join(folder, f"{place}.orders"), as_line(job.orders))
+                write_new(os.path.join(folder, f"{place}.output"), os.fsencode(job.output or ""))
+            command = archive_command(jobs[0].python, os.path.join(path, "slave.pyz"))
+            script = job_script(folder, command, index)
+            write_new(os.path.join(folder, "script"), os.fsencode(script), PRIVATE_FOLDER)
         except Unsafe as error:
             raise InputError(f"the folder for the slaves' orders, the key among them, is not safe: {error}") from None
         except OSError as error:
@@ -153,7 +152,7 @@ class StagingFolder:
                 f"the folder for the slaves' orders cannot be made: {error}; set XDG_CACHE_HOME to a folder that this "
                 f"machine and the slaves' machines share, and where you may write"
             ) from None
-        return ArrayFolder(str(folder))
+        return ArrayFolder(folder)
 
     def when_killed(self, command: str) -> None:
         """Have the watchdog run a shell command should this process be killed."""
@@ -180,19 +179,19 @@ class StagingFolder:
             shutil.rmtree(self._path, ignore_errors=True)  # a network's file system may keep what is still open
             self._path = None
 
-    def _make(self) -> Path:
+    def _make(self) -> str:
         if self._path is None:
             name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
-            self._path = Path(user_folder(_cache(), _ELSEWHERE)) / name
+            self._path = os.path.join(user_folder(_cache(), _ELSEWHERE), name)
         if self._watchdog is None:  # else all that follows was done, and not interrupted
-            make_folder(str(self._path))
-            packed = self._path / "slave.pyz"
-            if packed.exists():
-                packed.unlink()
-            write_new(str(packed), slave_file())
+            make_folder(self._path)
+            packed = os.path.join(self._path, "slave.pyz")
+            if os.path.exists(packed):
+                os.unlink(packed)
+            write_new(packed, slave_file())
             # in a session of its own, so that Ctrl-C spares it
             self._watchdog = subprocess.Popen(
-                ["/bin/sh", "-c", _WATCHDOG, str(self._path)],
+                ["/bin/sh", "-c", _WATCHDOG, self._path],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import ipaddress
 import secrets
 import sys
 import threading
@@ -97,6 +96,8 @@ class Endpoint:
     def _bound_to(self) -> str:
         """The host to listen at: '' for every interface; a loopback address that the user named, and no other."""
         if self._host is not None:
+            import ipaddress  # slow to import
+
             hosts = addresses_of(self._host)
             if hosts and all(ipaddress.ip_address(host.partition("%")[0]).is_loopback for host in hosts):
                 return self._host

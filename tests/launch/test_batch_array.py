@@ -75,7 +75,7 @@ def array(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch, clock: SimpleName
         path = made.staging._path
         assert path is not None
         made.staging.remove()
-    (path / "1").mkdir(parents=True)
+    (Path(path) / "1").mkdir(parents=True)
     return made
 
 

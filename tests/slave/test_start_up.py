@@ -1,0 +1,33 @@
+"""What a program and its slaves import before the first result: each module costs all of them milliseconds."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+from tests.support.programs import ROOT
+
+# each costs a millisecond or more, and is of no use to a slave that a master on this machine has started
+SLOW = "argparse asyncio concurrent dis getpass inspect ipaddress pathlib platform ssl textwrap urllib uuid zipfile"
+BY_HAND = "slave.by_hand slave.look_around slave.options slave.token"
+
+
+def imported_by(statement: str) -> set[str]:
+    """The modules that a fresh interpreter has after it, and had not before."""
+    program = f"import sys; sys.path.insert(0, {str(ROOT)!r}); before = set(sys.modules); {statement}; "
+    program += "print(*sorted(set(sys.modules) - before))"
+    command = [sys.executable, "-I", "-S", "-c", program]
+    return set(subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout.split())
+
+
+def test_a_launched_slave_imports_nothing_that_is_slow_and_of_no_use_to_it() -> None:
+    brought_by_the_library = imported_by("import multiprocessing.managers, multiprocessing.connection, logging, socket")
+    needless = {*SLOW.split(), *BY_HAND.split()} - brought_by_the_library
+    assert not imported_by("import slave.cli") & needless
+
+
+def test_in_a_slave_the_users_import_of_this_library_costs_next_to_nothing() -> None:
+    in_runner = "import slave.runner, slave.environment; slave.environment._in_runner = True; import parallel"
+    assert not {name for name in imported_by(in_runner) if name.startswith("parallel.")}
+    assert "parallel.manager" in imported_by(f"{in_runner}; parallel.Manager, parallel.RemoteError, parallel.errors")
+    assert "parallel.manager" in imported_by("import parallel")
