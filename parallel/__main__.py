@@ -11,9 +11,9 @@ from typing import Any
 
 from slave.errors import SlaveError
 
-from .commands import key, slave_file
+from .commands import key, report, slave_file
 
-_COMMANDS: dict[str, Any] = {"key": key, "slave-file": slave_file}
+_COMMANDS: dict[str, Any] = {"key": key, "report": report, "slave-file": slave_file}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

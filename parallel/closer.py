@@ -37,9 +37,14 @@ class Closer:
         self._begun: list[Ticket] = []
         self._threads: set[int] = set()  # those that wait here: what a signal handler interrupted in them stands still
         self.done = False
+        self._last: list[Callable[[], object]] = []  # what is done when all that happened has been told
         self._error: BaseException | None = None
         self._pid = os.getpid()
         self._warned = False
+
+    def when_told(self, close: Callable[[], object]) -> None:
+        """Have ``close`` called at the end, when subscribers have been told all that happened."""
+        self._last.append(close)
 
     def close(self) -> None:
         """End everything, and wait for that.  May be called again, and from any thread."""
@@ -95,6 +100,7 @@ class Closer:
             lambda: self._endpoint.stop(_HANG_UP_SECONDS),
             self._dispatcher.stop,
             lambda: self._publisher.stop(_TELL_SECONDS),
+            *self._last,
         ]
 
     def _warn_of_unread(self) -> None:

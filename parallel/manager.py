@@ -102,6 +102,8 @@ class Manager:
     names of installed pure-Python packages that they get, too (False: they get nothing).  ``share_bytes``: a setup, or
     the function of a map, of so many bytes or more crosses the network once for all runners of a machine.
     ``announce``: whether slaves of the same key that look for a master on the local network, by UDP, are answered.
+    ``trace``: name of a file that tells what ran when and where, for viewers of Chrome traces (ui.perfetto.dev) and
+    ``python3 -m parallel report``.
 
     Raises `InputError` and `NetworkError` for what cannot be.  Use it as a context manager, or call `shutdown`; a
     manager that is garbage-collected or still open when the interpreter exits is shut down too.
@@ -127,6 +129,7 @@ class Manager:
         max_memory: str | float | None = None,
         ship: Sequence[str] | Literal[False] = (),
         share_bytes: float = LARGE,
+        trace: str | os.PathLike[str] | None = None,
     ) -> None:
         refuse_inside_slave()
         if lease != _LEASE:
@@ -185,6 +188,8 @@ class Manager:
         self._closer = Closer(self.dispatcher, self._launcher, self._endpoint, publisher)
         weakref.finalize(self, self._closer.close_elsewhere).atexit = False
         atexit.register(close_weakly, weakref.ref(self._closer))
+        if trace is not None:
+            self._trace(os.fspath(trace))
         if port is not None:
             try:
                 self._open()
@@ -347,6 +352,18 @@ class Manager:
         subscription = self.dispatcher.publisher.subscribe(callback)
         self.dispatcher.call(self._watch)
         return subscription
+
+    def _trace(self, path: str) -> None:
+        from .monitor.trace import Trace
+
+        try:
+            trace = Trace(path, _name())
+        except BaseException:
+            self._closer.close_elsewhere()
+            raise
+        self.dispatcher.scheduler.state.traced = True  # nobody has come yet
+        self._closer.when_told(trace.close)
+        self.subscribe(trace)
 
     def _watch(self, now: float) -> None:
         self.dispatcher.scheduler.state.watched = True

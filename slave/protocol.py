@@ -64,7 +64,10 @@ class Service(NamedTuple):
     methods: Mapping[str, str]
 
 
-TASK_QUEUE = Service("tasks", {"join": ANSWERED, "fetch": ANSWERED, "setup_of": ANSWERED, "environment": ANSWERED})
+TASK_QUEUE = Service(
+    "tasks",
+    {"join": ANSWERED, "fetch": ANSWERED, "setup_of": ANSWERED, "environment": ANSWERED, "times": ONE_WAY},
+)
 RESULT_QUEUE = Service(
     "results",
     {
@@ -144,6 +147,46 @@ class LeaseMessage(NamedTuple):
     forget: Sequence[int]
     environment: int = 0
     most: Mapping[int, int] = MappingProxyType({})
+
+
+class Times(NamedTuple):
+    """When a runner did what with the tasks of ``lease``: told of a run that keeps a trace, before the next `fetch`.
+
+    All times are nanoseconds by the runner's monotonic clock, which read ``clock`` when this was sent.  The lease was
+    ``asked`` for and ``got`` then.  ``setups``: for each context, began, ended, whether it returned.  ``tasks``: for
+    each the numbers of `TimesOfTask`, which point into ``names``, those of what was called.  Tasks that ``failed``, and
+    their ``errors`` in one line.  ``left_out``: how many tasks are not told of.
+    """
+
+    slave: int
+    lease: int
+    clock: int
+    asked: int
+    got: int
+    left_out: int
+    setups: Sequence[int]
+    tasks: Sequence[int]
+    names: Sequence[str]
+    failed: Sequence[int]
+    errors: Sequence[str]
+
+
+class TimesOfTask(NamedTuple):
+    """The part of `Times` on one task; ``kind`` as below; bytes of the task and of what came of it."""
+
+    task: int
+    context: int
+    begins: int  # to be rebuilt
+    called: int
+    returned: int
+    posted: int
+    kind: int
+    size: int
+    result_size: int
+    name: int
+
+
+SETUP_NUMBERS = 4  # of each setup in `Times.setups`
 
 
 # -- runners: outcomes.  The kinds: a slave posts the first two, the others are made by the master.

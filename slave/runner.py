@@ -310,6 +310,28 @@ class Runner:
         self._talk.tell(self._results.give_back, self._session.give_back())
 
 
+class TracedRunner(Runner):
+    """One that also tells when it does what: see traced.py."""
+
+    def __init__(self, config: RunnerConfig, status: SharedStatus, memory: SharedMemory, waker: socket.socket) -> None:
+        super().__init__(config, status, memory, waker)
+        from .traced import Notes, TracedContexts, TracedTaskQueue
+
+        self._notes = Notes(config.slave)
+        tasks, contexts = self._link.proxy(TracedTaskQueue), TracedContexts(self._environment, self._setup_of)
+        tasks.notes = contexts.notes = self._notes
+        self._tasks, self._contexts = tasks, contexts
+
+    def _outcome_of(self, context: int, payload: Buffer, limit: float | None) -> Packed:
+        size = payload.size if isinstance(payload, Unfit) else len(memoryview(payload))
+        self._notes.begins(self._status[TASK], context, size)
+        return super()._outcome_of(context, payload, limit)
+
+    def _post(self, packed: Packed) -> None:
+        super()._post(packed)
+        self._notes.posted(packed)
+
+
 def _not_here(what: str, error: NotThrough) -> OSError:
     return OSError(f"{what} does not get from the master to {socket.gethostname()}: {error}")
 
@@ -342,7 +364,8 @@ def main(
     _redirect(config.output)
     cpus.share_threads(config.siblings, os.environ)
     try:
-        Runner(config, status, memory, waker).work()
+        kind = TracedRunner if config.environment.get("traced") else Runner
+        kind(config, status, memory, waker).work()
     except AnotherMaster as error:
         print(f"slave: runner {config.slave} ends: {error}", file=sys.stderr)
     except REFUSED as error:

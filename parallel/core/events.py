@@ -11,6 +11,8 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from slave.protocol import Times
+
 if TYPE_CHECKING:
     from dataclasses import dataclass
 else:
@@ -329,6 +331,14 @@ class TaskStarted(Event):
 
     slave: int
     task: int
+
+
+@dataclass(frozen=True)
+class TasksTimed(Event):
+    """When a slave did what, in a run that keeps a trace: ``times`` as in slave/protocol.py."""
+
+    slave: int
+    times: Times
 
 
 @dataclass(frozen=True)

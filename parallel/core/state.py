@@ -133,6 +133,7 @@ class State:
         self.max_memory = max_memory  # bytes that a runner and what it started may use; 0: no limit
         self.limited = False  # some context limits how many tasks one process runs
         self.watched = False  # somebody wants events of single tasks
+        self.traced = False  # runners are to tell when they do what
         self.now = 0.0
         self.due = 0.0  # when `tick` is to be called next
         self.effects: list[Effect] = []
@@ -171,6 +172,8 @@ class State:
             environment["argv"] = list(environment.get("argv", ()))[:1]
         if agent is None or not agent.is_local:
             environment.pop("variables", None)
+        if self.traced:
+            environment["traced"] = True
         return environment
 
     def environment_of(self, slave: int) -> Mapping[str, Any]:

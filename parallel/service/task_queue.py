@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from slave.protocol import TASK_QUEUE, JoinRequest, LeaseMessage
+from slave.protocol import TASK_QUEUE, JoinRequest, LeaseMessage, Times
 from slave.wire import opaque
 
+from ..core import events as ev
 from ..core.effects import Granted
 from ..core.scheduler import Scheduler
 from . import checked
@@ -44,6 +45,13 @@ class TaskQueue:
         """See `State.environment_of`."""
         call.own_slave(slave)
         call.answer(dict(self._state.environment_of(slave)))
+
+    def times(self, call: Call, told: Any) -> None:
+        """When the runner did what: for a trace."""
+        times = checked.message(Times, told)
+        call.own_slave(times.slave)
+        if self._state.watched:
+            self._state.tell(ev.TasksTimed(call.now, times.slave, times))
 
     def _lease_message(self, granted: Granted | None) -> tuple[Any, ...] | None:
         """The answer to `fetch` as it goes to the slave."""
