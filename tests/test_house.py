@@ -22,7 +22,14 @@ LAYERS = {
     "parallel/core": ["parallel.core", "slave.protocol"],
     "parallel/service": ["parallel.core", "parallel.service", "parallel.errors", "parallel.exits", "slave"],
     "parallel/launch": ["parallel.launch", "parallel.errors", "parallel.exits", "slave"],
-    "parallel/monitor": ["parallel.monitor", "parallel.service", "parallel.core", "parallel.pickled", "slave"],
+    "parallel/monitor": [
+        "parallel.monitor",
+        "parallel.service",
+        "parallel.core",
+        "parallel.pickled",
+        "parallel.errors",
+        "slave",
+    ],
     "parallel": ["parallel", "slave"],
 }
 LONG_CLASS, LONG_FUNCTION = 250, 40  # lines that ask for a second look

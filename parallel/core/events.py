@@ -8,7 +8,7 @@ nothing for them.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from slave.protocol import Times
@@ -277,7 +277,9 @@ class ContextEvent(Event):
 
 @dataclass(frozen=True)
 class ContextMade(ContextEvent):
-    """A context was made."""
+    """A context was made.  ``label``: what it is called; '' if that is not known yet."""
+
+    label: str
 
 
 @dataclass(frozen=True)
@@ -323,6 +325,7 @@ class TasksLeased(ContextEvent):
     slave: int
     lease: int
     tasks: Sequence[int]
+    labels: Mapping[int, str]  # of those that have one
 
 
 @dataclass(frozen=True)

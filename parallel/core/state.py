@@ -316,7 +316,8 @@ class State:
         if self.idle and len(lease.tasks) > 1:
             self.attend(self.now + RECALL_AGE)
         if self.watched:
-            self.tell(ev.TasksLeased(self.now, first.context, slave.number, lease.id, list(lease.tasks)))
+            labels = {task.id: task.tag for task in lease.tasks.values() if type(task.tag) is Label}
+            self.tell(ev.TasksLeased(self.now, first.context, slave.number, lease.id, list(lease.tasks), labels))
         return lease
 
     def _make_known(self, slave: SlaveRecord, context: ContextRecord) -> None:

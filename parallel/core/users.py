@@ -70,7 +70,7 @@ class Users:
         for slave in state.roster.slaves.values() if rules.needs else ():
             if state.roster.agents[slave.agent].enlisted:
                 state.see_tags(slave)
-        state.tell(ev.ContextMade(now, id))
+        state.tell(ev.ContextMade(now, id, rules.label or rules.name))
         return id
 
     def name_context(self, context: ContextRecord, name: str) -> None:

@@ -66,6 +66,8 @@ class ChromeTrace:
             ev.TaskDone: self._task_done,
             ev.TaskRetried: self._retried,
             ev.TaskAttemptEnded: self._attempt_ended,
+            ev.ContextMade: self._context_made,
+            ev.ContextDropped: self._context_dropped,
             ev.ContextCancelled: self._cancelled,
             ev.MasterWasStopped: self._stopped,
             ev.Missed: self._missed,
@@ -139,6 +141,7 @@ class ChromeTrace:
         row = self._row(event.slave)
         row.lease, row.granted = event.lease, event.time
         row.held = dict.fromkeys(event.tasks)
+        self._labels.update(event.labels)
         yield from self._count_at(event.time)
 
     def _started(self, event: ev.TaskStarted) -> Iterator[str]:
@@ -188,6 +191,15 @@ class ChromeTrace:
     def _attempt_ended(self, event: ev.TaskAttemptEnded) -> Iterator[str]:
         args = {"task": event.task, "context": event.context, "attempts": event.attempts}
         yield self._instant(event.time, "attempt ended", event.slave, {**args, "end": event.end[:_MOST_TEXT]})
+
+    def _context_made(self, event: ev.ContextMade) -> Iterator[str]:
+        if event.label:
+            self._contexts[event.context] = event.label
+        yield from ()
+
+    def _context_dropped(self, event: ev.ContextDropped) -> Iterator[str]:
+        self._contexts.pop(event.context, None)
+        yield from ()
 
     def _cancelled(self, event: ev.ContextCancelled) -> Iterator[str]:
         args = {"context": event.context, "tasks": event.tasks}

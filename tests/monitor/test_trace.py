@@ -50,28 +50,33 @@ def named(events: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:
 def test_a_run_with_failures_and_losses(tmp_path: Path) -> None:
     path = tmp_path / "run.json"
     with parallel.Manager.local(2, trace=path, output=None) as manager:
-        context = manager.get_context(setup, retries=1)
+        context = manager.get_context(setup, retries=1, label="sums")
         manager.wait_for_slaves(2)
         ids = [context.add_task(add, x) for x in range(50)]
+        labelled = context.add_task(add, 50, label="the last one")
         failing, deadly = context.add_task(fail), context.add_task(die)
-        assert len(list(context.get_results_unordered(errors="return"))) == 52
+        assert len(list(context.get_results_unordered(errors="return"))) == 53
     events = trace_format.read(path)
     trace_format.check(events)
     tasks = bars(events, "task")
-    assert Counter(bar["args"]["task"] for bar in tasks) == {**dict.fromkeys(ids, 1), failing: 2}  # tried again
+    assert Counter(bar["args"]["task"] for bar in tasks) == {
+        **dict.fromkeys([*ids, labelled], 1),
+        failing: 2,
+    }  # tried again
     told = [bar for bar in tasks if "seen" not in bar["args"]]  # by the slaves; before one is killed it may not come to
-    assert len(told) > 40 and {bar["name"] for bar in told} <= {"add", "fail"}
+    assert len(told) > 40 and {bar["name"] for bar in told} <= {"add", "fail", "the last one"}
+    assert [bar["args"]["task"] for bar in named(events, "the last one")] == [labelled]
     failed = [bar for bar in tasks if bar["args"]["task"] == failing]
     assert {bar["args"]["failed"] for bar in failed} <= {"ValueError: <script>alert(1)</script>", "raised"}
     assert {bar["cname"] for bar in failed} == {"bad"}
     assert [bar["args"]["task"] for bar in bars(events, "lost")] == [deadly] * 3
     assert len(named(events, "retry")) == 1 and len(named(events, "given up")) == 1
     setups = bars(events, "setup")
-    assert 2 <= len(setups) <= 5 and {bar["name"] for bar in setups} == {"setup of context 1"}  # once a process
+    assert 2 <= len(setups) <= 5 and {bar["name"] for bar in setups} == {"setup of sums"}  # once a process
     assert named(events, "run begins") and named(events, "run ends")
     rows = {event["tid"]: event["args"]["name"] for event in named(events, "thread_name")}
     assert rows[0] == "master" and rows[1].startswith("slave 0 (LocalSlave()")
-    assert named(events, "tasks")[-1]["args"] == {"waiting": 0, "done": 52, "failed": 2}
+    assert named(events, "tasks")[-1]["args"] == {"waiting": 0, "done": 53, "failed": 2}
 
 
 def test_maps_are_named_by_their_function(tmp_path: Path) -> None:
@@ -190,7 +195,7 @@ def test_a_clock_of_this_machine_is_taken_as_it_is() -> None:
 def test_what_a_slave_could_not_tell_is_drawn_as_the_master_saw_it() -> None:
     found = lines_of(
         ev.SlaveJoined(101.0, 0, "slave 0"),
-        ev.TasksLeased(102.0, 1, 0, 7, [1, 2, 3]),
+        ev.TasksLeased(102.0, 1, 0, 7, [1, 2, 3], {}),
         ev.TaskDone(103.0, 1, 1, 0, VALUE, 30),
         ev.TaskRetried(104.0, 1, 2, 0, 1),
         ev.SlaveLost(106.0, 0, "slave 0", "it was killed", "", False, 1, 0),
@@ -209,14 +214,14 @@ def test_what_a_slave_could_not_tell_is_drawn_as_the_master_saw_it() -> None:
 def test_timeouts_given_up_tasks_and_missing_events() -> None:
     found = lines_of(
         ev.SlaveJoined(101.0, 0, "slave 0"),
-        ev.TasksLeased(102.0, 1, 0, 7, [1]),
+        ev.TasksLeased(102.0, 1, 0, 7, [1], {1: "slow"}),
         ev.TaskDone(104.0, 1, 1, 0, TIMED_OUT, 30),
         ev.TaskDone(104.5, 1, 2, 0, GIVEN_UP, 30),
         ev.Missed(105.0, 12),
         ev.MasterWasStopped(106.0, 3.5),
     )
     (bar,) = bars(found, "task")
-    assert bar["args"]["failed"] == "timed out" and bar["dur"] == 2e6
+    assert bar["name"] == "slow" and bar["args"]["failed"] == "timed out" and bar["dur"] == 2e6
     assert named(found, "given up")[0]["args"]["task"] == 2
     assert named(found, "events are missing here")[0]["args"] == {"events": 12}
     assert named(found, "the master was stopped")[0]["args"] == {"seconds": 3.5}
