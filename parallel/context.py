@@ -17,7 +17,7 @@ from .core.task import Label
 from .errors import InputError, InputTypeError, RemoteError
 from .feeder import Feeder
 from .mapping import Idle, MapResults, inputs_of
-from .payload import dump, quick_dump
+from .payload import Packer, dump, quick_dump
 from .program import Program
 from .results import LAST, RAISE, RETURN, Results, put_back, take
 from .service.dispatcher import Dispatcher
@@ -59,6 +59,7 @@ class Context(Generic[Result]):
         rules: ContextRules,
     ) -> None:
         self._manager, self._program = manager, manager.program
+        self._packer = Packer(manager.program)
         self._timeout, self._retries = timeout, retries
         manager.tell_slaves()
         payload = None if setup is None else dump(setup, "the setup", manager.program)
@@ -231,11 +232,9 @@ class Context(Generic[Result]):
     def _pack(self, task: Callable[..., Result], args: tuple[object, ...], named: dict[str, object]) -> bytes:
         if not callable(task):
             raise InputTypeError(f"a task must be callable, and {task!r} is not; to pass data, use functools.partial")
-        program = self._program
-        if program.glance():
+        if self._program.glance():
             self._manager.tell_slaves()
-        packed: object = (task, args, named) if args or named else task
-        return quick_dump("the task", program, packed)
+        return self._packer.task(task, args, named)
 
     def add_tasks(self, tasks: Iterable[Callable[..., Result]], *, timeout: float | None = None) -> None:
         """Add the tasks of an iterable, which may be endless: they are taken from it as the slaves need them.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import pickle
+import sys
+from types import FunctionType, ModuleType
 from typing import Any, Callable
 
 from slave.by_value import ByValue
@@ -14,6 +16,7 @@ from slave.signals import came_from_handler
 from .errors import UnpicklableError
 from .program import Program
 
+_NO_MODULE = ModuleType("none")
 _REMEDIES = (
     "Put it into a module (a .py file beside you) and import it from there; or install cloudpickle where the master "
     "runs, python3 -m pip install cloudpickle, with which it can be sent by value"
@@ -49,6 +52,52 @@ def dump(value: object, name: str, program: Program) -> bytes:
             trouble = f"; nor can it be sent by value, by cloudpickle: {error}"
     # not while another is handled: its traceback is all ours and tells nothing more
     raise UnpicklableError(why + (trouble or (f". {_REMEDIES}" if nameless and dumps is None else "")))
+
+
+_FRAME = b"\x95"
+_AROUND = 2, 11  # bytes: PROTO; and FRAME with its length
+_WITH_ARGUMENTS = b"\x86."  # TUPLE2, STOP
+
+
+class Packer:
+    """Pickles the tasks of one context.
+
+    Most are one function again and again, with or without arguments.  A pickle has it by reference; to find out that
+    its module's name for it still stands for it costs more than all else.  So its part of the pickle is kept, and
+    put behind that of the arguments.
+    """
+
+    def __init__(self, program: Program) -> None:
+        self._program = program
+        self._function: object = None
+        self._environment: object = None  # of the program, when that was learnt
+        self._reference = self._part = b""  # its pickle; that without beginning and end
+        self._namespace: dict[str, Any] = {}  # of its module
+        self._name = ""  # by which it stands there
+
+    def task(self, task: object, args: tuple[object, ...], named: dict[str, object]) -> bytes:
+        """The pickle of a task: of a callable or, with arguments, of ``((args, named), task)``.  Raises as `dump`."""
+        known = task is self._function and self._namespace.get(self._name) is task
+        known = (known and self._program.environment is self._environment) or self._learn(task)
+        if not args and not named:
+            return self._reference if known else quick_dump("the task", self._program, task)
+        arguments = quick_pickle((args, named)) if known else None
+        if arguments is None:
+            return quick_dump("the task", self._program, ((args, named), task))
+        return b"%b%b%b" % (arguments[:-1], self._part, _WITH_ARGUMENTS)
+
+    def _learn(self, task: object) -> bool:
+        """Keep what is needed of a task; False if it is none of which there is a reference."""
+        if type(task) is not FunctionType or "." in task.__qualname__ or self._program.main_stays:
+            return False
+        namespace = vars(sys.modules.get(task.__module__, _NO_MODULE))
+        reference = quick_pickle(task) if namespace.get(task.__qualname__) is task else None
+        if reference is None:
+            return False
+        self._part = reference[_AROUND[reference[2:3] == _FRAME] : -1]
+        self._function, self._reference, self._environment = task, reference, self._program.environment
+        self._namespace, self._name = namespace, task.__qualname__
+        return True
 
 
 def quick_dump(name: str, program: Program, value: object) -> bytes:

@@ -91,8 +91,15 @@ class _Reader(pickle.Unpickler):
         return pid
 
 
+def _is_call(value: Any) -> bool:
+    """Whether it is a task with arguments of its own, as `Packer.task` packs it, and not one like it of a map's."""
+    if type(value) is not tuple or len(value) != 2 or type(value[0]) is not tuple:
+        return False
+    return tuple(map(type, value[0])) == (tuple, dict)
+
+
 def _call(function: object, args: tuple[object, ...], named: dict[str, object]) -> str:
-    """A task with arguments of its own, as `Context.add_task` packs it."""
+    """A task with arguments of its own."""
     parts = [*map(_shown, args), *(f"{key}={_shown(value)}" for key, value in named.items())]
     return f"{_shown(function)}({', '.join(parts)})"
 
@@ -107,7 +114,7 @@ def name_in(payload: bytes) -> str:
         if came_from_handler(error):
             raise
         return ""
-    return _name_of(value[0] if type(value) is tuple and len(value) == 3 else value)[:_LONGEST]
+    return _name_of(value[1] if _is_call(value) else value)[:_LONGEST]
 
 
 def _name_of(value: object) -> str:
@@ -130,7 +137,7 @@ def describe(payload: bytes) -> str:
         return f"an object of {len(payload)} bytes"
     try:
         value = _Reader(io.BytesIO(payload)).load()
-        text = _call(*value) if type(value) is tuple and len(value) == 3 else repr(value)
+        text = _call(value[1], *value[0]) if _is_call(value) else repr(value)
     except Exception as error:  # a pickle that wants more of a class than a stand-in can give
         if came_from_handler(error):
             raise

@@ -19,7 +19,7 @@ import sys
 import sysconfig
 from collections.abc import Mapping, Sequence
 from multiprocessing import AuthenticationError
-from types import FrameType
+from types import FrameType, FunctionType, ModuleType
 from typing import Any
 
 from .imports import MasterFinder, ModuleClient
@@ -34,6 +34,7 @@ try:
 except OSError:
     _STARTED_IN = None  # it was deleted
 
+_NO_MODULE = ModuleType("none")
 _in_runner = False
 
 
@@ -146,6 +147,11 @@ class Environment:
         self._main = self._main_loader(environment)
         self._own: list[Entry] = []  # what this interpreter's sys.path is without a master
         self._from_start: frozenset[str] = frozenset()  # modules that a fresh runner has, too
+        # the function that was rebuilt last, its pickle, and where it stands: most tasks are one function
+        self._function: object = None
+        self._reference = b""
+        self._namespace: dict[str, Any] = {}
+        self._name = ""
 
     @property
     def number(self) -> int:
@@ -190,6 +196,15 @@ class Environment:
 
     def loads(self, payload: Buffer) -> Any:
         """Rebuild what the master pickled; raises whatever that raises, and where we know better, that."""
+        if payload == self._reference and self._namespace.get(self._name) is self._function:
+            return self._function  # again, and it is still what its module has by that name
+        found = self._loads(payload)
+        if type(found) is FunctionType and type(payload) is bytes and "." not in found.__qualname__:
+            self._namespace = vars(sys.modules.get(found.__module__, _NO_MODULE))
+            self._function, self._reference, self._name = found, payload, found.__qualname__
+        return found
+
+    def _loads(self, payload: Buffer) -> Any:
         try:
             return pickle.loads(payload)
         except ModuleNotFoundError as error:

@@ -1,6 +1,6 @@
 """Outcomes of short tasks travel together, and none of them waits for a task that runs on.
 
-    the runner   puts the outcome of a short task into memory that its agent can read, and sends all that it has
+    the runner   puts the value of a short task into memory that its agent can read, and sends all that it has
                  gathered there with one write: when the first of it has waited for half a millisecond, when a task was
                  not short, before each question to the master.  Once its next task runs it may be unable to do
                  anything: a task may hold the interpreter's lock for an hour, or end the process.
@@ -11,8 +11,10 @@
 So an outcome waits for LATE and one look, 1.6 ms, whatever the next task does.  It may arrive twice then, and the
 master drops the second.  As long as the agent does not look, the runner lets nothing wait.
 
-Each cell of the memory has one writer, and needs no lock.  The runner puts a frame in first and looks then whether it
-is watched; the agent says first that it watches no more, and looks then, some time later, whether there is a frame.
+What is put in are pieces of one message (pieces.py), all of one lease and context, which its head names: a round.
+
+Each cell of the memory has one writer, and needs no lock.  The runner puts a piece in first and looks then whether it
+is watched; the agent says first that it watches no more, and looks then, some time later, whether there is a piece.
 """
 
 from __future__ import annotations
@@ -30,14 +32,16 @@ _MOST_STARVED = 5  # looks at which a runner that waits for a processor is given
 _LAST_LOOKS = 1  # after it has said so: for what came before the runner saw that
 
 ROUND = 0  # written by the runner: how often it has sent all
-USED = 1  # written by the runner: bytes of whole frames
+USED = 1  # written by the runner: bytes of whole pieces
 ASKED = 2  # written by the runner: how often it asked to be watched
 GATHERED = 3  # written by the runner: how often it has sent several together
-SINCE = 4  # written by the runner: when it has put the first frame of the round in, by time.monotonic_ns()
+SINCE = 4  # written by the runner: when it has put the first piece of the round in, by time.monotonic_ns()
 WATCHED = 5  # written by the agent: whether it looks
+HEAD = 6  # written by the runner: bytes of the head
 
 _CELLS = 8 * 8  # bytes
-SIZE = 64 * 1024  # bytes, cells included
+_HEADS = 96  # bytes: room for the head
+SIZE = 64 * 1024  # bytes, cells and head included
 
 SharedMemory = Any  # an mmap or a ctypes array
 
@@ -51,32 +55,39 @@ def new_shared_memory(fork: bool) -> SharedMemory:
     return sharedctypes.RawArray("B", SIZE)
 
 
-def _parts(memory: SharedMemory) -> tuple[memoryview, memoryview]:
-    """The cells, and the bytes for frames."""
+def _parts(memory: SharedMemory) -> tuple[memoryview, memoryview, memoryview]:
+    """The cells, and the bytes for the head and for pieces."""
     view = memoryview(memory).cast("B")
-    return view[:_CELLS].cast("Q"), view[_CELLS:]
+    return view[:_CELLS].cast("Q"), view[_CELLS : _CELLS + _HEADS], view[_CELLS + _HEADS :]
 
 
 class Gatherer:
     """The runner's side.  ``ask`` wakes the agent."""
 
     def __init__(self, memory: SharedMemory, ask: Callable[[], None]) -> None:
-        self._cells, self._data = _parts(memory)
+        self._cells, self._head, self._data = _parts(memory)
         self._ask = ask
-        self._used = self._first = 0  # bytes of all frames, and of the first
-        self._since = 0  # when the first frame was put in
+        self.about: object = None  # what the head says
+        self._used = self._first = 0  # bytes of all pieces, and of the first
+        self._since = 0  # when the first piece was put in
         self._last = 0  # when the last task ended
         self._asked_at = 0
 
-    def put(self, frame: bytes, now: int) -> bool:
-        """Put a frame in; False if there is no room.  All times are nanoseconds."""
-        end = self._used + len(frame)
+    def begin(self, about: object, head: bytes) -> None:
+        """The head of the rounds from now on.  Nothing is gathered."""
+        self._head[: len(head)] = head
+        self._cells[HEAD] = len(head)
+        self.about = about
+
+    def put(self, piece: bytes, now: int) -> bool:
+        """Put a piece in; False if there is no room.  All times are nanoseconds."""
+        end = self._used + len(piece)
         if end > len(self._data):
             return False
         if not self._used:
             self._cells[SINCE] = self._since = now
             self._first = end
-        self._data[self._used : end] = frame
+        self._data[self._used : end] = piece
         self._cells[USED] = self._used = end
         return True
 
@@ -94,9 +105,9 @@ class Gatherer:
         return False
 
     @property
-    def frames(self) -> memoryview:
-        """All that is to be sent.  Then `clear`."""
-        return self._data[: self._used]
+    def pieces(self) -> bytes:
+        """All that is to be sent, with its head; empty if that is nothing.  Then `clear`."""
+        return bytes(self._head[: self._cells[HEAD]]) + self._data[: self._used] if self._used else b""
 
     def clear(self) -> None:
         """It was sent, or will be once more on another connection."""
@@ -110,7 +121,7 @@ class Watch:
     """The agent's side."""
 
     def __init__(self, memory: SharedMemory) -> None:
-        self._cells, self._data = _parts(memory)
+        self._cells, self._head, self._data = _parts(memory)
         self.on = False
         self._asked = 0  # the question that was answered last
         self._passed_on = 0, 0  # round, and bytes of it that were sent
@@ -127,7 +138,7 @@ class Watch:
         return self.on
 
     def look(self, now: int, starved: Callable[[], bool] = lambda: False) -> bytes:
-        """The frames that the runner should have sent by now, and that were not sent yet.
+        """The pieces that the runner should have sent by now, and that were not sent yet, with their head.
 
         ``starved``: whether the runner got no processor since the last look.
         """
@@ -148,7 +159,7 @@ class Watch:
         return self._take(round, end)
 
     def rest(self) -> bytes:
-        """The frames that were not sent yet, now that the runner is dead."""
+        """The pieces that were not sent yet, now that the runner is dead, with their head."""
         return self._take(self._cells[ROUND], self._cells[USED])
 
     def stop(self) -> None:
@@ -162,8 +173,9 @@ class Watch:
         return sent if begun == round else 0
 
     def _take(self, round: int, end: int) -> bytes:
-        frames = bytes(self._data[self._sent(round) : end])
-        if not frames or self._cells[ROUND] != round:
+        pieces = bytes(self._data[self._sent(round) : end])
+        head = bytes(self._head[: self._cells[HEAD]])
+        if not pieces or self._cells[ROUND] != round:
             return b""  # the runner has sent all of this round itself
         self._passed_on = round, end
-        return frames
+        return head + pieces

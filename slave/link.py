@@ -22,6 +22,7 @@ from .errors import ProtocolError, Unreachable
 from .gathering import Gatherer
 from .introduction import HANDSHAKE_SECONDS
 from .mp_adapter import Proxy
+from .pieces import head, piece
 from .protocol import (
     AGENT_SERVICE,
     MODULE_SERVICE,
@@ -45,6 +46,7 @@ from .protocol import (
     Service,
     SetupFailure,
     outcome_message,
+    unpack_entries,
 )
 from .transport import UNIX
 
@@ -82,7 +84,7 @@ class Link:
         self.master, self._encrypt = master, encrypt
         self._connection: wire.Connection | None = None
         self.count = 0  # of connections
-        self.gathered: Gatherer | None = None  # frames that wait to be sent with what is sent next
+        self.gathered: Gatherer | None = None  # values that wait to be sent with what is sent next
         self._look_again = 0.0  # when it may be looked for on the local network
 
     @property
@@ -156,11 +158,10 @@ class Link:
         """Send a message, behind what was gathered.  If that fails half way, the connection is dropped."""
         connection, gathered = self.connection, self.gathered
         try:
-            if gathered is None or not gathered.frames:
-                connection.send(message)
-            else:
-                connection.send(message, gathered.frames)
-                gathered.clear()
+            ahead = b"" if gathered is None else gathered.pieces
+            connection.send(message, wire.frame_of_pieces(ahead) if ahead else b"")
+            if ahead:
+                gathered.clear()  # type: ignore[union-attr]
         except BaseException:
             self.drop()
             raise
@@ -170,7 +171,7 @@ class Link:
         connection, gathered = self.connection, self.gathered
         assert gathered is not None
         try:
-            connection.send_frames(gathered.frames)
+            connection.send_frame(wire.frame_of_pieces(gathered.pieces))
             gathered.clear()
         except BaseException:
             self.drop()
@@ -239,7 +240,10 @@ class TaskQueueProxy(ServiceProxy):
         connection.limit(min(_LONGEST_WAIT, POLL_SECONDS + self._link.patience))
         found = self._callmethod("fetch", ((slave, pid, number, _plain(ran)),))
         connection.limit(None)
-        return None if found is None else LeaseMessage(*found)
+        if found is None:
+            return None
+        lease = LeaseMessage(*found)
+        return lease._replace(entries=unpack_entries(lease.entries))
 
     def setup_of(self, slave: int, context: int) -> Buffer | None:
         """The context's pickled setup; None if it has none."""
@@ -269,8 +273,13 @@ class ResultQueueProxy(ServiceProxy):
         gathered = self._link.gathered
         assert gathered is not None
         may_wait = gathered.may_wait(now)
-        frame = wire.frame_of((self._ident, "post", outcome, {}))
-        if frame is None or not gathered.put(frame, now):
+        slave, lease, context, task, _, data, _ = outcome
+        assert isinstance(data, bytes)
+        if gathered.about != (lease, context):
+            if gathered.pieces:
+                self._link.send_gathered()
+            gathered.begin((lease, context), head(slave, lease, context))
+        if not gathered.put(piece(task, data), now):
             self._send("post", outcome)
         elif not (last or may_wait):
             self._link.send_gathered()
@@ -362,10 +371,9 @@ class AgentServiceProxy(ServiceProxy):
         """These slaves are to end when their running tasks have: they need no more leases.  One way."""
         self._send("draining", (agent, list(slaves)))
 
-    def pass_on(self, frames: bytes) -> None:
-        """Outcomes that a runner has gathered and cannot send, as it would have.  One way."""
-        connection = self._link.connection
-        connection.send_frames(frames)
+    def pass_on(self, pieces: bytes) -> None:
+        """Values that a runner has gathered and cannot send, as it would have.  One way."""
+        self._link.connection.send_frame(wire.frame_of_pieces(pieces))
 
     def leave(self, agent: str, why: str) -> None:
         """The agent ends; answered, so that the master has it before the connection closes."""

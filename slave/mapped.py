@@ -20,6 +20,6 @@ class Mapped(NamedTuple):
 def call(task: Any, arguments: Sequence[object]) -> object:
     """What a task returns: a callable, or one with arguments of its own, which come before setup's ``arguments``."""
     if type(task) is tuple:
-        function, args, named = task
+        (args, named), function = task
         return function(*args, *arguments, **named)
     return task(*arguments)

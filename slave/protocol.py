@@ -12,16 +12,17 @@ that the master gives; 0 stands for none.
 
 from __future__ import annotations
 
+import itertools
 import mmap
 import pickle
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple, Union
 
 from .errors import ProtocolError
 
 RELEASE = "0.1.0"  # of this project
-VERSION = 4  # of the protocol; see handshake.py for what happens when two differ
+VERSION = 5  # of the protocol; see handshake.py for what happens when two differ
 
 Buffer = Union[bytes, bytearray, memoryview, pickle.PickleBuffer]
 
@@ -72,6 +73,7 @@ RESULT_QUEUE = Service(
     "results",
     {
         "post": GATHERED,
+        "values": GATHERED,
         "post_and_wait": ANSWERED,
         "setup_failed": ANSWERED,
         "rebuild_failed": ANSWERED,
@@ -106,6 +108,30 @@ def task_entry(task: int, context: int, payload: Buffer) -> TaskEntry:
     return task, context, payload
 
 
+def pack_entries(entries: Iterable[TaskEntry]) -> list[Any]:
+    """The tasks of a lease as they go over the wire: [context, [task, payload, task, payload ...], context ...].
+
+    Such lists are quicker to pickle, to look through and to rebuild than a tuple for each task.
+    """
+    packed: list[Any] = []
+    last, run = None, packed
+    for task, context, payload in entries:
+        if context != last:
+            last, run = context, []
+            packed += (context, run)
+        run.append(task)
+        run.append(payload)
+    return packed
+
+
+def unpack_entries(packed: Sequence[Any]) -> list[TaskEntry]:
+    """The inverse."""
+    entries: list[TaskEntry] = []
+    for context, run in zip(packed[::2], packed[1::2]):
+        entries += zip(run[::2], itertools.repeat(context), run[1::2])
+    return entries
+
+
 class JoinRequest(NamedTuple):
     """Process ``pid`` is slave ``slave``'s runner and holds ``lease``; ``run`` names the master that it means."""
 
@@ -135,6 +161,8 @@ class FetchRequest(NamedTuple):
 
 class LeaseMessage(NamedTuple):
     """Tasks for a slave, in the order in which to run them; ``lease`` NO_LEASE: there was nothing to do, ask again.
+
+    ``entries``: on the wire as `pack_entries` has them.
 
     ``limits``: by task the seconds that it may run, where there is a limit.  ``forget``: contexts that are gone.
     ``environment``: number of the master's environment that the tasks may need (slave/environment.py).
@@ -200,6 +228,8 @@ _POSTED = VALUE, FAILURE
 _ARRIVED = bytes, bytearray, memoryview, mmap.mmap  # what a payload is when it has come
 
 OutcomeMessage = tuple[int, int, int, int, int, Any, Sequence[Any]]
+ValuesMessage = tuple[int, int, int, "list[Any]"]  # slave, lease, context, [task, data, task, data ...]: see pieces.py
+_NUMBERS, _PICKLES = {int}, {bytes}
 
 
 def outcome_message(
@@ -222,6 +252,19 @@ def checked_outcome(parts: Any) -> OutcomeMessage:
         if type(lease) is int and parted:
             return parts  # type: ignore[no-any-return]
     raise ProtocolError("an outcome has numbers, a kind and data that it cannot have")
+
+
+def checked_values(parts: Any) -> ValuesMessage:
+    """Values of many tasks as they came.  Raises `ProtocolError` if they are none."""
+    try:
+        slave, lease, context, values = parts
+    except (TypeError, ValueError):
+        raise ProtocolError("values have four parts") from None
+    paired = type(values) is list and not len(values) % 2
+    right = paired and set(map(type, values[::2])) <= _NUMBERS and set(map(type, values[1::2])) <= _PICKLES
+    if right and type(slave) is int and type(lease) is int and type(context) is int:
+        return parts  # type: ignore[no-any-return]
+    raise ProtocolError("values have numbers, tasks and data that they cannot have")
 
 
 class SetupFailure(NamedTuple):

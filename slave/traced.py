@@ -117,8 +117,8 @@ class TracedContexts(Contexts):
 
 def _name_of(called: Any) -> str:
     """The name of what is called, in a task's pickle with or without arguments of its own."""
-    if type(called) is tuple and len(called) == 3:
-        called = called[0]
+    if type(called) is tuple and len(called) == 2:  # its arguments and it: see mapped.py
+        called = called[1]
     called = getattr(called, "func", called)  # of a partial
     name = getattr(called, "__qualname__", None)
     return name if type(name) is str else type(called).__qualname__

@@ -25,6 +25,7 @@ from . import introduction, plain
 from .errors import Oversized, ProtocolError
 from .introduction import HANDSHAKE_SECONDS as HANDSHAKE_SECONDS  # callers look for it here too
 from .mp_adapter import register_serializer
+from .pieces import END
 from .protocol import Buffer
 from .transport import UNIX, Transport, rest_of, unix_target
 
@@ -111,22 +112,25 @@ class Connection:
 
     # -- sending
 
-    def send(self, message: object, ahead: memoryview = NOTHING) -> None:
+    def send(self, message: object, ahead: bytes = b"") -> None:
         """Send one message; blocks while the peer is slow.  Raises OSError when the connection is broken.
 
-        ``ahead``: frames to send before it, by the same write.
+        ``ahead``: a frame to send before it, by the same write.
         """
         views = _encode(message)
         if ahead:
-            self.transport.write_all([ahead, memoryview(views)] if isinstance(views, bytes) else [ahead, *views])
+            if isinstance(views, bytes):
+                self.transport.write(ahead + views)
+            else:
+                self.transport.write_all([memoryview(ahead), *views])
         elif isinstance(views, bytes):
             self.transport.write(views)
         else:
             self.transport.write_all(views)
 
-    def send_frames(self, frames: bytes | memoryview) -> None:
-        """Send messages that are frames already (see `frame_of`); otherwise as ``send``."""
-        self.transport.write(frames)
+    def send_frame(self, frame: bytes) -> None:
+        """Send a message that is a frame already (see `frame_of_pieces`); otherwise as ``send``."""
+        self.transport.write(frame)
 
     def send_at_once(self, message: object) -> list[memoryview]:
         """Send what can be sent without waiting (see `Transport.set_blocking`); returns what is left to be sent."""
@@ -288,10 +292,9 @@ def _memory(size: int) -> Memory:
         raise MemoryError(f"no memory for {size} bytes") from None
 
 
-def frame_of(message: object) -> bytes | None:
-    """A message as it is sent, if it is a small one."""
-    frame = _encode(message)
-    return frame if isinstance(frame, bytes) else None
+def frame_of_pieces(pieces: bytes) -> bytes:
+    """A message as it is sent that was made in pieces, its head in front (pieces.py)."""
+    return _HEAD.pack(0, len(pieces) + len(END)) + pieces + END
 
 
 def _encode(message: object) -> bytes | list[memoryview]:

@@ -157,7 +157,8 @@ class NamedMessages(Protocol):
         if answer is None:
             return None
         message = self._messages.LeaseMessage(*answer)
-        return Lease(message.lease, message.entries)
+        unpack = getattr(self._messages, "unpack_entries", list)  # revisions before had them as they are
+        return Lease(message.lease, unpack(message.entries))
 
     def post(self, slave: int, lease: int, context: int, task: int) -> Call:
         return "results", "post", self._outcome(slave, lease, context, task, 0, NONE, ())

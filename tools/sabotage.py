@@ -132,7 +132,7 @@ def sabotage(moment: str, flag: str, name: str, *_: object) -> str:
 
 
 def _sabotage_sending(strike: Callable[[], None]) -> None:
-    send, send_frames = wire.Connection.send, wire.Connection.send_frames
+    send, send_frame = wire.Connection.send, wire.Connection.send_frame
 
     def half(self: wire.Connection, sending: Callable[[], None]) -> None:
         """Send what has an outcome in it; the first time fail in the middle of it."""
@@ -147,17 +147,17 @@ def _sabotage_sending(strike: Callable[[], None]) -> None:
         finally:
             self.transport = whole
 
-    def send_half(self: wire.Connection, message: Any, ahead: memoryview = wire.NOTHING) -> None:
+    def send_half(self: wire.Connection, message: Any, ahead: bytes = b"") -> None:
         if ahead or message[1] in ("post", "post_and_wait"):
             half(self, lambda: send(self, message, ahead))
         else:
             send(self, message)
 
-    def send_frames_half(self: wire.Connection, frames: Any) -> None:
-        half(self, lambda: send_frames(self, frames))
+    def send_frame_half(self: wire.Connection, frame: bytes) -> None:
+        half(self, lambda: send_frame(self, frame))
 
     wire.Connection.send = send_half  # type: ignore[method-assign]
-    wire.Connection.send_frames = send_frames_half  # type: ignore[method-assign]
+    wire.Connection.send_frame = send_frame_half  # type: ignore[method-assign]
 
 
 class _Halves:

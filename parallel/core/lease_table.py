@@ -18,6 +18,8 @@ from .pacing import LEASE_BYTES, LEASE_SECONDS, LEAST_SECONDS, Pacing
 from .task import MOVES, Move, State, Task
 from .turns import ContextTasks, Line, Turns
 
+_SETTLED = MOVES[State.LEASED, Move.SETTLE]
+
 
 class Lease:
     """The tasks that one slave holds, in the order in which it runs them."""
@@ -78,6 +80,29 @@ class LeaseTable:
         if task is not None:
             self._leave(task, Move.SETTLE)
         return task
+
+    def settle_all(self, context: int, ids: Iterable[int]) -> list[Task]:
+        """Outcomes of several tasks came: those of which these are the first."""
+        found = self.contexts.get(context)
+        if found is None:
+            return []
+        tasks, leases, settled = found.tasks, self.leases, []
+        for id in ids:
+            task = tasks.get(id)
+            if task is None:
+                continue
+            settled.append(task)
+            if task.state is not State.LEASED or len(tasks) == 1:
+                self._leave(task, Move.SETTLE)
+                continue
+            task.state = _SETTLED  # as `_leave` has it, in fewer lines: this runs for each task
+            del tasks[id]
+            held = leases[task.holder].tasks
+            del held[id]
+            if not held:
+                del leases[task.holder]
+            task.holder = -1
+        return settled
 
     def retry(self, slave: int, lease_id: int, context: int, id: int) -> bool:
         """The task raised on ``slave`` under that lease: whether it is tried again, and so has no outcome yet.

@@ -7,7 +7,7 @@ word ("I hold no lease"), its agent's report or the lease's expiry brings the ta
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from slave.protocol import (
     FAILURE,
@@ -22,13 +22,14 @@ from slave.protocol import (
     Recall,
     Role,
     SetupFailure,
+    ValuesMessage,
 )
 
 from . import events as ev
 from .effects import Call, Granted, Outcome, Refuse
 from .rebuilding import Rebuilding
 from .slave import SlaveRecord
-from .state import RECALL_AGE, ContextRecord, Idle, State
+from .state import RECALL_AGE, Idle, State
 
 _REPORT_SECONDS = 2.0  # for an agent's word, sent before, to arrive
 _LOOK_AGAIN = 0.05  # seconds between two looks for overdue leases
@@ -204,36 +205,57 @@ class Runners:
 
     # -- outcomes
 
-    def outcomes(self, batch: Sequence[OutcomeMessage], now: float) -> None:
+    def outcomes(self, batch: Sequence[OutcomeMessage | ValuesMessage], now: float) -> None:
         """What came of some tasks: the first outcome of a task settles it, any later one is dropped."""
-        state = self._state
-        state.now = now
-        settle, deliver, known = state.table.settle, state.deliver, state.roster.known
-        last, slave, name = -1, None, ""
-        record: ContextRecord | None = None
-        for number, lease, context, task_id, kind, data, buffers in batch:
-            if kind == FAILURE and state.table.retry(number, lease, context, task_id):
-                state.contexts[context].rebuilt_by.add(number)
-                self._tell_retry(number, context, task_id)
-                continue
-            task = settle(context, task_id)
-            if task is None:
-                continue
-            if number != last:
-                last, slave, record = number, known(number), None
-                name = f"slave {number}" if slave is None else str(slave)
-            if record is None or record.id != context:
-                record = state.contexts[context]
-                record.rebuilt_by.add(number)
-            if slave is not None:
-                slave.done += 1
-            size = _OVERHEAD + len(data) + sum(map(len, buffers))
-            tries = 1 + task.failures
-            if kind == VALUE:
-                deliver(context, Outcome(task_id, kind, name, data, buffers, size, tries, b"", task.tag), slave)
+        self._state.now = now
+        for message in batch:
+            if len(message) == 4:
+                self._values(*message)
             else:
-                failure = Outcome(task_id, kind, name, data, buffers, size, tries, task.payload, task.tag)
-                state.deliver_failure(context, failure, slave)
+                self._outcome(message)
+
+    def _values(self, number: int, lease: int, context: int, values: Sequence[Any]) -> None:
+        """What tasks of one context have returned on one slave: see slave/pieces.py."""
+        state = self._state
+        data = dict(zip(values[::2], values[1::2]))
+        settled = state.table.settle_all(context, data)
+        if not settled:
+            return
+        slave = state.roster.known(number)
+        name = f"slave {number}" if slave is None else str(slave)
+        state.contexts[context].rebuilt_by.add(number)
+        if slave is not None:
+            slave.done += len(settled)
+        outcomes = []
+        for task in settled:
+            found = data[task.id]
+            outcomes.append(
+                Outcome(task.id, VALUE, name, found, (), _OVERHEAD + len(found), 1 + task.failures, b"", task.tag)
+            )
+        state.deliver(context, outcomes, slave)
+
+    def _outcome(self, message: OutcomeMessage) -> None:
+        state = self._state
+        number, lease, context, task_id, kind, data, buffers = message
+        if kind == FAILURE and state.table.retry(number, lease, context, task_id):
+            state.contexts[context].rebuilt_by.add(number)
+            self._tell_retry(number, context, task_id)
+            return
+        task = state.table.settle(context, task_id)
+        if task is None:
+            return
+        slave = state.roster.known(number)
+        name = f"slave {number}" if slave is None else str(slave)
+        state.contexts[context].rebuilt_by.add(number)
+        if slave is not None:
+            slave.done += 1
+        size = _OVERHEAD + len(data) + sum(map(len, buffers))
+        tries = 1 + task.failures
+        if kind == VALUE:
+            state.deliver(context, [Outcome(task_id, kind, name, data, buffers, size, tries, b"", task.tag)], slave)
+        else:
+            failure = Outcome(task_id, kind, name, data, buffers, size, tries, task.payload, task.tag)
+            state.deliver_failure(context, failure, slave)
 
     def outcome_and_wait(self, call: Call, message: OutcomeMessage, now: float) -> None:
         """The same for one task; the answer tells the slave that it need not keep the outcome, and may go on.

@@ -9,6 +9,7 @@ import itertools
 import math
 from collections import deque
 from collections.abc import Iterator, Mapping
+from operator import attrgetter
 from typing import Any, Callable, NamedTuple
 
 from slave.protocol import GIVEN_UP, Command
@@ -23,6 +24,7 @@ from .tally import Tallies, Tally
 from .task import Label, Task
 
 RECALL_AGE = 0.2  # seconds after which a lease should be done, and is called back if others idle
+_SIZE_OF = attrgetter("size")
 _AT_ONCE = 5_000  # added tasks that are entered in one go
 _MOST_TALLIES = 1_000  # that are looked at each second
 
@@ -377,25 +379,27 @@ class State:
         context = self.contexts.get(context_id)
         if context is not None:
             context.tally.failed += 1
-        self.deliver(context_id, outcome, slave)
+        self.deliver(context_id, [outcome], slave)
 
-    def deliver(self, context_id: int, outcome: Outcome, slave: SlaveRecord | None) -> None:
-        """An outcome for the context's reader; the task has left the table."""
+    def deliver(self, context_id: int, outcomes: list[Outcome], slave: SlaveRecord | None) -> None:
+        """Outcomes of one slave's for the context's reader; the tasks have left the table."""
         context = self.contexts.get(context_id)
         if context is None:
             return
-        self.progress += 1
-        context.put += outcome.size
+        self.progress += len(outcomes)
+        context.put += sum(map(_SIZE_OF, outcomes))
         if context.refusals:
-            context.refusals.pop(outcome.task, None)
+            for outcome in outcomes:
+                context.refusals.pop(outcome.task, None)
         box = self._outbox.get(context_id)
         if box is None:
-            self._outbox[context_id] = [outcome]
+            self._outbox[context_id] = outcomes
         else:
-            box.append(outcome)
+            box.extend(outcomes)
         if self.watched:
             number = -1 if slave is None else slave.number
-            self.tell(ev.TaskDone(self.now, context_id, outcome.task, number, outcome.kind, outcome.size))
+            for outcome in outcomes:
+                self.tell(ev.TaskDone(self.now, context_id, outcome.task, number, outcome.kind, outcome.size))
 
     def has_outcomes(self, context: int) -> bool:
         """Whether outcomes of the context have not been handed over yet."""

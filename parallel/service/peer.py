@@ -12,7 +12,15 @@ from collections import deque
 from typing import Any, Callable, Protocol
 
 from slave.errors import Intercepted, Oversized, ProtocolError
-from slave.protocol import ANSWERED, GATHERED, OutcomeMessage, Role, checked_outcome
+from slave.protocol import (
+    ANSWERED,
+    GATHERED,
+    OutcomeMessage,
+    Role,
+    ValuesMessage,
+    checked_outcome,
+    checked_values,
+)
 from slave.wire import Connection
 
 from ..core import events as ev
@@ -21,6 +29,11 @@ from .dispatcher import Dispatcher
 
 _LONGEST_WAIT = 1e6  # seconds; more is no time limit for a socket
 _SHOWN = 100  # characters of what a peer said
+
+_CHECKS: dict[str, Callable[[Any], OutcomeMessage | ValuesMessage]] = {
+    "post": checked_outcome,
+    "values": checked_values,
+}
 
 NOBODY = Role("", 0, "", 0, 0)
 
@@ -33,7 +46,7 @@ class Host(Protocol):
     patience: float  # seconds without a byte after which a peer in the middle of a message is given up
     objects: dict[str, Any]
     kinds: dict[tuple[Any, Any], str]  # by id and method
-    gathered: list[OutcomeMessage]
+    gathered: list[OutcomeMessage | ValuesMessage]
     calls: list[tuple[Peer, str, str, str, Any]]
 
     def carry_out(self, now: float) -> None:
@@ -149,8 +162,8 @@ class Peer:
                     self._unread.extend(messages[heard:])
                     return
                 heard += 1
-                if type(message) is tuple and len(message) == 4 and message[1] == "post" and self.role is not None:
-                    gathered.append(checked_outcome(message[2]))  # the hot one; all others by their lists
+                if type(message) is tuple and len(message) == 4 and message[1] == "values" and self.role is not None:
+                    gathered.append(checked_values(message[2]))  # the hot one; all others by their lists
                 else:
                     self._take(message, now)
         except ProtocolError as error:
@@ -165,7 +178,7 @@ class Peer:
             return
         kind = self._server.kinds.get((ident, method))
         if kind == GATHERED:
-            self._server.gathered.append(checked_outcome(args))
+            self._server.gathered.append((_CHECKS[method])(args))
         elif kind is None:
             self.send(("#TRACEBACK", f"there is no {method[:_SHOWN]!r} of {ident[:_SHOWN]!r} for slaves"))
         else:

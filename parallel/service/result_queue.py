@@ -13,6 +13,7 @@ from slave.protocol import (
     OutcomeMessage,
     RebuildFailure,
     SetupFailure,
+    ValuesMessage,
     checked_outcome,
     outcome_message,
 )
@@ -31,7 +32,7 @@ class ResultQueue:
     def __init__(self, scheduler: Scheduler) -> None:
         self._runners = scheduler.runners
 
-    def post(self, batch: Sequence[OutcomeMessage], now: float) -> None:
+    def post(self, batch: Sequence[OutcomeMessage | ValuesMessage], now: float) -> None:
         """See `Runners.outcomes`.  All that arrived together, of whatever slaves."""
         self._runners.outcomes(batch, now)
 

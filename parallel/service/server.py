@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from typing import Any, Callable, Protocol
 
 from slave import mp_adapter
-from slave.protocol import COMMANDS, REPORTS, RUNNER, OutcomeMessage, Service
+from slave.protocol import COMMANDS, REPORTS, RUNNER, OutcomeMessage, Service, ValuesMessage
 from slave.transport import Transport
 from slave.wire import HANDSHAKE_SECONDS, WINDOW, Connection, Listener
 
@@ -62,7 +62,7 @@ class QueueServer(mp_adapter.Server):
         self.kinds: dict[tuple[Any, Any], str] = {}  # by id and method
         self.patience = 30.0  # seconds after which the kernel gives a silent peer's machine up
         self.window = memoryview(bytearray(WINDOW))
-        self.gathered: list[OutcomeMessage] = []  # outcomes that were read in this turn
+        self.gathered: list[OutcomeMessage | ValuesMessage] = []  # outcomes that were read in this turn
         self.calls: list[tuple[Peer, str, str, str, Any]] = []  # the other calls
         self._peers: set[Peer] = set()
         self._nameless: dict[Peer, float] = {}  # those that have not said who they are, and until when they may

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from slave.protocol import TASK_QUEUE, JoinRequest, LeaseMessage, Times
-from slave.wire import opaque
+from slave.protocol import TASK_QUEUE, JoinRequest, LeaseMessage, Times, pack_entries
+from slave.wire import OUT_OF_BAND, opaque
 
 from ..core import events as ev
 from ..core.effects import Granted
@@ -67,5 +67,8 @@ def lease_message(granted: Granted | None, environment: int) -> tuple[Any, ...] 
         return tuple(LeaseMessage(0, (), {}, list(forget), 0, {}))
     tasks = lease.tasks.values()
     limits = {task.id: task.timeout for task in tasks if task.timeout is not None}
-    entries = [(task.id, task.context, opaque(task.payload)) for task in tasks]  # each is a `TaskEntry`
+    entries = pack_entries(
+        (task.id, task.context, task.payload if len(task.payload) < OUT_OF_BAND else opaque(task.payload))
+        for task in tasks
+    )
     return tuple(LeaseMessage(lease.id, entries, limits, list(forget), environment, dict(most)))

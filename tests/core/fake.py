@@ -7,6 +7,7 @@ invariant that does not hold.  Events are recorded, and may be looked at.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -33,6 +34,7 @@ from slave.protocol import (
     RunnerBeat,
     RunnerEnded,
     SetupFailure,
+    ValuesMessage,
     outcome_message,
 )
 
@@ -324,8 +326,14 @@ class Env:
         self.outcomes([self.message(number, task, kind, data, lease) for task in tasks])
 
     def outcomes(self, batch: Sequence[OutcomeMessage]) -> None:
-        """These outcomes arrive together."""
-        self.do(self.scheduler.runners.outcomes, batch)
+        """These outcomes arrive together; a slave's values of one lease and context in one message."""
+        messages: list[OutcomeMessage | ValuesMessage] = []
+        for whose, some in itertools.groupby(batch, lambda one: (*one[:3], one[4])):
+            if whose[3] == VALUE:
+                messages.append((*whose[:3], [part for one in some for part in (one[3], one[5])]))
+            else:
+                messages.extend(some)
+        self.do(self.scheduler.runners.outcomes, messages)
 
     def post_and_wait(self, message: OutcomeMessage) -> Call:
         """A slave posts one outcome and waits until it may go on."""

@@ -27,7 +27,7 @@ from slave.shared_status import RECALL, TASK
 from slave.slave_state import SlaveState
 
 from .network import Broken, Connection
-from .runner import Refused, Runner
+from .runner import Refused, Runner, joined
 from .world import Process
 
 if TYPE_CHECKING:
@@ -200,11 +200,13 @@ class Agent(Process):
                 self._close_slave(slave.number, "its process ends right after the start")
         self._start_runners()
 
-    def _pass_on(self, runner: Runner, frames: bytes) -> None:
+    def _pass_on(self, runner: Runner, pieces: bytes) -> None:
         """What a runner has gathered and does not send."""
-        for message in runner.messages(frames):
+        gathered = runner.messages(pieces)
+        for message in gathered:
             self.world.tell(f"{self.name} passes on task {message[3]} of {runner.name}")
-            self._report("post", *message)
+        if gathered:
+            self._report("values", *joined(gathered))
 
     def _look(self) -> None:
         """As `Agent._select`: look what runners have gathered, as long as some ask for that."""

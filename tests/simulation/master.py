@@ -18,11 +18,14 @@ from slave.protocol import (
     COMMANDS,
     REPORTS,
     RUNNER,
+    VALUE,
     CommandsReply,
     End,
     LeaseMessage,
     OutcomeMessage,
+    ValuesMessage,
     encode_command,
+    outcome_message,
 )
 
 from .ledger import Ledger
@@ -85,7 +88,7 @@ class Master:
         self._check_every = check_every
         self._readable: dict[Connection, None] = {}
         self._inbox: deque[tuple[Ticket | None, Callable[..., Any], tuple[Any, ...]]] = deque()
-        self._gathered: list[OutcomeMessage] = []
+        self._gathered: list[OutcomeMessage | ValuesMessage] = []
         self._calls: list[Call] = []
         self._turn_at = math.inf
         self._one_way: dict[str, Callable[..., Any]] = {
@@ -178,7 +181,7 @@ class Master:
                 what, read = connection.unread.popleft(), True
                 if what is END:
                     self._gone(connection)
-                elif what[0] == "post":
+                elif what[0] in ("post", "values"):
                     self._gathered.append(what[1])
                 else:
                     self._calls.append(Call(connection, *what))
@@ -186,7 +189,7 @@ class Master:
     def _carry_out_calls(self, now: float) -> None:
         if self._gathered:
             batch, self._gathered = self._gathered, []
-            self.ledger.outcomes(batch)
+            self.ledger.outcomes([one for message in batch for one in _outcomes_of(message)])
             self.scheduler.runners.outcomes(batch, now)
             self.ledger.look()
         calls, self._calls = self._calls, []
@@ -363,6 +366,16 @@ class Master:
         self.open, self.stopped_until = False, math.inf
         for connection in connections:
             connection.hang_up()
+
+
+def _outcomes_of(message: OutcomeMessage | ValuesMessage) -> list[OutcomeMessage]:
+    """The outcomes that a message has."""
+    if len(message) != 4:
+        return [message]
+    slave, lease, context, values = message
+    return [
+        outcome_message(slave, lease, context, task, VALUE, data, ()) for task, data in zip(values[::2], values[1::2])
+    ]
 
 
 def _lease_message(granted: Granted | None) -> LeaseMessage | None:

@@ -10,7 +10,7 @@ from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
 
 from slave.gathering import Gatherer, Watch
-from slave.protocol import FAILURE, RUNNER, VALUE, LeaseMessage, Role
+from slave.protocol import FAILURE, RUNNER, VALUE, LeaseMessage, Role, ValuesMessage
 from slave.session import RunnerSession
 from slave.shared_status import DEADLINE, JOINED, RECALL, SETUP, SHORTEST, STAGE, TASK, UNHEARD, WORKED
 
@@ -26,7 +26,7 @@ RUN, SET_UP, WAKE_AGENT = "run", "set up", "wake agent"
 LINE, BEGINS = ("line",), ("line", "a task is announced")
 Steps = Generator[tuple[Any, ...], Any, Any]
 _LINE = 2e-6  # seconds between two lines of a program
-_FRAME, _MEMORY = 8, 4096  # bytes of a frame, and of the memory that the agent sees
+_PIECE, _MEMORY = 8, 4096  # bytes of a piece, and of the memory that the agent sees
 _NANO = 1_000_000_000
 
 
@@ -176,7 +176,7 @@ class Runner(Process):
         self.status = [0] * 16  # cells as of shared_status.py, and some
         memory = bytearray(_MEMORY)
         self.gatherer, self.watch = Gatherer(memory, agent.wake), Watch(memory)
-        self.frames: list[tuple[Any, ...]] = []  # messages that it has gathered; a frame is the number of one
+        self.pieces: list[tuple[Any, ...]] = []  # outcomes that it has gathered; a piece is the number of one
         self.session = RunnerSession(slave.number, pid, agent.run)
         self._conversation = Conversation(self.session, self.status)
         self._steps = self._conversation.work()
@@ -255,13 +255,17 @@ class Runner(Process):
     # -- as link.py and gathering.py do
 
     def _gather(self, message: tuple[Any, ...], last: bool) -> None:
-        """As `ResultQueueProxy.gather`; a frame is a number by which the message is known."""
+        """As `ResultQueueProxy.gather`; a piece is a number by which the message is known."""
         now, gatherer = int(self.world.now * _NANO), self.gatherer
         try:
             self._link()
             may_wait = gatherer.may_wait(now)
-            self.frames.append(message)
-            if not gatherer.put((len(self.frames) - 1).to_bytes(_FRAME, "little"), now):
+            self.pieces.append(message)
+            _, lease, context, *_ = message
+            if gatherer.about != (lease, context):
+                self._send_gathered()
+                gatherer.begin((lease, context), b"")
+            if not gatherer.put((len(self.pieces) - 1).to_bytes(_PIECE, "little"), now):
                 self._link().send("post", *message)
             elif not (last or may_wait):
                 self._send_gathered()
@@ -271,15 +275,15 @@ class Runner(Process):
             self._has_posted(message[3], "gathers")
 
     def _send_gathered(self) -> None:
-        for message in self.messages(bytes(self.gatherer.frames)):
-            self._link().send("post", *message)
-        if self.gatherer.frames:
+        gathered = self.messages(self.gatherer.pieces)
+        if gathered:
+            self._link().send("values", *joined(gathered))
             self.gatherer.clear()
 
-    def messages(self, frames: bytes) -> list[tuple[Any, ...]]:
-        """The messages that these frames are."""
-        numbers = range(0, len(frames), _FRAME)
-        return [self.frames[int.from_bytes(frames[at : at + _FRAME], "little")] for at in numbers]
+    def messages(self, pieces: bytes) -> list[tuple[Any, ...]]:
+        """What these pieces are of."""
+        numbers = range(0, len(pieces), _PIECE)
+        return [self.pieces[int.from_bytes(pieces[at : at + _PIECE], "little")] for at in numbers]
 
     def _ask(self, method: str, arguments: tuple[Any, ...]) -> None:
         try:
@@ -386,6 +390,12 @@ class Runner(Process):
         if self._connection is not None and self.agent.machine.on:
             self._connection.close()
         self.agent.runner_died(self)
+
+
+def joined(outcomes: list[tuple[Any, ...]]) -> ValuesMessage:
+    """As slave/pieces.py joins values of one lease and context."""
+    slave, lease, context, *_ = outcomes[0]
+    return slave, lease, context, [part for _, _, _, task, _, data, _ in outcomes for part in (task, data)]
 
 
 def _in_words(method: str, arguments: tuple[Any, ...]) -> str:

@@ -21,15 +21,13 @@ from slave.cpu_clock import CpuClock
 from slave.errors import Incompatible, WrongKey
 from slave.gathering import Gatherer, Watch, new_shared_memory
 from slave.handshake import TLS
+from slave.pieces import head, piece
 from slave.protocol import (
-    VALUE,
     CommandsReply,
     End,
     EnlistReply,
-    OutcomeMessage,
     StartRunner,
     encode_command,
-    outcome_message,
 )
 from slave.wire import WINDOW, Connection
 from tests.conftest import Make
@@ -285,32 +283,29 @@ def gathering(enlisted: Any) -> Iterator[tuple[Agent, Runner, Gatherer, Connecti
     slave.begin([0] * 8, time.monotonic())
     agent._session.next_heartbeat = time.monotonic() + 1000
     gatherer = Gatherer(memory, lambda: agent._signals.waker.send(b"!"))
+    gatherer.begin((1, 1), head(1, 1, 1))
     for number in (1, 2):
-        assert gatherer.put(frame(("results", "post", outcome(number), {})), NOW)
+        assert gatherer.put(piece(number, b"value"), NOW)
         assert not gatherer.may_wait(NOW)
     reports.limit(5.0)
     yield agent, runner, gatherer, reports
 
 
-def outcome(task: int) -> OutcomeMessage:
-    return outcome_message(1, 1, 1, task, VALUE, pickle.dumps(task, 5), ())
-
-
 def test_what_a_runner_does_not_send_its_agent_sends(gathering: Any) -> None:
     agent, _, gatherer, reports = gathering
     found: list[Any] = []
-    while len(found) < 2:
+    while not found:
         agent._session.next_heartbeat = time.monotonic() + 0.01
         assert agent._step() is None
         while readable(reports):
             found += reports.receive_ready(memoryview(bytearray(WINDOW)))
         found = [one for one in found if one[1] != "heartbeat"]
-    assert [one[2] for one in found] == [outcome(1), outcome(2)]
+    assert [one[1:3] for one in found] == [("values", (1, 1, 1, [1, b"value", 2, b"value"]))]
     gatherer.clear()
     later = NOW + 10**9
     gatherer.may_wait(later), gatherer.may_wait(later)  # it asks once more
     assert agent._pool.watches()
-    gatherer.put(frame(("results", "post", outcome(3), {})), later)
+    gatherer.put(piece(3, b"value"), later)
     assert gatherer.may_wait(later), "the agent looks"
     agent._lose(OSError("cut"))
     assert not gatherer.may_wait(later), "without a master it does not"
@@ -326,9 +321,9 @@ def test_what_a_dead_runner_had_gathered_is_told_before_its_end(gathering: Any) 
     runner.exitcode = -11
     agent._pool.start_missing = list
     agent._reap()
-    found = [reports.recv() for _ in range(3)]
-    assert [one[2] for one in found[:2]] == [outcome(1), outcome(2)]
-    assert found[2][1] == "runner_ended"
+    found = [reports.recv() for _ in range(2)]
+    assert found[0][2] == (1, 1, 1, [1, b"value", 2, b"value"])
+    assert found[1][1] == "runner_ended"
 
 
 def test_whoever_answers_without_proof_does_not_end_an_agent_that_looks_for_its_master(

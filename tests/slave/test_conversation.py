@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import pickle
 import socket
 from typing import Any, Callable
 
@@ -27,7 +28,6 @@ from slave.protocol import (
 from slave.runner import RunnerConfig
 from slave.session import RunnerSession
 from slave.shared_status import UNHEARD, new_shared_status
-from slave.wire import frame_of
 
 CONTEXT = 1 << 40  # numbers as large as they get in a long run
 LEASE = 1 << 40
@@ -63,8 +63,7 @@ class Path:
 
     def ask(self, method: str, word: Any) -> None:
         calls: list[tuple[str, Any]] = [*(("post", one) for one in self._waiting), (method, word)]
-        frames = [frame_of(("results", name, (tuple(what),), {})) for name, what in calls]  # None: too large for one
-        if sum(self.room + 1 if frame is None else len(frame) for frame in frames) > self.room:
+        if sum(len(pickle.dumps(("results", name, (tuple(what),), {}), 5)) for name, what in calls) > self.room:
             raise TimeoutError(110, "Connection timed out")
         self.arrived += [*self._waiting, word]
         self._waiting = []

@@ -58,7 +58,7 @@ class Pair:
         return may_wait
 
     def send(self) -> None:
-        self.sent.append(bytes(self.gatherer.frames))
+        self.sent.append(bytes(self.gatherer.pieces))
         self.gatherer.clear()
 
     def look(self, later: int = LOOK, starved: bool = False) -> bytes:
@@ -106,9 +106,9 @@ def test_a_task_that_was_not_short_is_followed_by_a_write(pair: Pair) -> None:
 
 
 def test_what_has_no_room_is_told(pair: Pair) -> None:
-    assert not pair.gatherer.put(bytes(SIZE), 0) and not pair.gatherer.frames
+    assert not pair.gatherer.put(bytes(SIZE), 0) and not pair.gatherer.pieces
     assert pair.gatherer.put(bytes(SIZE - 200), 0) and not pair.gatherer.put(bytes(200), 0)
-    assert pair.gatherer.frames.nbytes == SIZE - 200
+    assert len(pair.gatherer.pieces) == SIZE - 200
 
 
 def test_the_agent_sends_what_the_runner_should_have_sent_and_only_that(pair: Pair) -> None:
@@ -315,7 +315,7 @@ class Story(RuleBasedStateMachine):
     def it_sends_or_starts_the_next_task(self) -> None:
         if self.step == 2:
             if not self.may_wait:
-                self.left(bytes(self.pair.gatherer.frames))
+                self.left(bytes(self.pair.gatherer.pieces))
                 self.pair.gatherer.clear()
             self.step = 0
 

@@ -12,6 +12,7 @@ import pytest
 from slave import link as link_module
 from slave import protocol as p
 from slave import wire
+from slave.gathering import SIZE, WATCHED, Gatherer, new_shared_memory
 from slave.link import (
     AgentServiceProxy,
     CallFailed,
@@ -35,7 +36,7 @@ CALLS: list[tuple[type[ServiceProxy], str, tuple[Any, ...], tuple[Any, ...], Any
         "fetch",
         (p.FetchRequest(1, 4711, 2, [p.Ran(3, 4, 0.5)]),),
         ((1, 4711, 2, [(3, 4, 0.5)]),),
-        (5, [(6, 3, b"payload")], {6: 1.5}, [2]),
+        (5, [3, [6, b"payload"]], {6: 1.5}, [2]),
         p.LeaseMessage(5, [p.task_entry(6, 3, b"payload")], {6: 1.5}, [2]),
     ),
     (TaskQueueProxy, "fetch", (p.FetchRequest(1, 4711, 2, []),), ((1, 4711, 2, []),), None, None),
@@ -136,8 +137,33 @@ def test_commands_are_asked_for_now_and_read_later(master: Master) -> None:
     assert reply == p.CommandsReply(4, [("drain", 1, 2.0)])
 
 
+def test_values_are_gathered_by_lease_and_context_and_what_is_too_large_goes_alone(master: Master) -> None:
+    proxy = master.link.proxy(ResultQueueProxy)
+    master.link.gathered = gatherer = Gatherer(new_shared_memory(fork=True), lambda: None)
+
+    def gather(context: int, task: int, data: bytes, last: bool = False) -> None:
+        gatherer._cells[WATCHED] = 1
+        gatherer._last = 0  # the one before was short
+        proxy.gather(p.outcome_message(1, 2, context, task, p.VALUE, data, ()), 1, last)
+
+    gather(3, 4, b"four")
+    gather(3, 5, b"five")
+    gather(6, 7, b"seven")
+    assert master.connection.recv() == ("results", "values", (1, 2, 3, [4, b"four", 5, b"five"]), {})
+    large = b"x" * SIZE
+    gather(6, 8, large)
+    assert master.connection.recv() == ("results", "values", (1, 2, 6, [7, b"seven"]), {})
+    assert master.connection.recv() == ("results", "post", (1, 2, 6, 8, p.VALUE, large, ()), {})
+    gather(6, 9, b"nine", last=True)
+    master.connection.send(("#RETURN", None))
+    proxy.give_back(p.GiveBack(1, 2, []))
+    assert [master.connection.recv()[1] for _ in range(2)] == ["values", "give_back"]
+
+
 def test_each_method_of_the_protocol_has_been_called() -> None:
-    called = {(kind.service.ident, method) for kind, method, *_ in CALLS} | {("agents", "commands")}
+    called = {(kind.service.ident, method) for kind, method, *_ in CALLS}
+    called |= {("agents", "commands"), ("results", "values")}  # above
+    called |= {("tasks", "times")}  # tests/monitor/test_trace.py
     assert called == {(service.ident, method) for service in p.SERVICES for method in service.methods}
 
 

@@ -1,0 +1,54 @@
+"""A message made in pieces is the message that pickle would make."""
+
+from __future__ import annotations
+
+import pickle
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from slave import plain
+from slave.errors import ProtocolError
+from slave.pieces import END, head, piece
+from slave.protocol import checked_values, pack_entries, unpack_entries
+
+NUMBERS = st.one_of(st.integers(0, 300), st.sampled_from([2**16, 2**31 - 1, 2**31, 2**40, 2**63 - 1]))
+DATA = st.one_of(st.binary(max_size=20), st.sampled_from([bytes(255), bytes(256), bytes(70_000)]))
+
+
+@given(NUMBERS, NUMBERS, NUMBERS, st.lists(st.tuples(NUMBERS, DATA), max_size=20))
+def test_pieces_make_a_plain_pickle_of_the_message(
+    slave: int, lease: int, context: int, values: list[tuple[int, bytes]]
+) -> None:
+    whole = head(slave, lease, context) + b"".join(piece(*one) for one in values) + END
+    flat = [part for one in values for part in one]
+    assert plain.loads(whole) == pickle.loads(whole) == ("results", "values", (slave, lease, context, flat), {})
+    assert len(head(2**40, 2**40, 2**40)) <= 96, "it has room in the memory that the agent sees"
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        None,
+        (1, 2, 3),
+        (1, 2, 3, None),
+        (1, 2, 3, [4]),
+        (1, 2, 3, [4, b"", 5]),
+        (1, 2, 3, [b"", b""]),
+        (1, 2, 3, [True, b""]),
+        (1, 2, 3, [4, bytearray(1)]),
+        ("1", 2, 3, []),
+        (1, None, 3, []),
+        (1, 2, [], []),
+    ],
+)
+def test_what_are_no_values_is_refused(parts: object) -> None:
+    assert checked_values((1, 2, 3, [4, b"four", 5, b""]))[3] == [4, b"four", 5, b""]
+    with pytest.raises(ProtocolError, match="values have"):
+        checked_values(parts)
+
+
+@given(st.lists(st.tuples(NUMBERS, st.integers(1, 3), st.binary(max_size=3)), max_size=20))
+def test_the_tasks_of_a_lease_keep_their_order_and_contexts(entries: list[tuple[int, int, bytes]]) -> None:
+    assert unpack_entries(pack_entries(entries)) == entries
