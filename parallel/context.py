@@ -17,7 +17,7 @@ from .core.task import Label
 from .errors import InputError, InputTypeError, RemoteError
 from .feeder import Feeder
 from .mapping import Idle, MapResults, inputs_of
-from .payload import Packer, dump, quick_dump
+from .payload import Packer, dump, dump_by_value, quick_dump
 from .program import Program
 from .results import LAST, RAISE, RETURN, Results, put_back, take
 from .service.dispatcher import Dispatcher
@@ -111,11 +111,22 @@ class Context(Generic[Result]):
         Callbacks run in a thread of the manager's and may submit more; one that waits for another future waits in vain.
         Work goes on whether or not somebody keeps the future or the context.  Raises what `add_task` raises.
         """
-        payload = self._pack(task, args, named)
+        return self._submit(self._pack(task, args, named))
+
+    def submit_by_value(self, task: Callable[..., Result]) -> TaskFuture[Result]:
+        """For front ends: the same for scripts without a guard, since what they define is sent by value.
+
+        That is done by cloudpickle; where that is not installed it is sent by reference, as ever.
+        """
+        if self._program.glance():
+            self._manager.tell_slaves()
+        return self._submit(dump_by_value("the task", self._program, task))
+
+    def _submit(self, payload: bytes) -> TaskFuture[Any]:
         if not self._submits:
             self._manager.begin()
             self._submits = True
-        future: TaskFuture[Result] = TaskFuture(self._mailbox, self, self._program)
+        future: TaskFuture[Any] = TaskFuture(self._mailbox, self, self._program)
         future.task_id = self._mailbox.add_for(future, payload, self._timeout, self._retries)
         return future
 

@@ -108,6 +108,29 @@ def quick_dump(name: str, program: Program, value: object) -> bytes:
     return payload
 
 
+def dump_by_value(name: str, program: Program, value: object) -> bytes:
+    """The same; what ``__main__`` defines goes by value, if it can, so that slaves need not import the script."""
+    payload = quick_pickle(value)
+    if payload is None:
+        return dump(value, name, program)
+    if not stays_behind(payload):
+        return payload
+    return _by_value(value, program) or (dump(value, name, program) if program.main_stays else payload)
+
+
+def _by_value(value: object, program: Program) -> bytes | None:
+    """Its pickle by value, as cloudpickle makes it; None where there is none."""
+    dumps = _cloudpickle()
+    if dumps is None:
+        return None
+    try:
+        return pickle.dumps(ByValue(_name_of(value), program.dumps(value, dumps)), 5)
+    except Exception as error:
+        if came_from_handler(error):
+            raise
+        return None
+
+
 def quick_pickle(value: object) -> bytes | None:
     """The pickle; None if there is none, and then `dump` tells why."""
     try:

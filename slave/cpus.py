@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 import os
+import sys
 from collections.abc import Iterable, MutableMapping
-from typing import Callable
+from typing import Any, Callable
 
 # whichever of these libraries computes in a task would start as many threads as the machine has processors
 GENERAL = "OMP_NUM_THREADS"  # which the others follow where nothing is said of them
@@ -16,6 +18,7 @@ _SPECIAL = (
     "VECLIB_MAXIMUM_THREADS",
     "NUMEXPR_NUM_THREADS",
 )
+THREADS = (GENERAL, *_SPECIAL, "NUMBA_NUM_THREADS")  # every variable that says how many
 
 
 def usable_cpus() -> int:
@@ -34,6 +37,25 @@ def share_threads(runners: int, variables: MutableMapping[str, str]) -> None:
     share = str(max(1, usable_cpus() // max(1, runners)))
     for name in (GENERAL, *_SPECIAL):
         variables.setdefault(name, share)
+
+
+def prepare(threads: int | None, then: Callable[[], object] | None = None) -> None:
+    """As a context's setup: have libraries start so many threads in this process, and call ``then``.
+
+    What was loaded before has read the variables already, and is told by threadpoolctl where that is installed.
+    """
+    if threads:
+        for name in THREADS:
+            os.environ[name] = str(threads)
+        if "numpy" in sys.modules:
+            try:
+                threadpoolctl: Any = importlib.import_module("threadpoolctl")
+            except ImportError:
+                pass
+            else:
+                threadpoolctl.threadpool_limits(threads)
+    if then is not None:
+        then()
 
 
 def _quota(root: str = "/") -> float:

@@ -4,11 +4,14 @@
     maps.py        `parallel.map`, `parallel.starmap`
     work.py        what all of them stand on: a context whose slaves are of a manager of its own, or of the user's;
                    it outlives its front end's object, and ends at interpreter exit
+    joblib.py      joblib's backend: the one file that needs joblib
+    lane.py        for callbacks that may wait, as joblib's do
     inline.py      the same inside a task: calls run in that process, one after the other
     processes.py   the slaves as the standard pools show their processes
 
 To build another one (a pool, a backend): take a `Work` by `work.begin` and submit to it.  Each `Work.submit` gives a
 `TaskFuture`; its callbacks run in the manager's courier thread, may submit more, and must not wait for other futures.
-No front end has a thread.  When its object goes, `weakref.finalize(object, work.finish_soon)` lets what was submitted
-be done and then ends the slaves; `finish` waits for that; `abort` drops what is not done, at once.
+Where they are somebody else's and may wait, take a `Lane`; other front ends have no thread.  When its object goes,
+`weakref.finalize(object, work.finish_soon)` lets what was submitted be done and then ends the slaves; `finish` waits
+for that; `abort` drops what is not done, at once.
 """

@@ -78,9 +78,14 @@ class Work:
         try:
             return self.context.submit(function, *args, **named)
         except UnpicklableError as error:
-            future: concurrent.futures.Future[Any] = concurrent.futures.Future()
-            future.set_exception(pickle.PicklingError(str(error)))
-            return future
+            return _failed(error)
+
+    def submit_by_value(self, function: Callable[[], Any]) -> concurrent.futures.Future[Any]:
+        """The same, by `Context.submit_by_value`."""
+        try:
+            return self.context.submit_by_value(function)
+        except UnpicklableError as error:
+            return _failed(error)
 
     @property
     def broken(self) -> Exception | None:
@@ -113,6 +118,13 @@ class Work:
         if self._own and self.manager is not None:
             self.manager.shutdown(wait=wait)
         _unfinished.discard(self)
+
+
+def _failed(error: UnpicklableError) -> concurrent.futures.Future[Any]:
+    """A future that fails with the standard library's exception."""
+    future: concurrent.futures.Future[Any] = concurrent.futures.Future()
+    future.set_exception(pickle.PicklingError(str(error)))
+    return future
 
 
 AnyWork = Union[Work, InlineWork]

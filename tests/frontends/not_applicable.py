@@ -1,4 +1,4 @@
-"""CPython's tests that cannot apply here, each with the reason."""
+"""Tests of CPython's and joblib's that cannot apply here, each with the reason."""
 
 from __future__ import annotations
 
@@ -23,4 +23,24 @@ FUTURES = {
     "DeadlockTest.test_error_at_task_unpickle": _LIVES,
     "DeadlockTest.test_exit_at_task_unpickle": _LIVES,
     "DeadlockTest.test_shutdown_deadlock_pickle": "it joins private threads; see test_executor.py for the same",
+}
+
+_ALL_SLAVES = "without n_jobs joblib's own backends do one call after the other; here all slaves are used"
+_IN_TURN = "it expects threads for Parallel inside a task; here such calls run one after the other"
+_NO_MAPS = "it expects large arrays as files that are mapped into memory; here they are sent"
+_WORKS = "it expects loky's error or warning about something that works here"
+
+JOBLIB = {  # all of a test's variants, or the one in brackets
+    "test_effective_n_jobs_None": _ALL_SLAVES,
+    "test_nested_backend_in_sequential": _ALL_SLAVES,
+    "test_nested_parallel_warnings[threading-loky-True]": _WORKS,
+    "test_parallel_pickling": "it expects loky's words; ours say which part of the task it is",
+    "test_error_capture": "it looks at private attributes; see test_joblib.py for the same",
+    "test_parallel_with_interactively_defined_bound_method_loky": "it looks for loky's name in the log",
+    "test_nested_backend_context_manager": _IN_TURN,
+    "test_nested_parallelism_limit": _IN_TURN,
+    "test_auto_memmap_on_arrays_from_generator": _NO_MAPS,
+    "test_memmapping_leaks": _NO_MAPS,
+    "test_multiple_generator_call_separated_gc": _WORKS,
+    "test_parallel_thread_limit": "it needs a module that joblib compiles for its own tests",
 }
