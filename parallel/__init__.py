@@ -36,6 +36,7 @@ if TYPE_CHECKING or not in_runner():
     from .context import Context
     from .core.users import SlaveInfo
     from .errors import (
+        CheckpointError,
         Error,
         InputError,
         InputTypeError,
@@ -71,6 +72,7 @@ _LATER = {
     "SlaveInfo": ".core.users",
     **dict.fromkeys(
         (
+            "CheckpointError",
             "Error",
             "InputError",
             "InputTypeError",
@@ -122,6 +124,7 @@ def __dir__() -> list[str]:
 
 
 __all__ = [
+    "CheckpointError",
     "CommandSlaveArray",
     "Context",
     "Error",

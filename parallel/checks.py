@@ -19,6 +19,7 @@ from .service.addresses import addresses_of
 
 log = logging.getLogger("parallel")
 
+_LONGEST_KEY = 1000  # characters
 _LONGEST_LABEL = 200  # characters
 _OURS = "parallel", "cloudpickle"  # a script imports the one; functions without a name to import need the other
 _GUARD = "What must run on the master only belongs under: if __name__ == '__main__':"
@@ -58,6 +59,15 @@ def check_label(label: object) -> str:
         raise InputTypeError(f"a label is a text, and {label!r} is none")
     text = "".join(one if one.isprintable() else " " for one in label[:_LONGEST_LABEL])
     return text if len(label) <= _LONGEST_LABEL else text[:-3] + "..."
+
+
+def check_key(key: object) -> str:
+    """The key by which a task is known again.  Raises `InputTypeError` and `InputError`."""
+    if not isinstance(key, str):
+        raise InputTypeError(f"a task's key must be a str, and {key!r} is none: make one of it, by str(...) say")
+    if not 0 < len(key) <= _LONGEST_KEY:
+        raise InputError(f"a task's key must have 1 to {_LONGEST_KEY} characters, and this one has {len(key)}")
+    return key.encode("utf-8", "replace").decode()
 
 
 def name_of(function: object) -> str:

@@ -36,6 +36,7 @@ class Closer:
         self._waiting: deque[Ticket] = deque()
         self._begun: list[Ticket] = []
         self._threads: set[int] = set()  # those that wait here: what a signal handler interrupted in them stands still
+        self.last: list[Callable[[], object]] = []  # what else is to be closed, when no outcomes come any more
         self.done = False
         self._last: list[Callable[[], object]] = []  # what is done when all that happened has been told
         self._error: BaseException | None = None
@@ -99,6 +100,7 @@ class Closer:
             lambda: self._launcher.stop(_STOP_SECONDS, waiting=self._threads),
             lambda: self._endpoint.stop(_HANG_UP_SECONDS),
             self._dispatcher.stop,
+            *self.last,
             lambda: self._publisher.stop(_TELL_SECONDS),
             *self._last,
         ]

@@ -5,12 +5,12 @@ from __future__ import annotations
 import functools
 import threading
 import weakref
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Callable, Generic, Literal, Protocol, TypeVar, overload
 
 from slave.mapped import Mapped
 
-from .checks import check_count, check_label, check_timeout, name_of
+from .checks import check_count, check_key, check_label, check_timeout, name_of
 from .core.effects import Outcome
 from .core.state import ContextRules
 from .core.task import Label
@@ -25,9 +25,17 @@ from .service.mailbox import Mailbox
 from .task_future import Submitted, TaskFuture
 
 if TYPE_CHECKING:
+    from .checkpoint.recorder import Recorder
     from .monitor.status import ContextStatus
 
 Result = TypeVar("Result")
+
+
+class Record(Protocol):
+    """Makes the recorder of a context's tasks, or of a map's, if there is a checkpoint: see parallel/checkpoint."""
+
+    def __call__(self, mailbox: Mailbox, setups: Sequence[bytes], begin: Callable[[], object], /) -> Recorder:
+        """For that mailbox, whose tasks need those setups; ``begin`` starts the slaves."""
 
 
 class Owner(Protocol):
@@ -57,6 +65,7 @@ class Context(Generic[Result]):
         timeout: float | None,
         retries: int,
         rules: ContextRules,
+        record: Record | None = None,
     ) -> None:
         self._manager, self._program = manager, manager.program
         self._packer = Packer(manager.program)
@@ -65,6 +74,8 @@ class Context(Generic[Result]):
         payload = None if setup is None else dump(setup, "the setup", manager.program)
         self._mailbox = Mailbox(manager.dispatcher, payload, rules)
         self._rules = rules._replace(base=self._mailbox.id)  # of its maps
+        self._record, self._setups = record, [] if payload is None else [payload]
+        self._recorder = None if record is None else record(self._mailbox, self._setups, manager.begin)
         self._feeder = Feeder(self._mailbox, self._feed)
         self._idle_maps = Idle()
         weakref.finalize(self, self._idle_maps.abandon).atexit = False
@@ -83,13 +94,15 @@ class Context(Generic[Result]):
         *args: object,
         timeout: float | None = None,
         label: str | None = None,
+        key: str | None = None,
         **named: object,
     ) -> int:
         """Add a task: any picklable callable, which will be called with what setup returned.
 
         With arguments it stands for ``functools.partial(task, *args, **named)``: they come before setup's.
         Never among them are ``timeout``, the seconds that the task may run (math.inf: as long as it takes; default: the
-        context's), and ``label``, a name by which errors and whoever watches call it (default: that of the callable).
+        context's), ``label``, a name by which errors and whoever watches call it (default: that of the callable), and
+        ``key``, by which it is known again if the context has a checkpoint (default: by its pickle).
 
         Returns its id, a whole number that no other task of this manager has: see `cancel` and `RemoteError.task_id`.
 
@@ -99,7 +112,14 @@ class Context(Generic[Result]):
         """
         payload = self._pack(task, args, named)
         limit = self._timeout if timeout is None else check_timeout(timeout)
-        return self._mailbox.add(payload, limit, self._retries, None if label is None else Label(check_label(label)))
+        tag = None if label is None else Label(check_label(label))
+        if key is not None:
+            key = check_key(key)
+        if self._recorder is None:
+            return self._mailbox.add(payload, limit, self._retries, tag)
+        return self._recorder.add(
+            payload, name_of(task), limit, self._retries, key=key, label="" if tag is None else str(tag), tag=tag
+        )
 
     def submit(self, task: Callable[..., Result], /, *args: object, **named: object) -> TaskFuture[Result]:
         """Add a task whose outcome comes as a future, and not to `get_results_unordered`; starts the slaves.
@@ -111,7 +131,7 @@ class Context(Generic[Result]):
         Callbacks run in a thread of the manager's and may submit more; one that waits for another future waits in vain.
         Work goes on whether or not somebody keeps the future or the context.  Raises what `add_task` raises.
         """
-        return self._submit(self._pack(task, args, named))
+        return self._submit(self._pack(task, args, named), task)
 
     def submit_by_value(self, task: Callable[..., Result]) -> TaskFuture[Result]:
         """For front ends: the same for scripts without a guard, since what they define is sent by value.
@@ -120,13 +140,16 @@ class Context(Generic[Result]):
         """
         if self._program.glance():
             self._manager.tell_slaves()
-        return self._submit(dump_by_value("the task", self._program, task))
+        return self._submit(dump_by_value("the task", self._program, task), task)
 
-    def _submit(self, payload: bytes) -> TaskFuture[Any]:
+    def _submit(self, payload: bytes, task: object) -> TaskFuture[Any]:
+        future: TaskFuture[Any] = TaskFuture(self._mailbox, self, self._program)
+        if self._recorder is not None:
+            future.task_id = self._recorder.submit(future, payload, name_of(task), self._timeout, self._retries)
+            return future
         if not self._submits:
             self._manager.begin()
             self._submits = True
-        future: TaskFuture[Any] = TaskFuture(self._mailbox, self, self._program)
         future.task_id = self._mailbox.add_for(future, payload, self._timeout, self._retries)
         return future
 
@@ -138,6 +161,7 @@ class Context(Generic[Result]):
         *iterables: Iterable[Any],
         timeout: float | None = None,
         buffersize: int | None = None,
+        key: Callable[..., str] | None = None,
     ) -> MapResults[Result]:
         """The results of ``function`` for each input, in the inputs' order, as an iterator; starts the slaves.
 
@@ -146,13 +170,14 @@ class Context(Generic[Result]):
         taken while results are asked for, as the slaves need them, so that the iterables may be endless.
 
         ``timeout``: seconds that one call may run; default: the context's.  ``buffersize``: so many inputs, at most,
-        are taken ahead of the results that were given.
+        are taken ahead of the results that were given.  ``key``: called as the function is, here, it gives the text by
+        which the input is known again if the context has a checkpoint.
 
         The iterator raises, where `get_results_unordered` does, the same; in the place of a result the `RemoteError`
         (an `UnpicklableError` for an input that cannot be pickled) of that input, whose ``index`` it has: the next call
         goes on behind it.  `MapResults.close` stops what runs.  ``async for`` works too.
         """
-        return self.map_inputs(function, iterables, True, timeout, buffersize)
+        return self.map_inputs(function, iterables, True, timeout, buffersize, key=key)
 
     def map_unordered(
         self,
@@ -160,9 +185,10 @@ class Context(Generic[Result]):
         *iterables: Iterable[Any],
         timeout: float | None = None,
         buffersize: int | None = None,
+        key: Callable[..., str] | None = None,
     ) -> MapResults[Result]:
         """The same in the order of completion: each result is given as soon as it is known."""
-        return self.map_inputs(function, iterables, False, timeout, buffersize)
+        return self.map_inputs(function, iterables, False, timeout, buffersize, key=key)
 
     def map_inputs(
         self,
@@ -173,6 +199,7 @@ class Context(Generic[Result]):
         buffersize: int | None,
         starred: bool = False,
         originals: bool = False,
+        key: Callable[..., str] | None = None,
     ) -> MapResults[Result]:
         """For front ends: `map`, or `map_unordered`.  ``starred``: each input is several arguments.
 
@@ -182,6 +209,8 @@ class Context(Generic[Result]):
         limit = self._timeout if timeout is None else check_timeout(timeout)
         if buffersize is not None:
             check_count(buffersize, "buffersize")
+        if key is not None and not callable(key):
+            raise InputTypeError(f"a map's key must be callable: it makes each input's key, and {key!r} is not")
         self._manager.tell_slaves()
         program = self._program
         mapped = Mapped(function, starred or len(iterables) > 1, self._mailbox.id)
@@ -201,7 +230,13 @@ class Context(Generic[Result]):
             context=self,
             when_over=functools.partial(self._idle_maps.keep, payload),
         )
-        self._manager.begin()
+        if self._record is None:
+            self._manager.begin()
+        else:
+            again = dump((function, mapped.starred), "the function", program)  # as it is in another run, too
+            recorder = self._record(mailbox, [*self._setups, again], self._manager.begin)
+            results.record = functools.partial(_record_input, recorder, rules.name, mapped.starred, key)
+            recorder.begin()
         return results
 
     # -- asynchronously
@@ -209,7 +244,7 @@ class Context(Generic[Result]):
     async def __aiter__(self) -> AsyncIterator[Result]:
         """The results as of `get_results_unordered`, for ``async for``; tasks of `add_tasks` are not taken here."""
         self._mailbox.read = True
-        self._manager.begin()
+        self._begin()
         hand: list[Outcome] = []
         try:
             while True:
@@ -239,6 +274,13 @@ class Context(Generic[Result]):
     def submitted(self) -> Submitted:
         """For front ends: all that was submitted and has no outcome yet."""
         return Submitted(self._mailbox)
+
+    def _begin(self) -> None:
+        """Results are asked for: have the slaves started, unless all is known."""
+        if self._recorder is None:
+            self._manager.begin()
+        else:
+            self._recorder.begin()
 
     def _pack(self, task: Callable[..., Result], args: tuple[object, ...], named: dict[str, object]) -> bytes:
         if not callable(task):
@@ -304,5 +346,27 @@ class Context(Generic[Result]):
         if errors not in (RAISE, RETURN, LAST):
             raise InputError(f"errors={errors!r} is not one of 'raise', 'return', 'last'")
         self._mailbox.read = True
-        self._manager.begin()
+        self._begin()
         return Results(self._mailbox, self._feeder, self._reading, self._program, errors)
+
+
+def _record_input(
+    recorder: Recorder,
+    name: str,
+    starred: bool,
+    key: Callable[..., str] | None,
+    payload: bytes,
+    timeout: float | None,
+    retries: int,
+    index: int,
+    item: Any,
+) -> None:
+    """Add an input of a map, by way of its recorder."""
+    text = None
+    if key is not None:
+        try:
+            made = key(*item) if starred else key(item)
+        except Exception as error:
+            raise InputError(f"the key of input {index} cannot be made: {type(error).__name__}: {error}") from error
+        text = check_key(made)
+    recorder.add(payload, name, timeout, retries, key=text, tag=index)

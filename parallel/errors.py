@@ -10,6 +10,7 @@ Error
     TaskTimeout      ... the task ran for longer than its `timeout`
     ResultError      ... its result cannot be rebuilt in this process
   NetworkError     the network: a port in use, an unknown host
+  CheckpointError  the file of a checkpoint: somebody else's or in use, a full disk
   NoMoreSlavesError  the slaves: all have ended, and none is to come
   InternalError    a bug in this package: a thread of the manager has died
 """
@@ -53,6 +54,16 @@ class NetworkError(Error, OSError):
 
     def __str__(self) -> str:
         return str(self.args[0]) if self.args else ""
+
+
+class CheckpointError(Error, OSError):
+    """The file of a checkpoint cannot be used, or not any more; the message says which, why and what to do.
+
+    Raised in place of the next result when results cannot be written: none is lost, and the next call tries again.
+    """
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 class LaunchError(Error, OSError):

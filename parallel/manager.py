@@ -37,7 +37,7 @@ from .checks import (
     refuse_inside_slave,
 )
 from .closer import Closer, close_weakly
-from .context import Context
+from .context import Context, Record
 from .core.effects import Closed, NoSlaves
 from .core.events import Event
 from .core.scheduler import Scheduler
@@ -70,6 +70,7 @@ from .service.ticket import Ticket
 if TYPE_CHECKING:
     import ssl
 
+    from .checkpoint.store import Stores
     from .monitor.status import Status
 
 log = logging.getLogger("parallel")
@@ -183,6 +184,7 @@ class Manager:
         config.master_of = self._endpoint.fingerprint
         self._launcher = Launcher(cast(SlaveService, LaunchService(self.dispatcher)), config)
         self._begun = False
+        self._checkpoints: Stores | None = None
         publisher.start()
         self.dispatcher.start()
         self._closer = Closer(self.dispatcher, self._launcher, self._endpoint, publisher)
@@ -379,6 +381,9 @@ class Manager:
         needs: Collection[str] = (),
         max_tasks_per_slave: int | None = None,
         label: str | None = None,
+        checkpoint: str | os.PathLike[str] | None = None,
+        code: Literal["check", "ignore"] = "check",
+        durable: bool = False,
     ) -> Context[Any]:
         """A context: tasks with a common ``setup``, a callable without arguments or None.
 
@@ -388,8 +393,13 @@ class Manager:
         (``slave.pyz --tag gpu``).  ``max_tasks_per_slave``: after so many of its tasks a slave's process is replaced by
         a fresh one.  ``label``: the name by which errors and whoever watches call it; default: that of ``setup``.
 
+        ``checkpoint``: the name of a file.  Each result is written there before it is given, and a task whose result an
+        earlier run has left there is not run: see the package `parallel.checkpoint`.  Results of code that has changed
+        since are not used, unless ``code`` is "ignore".  ``durable``: each is on the disk, whatever then happens to the
+        machine, before it is given; otherwise within a second.
+
         Raises `InputTypeError` if setup is not callable, `UnpicklableError` if it cannot be pickled, `InputError` for
-        an impossible timeout, number or tag.
+        an impossible timeout, number or tag, `CheckpointError` for a file that cannot be used.
         """
         self._check_open()
         if setup is not None and not callable(setup):
@@ -397,7 +407,21 @@ class Manager:
         check_retries(retries)
         most = check_most_tasks(max_tasks_per_slave)
         rules = ContextRules(check_tags(needs), most, label=check_label(label), name=name_of(setup))
-        return Context(self, setup, None if timeout is None else check_timeout(timeout), retries, rules)
+        if code not in ("check", "ignore"):
+            raise InputError(f"code={code!r} is neither 'check' nor 'ignore'")
+        limit = None if timeout is None else check_timeout(timeout)
+        record = None if checkpoint is None else self._open_checkpoint(checkpoint, code == "ignore", durable)
+        return Context(self, setup, limit, retries, rules, record)
+
+    def _open_checkpoint(self, path: str | os.PathLike[str], any_code: bool, durable: bool) -> Record:
+        from .checkpoint.recorder import Recorder, Rules  # which most programs do not need
+        from .checkpoint.store import Stores
+
+        if self._checkpoints is None:
+            self._checkpoints = Stores(_user_key, self.program, lambda text: log.warning("parallel: %s", text))
+            self._closer.last.append(self._checkpoints.close)
+        store, rules = self._checkpoints.open(path), Rules(durable, any_code)
+        return lambda mailbox, setups, begin: Recorder(store, rules, mailbox, setups, begin)
 
     # -- begin and end
 
@@ -448,6 +472,14 @@ class Manager:
         self._check_open()
         lan = self._port is not None or self._launcher.leaves_this_machine
         self._endpoint.listen(lan, self.heartbeat_timeout)
+
+
+def _user_key() -> bytes:
+    """The key with which the user's files are sealed: the same in each run, whichever key the slaves have."""
+    try:
+        return find_key(create=True)
+    except KeyTrouble as error:
+        raise InputError(str(error)) from None
 
 
 def _name() -> str:

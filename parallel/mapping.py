@@ -14,7 +14,7 @@ import weakref
 from collections.abc import Iterable, Iterator
 from typing import Any, Callable, Generic, TypeVar
 
-from .errors import InputTypeError, RemoteError, UnpicklableError
+from .errors import CheckpointError, InputError, InputTypeError, RemoteError, ResultError
 from .outcomes import original, rebuild
 from .program import Program
 from .service.mailbox import Mailbox, still_in
@@ -83,6 +83,7 @@ class MapResults(Iterator[Result], Generic[Result]):
         self._mailbox, self._inputs, self._dumps, self._program = mailbox, iter(inputs), dumps, program
         mailbox.coming = still_in(self._inputs)
         mailbox.read = True  # inputs are taken when somebody asks for results
+        self.record: Callable[[bytes, float | None, int, int, Any], object] | None = None  # how inputs are added, if so
         self._ordered, self._limit, self._retries = ordered, limit, retries
         self._ahead = ahead if ahead is not None else _MOST_EARLY
         self._bounded = ordered or ahead is not None
@@ -188,10 +189,12 @@ class MapResults(Iterator[Result], Generic[Result]):
         index = self._taken
         try:
             payload = self._dumps(item)
-        except UnpicklableError as error:
+            if self.record is None:
+                self._mailbox.add(payload, self._limit, self._retries, index)
+            else:
+                self.record(payload, self._limit, self._retries, index, item)
+        except (InputError, CheckpointError) as error:  # it cannot be pickled, or has no key
             self._early[index if self._ordered else -1 - index] = True, error
-        else:
-            self._mailbox.add(payload, self._limit, self._retries, index)
         self._taken += 1
 
     # -- results
@@ -214,12 +217,20 @@ class MapResults(Iterator[Result], Generic[Result]):
 
     def _take(self) -> None:
         """The next outcome, rebuilt, leaves the mailbox when it stands here: Ctrl-C loses nothing."""
-        outcome = self._mailbox.ready[0]
+        outcome = first = self._mailbox.ready[0]
+        recorder = self._mailbox.recorder
+        if recorder is not None:
+            found = recorder.front()
+            if found is None:
+                return
+            outcome = found
         is_error, value = rebuild(outcome, self._program)
+        if is_error and recorder is not None and type(value) is ResultError:
+            recorder.cannot_be_rebuilt()
         index = outcome.tag
         assert isinstance(index, int)
         self._early[index] = is_error, self._error(index, value) if is_error else value
-        self._mailbox.took(outcome)
+        self._mailbox.took(first)
 
     def _error(self, index: int, error: RemoteError) -> BaseException:
         error.index, error.label = index, error.label or self._mailbox.label

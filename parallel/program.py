@@ -132,7 +132,7 @@ class Program:
             if spec is specs.get(name, specs):
                 continue
             seen_before, specs[name] = name in specs, spec
-            kind = _kind(spec)
+            kind = kind_of_module(spec)
             if name in MAIN_NAMES or kind == LIBRARY or name.partition(".")[0] in _OURS:
                 continue
             former = self._stamps.get(name)
@@ -222,7 +222,7 @@ def hidden_main(frame: FrameType | None) -> dict[str, Any] | None:
     return None
 
 
-def _kind(spec: Any) -> str:
+def kind_of_module(spec: Any) -> str:
     """Whose the module is; what is built in counts to the interpreter's library, and has no code that could change."""
     origin = getattr(spec, "origin", None)
     return kind_of(os.path.dirname(origin)) if isinstance(origin, str) and os.path.isabs(origin) else LIBRARY

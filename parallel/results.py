@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from .core.effects import Outcome
-from .errors import RemoteError
+from .errors import RemoteError, ResultError
 from .feeder import Feeder
 from .outcomes import rebuild
 from .program import Program
@@ -118,12 +118,19 @@ def take(mailbox: Mailbox, program: Program, hand: list[Outcome]) -> tuple[bool,
     ready = mailbox.ready
     if not ready:
         return False, None
-    outcome = ready[0]
+    outcome = first = ready[0]
+    if mailbox.recorder is not None:
+        found = mailbox.recorder.front()
+        if found is None:
+            return False, None
+        outcome = found
     is_error, value = rebuild(outcome, program)
     if is_error and not value.label:
         value.label = mailbox.label
-    hand.append(outcome)
-    mailbox.took(outcome)
+    if is_error and mailbox.recorder is not None and type(value) is ResultError:
+        mailbox.recorder.cannot_be_rebuilt()
+    hand.append(first)
+    mailbox.took(first)
     return is_error, value
 
 

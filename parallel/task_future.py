@@ -106,12 +106,14 @@ class TaskFuture(concurrent.futures.Future[Result]):
             except concurrent.futures.TimeoutError:
                 if left is not None and left <= 0:
                     raise  # else it was woken for the sake of another future: see `settle_at_once`
-        outcome = self._outcome
+        outcome = known = self._outcome
         if outcome is None:
             return
+        if self._mailbox.recorder is not None:
+            outcome = self._mailbox.recorder.written(outcome)
         exception, value = _value_of(outcome, self._program, self._mailbox.label)
         with self._condition:
-            if self._outcome is outcome:  # else another thread was quicker, and its result is the one
+            if self._outcome is known:  # else another thread was quicker, and its result is the one
                 self._exception, self._result = exception, value
                 self._outcome = None
 

@@ -58,6 +58,13 @@ class Readers:
             context.finishers.append(call)
             self.judge(context)
 
+    def look_again(self, id: int, now: float) -> None:
+        """There is an outcome that did not come by way of the scheduler."""
+        context = self._state.contexts.get(id)
+        if context is not None:
+            self._state.now = now
+            self._state.wake_readers(context, News(), len(context.readers))
+
     def stop_waiting(self, call: Call, id: int, now: float) -> None:
         """A reader has gone, by Ctrl-C say.  Was it just being told of an outcome, the others look instead."""
         context = self._state.contexts.get(id)

@@ -6,6 +6,7 @@ import math
 import operator
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Callable, Protocol
 
 from slave.outcome import unpack_failure
@@ -51,6 +52,36 @@ class _Errand:
         self._send(self._errand)
 
 
+class Recorder(Protocol):
+    """Has a context's outcomes written to a file, and knows those of earlier runs: see parallel/checkpoint."""
+
+    waits: int
+
+    def note(self, outcomes: Sequence[Outcome]) -> None:
+        """These have come.  Called by the dispatcher."""
+
+    def waiting(self) -> AbstractContextManager[object]:
+        """While a reader waits for an outcome; at the end what has come is written, or `CheckpointError` raised."""
+
+    def more(self) -> int:
+        """How many tasks are to be added at least, since those added last were known."""
+
+    def front(self) -> Outcome | None:
+        """The first of `Mailbox.ready`, written or read; None: look again.  Raises `CheckpointError`."""
+
+    def written(self, outcome: Outcome) -> Outcome:
+        """The same of an outcome that is in no mailbox."""
+
+    def cannot_be_rebuilt(self) -> None:
+        """What came of the last one."""
+
+    def cancelled(self, task: int | None = None) -> None:
+        """No outcome comes of this task, or of any that has none."""
+
+    def id_of(self, task: int) -> int:
+        """By what id a task is known here."""
+
+
 class Mailbox:
     """See the module's text.  Safe to use from several threads; `took` and `put_back` from one at a time."""
 
@@ -73,6 +104,7 @@ class Mailbox:
         self._passed_on = 0  # bytes of results that addressees got and the scheduler was not told of
         self._tell_at = self._state.result_bytes / _TELLS
         self._untold = 0.0  # bytes of results that readers have taken and the scheduler was not told of
+        self.recorder: Recorder | None = None
         self.id: int = dispatcher.call(self._make, setup, rules)
 
     def _make(self, setup: bytes | None, rules: ContextRules, now: float) -> int:
@@ -80,7 +112,11 @@ class Mailbox:
         self._dispatcher.mailboxes[id] = self
         return id
 
-    def add(self, payload: Buffer, timeout: float | None, retries: int, tag: object = None) -> int:
+    def new_id(self) -> int:
+        """An id for a task that is about to be added."""
+        return next(self._state.task_ids)
+
+    def add(self, payload: Buffer, timeout: float | None, retries: int, tag: object = None, id: int = 0) -> int:
         """One more task; returns its id.  Raises `ManagerClosed`.  ``tag``: comes back with its outcome.
 
         Does not wait for the dispatcher, and wakes it only for the sake of an idle slave.  No task is slept over: the
@@ -90,7 +126,7 @@ class Mailbox:
         state = self._state
         if state.closing:
             raise ManagerClosed("the manager was shut down: no tasks can be added")
-        id: int = next(state.task_ids)
+        id = id or next(state.task_ids)
         try:
             state.incoming.append(Task(id, self.id, payload, timeout, retries, tag))  # type: ignore[arg-type]
         finally:  # also if a signal handler of the user's raises here: the task may have been added
@@ -99,7 +135,15 @@ class Mailbox:
                 self._dispatcher.wake()
         return id
 
-    def add_for(self, addressee: Addressee, payload: Buffer, timeout: float | None, retries: int) -> int:
+    def add_known(self, outcome: Outcome) -> None:
+        """One more task, whose outcome is known.  Raises `ManagerClosed`."""
+        if self._state.closing:
+            raise ManagerClosed("the manager was shut down: no tasks can be added")
+        self.ready.append(outcome)
+        if self.recorder is not None and self.recorder.waits:
+            self._dispatcher.tell(self._readers.look_again, self.id)
+
+    def add_for(self, addressee: Addressee, payload: Buffer, timeout: float | None, retries: int, id: int = 0) -> int:
         """The same for a task whose outcome only this one is to get.
 
         Raises `InternalError` too: nobody waits here who could be told later that nothing comes any more.
@@ -109,7 +153,7 @@ class Mailbox:
             self.courier.start()
             self._addressed = True
             dispatcher.tell(self._readers.wait_for_tags, self.id)
-        id: int = next(state.task_ids)
+        id = id or next(state.task_ids)
         state.incoming.append(Task(id, self.id, payload, timeout, retries, addressee))  # type: ignore[arg-type]
         self.added = id
         dispatcher.check_alive()
@@ -123,6 +167,8 @@ class Mailbox:
 
     def deliver(self, outcomes: Sequence[Outcome]) -> None:
         """Outcomes, in the order of their coming."""
+        if self.recorder is not None:
+            self.recorder.note(outcomes)
         if not self._addressed:
             self.ready.extend(outcomes)
             return
@@ -191,6 +237,12 @@ class Mailbox:
         Raises `NoMoreSlavesError` or `RemoteError` when no slave can go on with the context, `ManagerClosed` when the
         manager is shut down, `InternalError`.
         """
+        if self.recorder is None or self.ready:
+            return self._wait(for_tasks)
+        with self.recorder.waiting():
+            return self._wait(for_tasks)
+
+    def _wait(self, for_tasks: bool) -> bool:
         while not self.ready:
             if self.all_known == self.added:
                 return bool(self.ready)  # it is set after they were handed over
@@ -215,6 +267,12 @@ class Mailbox:
 
     async def wait_async(self, for_tasks: bool = True) -> bool:
         """The same in a coroutine, without a thread."""
+        if self.recorder is None or self.ready:
+            return await self._wait_async(for_tasks)
+        with self.recorder.waiting():
+            return await self._wait_async(for_tasks)
+
+    async def _wait_async(self, for_tasks: bool) -> bool:
         while not self.ready:
             if self.all_known == self.added:
                 return bool(self.ready)
@@ -265,7 +323,7 @@ class Mailbox:
         """How many tasks are to be added so that the slaves have work for ``seconds``."""
         self.wants_tasks = False
         count: int = self._dispatcher.call(self._users.tasks_wanted, self.id, seconds)
-        return count
+        return count if self.recorder is None else max(count, self.recorder.more())
 
     def no_more_tasks(self) -> None:
         """There are no more tasks to add."""
@@ -276,11 +334,17 @@ class Mailbox:
         """Drop what waits and stop what runs; returns how many tasks these were."""
         self.read = True  # nobody wonders any more where the results are
         count: int = self._dispatcher.call(self._users.cancel, self.id)
+        if self.recorder is not None:
+            self.recorder.cancelled()
         return count
 
     def cancel_task(self, task: int) -> bool:
         """The same for one task; False if it has its outcome already."""
+        if self.recorder is not None:
+            task = self.recorder.id_of(task)
         found: bool = self._dispatcher.call(self._users.cancel_task, self.id, task)
+        if found and self.recorder is not None:
+            self.recorder.cancelled(task)
         return found
 
     def cancel_soon(self, task: int) -> None:

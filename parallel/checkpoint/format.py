@@ -1,0 +1,247 @@
+"""The bytes of a checkpoint: a header, and behind it record after record.
+
+    header   twice the same 64 bytes:  magic 8, version 2, unused 6, file id 16, made 8, unused 8, seal 16
+    record   mark 4, seal 16, head 48, key, label, 8 for each buffer (its size), [digest 32], payload
+    head     kind 1, unused 1, buffers 2, size of the key 2, of the label 2, origin 4, nth 4, size of the payload 8,
+             made 8, identity 16
+
+All numbers are little-endian.  The seal is a keyed BLAKE2b of the record's offset and of all that stands between the
+seal and the payload; a payload of up to `INLINE` bytes is part of that, of a larger one its SHA-256, ``digest``: so a
+file is opened without a look at large results, and each of these is checked when it is read.  The key of the seals is
+made of the user's key and the file's id.  Who does not have the key can neither write a record nor put one of another
+file, or of another place of this one, where a reader takes it for what it is not.
+
+Results are the payloads of records of the kind RESULT: a pickle, and behind it its out-of-band buffers.  An ORIGIN is
+JSON that tells what code results come from; they refer to it by its number, which counts origins from 0 on.  A DROP
+says that the result of that identity and number before it is not to be used any more.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import struct
+from collections.abc import Iterator, Sequence
+from typing import Any, Callable, NamedTuple, Union
+
+VERSION = 1
+MAGIC = b"\x89PARCKP\n"
+MARK = b"\xf5\x9dPR"  # not a text in any encoding of the Unicode standard
+RESULT, ORIGIN, DROP = 1, 2, 3
+INLINE = 1024  # bytes of a payload that is part of what is sealed
+MOST_NAME = 65535  # bytes of a key, or of a label
+MOST_BUFFERS = 65535
+
+_HEADER = struct.Struct("<8sH6x16sQ8x")
+_HEAD = struct.Struct("<BxHHHIIQQQQ")
+_SEALED_HEAD = struct.Struct("<Q")  # the offset
+_SEAL = 16
+_AT = len(MARK) + _SEAL  # where the head begins
+FIXED = _AT + _HEAD.size
+_DIGEST = 32
+HEADER_SIZE = 2 * (_HEADER.size + _SEAL)
+_CHUNK = 1 << 20  # bytes that are read at a time
+
+Bytes = Union[bytes, bytearray, memoryview]
+Read = Callable[[int, int], bytes]
+
+
+class WrongKey(ValueError):
+    """The header is whole as far as can be seen, and sealed with another key."""
+
+
+class NoCheckpoint(ValueError):
+    """The file begins otherwise: it is none of ours."""
+
+
+class LaterVersion(ValueError):
+    """It was written by a later version of this package.  Its one argument is the version of the format."""
+
+
+class Entry(NamedTuple):
+    """What a record says of itself, but its kind and payload.
+
+    ``identity``: two numbers; ``nth``: which one of the tasks that have it, from 0 on; ``made``: us since 1970.
+    """
+
+    identity: tuple[int, int]
+    nth: int = 0
+    origin: int = 0
+    key: bytes = b""
+    label: bytes = b""
+    made: int = 0
+
+
+class Found(NamedTuple):
+    """A record in a file."""
+
+    offset: int
+    kind: int
+    entry: Entry
+    buffers: tuple[int, ...]  # the sizes of what stands at the payload's end
+    payload_at: int
+    size: int  # of the payload
+    digest: bytes  # of a payload of more than `INLINE` bytes
+
+    @property
+    def end(self) -> int:
+        """Where the next one begins."""
+        return self.payload_at + self.size
+
+
+class Damage(NamedTuple):
+    """Bytes that are no record; there are records behind them unless ``at_end``."""
+
+    offset: int
+    end: int
+    at_end: bool
+
+
+class Seal:
+    """Seals what is written to one file, and knows whether a seal is right."""
+
+    def __init__(self, key: bytes, file_id: bytes) -> None:
+        secret = hmac.new(key, b"parallel checkpoint\0" + file_id, hashlib.sha256).digest()
+        self.empty = hashlib.blake2b(key=secret, digest_size=_SEAL)
+        self.file_id = file_id
+
+    def of(self, offset: int, sealed: Bytes) -> bytes:
+        """The seal of these bytes, of the record at that offset."""
+        state = self.empty.copy()
+        state.update(_SEALED_HEAD.pack(offset))
+        state.update(sealed)
+        return state.digest()
+
+
+# -- the header
+
+
+def header(seal: Seal, made: int) -> bytes:
+    """The beginning of a new file."""
+    head = _HEADER.pack(MAGIC, VERSION, seal.file_id, made)
+    return 2 * (head + seal.of(0, head))
+
+
+def read_header(data: bytes, key: bytes) -> Seal:
+    """The seal for the file that begins so.  Raises `NoCheckpoint`, `WrongKey`, `LaterVersion`."""
+    half = HEADER_SIZE // 2
+    trouble: ValueError = NoCheckpoint()
+    for copy in (data[:half], data[half:HEADER_SIZE]):  # one of them may be damaged
+        if len(copy) < half or not copy.startswith(MAGIC):
+            continue
+        _, version, file_id, _ = _HEADER.unpack_from(copy)
+        seal = Seal(key, file_id)
+        if hmac.compare_digest(seal.of(0, copy[: _HEADER.size]), copy[_HEADER.size :]):
+            if version > VERSION:
+                raise LaterVersion(version)
+            return seal
+        trouble = WrongKey()
+    raise trouble
+
+
+def is_torn_header(data: bytes) -> bool:
+    """Whether the file, of which this is all, was being made when its program was killed."""
+    return len(data) < HEADER_SIZE // 2 and (MAGIC.startswith(data) or data.startswith(MAGIC))
+
+
+# -- records
+
+
+def size_of(part: Any) -> int:
+    """How many bytes a buffer has."""
+    return len(part) if type(part) is bytes else memoryview(part).nbytes
+
+
+def encode(seal: Seal, offset: int, kind: int, entry: Entry, payload: Any, buffers: Sequence[Any] = ()) -> list[Any]:
+    """A record for that offset, as buffers to be written one after the other."""
+    (low, high), nth, origin, key, label, made = entry
+    total = size_of(payload)
+    extra = key + label
+    if buffers:
+        sizes = [size_of(buffer) for buffer in buffers]
+        total += sum(sizes)
+        extra += struct.pack(f"<{len(sizes)}Q", *sizes)
+    head = _HEAD.pack(kind, len(buffers), len(key), len(label), origin, nth, total, made, low, high) + extra
+    if total <= INLINE:
+        sealed = head + b"".join([payload, *buffers]) if buffers else head + payload
+        return [MARK + seal.of(offset, sealed) + sealed]
+    digest = hashlib.sha256(payload)
+    for buffer in buffers:
+        digest.update(buffer)
+    sealed = head + digest.digest()
+    return [MARK + seal.of(offset, sealed) + sealed, payload, *buffers]
+
+
+def is_whole(found: Found, payload: Sequence[Bytes]) -> bool:
+    """Whether this, in any pieces, is the record's payload.  One that was sealed with it has been looked at."""
+    if sum(map(size_of, payload)) != found.size:
+        return False
+    if found.size <= INLINE:
+        return True
+    digest = hashlib.sha256()
+    for piece in payload:
+        digest.update(piece)
+    return hmac.compare_digest(digest.digest(), found.digest)
+
+
+def scan(read: Read, at: int, end: int, seal: Seal, chunk: int = _CHUNK) -> Iterator[Found | Damage]:
+    """The records from that offset on, and what is damaged between them.  ``read(offset, size)`` reads the file."""
+    for fields in quick_scan(read, at, end, seal, chunk):
+        if len(fields) == 3:
+            yield Damage(*fields)
+            continue
+        offset, payload_at, window, i, (kind, buffers, keys, labels, origin, count, size, made, low, high) = fields
+        start = i + FIXED
+        key = window[start : start + keys]
+        label = window[start + keys : start + keys + labels]
+        sizes = struct.unpack_from(f"<{buffers}Q", window, start + keys + labels)
+        entry = Entry((low, high), count, origin, key, label, made)
+        digest = window[start + keys + labels + 8 * buffers :][:_DIGEST] if size > INLINE else b""
+        yield Found(offset, kind, entry, sizes, payload_at, size, digest)
+
+
+def quick_scan(read: Read, at: int, end: int, seal: Seal, chunk: int = _CHUNK) -> Iterator[tuple[Any, ...]]:
+    """The same, for millions of them: ``(offset, payload's offset, window, index in it, the head)``, or a `Damage`."""
+    window, base = b"", at
+    damaged = -1  # where what is damaged begins
+    empty, pack = seal.empty, _SEALED_HEAD.pack
+    unpack, size_of_window = _HEAD.unpack_from, 0
+    while at < end:
+        i = at - base
+        if i + FIXED > size_of_window:
+            window, base, i = read(at, chunk), at, 0
+            size_of_window = len(window)
+        good = False
+        if i + FIXED <= size_of_window and window[i : i + 4] == MARK:
+            head = unpack(window, i + _AT)
+            size = head[6]
+            covered = head[2] + head[3] + 8 * head[1]
+            stop = i + FIXED + covered + (size if size <= INLINE else _DIGEST)
+            if stop > size_of_window and base + stop <= end:
+                stop -= i
+                window, base, i = read(at, max(chunk, stop)), at, 0
+                size_of_window = len(window)
+            payload_at = at + FIXED + covered + (0 if size <= INLINE else _DIGEST)
+            if stop <= size_of_window and payload_at + size <= end:
+                state = empty.copy()
+                state.update(pack(at))
+                state.update(window[i + _AT : stop])
+                good = state.digest() == window[i + 4 : i + _AT]
+        if good:
+            if damaged >= 0:
+                yield Damage(damaged, at, False)
+                damaged = -1
+            yield at, payload_at, window, i, head
+            at = payload_at + size
+            continue
+        if damaged < 0:
+            damaged = at
+        found = window.find(MARK, i + 1)
+        if found >= 0:
+            at = base + found
+        elif base + size_of_window >= end or not size_of_window:
+            at = end
+        else:
+            at = max(at + 1, base + size_of_window - len(MARK) + 1)  # a mark may begin there
+    if damaged >= 0:
+        yield Damage(damaged, end, True)

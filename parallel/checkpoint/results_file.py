@@ -1,0 +1,253 @@
+"""ResultsFile: a checkpoint as a whole: opened and looked through, read, appended to, written anew."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Callable, NamedTuple
+
+from ..errors import CheckpointError
+from . import format as fmt
+from .disk import Disk, now
+from .format import DROP, ORIGIN, RESULT, Damage, Entry, Found
+from .index import Index
+
+_AT_ONCE = 1 << 16  # bytes that are read to see one record
+_NOTHING_LOST = "No result is lost: they wait, and the next call for results goes on"
+
+
+class Origin(NamedTuple):
+    """What results come from: ``task`` names the callable, ``setup`` is the digest of the setup's pickle.
+
+    ``modules``: of the user's own, whose classes and functions are in it: name, file, digest of what it contains.
+    """
+
+    task: str
+    setup: str
+    modules: tuple[tuple[str, str, str], ...]
+
+    @property
+    def code(self) -> tuple[tuple[str, str], ...]:
+        """By which code is the same or not, wherever it stands."""
+        return tuple((name, digest) for name, _, digest in self.modules)
+
+
+class ResultsFile:
+    """See the module's text.  One thread at a time appends; any may read.
+
+    ``tell``: gets a line of text about what is damaged.  Raises `CheckpointError` for what is no checkpoint of this
+    user's, and where the system refuses; then the file is as it was.
+    """
+
+    def __init__(self, disk: Disk, key: bytes, tell: Callable[[str], object]) -> None:
+        self.disk, self._key, self._tell = disk, key, tell
+        self.index = Index()
+        self.origins: dict[int, Origin] = {}
+        self._next_origin = 0
+        self._gone = False  # it is not where it was
+        try:
+            self.seal = self._begin()
+            self.end = self.disk.size()
+            self._look_through()
+        except OSError as error:
+            if isinstance(error, CheckpointError):
+                raise
+            raise CheckpointError(f"{disk.path} cannot be read: {error.strerror or error}") from None
+
+    @property
+    def path(self) -> str:
+        """Where it is."""
+        return self.disk.path
+
+    # -- opening
+
+    def _begin(self) -> fmt.Seal:
+        path, disk = self.path, self.disk
+        data = disk.read(0, fmt.HEADER_SIZE)
+        if fmt.is_torn_header(data):
+            if not disk.writes:
+                raise CheckpointError(f"{path} is empty: there are no results yet")
+            seal = fmt.Seal(self._key, secrets.token_bytes(16))
+            disk.cut(0)
+            disk.write(0, [fmt.header(seal, now())])
+            return seal
+        try:
+            seal = fmt.read_header(data, self._key)
+        except fmt.WrongKey:
+            raise CheckpointError(
+                f"{path} was sealed with another key than yours, or somebody has changed its beginning: its results "
+                f"cannot be trusted. Bring back the key it was made with (python3 -m parallel key tells where yours "
+                f"is), or name another file"
+            ) from None
+        except fmt.LaterVersion as error:
+            raise CheckpointError(
+                f"{path} was written by a later version of parallel (format {error.args[0]}, this one knows "
+                f"{fmt.VERSION}): use that version, or name another file"
+            ) from None
+        except fmt.NoCheckpoint:
+            raise CheckpointError(f"{path} is no checkpoint: it begins otherwise. Name another file") from None
+        if len(data) < fmt.HEADER_SIZE and disk.writes:
+            disk.write(0, [data[: fmt.HEADER_SIZE // 2] * 2])
+        return seal
+
+    def _look_through(self) -> None:
+        add = self.index.add
+        for fields in fmt.quick_scan(self.disk.read, fmt.HEADER_SIZE, self.end, self.seal):
+            if len(fields) == 3:
+                self._damaged(Damage(*fields))
+                continue
+            offset, _, _, _, head = fields
+            if head[0] == RESULT:
+                add(head[8], head[5], head[4], offset)
+            elif head[0] == DROP:
+                self.index.add_drop(head[8], head[5])
+            elif head[0] == ORIGIN:
+                self._read_origin(head[4], offset)
+            self._next_origin = max(self._next_origin, head[4] + 1)
+        self.index.close()
+
+    def _damaged(self, damage: Damage) -> None:
+        count = damage.end - damage.offset
+        if not damage.at_end:
+            self._tell(
+                f"{self.path} is damaged: {count} bytes from {damage.offset} on are no result; the tasks whose results "
+                f"stood there run again"
+            )
+            return
+        self.end = damage.offset
+        cut = "are cut off" if self.disk.writes else "do not count"
+        self._tell(
+            f"the last {count} bytes of {self.path} {cut}: they are no whole result, since the program was killed or "
+            f"the power failed while it was written"
+        )
+        if self.disk.writes:
+            self.disk.cut(self.end)
+
+    def _read_origin(self, number: int, offset: int) -> None:
+        found = self.find(offset)
+        data = None if found is None else self.load(found)
+        if data is None:
+            return
+        try:
+            told = json.loads(bytes(data[0]))
+            modules = tuple((str(name), str(path), str(digest)) for name, path, digest in told["modules"])
+            self.origins[number] = Origin(str(told["task"]), str(told["setup"]), modules)
+        except (ValueError, TypeError, KeyError):
+            self._tell(f"{self.path}: what results number {number} come from cannot be read; they are not used")
+
+    # -- reading
+
+    def find(self, offset: int) -> Found | None:
+        """The record that begins there; None if it is damaged."""
+        for found in fmt.scan(self.disk.read, offset, self.end, self.seal, _AT_ONCE):
+            return found if isinstance(found, Found) and found.offset == offset else None
+        return None
+
+    def records(self) -> Iterator[Found]:
+        """Of all results that are known, in the file's order."""
+        for place in self.index.places():
+            found = self.find(self.index.offset(place))
+            if found is not None:
+                yield found
+
+    def load(self, found: Found) -> tuple[bytearray, list[bytearray]] | None:
+        """A record's payload: pickle and buffers; None if it is damaged.  Raises OSError."""
+        pieces = [bytearray(size) for size in (found.size - sum(found.buffers), *found.buffers)]
+        at = found.payload_at
+        for piece in pieces:
+            if not self.disk.read_into(at, piece):
+                return None
+            at += len(piece)
+        return (pieces[0], pieces[1:]) if fmt.is_whole(found, pieces) else None
+
+    # -- writing
+
+    def origin(self, wanted: Origin) -> int:
+        """The number of what results come from, written if it is new.  Raises `CheckpointError`."""
+        for number, origin in self.origins.items():
+            if origin == wanted:
+                return number
+        number = self._next_origin
+        data = json.dumps(wanted._asdict()).encode()
+        entry = Entry((0, 0), origin=number, made=now())
+        self.append([(ORIGIN, entry, data, ()), (ORIGIN, entry, data, ())])  # twice: many results depend on it
+        self._next_origin, self.origins[number] = number + 1, wanted
+        return number
+
+    def append(self, records: Iterable[tuple[int, Entry, Any, Sequence[Any]]]) -> None:
+        """Write records behind the last one: all of them, or none is there.  Raises `CheckpointError`."""
+        self.check_place()
+        at = begin = self.end
+        pieces: list[Any] = []
+        for kind, entry, payload, buffers in records:
+            record = fmt.encode(self.seal, at, kind, entry, payload, buffers)
+            pieces += record
+            at += sum(map(fmt.size_of, record)) if len(record) > 1 else len(record[0])
+        try:
+            self.disk.write(begin, pieces)
+        except OSError as error:
+            try:
+                self.disk.cut(begin)
+            except OSError:
+                pass  # what is left there is cut off when the file is opened
+            raise self._refused(error) from None
+        self.end = max(self.end, at)
+
+    def sync(self) -> None:
+        """What was written is on the disk when this returns.  Raises `CheckpointError`."""
+        try:
+            self.disk.sync()
+        except OSError as error:
+            raise self._refused(error) from None
+
+    def check_place(self) -> None:
+        """Raises `CheckpointError` if the file is not where it was."""
+        if self._gone or not self.disk.in_place():
+            self._gone = True
+            raise CheckpointError(
+                f"{self.path} has vanished, or its folder: the results so far are in no file any more. {_NOTHING_LOST} "
+                f"and writes the file again, if its folder is there"
+            )
+
+    def put_back(self) -> None:
+        """If it has vanished, write it again where it was.  Raises `CheckpointError`."""
+        if not self._gone:
+            return
+        try:
+            if not self.disk.in_place():
+                self.disk.put_back(self.end)
+        except FileNotFoundError:
+            self.check_place()
+        except OSError as error:
+            raise self._refused(error) from None
+        self._gone = False
+        self._tell(f"{self.path} had vanished, and was written again")
+
+    def _refused(self, error: OSError) -> CheckpointError:
+        why = error.strerror or str(error)
+        return CheckpointError(f"{self.path} cannot be written: {why}. {_NOTHING_LOST}, when that has been mended")
+
+    def rewrite(self, keep: Callable[[Found], bool]) -> None:
+        """Write the file anew with those results alone, in the place of this one.  Raises `CheckpointError`."""
+        draft = f"{self.path}.{os.getpid()}"
+        try:
+            new = ResultsFile(Disk(draft, write=True), self._key, self._tell)
+            try:
+                for found in self.records():
+                    payload = self.load(found) if keep(found) else None
+                    if payload is not None:
+                        number = found.entry.origin
+                        if number in self.origins:
+                            number = new.origin(self.origins[number])
+                        new.append([(RESULT, found.entry._replace(origin=number), *payload)])
+                new.sync()
+            finally:
+                new.disk.close()
+            os.replace(draft, self.path)
+        except OSError as error:
+            raise error if isinstance(error, CheckpointError) else self._refused(error) from None
+        finally:
+            if os.path.lexists(draft):
+                os.unlink(draft)

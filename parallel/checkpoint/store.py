@@ -1,0 +1,282 @@
+"""Store: what contexts write results to: one for each file, of which a process has one.
+
+    dispatcher --note--> queue --write--> file        by the store's thread, or by a reader that cannot wait for it
+                                 sync --> disk        by the store's thread, once a second
+
+The dispatcher only puts outcomes into the queue.  The thread writes what it finds there, at once; a reader that is
+about to give a result to the user first writes what is there, or waits until that is done: so it is in the file before
+the user sees it.  What cannot be written stays in the queue, in its order.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from typing import Any, Callable, Protocol
+
+from ..core.effects import Outcome
+from ..errors import CheckpointError, InputTypeError
+from ..program import Program
+from .code import Code, changed
+from .disk import Disk, now
+from .format import DROP, Entry
+from .identity import Counts
+from .lock import Lock
+from .results_file import Origin, ResultsFile
+
+_SYNC_SECONDS = 1.0
+_RETRY_SECONDS = 1.0  # after what could not be written
+_MOST_AT_ONCE = 4 << 20  # bytes that are written with one call, about
+_CLOSE_SECONDS = 2.0
+_LOOK_SECONDS = 1e-4  # for which the file is taken to be where it was: results that come one right after the other
+
+Record = tuple[int, Entry, Any, Sequence[Any]]
+
+
+class Source(Protocol):
+    """Whose tasks the outcomes are of.  ``waits``: readers wait, who write what comes."""
+
+    waits: int
+
+    def record(self, outcome: Outcome, made: int) -> Record | None:
+        """What is to be written of it, if anything."""
+
+
+class Store:
+    """See the module's text.  Safe to use from several threads.
+
+    ``path``: with all links followed.  ``tell``: gets lines of text for the user.  Raises `CheckpointError`.
+    """
+
+    def __init__(self, path: str, key: bytes, code: Code, tell: Callable[[str], object]) -> None:
+        self.path, self.code, self.tell = path, code, tell
+        self._lock = Lock(path)
+        try:
+            disk = Disk(path, write=True)
+            try:
+                self.file = ResultsFile(disk, key, tell)
+            except BaseException:
+                disk.close()
+                raise
+        except BaseException:
+            self._lock.release()
+            raise
+        self.counts = Counts(self.file.index)
+        self.naming = threading.RLock()  # guards the counts and the origins; a signal handler may add tasks
+        self.first_origin = max(self.file.origins, default=-1) + 1  # of this run
+        self.known = 0  # tasks of this run whose results are in the file
+        self._told_of: set[int] = set()  # origins of which the user knows that their code has changed
+        self._queue: deque[tuple[Source, Sequence[Outcome]]] = deque()
+        self._writing = threading.RLock()  # held by whoever takes from the queue and writes; see `_write`
+        self._bell: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._resting = False  # the thread waits for the bell
+        self._unsynced, self._synced_at = False, 0.0
+        self._trouble: CheckpointError | None = None  # of a sync, to be told once
+        self._looked_at = 0.0  # when it was last seen that the file is there
+        self._gone = False  # it was not, and the user was told
+        self._closed, self._pid = False, os.getpid()
+        threading.Thread(target=self._run, name="parallel checkpoint", daemon=True).start()
+
+    # -- for the dispatcher
+
+    def note(self, source: Source, outcomes: Sequence[Outcome]) -> None:
+        """These have come.  Never waits, and opens no file."""
+        self._queue.append((source, outcomes))
+        if not source.waits:
+            self.wake()
+
+    def wake(self) -> None:
+        """Have the thread look at the queue."""
+        if self._resting:
+            self._resting = False
+            self._bell.put(None)
+
+    # -- for readers
+
+    def ensure(self, durable: bool) -> None:
+        """What was noted before is in the file, and on the disk if ``durable``.  Raises `CheckpointError`."""
+        if self._closed:
+            return
+        if self._queue or (durable and self._unsynced):
+            with self._writing:
+                self._look()
+                self._write()
+                if durable and self._unsynced:
+                    self._unsynced = False
+                    self.file.sync()
+        elif time.monotonic() - self._looked_at > _LOOK_SECONDS:
+            with self._writing:
+                self._look()
+        if self._trouble is not None:
+            trouble, self._trouble = self._trouble, None
+            raise trouble
+
+    def _look(self) -> None:
+        """Whether the file is there.  One that has vanished is written again when the user was told and asks again."""
+        if self._gone:
+            self.file.put_back()
+            self._gone = False
+        try:
+            self.file.check_place()
+        except CheckpointError:
+            self._gone = True
+            raise
+        self._looked_at = time.monotonic()
+
+    def write_origin(self, origin: Origin) -> int:
+        """The number of that origin, which is in the file by then.  Raises `CheckpointError`."""
+        with self._writing:
+            return self.file.origin(origin)
+
+    def tell_of_code(self, number: int, now: Origin) -> None:
+        """Say once how many results are not used, since their code has changed."""
+        if number in self._told_of:
+            return
+        stale = {number}
+        files: list[str] = []
+        current = dict(self.code.loaded())
+        for other, origin in self.file.origins.items():
+            paths = [path for name, path, digest in origin.modules if current.get(name, digest) != digest]
+            if paths and other < self.first_origin:
+                stale.add(other)
+                files += paths
+        self._told_of |= stale
+        index = self.file.index
+        count = sum(index.origin(place) in stale for place in index.places())
+        then = self.file.origins.get(number)
+        files += [] if then is None else changed(then, now, exactly=True)
+        names = ", ".join(dict.fromkeys(files)) or "what they come from cannot be read"
+        self.tell(
+            f"{count} results in {self.path} were made by other code, and are not used (changed: {names}); "
+            f'get_context(..., code="ignore") uses them'
+        )
+
+    def drop(self, entry: Entry) -> None:
+        """That result is not to be used again.  Raises `CheckpointError`."""
+        if not self._closed:
+            with self._writing:
+                self.file.append([(DROP, entry._replace(made=now()), b"", ())])
+
+    # -- writing
+
+    def _write(self) -> None:
+        """Write what is in the queue; for who holds `_writing`.  Raises `CheckpointError`.
+
+        A signal handler that interrupts this and reads results does the same in the midst of it: it writes the same
+        records, and maybe more, to the same place.
+        """
+        while self._queue and os.getpid() == self._pid and not self._closed:
+            made = now()
+            records: list[Record] = []
+            written, size = [], 0
+            for item in self._queue.copy():
+                source, outcomes = item
+                written.append(item)
+                for outcome in outcomes:
+                    record = source.record(outcome, made)
+                    if record is not None:
+                        records.append(record)
+                        size += outcome.size
+                if size > _MOST_AT_ONCE:
+                    break
+            if records:
+                self.file.append(records)
+                if not self._unsynced:
+                    self._unsynced = True
+                    self.wake()
+            for item in written:
+                if self._queue and self._queue[0] is item:
+                    self._queue.popleft()
+
+    def _run(self) -> None:
+        """The thread: writes what no reader has written, and syncs."""
+        patience: float | None = None
+        while not self._closed:
+            self._rest(patience)
+            patience = None
+            try:
+                if self._queue:
+                    with self._writing:
+                        self._write()
+            except CheckpointError:  # the reader meets it too, and tells
+                patience = _RETRY_SECONDS
+                continue
+            if self._unsynced:
+                patience = self._synced_at + _SYNC_SECONDS - time.monotonic()
+                if patience <= 0:
+                    self._sync()
+                    patience = None
+
+    def _rest(self, patience: float | None) -> None:
+        self._resting = True
+        if self._closed or (self._queue and patience != _RETRY_SECONDS):
+            return
+        if self._unsynced and patience is None:
+            patience = 0.0
+        try:
+            self._bell.get(timeout=patience)
+        except queue.Empty:
+            pass
+
+    def _sync(self) -> None:
+        self._unsynced, self._synced_at = False, time.monotonic()
+        try:
+            self.file.sync()
+        except CheckpointError as error:
+            self._trouble = error
+
+    def close(self) -> None:
+        """Write what is left, and let other masters have the file.  May be called twice, and from any thread."""
+        if self._closed or os.getpid() != self._pid:
+            return
+        if self._writing.acquire(timeout=_CLOSE_SECONDS):  # in vain if a signal handler waits for us in the midst of it
+            try:
+                self._write()
+                self.file.sync()
+            except CheckpointError as error:
+                self.tell(f"results that came last are in no file: {error}")
+            finally:
+                self._closed = True
+                self._writing.release()
+        self._closed = True
+        self._bell.put(None)
+        self.file.disk.close()
+        self._lock.release()
+
+
+class Stores:
+    """The files that one manager's contexts write to, each opened once."""
+
+    def __init__(self, key: Callable[[], bytes], program: Program, tell: Callable[[str], object]) -> None:
+        self._key, self._code, self._tell = key, Code(program), tell
+        self._opening = threading.Lock()  # held while one is opened
+        self._stores: dict[str, Store] = {}
+
+    def open(self, path: str | os.PathLike[str]) -> Store:
+        """The one for this file, which is made if it is missing.  Raises `CheckpointError`, `InputError`."""
+        try:
+            real = os.path.realpath(os.fspath(path))
+        except (TypeError, ValueError) as error:
+            raise InputTypeError(f"checkpoint={path!r} is no name of a file: {error}") from None
+        if isinstance(real, bytes):
+            real = os.fsdecode(real)
+        with self._opening:
+            store = self._stores.get(real)
+            if store is None:
+                try:
+                    store = self._stores[real] = Store(real, self._key(), self._code, self._tell)
+                except OSError as error:
+                    if isinstance(error, CheckpointError):
+                        raise
+                    why = error.strerror or str(error)
+                    raise CheckpointError(f"the checkpoint {real} cannot be opened: {why}") from None
+            return store
+
+    def close(self) -> None:
+        """Close all.  May be called twice."""
+        for store in list(self._stores.values()):
+            store.close()

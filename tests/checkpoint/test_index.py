@@ -1,0 +1,61 @@
+"""The index against a dictionary."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from parallel.checkpoint.identity import Counts
+from parallel.checkpoint.index import Index
+
+FEW = st.sampled_from([0, 1, 2, 8, 16, 2**63, 2**64 - 1])
+
+
+@given(st.lists(st.tuples(FEW, st.integers(0, 3), st.booleans())))
+def test_the_last_record_of_an_identity_is_what_is_known(records: list[tuple[int, int, bool]]) -> None:
+    index = Index()
+    known: dict[tuple[int, int], int] = {}
+    for offset, (low, nth, dropped) in enumerate(records, 1):
+        if dropped:
+            index.add_drop(low, nth)
+            known.pop((low, nth), None)
+        else:
+            index.add(low, nth, offset + 100, offset)
+            known[low, nth] = offset
+    index.close()
+    assert len(index) == len(known)
+    assert sorted(map(index.offset, index.places())) == sorted(known.values())
+    for low in (0, 1, 2, 3, 8, 16, 2**63, 2**64 - 1):
+        for nth in range(4):
+            place = index.find(low, nth)
+            assert (None if place < 0 else index.offset(place)) == known.get((low, nth))
+            assert place < 0 or index.origin(place) == index.offset(place) + 100
+
+
+def test_it_takes_little_memory() -> None:
+    for count in (1000, 1400, 100_000):
+        index = Index()
+        for number in range(count):
+            index.add(number * 0x9E3779B97F4A7C15 % 2**64, 0, 1, number + 1)
+        index.close()
+        assert index.nbytes <= 120 * count
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.booleans())), st.sets(st.tuples(st.integers(0, 3), st.integers(0, 2))))
+def test_tasks_of_one_identity_are_counted(steps: list[tuple[int, bool]], known: set[tuple[int, int]]) -> None:
+    """Each has a number of its own; one that came to nothing leaves its number to the next."""
+    index = Index()
+    for low, nth in known:
+        index.add(low, nth, 0, 1)
+    index.close()
+    counts = Counts(index)
+    held: dict[int, list[int]] = {low: [] for low in range(4)}
+    for low, comes_to_nothing in steps:
+        if comes_to_nothing and held[low]:
+            counts.release((low, 0), held[low].pop())
+        else:
+            nth, place = counts.next((low, 0))
+            assert nth not in held[low]
+            assert nth <= len(held[low]) + 1
+            assert (place >= 0) == ((low, nth) in known)
+            held[low].append(nth)
