@@ -51,6 +51,12 @@ def refuse_while_imported(name: str) -> None:
     )
 
 
+def check_progress(progress: object) -> None:
+    """Raise `InputTypeError` unless it is None, a bool or a callable."""
+    if not (progress is None or isinstance(progress, bool) or callable(progress)):
+        raise InputTypeError(f"progress={progress!r} is not None, True, False or a callable that takes the status")
+
+
 def check_label(label: object) -> str:
     """A name for people, in one line; None: ''.  Raises `InputTypeError`."""
     if label is None:

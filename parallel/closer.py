@@ -10,6 +10,7 @@ from collections import deque
 from typing import Callable
 
 from .launch.launcher import Launcher
+from .monitor.watcher import Watcher
 from .service.dispatcher import Dispatcher
 from .service.endpoint import Endpoint
 from .service.publisher import Publisher
@@ -30,9 +31,11 @@ class Closer:
     can be garbage-collected.
     """
 
-    def __init__(self, dispatcher: Dispatcher, launcher: Launcher, endpoint: Endpoint, publisher: Publisher) -> None:
+    def __init__(
+        self, dispatcher: Dispatcher, launcher: Launcher, endpoint: Endpoint, publisher: Publisher, watcher: Watcher
+    ) -> None:
         self._dispatcher, self._launcher, self._endpoint = dispatcher, launcher, endpoint
-        self._publisher = publisher
+        self._publisher, self._watcher = publisher, watcher
         self._waiting: deque[Ticket] = deque()
         self._begun: list[Ticket] = []
         self._threads: set[int] = set()  # those that wait here: what a signal handler interrupted in them stands still
@@ -94,6 +97,7 @@ class Closer:
     def _steps(self) -> list[Callable[[], object]]:
         """Each may be done twice."""
         return [
+            self._watcher.stop,
             self._warn_of_unread,
             self._endpoint.close_acceptor,
             lambda: self._dispatcher.call(self._dispatcher.scheduler.close),

@@ -29,6 +29,7 @@ from .checks import (
     check_memory,
     check_most_tasks,
     check_output,
+    check_progress,
     check_retries,
     check_ship,
     check_tags,
@@ -51,6 +52,7 @@ from .launch.launcher import Launcher
 from .launch.local import LocalSlave
 from .launch.slave_file import slave_file, slave_file_hash
 from .launch.slave_service import SlaveService
+from .monitor.watcher import Progress, Watcher
 from .program import Program, hidden_main
 from .service.agent_service import AgentService
 from .service.dispatcher import Dispatcher
@@ -105,6 +107,10 @@ class Manager:
     ``announce``: whether slaves of the same key that look for a master on the local network, by UDP, are answered.
     ``trace``: name of a file that tells what ran when and where, for viewers of Chrome traces (ui.perfetto.dev) and
     ``python3 -m parallel report``.
+    ``progress``: how far a run is that takes longer than a second is told, and what became of it, on stderr: on a
+    terminal in its last line, which is given back at the end; in a notebook under the cell; elsewhere by a plain line
+    after a minute, two, four ... (True: after 10 s, 20 s ...).  False: not at all.  A callable is given the `status`
+    instead, a few times a second at the most, in a thread of its own.
 
     Raises `InputError` and `NetworkError` for what cannot be.  Use it as a context manager, or call `shutdown`; a
     manager that is garbage-collected or still open when the interpreter exits is shut down too.
@@ -131,6 +137,7 @@ class Manager:
         ship: Sequence[str] | Literal[False] = (),
         share_bytes: float = LARGE,
         trace: str | os.PathLike[str] | None = None,
+        progress: Progress = None,
     ) -> None:
         refuse_inside_slave()
         if lease != _LEASE:
@@ -139,6 +146,7 @@ class Manager:
         check_arguments(host, port, self.heartbeat_timeout, max_attempts)
         check_bytes(result_bytes, "result_bytes")
         check_bytes(share_bytes, "share_bytes")
+        check_progress(progress)
         memory = 0 if max_memory is None else check_memory(max_memory)
         try:
             key = find_key(authkey, create=True) if authkey is not None or port is not None else new_key()
@@ -187,7 +195,8 @@ class Manager:
         self._checkpoints: Stores | None = None
         publisher.start()
         self.dispatcher.start()
-        self._closer = Closer(self.dispatcher, self._launcher, self._endpoint, publisher)
+        self._watcher = Watcher(self.dispatcher, progress, self._name)
+        self._closer = Closer(self.dispatcher, self._launcher, self._endpoint, publisher, self._watcher)
         weakref.finalize(self, self._closer.close_elsewhere).atexit = False
         atexit.register(close_weakly, weakref.ref(self._closer))
         if trace is not None:
@@ -437,6 +446,7 @@ class Manager:
         if self.heartbeat_timeout != self.dispatcher.scheduler.state.table.term:
             self.dispatcher.call(self.dispatcher.scheduler.set_term, self.heartbeat_timeout)
         self._begun = True
+        self._watcher.begin()
         self._launcher.start(self.connect_timeout)
 
     def tell_slaves(self) -> None:

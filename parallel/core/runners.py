@@ -154,8 +154,9 @@ class Runners:
             slave.told_to_forget.clear()  # it has had the answers to what it asked before on this connection
             for context, tasks, seconds in request.ran:
                 slave.worked += seconds
-                if tasks == 1 and seconds > state.slowest[0]:
-                    state.slowest = seconds, context, slave.first, slave.label
+                if seconds > state.slowest[0]:
+                    alone = tasks == 1  # of others only this is known
+                    state.slowest = seconds, context, slave.first if alone else 0, slave.label if alone else ""
                 if context in state.contexts:
                     state.pace.learn(context, tasks, seconds)
             state.table.give_back(slave.number)

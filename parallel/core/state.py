@@ -121,7 +121,12 @@ class State:
         self.roster = Roster()
         self.contexts: dict[int, ContextRecord] = {}
         self.tallies = Tallies()
-        self.slowest = 0.0, 0, 0, ""  # of the tasks that a slave ran alone: seconds, context, task, label
+        self.slowest = (
+            0.0,
+            0,
+            0,
+            "",
+        )  # of what slaves ran between two words: seconds, context; task, label if it was one
         self.context_ids = itertools.count(1)
         self.task_ids = itertools.count(1)
         self.incoming: deque[Task] = deque()  # users' threads append tasks here at any time; see take_in
@@ -282,7 +287,9 @@ class State:
             self.tell(ev.TasksAdded(self.now, number, ids))
 
     def with_tasks(self) -> Iterator[Tally]:
-        """The tallies of contexts that have tasks; of very many, not of all."""
+        """The tallies of contexts that have tasks and may be done; of very many, not of all."""
+        if not self.roster.connected:
+            return
         for id in itertools.islice(self.table.contexts, _MOST_TALLIES):
             yield self.contexts[id].tally
 

@@ -39,6 +39,11 @@ class Tally:
         self._began, self._rested, self._base = None, now, self.done
         self._samples.clear()
 
+    @property
+    def lately(self) -> int:
+        """Outcomes since there has been work without a pause."""
+        return self.done - self._base
+
     def rate(self, now: float) -> float:
         """Outcomes per second lately; 0.0 as long as that is not known."""
         if self._began is None:

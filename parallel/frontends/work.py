@@ -60,7 +60,7 @@ class Work:
         if _exiting:
             raise RuntimeError("cannot schedule new futures after interpreter shutdown")
         if self.manager is None:
-            self.manager = Manager.local(self._workers, output="-")
+            self.manager = Manager.local(self._workers, output="-", progress=False)
         try:
             context: Context[Any] = self.manager.get_context(self._setup)
         except BaseException:

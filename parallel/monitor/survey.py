@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
+import time
 from collections import Counter
 from collections.abc import Iterator
 
@@ -20,13 +21,16 @@ from ..core.task import Label, Task
 from ..pickled import name_in
 from ..service.dispatcher import Dispatcher
 from ..service.messages import grouped, some
-from .status import ContextStatus, EventStatus, SlaveStatus, Status
+from .status import ContextStatus, EventStatus, SlaveStatus, Status, sum_of
+from .words import Course, Summary
 
 _AT_ONCE = 5_000  # added tasks that are entered for the sake of a look
 _FORMER = 20  # slaves that have ended and are shown
 _TO_BE_NAMED = 1.0  # seconds for which a task runs before its name is looked for in it
 _LARGEST = 64 * 1024  # bytes of a task that are looked into for that
 _LONG_TASKS = 1.0  # seconds from which on the time left is told from their length, and not from the rate
+_LATE = 3.0  # times the length of others that a task runs, and then nobody knows for how long it will
+_FEW = 5  # tasks for each slave, of which the rate tells less than their length
 
 
 def status_of(dispatcher: Dispatcher, master: str) -> Status:
@@ -38,6 +42,31 @@ def status_of(dispatcher: Dispatcher, master: str) -> Status:
 def progress_of(dispatcher: Dispatcher, context: int) -> ContextStatus:
     """That of one context, with its maps."""
     found: ContextStatus = dispatcher.call(lambda now: _Survey(dispatcher, now).context(context))
+    return found
+
+
+def course_of(dispatcher: Dispatcher) -> tuple[Course, float]:
+    """How far it is, and the seconds that the look has cost the dispatcher's thread."""
+
+    def look(now: float) -> tuple[Course, float]:
+        began = time.perf_counter()
+        course = _Survey(dispatcher, now).course()
+        return course, time.perf_counter() - began
+
+    found: tuple[Course, float] = dispatcher.call(look)
+    return found
+
+
+def all_told(dispatcher: Dispatcher) -> bool:
+    """Whether no slave that is connected has anything to tell: each has told how long its last tasks took."""
+    state = dispatcher.scheduler.state
+    told: bool = dispatcher.call(lambda now: len(state.idle) >= len(state.roster.connected))
+    return told
+
+
+def summary_of(dispatcher: Dispatcher, seconds: float, offered: float) -> Summary:
+    """What became of a run that took ``seconds``, for which slaves were there for ``offered`` seconds altogether."""
+    found: Summary = dispatcher.call(lambda now: _Survey(dispatcher, now).summary(seconds, offered))
     return found
 
 
@@ -75,7 +104,7 @@ class _Survey:
         if not records:
             return ContextStatus(id, f"context {id}", 0, 0, 0, 0, 0, True, 0.0, None)
         tally = records[0].tally
-        if left:
+        if left and state.roster.connected:
             tally.look(now)
         rate = tally.rate(now)
         known = left + (int(coming) if complete else 0)
@@ -103,17 +132,20 @@ class _Survey:
         return name or f"context {id}"
 
     def _time_left(self, records: list[ContextRecord], left: int, rate: float) -> float | None:
-        """Long tasks: by how long they take; the others, which cost more than their own time: by the rate."""
+        """Long or few tasks: by how long they take; others, which cost more than their own time: by the rate."""
         if not left:
             return 0.0
         ids = {record.id for record in records}
+        leases = self._state.table.leases
+        ages = [self._now - leases[slave].granted for slave, task in self._running.items() if task.context in ids]
         each = [self._state.pace.seconds_per_task(id) for id in ids if self._state.table.left(id)]
         length = max((seconds for seconds in each if seconds is not None), default=0.0)
         slaves = len(self._state.roster.connected)
-        if length < _LONG_TASKS or None in each or not slaves:
+        late = max(ages, default=0.0) > max(_LONG_TASKS, _LATE * length)
+        if late and len(ages) >= min(left, slaves):
+            return None  # what runs takes longer than others did, and nobody knows how long
+        if (length < _LONG_TASKS and records[0].tally.lately > _FEW * slaves) or None in each or not slaves:
             return left / rate if rate else None
-        leases = self._state.table.leases
-        ages = [self._now - leases[slave].granted for slave, task in self._running.items() if task.context in ids]
         work = left * length - sum(min(age, length) for age in ages)
         return max(work / min(slaves, left), max((length - age for age in ages), default=0.0), 0.0)
 
@@ -192,7 +224,26 @@ class _Survey:
             ],
             trouble=list(self._trouble()),
             slowest=self._slowest(),
-            slowest_seconds=state.slowest[0],
+            slowest_seconds=state.slowest[0] if state.slowest[2] else 0.0,
+        )
+
+    def course(self) -> Course:
+        """How far it is."""
+        tasks = sum_of([self.context(id) for id in self._maps])
+        return Course(tasks, len(self._running), len(self._state.roster.connected), list(self._trouble()))
+
+    def summary(self, seconds: float, offered: float) -> Summary:
+        """What became of it."""
+        slaves = self._state.roster.every()
+        worked = sum(slave.worked for slave in slaves)
+        return Summary(
+            tasks=sum_of([self.context(id) for id in self._maps]),
+            seconds=seconds,
+            busy=min(1.0, worked / offered) if offered > 0 else 0.0,
+            slaves=sum(slave.done > 0 for slave in slaves),
+            losses=sum(slave.losses for slave in slaves),
+            slowest=self._slowest(),
+            slowest_seconds=self._state.slowest[0] if self._state.slowest[2] else 0.0,
         )
 
     def _slowest(self) -> str:

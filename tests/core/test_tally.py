@@ -96,9 +96,12 @@ def test_the_slowest_task_is_one_that_a_slave_ran_alone(env: Env) -> None:
     assert env.fetched(number, ran=[Ran(1, 1, 7.0)]) == [2]
     env.post(number, 2)
     env.take_delivered(1)
-    env.fetch(number, ran=[Ran(1, 40, 9.0)])
+    env.fetch(number, ran=[Ran(1, 40, 5.0)])
     assert env.state.slowest[:3] == (7.0, 1, 1)
-    assert env.state.roster.slaves[number].worked == 16.0
+    assert env.state.roster.slaves[number].worked == 12.0
+    env.fetch(number, ran=[Ran(1, 40, 9.0)])
+    assert env.state.slowest[:3] == (9.0, 1, 0), "any of the forty may have taken longer than 7 s"
+    env.effects.clear()
 
 
 def test_losses_against_our_will_are_counted(env: Env) -> None:

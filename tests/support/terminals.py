@@ -12,8 +12,11 @@ import sys
 import termios
 import time
 from collections.abc import Sequence
+from typing import Any, TypeVar
 
 from tests.support.programs import environment
+
+SomeTerminal = TypeVar("SomeTerminal", bound="Terminal")
 
 
 class Terminal:
@@ -21,8 +24,9 @@ class Terminal:
 
     def __init__(self, command: Sequence[str], **variables: str) -> None:
         self.ours, theirs = pty.openpty()
+        self.opened()
         try:
-            self._process = subprocess.Popen(
+            self.process = subprocess.Popen(
                 command,
                 stdin=theirs,
                 stdout=theirs,
@@ -35,17 +39,20 @@ class Terminal:
             os.close(theirs)
         self.shown = ""
 
+    def opened(self) -> None:
+        """The terminal is there, and the program does not run yet."""
+
     @classmethod
-    def python(cls, code: str, **variables: str) -> Terminal:
+    def python(cls: type[SomeTerminal], code: str, **variables: Any) -> SomeTerminal:
         """Such a program by its code."""
         return cls([sys.executable, "-c", code], **variables)
 
-    def __enter__(self) -> Terminal:
+    def __enter__(self: SomeTerminal) -> SomeTerminal:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._process.kill()
-        self._process.wait()
+        self.process.kill()
+        self.process.wait()
         os.close(self.ours)
 
     def shows(self, pattern: str, seconds: float = 30.0) -> re.Match[str]:
@@ -69,4 +76,4 @@ class Terminal:
 
     def ends(self, seconds: float = 20.0) -> int:
         """Wait for its end; returns its exit code."""
-        return self._process.wait(seconds)
+        return self.process.wait(seconds)
