@@ -17,7 +17,7 @@ unpickles, yields.  A slave's way: expected -> joined -> (lost <-> back) -> ende
 
 errors.py   every exception            launch/     how slaves get started
 core/       decisions only             service/    everything that waits
-frontends/  Executor, map, starmap     program.py  what slaves need of the user's program, and how it changes
+frontends/  Executor, Pool, maps       program.py  what slaves need of the user's program, and how it changes
 """
 
 import importlib
@@ -59,6 +59,7 @@ if TYPE_CHECKING or not in_runner():
 if TYPE_CHECKING:
     from .frontends.executor import Executor
     from .frontends.maps import map, starmap
+    from .frontends.pool import Pool
     from .launch.batch.sge import SGEQsubSlaveArray
     from .launch.batch.sge_pe import SGEPESlaveArray
     from .launch.batch.slurm import SlurmSlaveArray
@@ -90,6 +91,7 @@ _LATER = {
         ".errors",
     ),
     "Executor": ".frontends.executor",
+    "Pool": ".frontends.pool",
     "map": ".frontends.maps",
     "starmap": ".frontends.maps",
     "Slave": ".launch.base",
@@ -140,6 +142,7 @@ __all__ = [
     "NetworkError",
     "NoMoreSlavesError",
     "PipedCommandSlave",
+    "Pool",
     "RemoteError",
     "ResultError",
     "SGEPESlaveArray",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import threading
 import weakref
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Callable, Generic, Literal, Protocol, TypeVar, overload
 
 from slave.mapped import Mapped
@@ -138,8 +138,7 @@ class Context(Generic[Result]):
 
         That is done by cloudpickle; where that is not installed it is sent by reference, as ever.
         """
-        if self._program.glance():
-            self._manager.tell_slaves()
+        self._tell_of_changes()
         return self._submit(dump_by_value("the task", self._program, task), task)
 
     def _submit(self, payload: bytes, task: object) -> TaskFuture[Any]:
@@ -147,10 +146,7 @@ class Context(Generic[Result]):
         if self._recorder is not None:
             future.task_id = self._recorder.submit(future, payload, name_of(task), self._timeout, self._retries)
             return future
-        if not self._submits:
-            self._manager.begin()
-            self._submits = True
-        future.task_id = self._mailbox.add_for(future, payload, self._timeout, self._retries)
+        future.task_id = self.started.add_for(future, payload, self._timeout, self._retries)
         return future
 
     # -- maps
@@ -263,6 +259,8 @@ class Context(Generic[Result]):
                 put_back(self._mailbox, hand)
             raise
 
+    # -- for front ends
+
     @property
     def progress(self) -> ContextStatus:
         """How far it is, its maps included: see parallel/monitor/status.py.  May be asked by a signal handler."""
@@ -272,7 +270,7 @@ class Context(Generic[Result]):
 
     @property
     def submitted(self) -> Submitted:
-        """For front ends: all that was submitted and has no outcome yet."""
+        """All that was submitted and has no outcome yet."""
         return Submitted(self._mailbox)
 
     def _begin(self) -> None:
@@ -282,11 +280,40 @@ class Context(Generic[Result]):
         else:
             self._recorder.begin()
 
+    @property
+    def started(self) -> Mailbox:
+        """Where its tasks go, to be added by tags of one's own; starts the slaves."""
+        if not self._submits:
+            self._manager.begin()
+            self._submits = True
+        return self._mailbox
+
+    def mailbox_of(self, function: Callable[..., Result]) -> tuple[bytes, Callable[[], Mailbox]]:
+        """The pickle of a function for `slave.mapped`, and what makes a mailbox whose tasks are pickled inputs of it.
+
+        Raises `UnpicklableError`.
+        """
+        self._tell_of_changes()
+        payload = dump(Mapped(function, False, self._mailbox.id), "the function", self._program)
+        return payload, lambda: Mailbox(self._manager.dispatcher, payload, self._rules)
+
+    def pack(self, task: Callable[..., Result], args: Sequence[object], named: Mapping[str, object]) -> bytes:
+        """The pickle of a task.  Raises `InputTypeError` if it is not callable, `UnpicklableError`."""
+        return self._pack(task, tuple(args), dict(named))
+
+    def pack_input(self, item: object) -> bytes:
+        """The pickle of an input.  Raises `UnpicklableError`."""
+        self._tell_of_changes()
+        return quick_dump("the input", self._program, item)
+
+    def _tell_of_changes(self) -> None:
+        if self._program.glance():
+            self._manager.tell_slaves()
+
     def _pack(self, task: Callable[..., Result], args: tuple[object, ...], named: dict[str, object]) -> bytes:
         if not callable(task):
             raise InputTypeError(f"a task must be callable, and {task!r} is not; to pass data, use functools.partial")
-        if self._program.glance():
-            self._manager.tell_slaves()
+        self._tell_of_changes()
         return self._packer.task(task, args, named)
 
     def add_tasks(self, tasks: Iterable[Callable[..., Result]], *, timeout: float | None = None) -> None:

@@ -41,6 +41,8 @@ class UnpicklableError(InputTypeError):
     Not raised for a result that cannot be pickled: that happens in the slave, and is a `RemoteError`.
     """
 
+    original: Exception | None = None  # what pickling raised
+
 
 class ManagerClosed(Error, RuntimeError):
     """The manager was shut down (also by leaving its ``with`` block), or belongs to this process's parent."""

@@ -30,6 +30,7 @@ def dump(value: object, name: str, program: Program) -> bytes:
     except Exception as error:
         if came_from_handler(error):
             raise
+        original: Exception | None = error.with_traceback(None)
         why = f"{name} cannot be sent to a slave: {explain(value, name, error)}"
         nameless = "<lambda>" in why or "<locals>" in why or "local object" in why or "__main__" in why
     else:
@@ -40,7 +41,7 @@ def dump(value: object, name: str, program: Program) -> bytes:
             f"{name} refers to something defined in this session, which has no file that a slave could import: "
             f"{', '.join(left[:3])}"
         )
-        nameless = True
+        original, nameless = None, True
     trouble = ""
     dumps = _cloudpickle()
     if dumps is not None:
@@ -51,7 +52,28 @@ def dump(value: object, name: str, program: Program) -> bytes:
                 raise
             trouble = f"; nor can it be sent by value, by cloudpickle: {error}"
     # not while another is handled: its traceback is all ours and tells nothing more
-    raise UnpicklableError(why + (trouble or (f". {_REMEDIES}" if nameless and dumps is None else "")))
+    refused = UnpicklableError(why + (trouble or (f". {_REMEDIES}" if nameless and dumps is None else "")))
+    refused.original = original
+    raise refused
+
+
+class PicklingTypeError(pickle.PicklingError, TypeError):
+    """Both, since the standard library raises the one or the other."""
+
+
+class PicklingAttributeError(pickle.PicklingError, AttributeError):
+    """Both, since the standard library raises the one or the other."""
+
+
+def standard_error(error: UnpicklableError) -> Exception:
+    """What the standard pools and executors raise; with our message if pickle itself refused, and no user's code."""
+    original = error.original
+    if original is not None and not isinstance(original, (pickle.PicklingError, TypeError, AttributeError)):
+        original.__cause__ = error
+        return original
+    if isinstance(original, TypeError):
+        return PicklingTypeError(str(error))
+    return (PicklingAttributeError if isinstance(original, AttributeError) else pickle.PicklingError)(str(error))
 
 
 _FRAME = b"\x95"

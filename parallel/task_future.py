@@ -111,7 +111,7 @@ class TaskFuture(concurrent.futures.Future[Result]):
             return
         if self._mailbox.recorder is not None:
             outcome = self._mailbox.recorder.written(outcome)
-        exception, value = _value_of(outcome, self._program, self._mailbox.label)
+        exception, value = value_of(outcome, self._program, self._mailbox.label)
         with self._condition:
             if self._outcome is known:  # else another thread was quicker, and its result is the one
                 self._exception, self._result = exception, value
@@ -201,8 +201,8 @@ class Submitted:
         return self._mailbox.setup_error
 
 
-def _value_of(outcome: Outcome, program: Program, label: str) -> tuple[BaseException | None, Any]:
-    """The outcome as a future has it: the exception or None, and the value."""
+def value_of(outcome: Outcome, program: Program, label: str = "") -> tuple[BaseException | None, Any]:
+    """The outcome as futures and pools have it: the exception or None, and the value."""
     try:
         is_error, value = rebuild(outcome, program)
     except KeyboardInterrupt:

@@ -77,7 +77,17 @@ def pack_value(value: object) -> Packed:
         if data is not None:
             return VALUE, data, buffers
         reason = explain(value, "the result", error)
-        return pack_failure(pickle.PicklingError(f"the task's result cannot be sent: {reason}"))
+        unsent = pickle.PicklingError(f"the task's result cannot be sent: {reason}")
+        unsent.unsent = _shown(value), _shown(error)  # type: ignore[attr-defined]  # for pools, whose users ask for it
+        return pack_failure(unsent)
+
+
+def _shown(value: object) -> str:
+    """Its repr, if it has one, and not all of a long one."""
+    try:
+        return _clipped(_exact(repr(value)))
+    except Exception:
+        return f"<{type(value).__name__}>"
 
 
 class _OutOfBand:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import functools
 import itertools
+import multiprocessing
 import threading
 import time
 import weakref
@@ -12,6 +13,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Callable, TypeVar
 
+from slave.calls import initialize
 from slave.cpus import usable_cpus
 
 from . import work
@@ -29,7 +31,7 @@ class Executor(concurrent.futures.Executor):
     ``max_workers``: as many local slaves of its own; default: the CPUs that this process may use.  ``manager``: use
     that manager's slaves instead, which may come and go.  ``initializer(*initargs)`` runs once in each slave, before
     its first call.  ``mp_context`` is accepted for the sake of programs that give one, and not used: a slave is a fresh
-    process, never a copy of this one.
+    process, never a copy of this one.  ``max_tasks_per_child``: after so many calls a slave's process is replaced.
 
     It never breaks: a process that is lost costs the call that it ran an attempt, and the rest goes on.  A call that
     lost its process three times (the manager's ``max_attempts``) fails with `TaskGivenUp`, which is a
@@ -38,8 +40,8 @@ class Executor(concurrent.futures.Executor):
 
     Inside a task, calls run in that process, one after the other.
 
-    Raises ValueError unless ``max_workers`` is positive and no ``manager`` is given with it, TypeError for an
-    initializer that cannot be called.
+    Raises ValueError unless ``max_workers`` and ``max_tasks_per_child`` are positive and no ``manager`` is given with
+    the first, TypeError for an initializer that cannot be called.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class Executor(concurrent.futures.Executor):
         initializer: Callable[..., object] | None = None,
         initargs: tuple[object, ...] = (),
         *,
+        max_tasks_per_child: int | None = None,
         manager: Manager | None = None,
     ) -> None:
         if max_workers is not None and max_workers <= 0:
@@ -57,8 +60,13 @@ class Executor(concurrent.futures.Executor):
             raise ValueError("either max_workers or manager: the manager's slaves are as many as it has")
         if initializer is not None and not callable(initializer):
             raise TypeError("initializer must be a callable")
+        if max_tasks_per_child is not None and not isinstance(max_tasks_per_child, int):
+            raise TypeError("max_tasks_per_child must be an integer")
+        if max_tasks_per_child is not None and max_tasks_per_child <= 0:
+            raise ValueError("max_tasks_per_child must be >= 1")
+        self._given_context = mp_context
         setup = None if initializer is None else functools.partial(initialize, initializer, tuple(initargs))
-        self._work = work.begin("Executor", manager, max_workers or usable_cpus(), setup)
+        self._work = work.begin("Executor", manager, max_workers or usable_cpus(), setup, max_tasks_per_child)
         self._shutting = threading.RLock()  # held while a call is submitted: none comes behind the shutdown
         self._shutdown = False
         weakref.finalize(self, self._work.finish_soon).atexit = False
@@ -104,8 +112,9 @@ class Executor(concurrent.futures.Executor):
         deadline = None if timeout is None else time.monotonic() + timeout
         inputs = zip(*iterables)
         futures = deque(self.submit(fn, *args) for args in itertools.islice(inputs, buffersize))
-        more = inputs if buffersize is not None else iter(())
-        return _results(futures, more, functools.partial(self.submit, fn), deadline)
+        if buffersize is None:  # then what is returned does not keep this object
+            return _results(futures, iter(()), fn, deadline)
+        return _results(futures, inputs, functools.partial(self.submit, fn), deadline)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more calls; the slaves end when all is done, if they are the executor's own.
@@ -128,23 +137,23 @@ class Executor(concurrent.futures.Executor):
         return self._work.max_workers
 
     @property
+    def _mp_context(self) -> Any:
+        return self._given_context or multiprocessing.get_context("spawn")
+
+    @property
     def _processes(self) -> Processes:
-        return Processes(lambda: self._work.manager)
+        its_work = self._work
+        return Processes(lambda: its_work.manager)  # which does not keep this object
 
     @property
     def _broken(self) -> str | bool:
         return False if self._work.broken is None else str(self._work.broken)
 
 
-def initialize(initializer: Callable[..., object], initargs: tuple[object, ...]) -> None:
-    """As a context's setup: what an initializer returns is not for the calls."""
-    initializer(*initargs)
-
-
 def _results(
     futures: deque[concurrent.futures.Future[Result]],
     more: Iterator[tuple[Any, ...]],
-    submit: Callable[..., concurrent.futures.Future[Result]],
+    submit: Callable[..., Any],
     deadline: float | None,
 ) -> Iterator[Result]:
     """The results in order, each forgotten when it is given; the rest is cancelled if they are not asked for."""

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import atexit
 import concurrent.futures
-import pickle
+import os
 import threading
 from typing import TYPE_CHECKING, Any, Callable, Union
 
-from ..errors import UnpicklableError
+from ..errors import ManagerClosed, UnpicklableError
 from ..manager import Manager
+from ..payload import standard_error
+from ..task_future import Submitted
+from .calls import Functions
 from .inline import InlineWork, inside_task
 
 if TYPE_CHECKING:
@@ -27,20 +30,31 @@ class Work:
     """See the module's text.
 
     ``manager``: whose slaves to use; None: ``max_workers`` local slaves of its own, which print where this program
-    does.  ``setup``: run once in each slave; what it returns is not used.
+    does.  ``setup``: run once in each slave; what it returns is not used.  ``most_tasks``: after so many of its tasks
+    a slave's process is replaced.  ``dropped_at_exit``: what is not done when the interpreter exits is given up.
     """
 
-    def __init__(self, manager: Manager | None, max_workers: int, setup: Callable[[], object] | None) -> None:
+    def __init__(
+        self,
+        manager: Manager | None,
+        max_workers: int,
+        setup: Callable[[], object] | None,
+        most_tasks: int | None = None,
+        dropped_at_exit: bool = False,
+    ) -> None:
         self.manager = manager
-        self._own = manager is None
-        self._workers, self._setup = max_workers, setup
+        self.own = manager is None
+        self._workers, self._setup, self._most_tasks = max_workers, setup, most_tasks
+        self._dropped_at_exit = dropped_at_exit
+        self._functions: Functions | None = None
+        self._pid = os.getpid()
         self._starting = threading.RLock()  # held while the manager is made
         self._context: Context[Any] | None = None
 
     @property
     def max_workers(self) -> int:
         """How many calls run at a time."""
-        if self._own or self.manager is None:
+        if self.own or self.manager is None:
             return self._workers
         return max(1, sum(info.state not in ("ended", "lost") for info in self.manager.slaves))
 
@@ -62,9 +76,9 @@ class Work:
         if self.manager is None:
             self.manager = Manager.local(self._workers, output="-", progress=False)
         try:
-            context: Context[Any] = self.manager.get_context(self._setup)
+            context: Context[Any] = self.manager.get_context(self._setup, max_tasks_per_slave=self._most_tasks)
         except BaseException:
-            if self._own:
+            if self.own:
                 self.manager.shutdown(wait=False)
                 self.manager = None
             raise
@@ -74,7 +88,7 @@ class Work:
     def submit(
         self, function: Callable[..., Any], args: tuple[object, ...], named: dict[str, object]
     ) -> concurrent.futures.Future[Any]:
-        """Have a slave call it.  What cannot be pickled fails its own future, with a PicklingError."""
+        """Have a slave call it.  What cannot be pickled fails its own future, as in the standard library."""
         try:
             return self.context.submit(function, *args, **named)
         except UnpicklableError as error:
@@ -88,9 +102,25 @@ class Work:
             return _failed(error)
 
     @property
+    def functions(self) -> Functions:
+        """For a pool, in the place of `submit`: the ways for calls.  Raises as `context` does."""
+        if self._functions is None:
+            with self._starting:
+                if self._functions is None:
+                    self._functions = Functions(self.context)
+        return self._functions
+
+    @property
+    def _calls(self) -> Functions | Submitted | None:
+        """All that was called, if anything was."""
+        if self._context is None:
+            return None
+        return self._functions or self._context.submitted
+
+    @property
     def broken(self) -> Exception | None:
         """Why nothing can be run any more: setup raised on every slave, and there will be no others."""
-        return self._context.submitted.setup_error if self._own and self._context is not None else None
+        return self._context.submitted.setup_error if self.own and self._context is not None else None
 
     def cancel_waiting(self) -> None:
         """Cancel the futures of calls that no slave has."""
@@ -99,23 +129,37 @@ class Work:
 
     def finish(self) -> None:
         """Wait until all is done, then end the slaves if they are its own.  May be called again."""
-        if self._context is not None:
-            self._context.submitted.wait()
+        calls = self._calls
+        if calls is not None:
+            calls.wait()
             self._close(wait=True)
 
     def finish_soon(self) -> None:
         """The same without waiting.  For finalizers too."""
-        if self._context is not None and self in _unfinished:
-            self._context.submitted.when_done(lambda: self._close(wait=False))
+        calls = self._calls
+        if calls is not None and self in _unfinished:
+            calls.when_done(lambda: self._close(wait=False))
 
     def abort(self) -> None:
         """Cancel what is not done, and end the slaves if they are its own."""
-        if self._context is not None:
-            self._context.submitted.cancel()
+        calls = self._calls
+        if calls is not None and self in _unfinished:
+            try:
+                calls.cancel()
+            except ManagerClosed:
+                pass  # the user's, who has shut it down
             self._close(wait=True)
 
+    def finish_at_exit(self) -> None:
+        """The interpreter is about to exit.  What a fork of the process has is its parent's."""
+        if self._pid == os.getpid():
+            if self._dropped_at_exit:
+                self.abort()
+            else:
+                self.finish()
+
     def _close(self, wait: bool) -> None:
-        if self._own and self.manager is not None:
+        if self.own and self.manager is not None:
             self.manager.shutdown(wait=wait)
         _unfinished.discard(self)
 
@@ -123,16 +167,25 @@ class Work:
 def _failed(error: UnpicklableError) -> concurrent.futures.Future[Any]:
     """A future that fails with the standard library's exception."""
     future: concurrent.futures.Future[Any] = concurrent.futures.Future()
-    future.set_exception(pickle.PicklingError(str(error)))
+    future.set_exception(standard_error(error))
     return future
 
 
 AnyWork = Union[Work, InlineWork]
 
 
-def begin(name: str, manager: Manager | None, max_workers: int, setup: Callable[[], object] | None = None) -> AnyWork:
+def begin(
+    name: str,
+    manager: Manager | None,
+    max_workers: int,
+    setup: Callable[[], object] | None = None,
+    most_tasks: int | None = None,
+    dropped_at_exit: bool = False,
+) -> AnyWork:
     """The work of a front end that the user called ``name``: on slaves, or inside a task in this process."""
-    return InlineWork(setup) if inside_task(name) else Work(manager, max_workers, setup)
+    if inside_task(name):
+        return InlineWork(setup)
+    return Work(manager, max_workers, setup, most_tasks, dropped_at_exit)
 
 
 def _finish_all() -> None:
@@ -140,7 +193,7 @@ def _finish_all() -> None:
     global _exiting
     _exiting = True
     for work in list(_unfinished):
-        work.finish()
+        work.finish_at_exit()
 
 
 def exiting() -> bool:

@@ -2,20 +2,18 @@
 
 python3.13 tests/frontends/cpython_futures.py [-v] [name ...]
 
-Prints one line of JSON for each test: its name, and "passed", or what went wrong, or "not applicable" and why (see
-not_applicable.py).  Names that the suites give to private things are replaced: the logger that tells of a failing
-initializer, and the class of the cause that shows the remote traceback.
+See cpython.py for what it prints.  Names that the suites give to private things are replaced: the logger that tells of
+a failing initializer, the class of the cause that shows the remote traceback, and the thread and the queue that are
+joined to see that all has ended.
 """
 
 from __future__ import annotations
 
 import concurrent.futures
 import contextlib
-import json
 import multiprocessing
 import os
 import sys
-import unittest
 from collections.abc import Iterator
 from concurrent.futures import process
 from pathlib import Path
@@ -37,13 +35,39 @@ from test.test_concurrent_futures import (  # noqa: E402
 )
 
 import parallel  # noqa: E402
+from tests.frontends import cpython  # noqa: E402
 from tests.frontends.not_applicable import FUTURES  # noqa: E402
+from tests.support.waiting import eventually  # noqa: E402
+
+
+class Ends:
+    """Stands for the standard executor's thread and queue, which are joined: returns when all has ended."""
+
+    def __init__(self, work: Any) -> None:
+        self._work = work
+
+    def join(self) -> None:
+        """Wait until the slaves have ended, and no thread is left."""
+        manager = self._work.manager
+        eventually(lambda: manager.closed, 30, "the end of the slaves")
+
+    join_thread = join
+
+
+class Executor(parallel.Executor):
+    """Ours, with names for what the suites join."""
+
+    @property
+    def _executor_manager_thread(self) -> Ends:
+        return Ends(self._work)
+
+    _call_queue = _executor_manager_thread
 
 
 class Mixin(util.ExecutorMixin):  # type: ignore[misc]
     """Has the suites test our executor."""
 
-    executor_type = parallel.Executor
+    executor_type = Executor
 
     def get_context(self) -> Any:
         """What the suites ask of multiprocessing."""
@@ -57,7 +81,7 @@ class Mixin(util.ExecutorMixin):  # type: ignore[misc]
         assert any(kind in line and message in line for line in found.output), found.output
 
 
-class Other(parallel.Executor):
+class Other(Executor):
     """For the tests that name the standard one."""
 
 
@@ -81,40 +105,6 @@ def python_ok(*arguments: str, **variables: str) -> Any:
     return script_helper.assert_python_ok(*arguments[:-1], program, PYTHONPATH=str(ROOT), __isolated=False, **variables)
 
 
-class Result(unittest.TestResult):
-    """Prints what came of each test."""
-
-    def startTest(self, test: unittest.TestCase) -> None:  # noqa: N802
-        super().startTest(test)
-        self.said: list[str] = []
-
-    def addError(self, test: Any, err: Any) -> None:  # noqa: N802
-        super().addError(test, err)
-        self.said.append(self.errors[-1][1])
-
-    def addFailure(self, test: Any, err: Any) -> None:  # noqa: N802
-        super().addFailure(test, err)
-        self.said.append(self.failures[-1][1])
-
-    def addSkip(self, test: Any, reason: str) -> None:  # noqa: N802
-        super().addSkip(test, reason)
-        self.said.append(f"skipped: {reason}")
-
-    def stopTest(self, test: unittest.TestCase) -> None:  # noqa: N802
-        super().stopTest(test)
-        tell(name_of(test), "\n".join(self.said) or "passed")
-
-
-def tell(test: str, outcome: str) -> None:
-    """One line of JSON."""
-    print(json.dumps([test, outcome]), file=sys.__stdout__, flush=True)
-
-
-def name_of(test: Any) -> str:
-    """'suite.test_name'."""
-    return f"{type(test).__name__}.{test._testMethodName}"
-
-
 def main(wanted: list[str]) -> None:
     """Run them all, or those that are named."""
     test_shutdown.assert_python_ok = python_ok
@@ -122,16 +112,7 @@ def main(wanted: list[str]) -> None:
     process._RemoteTraceback = parallel.RemoteError  # type: ignore[misc, assignment]
     parallel.RemoteError.tb = property(lambda self: self.traceback)  # type: ignore[attr-defined]
     support.verbose = 0
-    result = Result()
-    for suite in SUITES:
-        for test in unittest.defaultTestLoader.loadTestsFromTestCase(globals()[suite]):
-            name = name_of(test)
-            if wanted and name not in wanted and suite not in wanted:
-                continue
-            if name in FUTURES and name not in wanted:
-                tell(name, f"not applicable: {FUTURES[name]}")
-            else:
-                test.run(result)
+    cpython.run([globals()[suite] for suite in SUITES], FUTURES, wanted)
 
 
 if __name__ == "__main__":

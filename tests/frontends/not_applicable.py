@@ -6,23 +6,22 @@ _ON_DEMAND = "it counts processes that are started one by one on demand; here al
 _SEMAPHORE = "its calls wait for a semaphore that only children of this process can have; slaves are none"
 _LIVES = "it expects the process to be lost; here it lives on, and the future raises what rebuilding the call raised"
 
-FUTURES = {
+FUTURES: dict[str, str] = {
     "ExecutorTest.test_killed_child": "it expects one lost process to break the executor; here the call is tried again",
     "ExecutorTest.test_idle_process_reuse_one": _ON_DEMAND,
     "ExecutorTest.test_idle_process_reuse_multiple": _ON_DEMAND,
     "ExecutorTest.test_saturation": _SEMAPHORE,
     "ExecutorTest.test_max_workers_too_large": "it is about a limit of Windows' API, which is not used here",
-    "ExecutorTest.test_max_tasks_early_shutdown": "there is no max_tasks_per_child",
-    "ExecutorTest.test_max_tasks_per_child": "there is no max_tasks_per_child",
-    "ExecutorTest.test_max_tasks_per_child_defaults_to_spawn_context": "there is no max_tasks_per_child",
     "ExecutorTest.test_python_finalization_error": "it replaces how threads are started, to make the second one of the "
     "standard executor fail; there are other threads here, and the RuntimeError reaches the caller",
     "ShutdownTest.test_processes_terminate": _SEMAPHORE,
-    "ShutdownTest.test_del_shutdown": "it joins private threads and queues; see test_executor.py for the same",
-    "ShutdownTest.test_shutdown_no_wait": "it joins private threads and queues; see test_executor.py for the same",
     "DeadlockTest.test_error_at_task_unpickle": _LIVES,
     "DeadlockTest.test_exit_at_task_unpickle": _LIVES,
-    "DeadlockTest.test_shutdown_deadlock_pickle": "it joins private threads; see test_executor.py for the same",
+}
+
+POOLS: dict[str, str] = {
+    "PoolNotLeakOnFailureTest.test_release_unused_processes": "it replaces how multiprocessing makes processes, so "
+    "that one fails; slaves are started in other ways",
 }
 
 _ALL_SLAVES = "without n_jobs joblib's own backends do one call after the other; here all slaves are used"

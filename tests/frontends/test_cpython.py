@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.frontends.not_applicable import FUTURES
+from tests.frontends.not_applicable import FUTURES, POOLS
 from tests.support.programs import ROOT, pythons
 
-PROGRAMS = {"cpython_futures.py": FUTURES}
+PROGRAMS = {"cpython_futures.py": FUTURES, "cpython_pool.py": POOLS}
 SECONDS = 240
 
 

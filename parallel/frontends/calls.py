@@ -1,0 +1,131 @@
+"""Calls: how the calls that a pool makes of one function go to the slaves.
+
+With each task goes the function's pickle, which mostly is its name.  A large one, that of a partial with data, is sent
+once to each runner: then its tasks go to a mailbox of their own (slave/mapped.py), which is kept for the next calls of
+the same function.
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+import weakref
+from collections import deque
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Callable
+
+from slave.calls import call_each, call_each_starred
+
+if TYPE_CHECKING:
+    from ..context import Context
+    from ..service.mailbox import Addressee, Mailbox
+
+_LARGE = 16 * 1024  # bytes of a pickled function
+_KEPT = 4  # large functions
+
+Pack = Callable[[Any], bytes]
+
+
+class Kept:
+    """A mailbox of a large function, which is given up when nobody can add to it any more, and all is done."""
+
+    def __init__(self, mailbox: Mailbox, all_of_them: set[Mailbox]) -> None:
+        self.mailbox = mailbox
+        all_of_them.add(mailbox)
+        weakref.finalize(self, _give_up, mailbox, all_of_them).atexit = False
+
+
+def _give_up(mailbox: Mailbox, all_of_them: set[Mailbox]) -> None:
+    def when_done() -> None:
+        all_of_them.discard(mailbox)
+        mailbox.abandon()
+
+    mailbox.when_done(when_done)
+
+
+class Calls:
+    """What adds tasks, each with an input of one function, or with a tuple of them.  For any thread."""
+
+    def __init__(self, pack: Pack, mailbox: Mailbox, kept: Kept | None = None) -> None:
+        self._pack, self._mailbox, self._kept = pack, mailbox, kept
+
+    def pack(self, item: object) -> bytes:
+        """The pickle of a task.  Raises `UnpicklableError`, `InputTypeError`."""
+        return self._pack(item)
+
+    def add(self, payload: bytes, addressee: Addressee) -> None:
+        """Add the task.  Raises `ManagerClosed`."""
+        self._mailbox.add_for(addressee, payload, None, 0)
+
+
+class Functions:
+    """The functions that are called in one context."""
+
+    def __init__(self, context: Context[Any]) -> None:
+        self._context = context
+        self._lock = threading.RLock()  # guards what follows
+        self._mailboxes: set[Mailbox] = set()  # of large functions
+        self._large: deque[tuple[bytes, Kept]] = deque()  # the one that was used last stands last
+
+    def calls(self, function: Callable[..., Any], each: bool, starred: bool) -> Calls:
+        """The way for calls of this function; ``each``: with each of a tuple of inputs, ``starred``: as arguments.
+
+        Raises `UnpicklableError` and `InputTypeError` for the function.
+        """
+        context = self._context
+        mailbox = context.started
+        maker, whole = context.mailbox_of, function
+        if each:
+            whole = functools.partial(call_each_starred if starred else call_each, function)
+        payload, make = maker(whole)
+        if len(payload) >= _LARGE:
+            kept = self._kept(payload, make)
+            return Calls(context.pack_input, kept.mailbox, kept)
+        if each:
+            mapper = call_each_starred if starred else call_each
+            return Calls(lambda inputs: context.pack(mapper, (function, inputs), {}), mailbox)
+        return Calls(lambda item: context.pack(function, (item,), {}), mailbox)
+
+    def call(self, function: Callable[..., Any], args: Sequence[object], named: Mapping[str, object]) -> Calls:
+        """The way for this one call."""
+        context = self._context
+        return Calls(lambda item: context.pack(function, args, named), context.started)
+
+    def _kept(self, payload: bytes, make: Callable[[], Mailbox]) -> Kept:
+        with self._lock:
+            found = next((one for one in self._large if one[0] == payload), None)
+            if found is None:
+                found = payload, Kept(make(), self._mailboxes)
+            else:
+                self._large.remove(found)
+            self._large.append(found)
+            if len(self._large) > _KEPT:
+                self._large.popleft()
+            return found[1]
+
+    def wait(self) -> None:
+        """Wait until no call is left, or none can be made any more, and all callbacks have returned."""
+        for mailbox in self._all():
+            mailbox.wait_until_done()
+
+    def when_done(self, errand: Callable[[], object]) -> None:
+        """Have this called then, in the thread of the callbacks.  Never waits."""
+        first, *others = self._all()
+        if others:
+            errand = _after(others, errand)
+        first.when_done(errand)
+
+    def cancel(self) -> None:
+        """Drop the calls that wait, and stop those that run."""
+        for mailbox in self._all():
+            mailbox.cancel()
+
+    def _all(self) -> list[Mailbox]:
+        return [self._context.started, *self._mailboxes]
+
+
+def _after(mailboxes: list[Mailbox], errand: Callable[[], object]) -> Callable[[], object]:
+    """The errand, when these are done, too."""
+    for mailbox in mailboxes:
+        errand = functools.partial(mailbox.when_done, errand)
+    return errand

@@ -1,0 +1,296 @@
+"""Jobs: what a pool has under way, on slaves, or inside a task in that process."""
+
+from __future__ import annotations
+
+import itertools
+import multiprocessing
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Callable, NamedTuple, Union
+
+from slave.calls import call_each, call_each_starred, nothing
+
+from ..errors import InputTypeError, UnpicklableError
+from ..payload import standard_error
+from ..program import Program
+from .calls import Calls
+from .inline import InlineWork
+from .pool_results import AsyncResult, IMapIterator, Known, Part, terminated
+from .processes import Processes
+from .work import Work
+
+
+class Callbacks(NamedTuple):
+    """What is called with the result of a job, or with its error."""
+
+    callback: Callable[[Any], object] | None = None
+    error_callback: Callable[[Any], object] | None = None
+
+
+class SlaveJobs:
+    """The jobs of a pool on slaves."""
+
+    def __init__(self, work: Work) -> None:
+        self.work = work
+        self._under_way: set[AsyncResult[Any] | IMapIterator[Any]] = set()
+        self._feeders: set[threading.Thread] = set()
+        self._closed = False
+
+    def start(self, sets_up: bool) -> None:
+        """Start the slaves if they are its own, and, ``sets_up``, have each run setup."""
+        if not self.work.own:
+            return
+        try:
+            calls = self.work.functions.call(nothing, (), {})
+        except UnpicklableError as error:  # of the initializer
+            raise standard_error(error) from None
+        if sets_up:
+            each = range(self.work.max_workers)
+            self._add(lambda: calls, self._job(len(each), True, Callbacks()), each)
+
+    # -- new ones
+
+    def apply(
+        self, function: Callable[..., Any], args: tuple[Any, ...], named: dict[str, Any], callbacks: Callbacks
+    ) -> AsyncResult[Any]:
+        """One call."""
+        job = self._job(1, False, callbacks)
+        self._add(lambda: self.work.functions.call(function, args, named), job, (None,))
+        return job
+
+    def map(
+        self, function: Callable[..., Any], chunks: Sequence[Sequence[Any]], starred: bool, callbacks: Callbacks
+    ) -> AsyncResult[list[Any]]:
+        """Calls with the inputs of each chunk, which is one task."""
+        job = self._job(len(chunks), True, callbacks)
+        if chunks:
+            self._add(lambda: self.work.functions.calls(function, True, starred), job, chunks)
+        return job
+
+    def imap(
+        self, function: Callable[[Any], Any], inputs: Iterable[Any], chunksize: int, ordered: bool
+    ) -> IMapIterator[Any]:
+        """The same lazily."""
+        program = self._program
+        room = 2 * self.work.max_workers + 2
+        job: IMapIterator[Any] = IMapIterator(ordered, chunksize > 1, program, room, self._under_way.discard)
+        self._under_way.add(job)
+        try:
+            calls = self.work.functions.calls(function, chunksize > 1, False)
+        except InputTypeError as error:
+            job.goes_out(0, 0)
+            job.settle(0, Known(_standard(error)))
+            job.ends_after(1)
+        else:
+            Feeding(job, calls, inputs, chunksize).begin(self._feeders, self._end_soon)
+        return job
+
+    def _job(self, parts: int, joined: bool, callbacks: Callbacks) -> AsyncResult[Any]:
+        send, forget = self.work.context.started.courier.send, self._under_way.discard
+        job: AsyncResult[Any] = AsyncResult(parts, joined, self._program, send, forget, *callbacks)
+        self._under_way.add(job)
+        job.begin()
+        return job
+
+    @property
+    def _program(self) -> Program:
+        """What results are rebuilt in."""
+        assert self.work.context is not None and self.work.manager is not None
+        return self.work.manager.program
+
+    def _add(self, way: Callable[[], Calls], job: AsyncResult[Any], items: Iterable[Any]) -> None:
+        """One task for each item.  What cannot be sent is that part's error."""
+        try:
+            calls = way()
+        except InputTypeError as error:
+            for index, _ in enumerate(items):
+                job.settle(index, Known(_standard(error)))
+            return
+        for index, item in enumerate(items):
+            part = Part(job, index)
+            try:
+                payload = calls.pack(item)
+            except InputTypeError as error:
+                part.fail(_standard(error))
+            else:
+                calls.add(payload, part)
+
+    # -- the end
+
+    def close(self) -> None:
+        """Nothing more is added; the slaves end when all is done, if they are its own."""
+        self._closed = True
+        self._end_soon()
+
+    def _end_soon(self) -> None:
+        if self._closed and not self._feeders:
+            self.work.finish_soon()
+
+    def join(self) -> None:
+        """Wait until all is done, and the slaves have ended."""
+        for feeder in list(self._feeders):
+            feeder.join()
+        self.work.finish()
+
+    def drop(self) -> None:
+        """Drop all, and end the slaves if they are its own."""
+        for job in list(self._under_way):
+            job.drop(terminated())
+        self.work.abort()
+
+    def processes(self, wait: bool) -> list[Any]:
+        """The slaves' processes; ``wait``: until all of its own are connected."""
+        manager = self.work.manager
+        if wait and self.work.own and manager is not None:
+            manager.wait_for_slaves(self.work.max_workers)
+        return list(Processes(lambda: manager).values())
+
+
+class Feeding:
+    """Takes the inputs of an `imap` and adds them, in a thread of its own: they are the user's code, and may block.
+
+    A list, a tuple or a range cannot: those are taken by the caller's thread, as far as there is room.
+    """
+
+    def __init__(self, job: IMapIterator[Any], calls: Calls, inputs: Iterable[Any], chunksize: int) -> None:
+        self._job, self._calls, self._chunksize = job, calls, chunksize
+        self._inputs = inputs
+        self._items: Iterator[Any] | None = None
+        self._added = 0
+
+    def begin(self, feeders: set[threading.Thread], on_end: Callable[[], None]) -> None:
+        """``feeders``: where the thread is while it runs; ``on_end`` is called then."""
+
+        def run() -> None:
+            try:
+                self._feed(self._job.wait_for_room)
+            finally:
+                feeders.discard(thread)
+                on_end()
+
+        if type(self._inputs) in (list, tuple, range) and self._feed(self._job.has_room):
+            return
+        thread = threading.Thread(target=run, name="parallel pool feeder", daemon=True)
+        feeders.add(thread)
+        thread.start()
+
+    def _feed(self, may_add: Callable[[], bool]) -> bool:
+        """Add as many as may be; whether that is all."""
+        job = self._job
+        while may_add():
+            if job.dropped:
+                return True
+            try:
+                item = self._next()
+            except StopIteration:
+                job.ends_after(self._added)
+                return True
+            except BaseException as error:  # of the user's iterator: it stands in its place, and is the last
+                self._came(Known(error))
+                job.ends_after(self._added)
+                return True
+            try:
+                self._add(item)
+            except BaseException as error:  # the manager was shut down, say
+                self._came(Known(error))
+                job.ends_after(self._added)
+                return True
+        return job.dropped
+
+    def _next(self) -> Any:
+        if self._items is None:
+            self._items = iter(self._inputs)
+        if self._chunksize == 1:
+            return next(self._items)
+        chunk = tuple(itertools.islice(self._items, self._chunksize))
+        if not chunk:
+            raise StopIteration
+        return chunk
+
+    def _add(self, item: Any) -> None:
+        try:
+            payload = self._calls.pack(item)
+        except InputTypeError as error:
+            self._came(Known(_standard(error)))
+            return
+        index = self._added
+        self._job.goes_out(index, len(payload))
+        self._calls.add(payload, Part(self._job, index))
+        self._added += 1
+
+    def _came(self, known: Known) -> None:
+        self._job.goes_out(self._added, 0)
+        self._job.settle(self._added, known)
+        self._added += 1
+
+
+class InlineJobs:
+    """The jobs of a pool inside a task."""
+
+    def __init__(self, work: InlineWork) -> None:
+        self.work = work
+
+    def start(self, sets_up: bool) -> None:
+        """There is nothing to start."""
+
+    def apply(
+        self, function: Callable[..., Any], args: tuple[Any, ...], named: dict[str, Any], callbacks: Callbacks
+    ) -> AsyncResult[Any]:
+        """Call it now."""
+        return self._run([(function, args, named)], False, callbacks)
+
+    def map(
+        self, function: Callable[..., Any], chunks: Sequence[Sequence[Any]], starred: bool, callbacks: Callbacks
+    ) -> AsyncResult[list[Any]]:
+        """Call it with all of them now."""
+        mapper = call_each_starred if starred else call_each
+        return self._run([(mapper, (function, chunk), {}) for chunk in chunks], True, callbacks)
+
+    def _run(
+        self, calls: Sequence[tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]], joined: bool, to: Callbacks
+    ) -> AsyncResult[Any]:
+        job: AsyncResult[Any] = AsyncResult(len(calls), joined, None, lambda errand: errand(), lambda job: None, *to)
+        job.begin()
+        for index, call in enumerate(calls):
+            future = self.work.submit(*call)
+            error = future.exception()
+            job.settle(index, Known(error) if error is not None else Known(None, future.result()))
+        return job
+
+    def imap(self, function: Callable[[Any], Any], inputs: Iterable[Any], chunksize: int, ordered: bool) -> InlineIMap:
+        """Each call is made when its result is asked for."""
+        return InlineIMap(self.work, function, inputs)
+
+    def close(self) -> None:
+        """All is done already."""
+
+    def join(self) -> None:
+        """All is done already."""
+
+    def drop(self) -> None:
+        """All is done already."""
+
+    def processes(self, wait: bool) -> list[Any]:
+        """This one."""
+        return [multiprocessing.current_process()]
+
+
+class InlineIMap(Iterator[Any]):
+    """What ``imap`` returns inside a task."""
+
+    def __init__(self, work: InlineWork, function: Callable[[Any], Any], inputs: Iterable[Any]) -> None:
+        self._work, self._function, self._inputs = work, function, iter(inputs)
+
+    def __next__(self) -> Any:
+        return self._work.submit(self._function, (next(self._inputs),), {}).result()
+
+    def next(self, timeout: float | None = None) -> Any:
+        """The next result."""
+        return self.__next__()
+
+
+Jobs = Union[SlaveJobs, InlineJobs]
+
+
+def _standard(error: Exception) -> BaseException:
+    return standard_error(error) if isinstance(error, UnpicklableError) else error

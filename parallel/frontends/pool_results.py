@@ -1,0 +1,407 @@
+"""What a pool's calls give: `AsyncResult`, and the iterators of ``imap`` and ``imap_unordered``.
+
+    the caller's thread      adds the calls, each with a `Part` as its tag (see `Addressee` in service/mailbox.py)
+    the dispatcher's         leaves outcomes here as they come, and wakes who waits
+    who asks for the result  rebuilds (unpickles) it, in its own thread
+    the courier's            does so where there are callbacks, and runs these
+
+The dispatcher waits for nobody, so there is no lock that it takes: all that it does here is atomic.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import multiprocessing
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+from typing import Any, Callable, Generic, NamedTuple, Protocol, TypeVar, Union
+
+from slave.protocol import FAILURE
+
+from ..core.effects import Outcome
+from ..errors import RemoteError
+from ..program import Program
+from ..service.ticket import Ticket
+from ..task_future import value_of
+
+Result = TypeVar("Result")
+
+Callback = Callable[[Any], object]
+Send = Callable[[Callable[[], object]], object]
+
+
+class Known(NamedTuple):
+    """What came of calls, where that is no slave's outcome: an error, or else a value."""
+
+    error: BaseException | None
+    value: Any = None
+
+
+Came = Union[Outcome, Known]
+
+
+class Job(Protocol):
+    """Calls that were made together."""
+
+    def settle(self, index: int, came: Came) -> None:
+        """This came of a part of them.  Never waits, and runs no code of the user's."""
+
+
+class Part:
+    """The tag of one task of a job.  See `Addressee`."""
+
+    __slots__ = ("index", "job")
+
+    def __init__(self, job: Job, index: int) -> None:
+        self.job, self.index = job, index
+
+    def settle_at_once(self, outcome: Outcome) -> bool:
+        """See `Addressee`."""
+        self.job.settle(self.index, outcome)
+        return True
+
+    def settle(self, outcome: Outcome) -> None:
+        """See `Addressee`."""
+        self.job.settle(self.index, outcome)
+
+    def fail(self, error: BaseException) -> None:
+        """See `Addressee`."""
+        self.job.settle(self.index, Known(error))
+
+    def know(self, value: Any) -> None:
+        """It was called in this process."""
+        self.job.settle(self.index, Known(None, value))
+
+
+class Bell:
+    """Wakes the threads that wait for something; who rings it never waits."""
+
+    def __init__(self) -> None:
+        self._tickets: deque[Ticket] = deque()
+
+    def ring(self) -> None:
+        """Have all of them look again."""
+        while self._tickets:
+            try:
+                ticket = self._tickets.popleft()
+            except IndexError:  # another thread rings it, too
+                return
+            ticket.answer(None)
+
+    def wait_for(self, condition: Callable[[], bool], timeout: float | None) -> bool:
+        """Wait until it holds, for ``timeout`` seconds at most; whether it does."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while not condition():
+            ticket = Ticket()
+            self._tickets.append(ticket)
+            if condition():
+                return True
+            left = None if deadline is None else deadline - time.monotonic()
+            if not ticket.wait(left):
+                try:
+                    self._tickets.remove(ticket)
+                except ValueError:
+                    pass  # it was rung just now
+                return condition()
+        return True
+
+
+class AsyncResult(Generic[Result]):
+    """As of ``multiprocessing.pool``: the result that calls will have.
+
+    ``parts``: how many tasks they are.  ``joined``: their lists are one; else there is one part, and its value is the
+    result.  ``send``: what callbacks are to be called by.  ``forget`` is called when all is known.
+    """
+
+    def __init__(
+        self,
+        parts: int,
+        joined: bool,
+        program: Program | None,
+        send: Send,
+        forget: Callable[[AsyncResult[Any]], object],
+        callback: Callback | None,
+        error_callback: Callback | None,
+    ) -> None:
+        self._came: list[Came | None] = [None] * parts
+        self._to_come = [None] * parts  # one for each part that is not known
+        self._claim = [None]  # who takes it finishes this
+        self._joined, self._program, self._send, self._forget = joined, program, send, forget
+        self._callback, self._error_callback = callback, error_callback
+        self._bell = Bell()
+        self._done = False
+        self._known: Known | None = None  # when somebody has looked
+
+    def begin(self) -> None:
+        """To be called once; there may be no parts to come."""
+        if not self._to_come:
+            self._all_came()
+
+    # -- asked by the user
+
+    def ready(self) -> bool:
+        """Whether all calls are done, and the callback has returned."""
+        return self._done
+
+    def successful(self) -> bool:
+        """Whether no call raised.  Raises ValueError if that is not known yet."""
+        if not self._done:
+            raise ValueError(f"{self!r} not ready")
+        return self._look().error is None
+
+    def wait(self, timeout: float | None = None) -> None:
+        """Wait until it is ready, for ``timeout`` seconds at most."""
+        if not self._done:
+            self._bell.wait_for(self.ready, timeout)
+
+    def get(self, timeout: float | None = None) -> Result:
+        """The result, waited for.  Raises what a call raised, and ``multiprocessing.TimeoutError``."""
+        self.wait(timeout)
+        if not self._done:
+            raise multiprocessing.TimeoutError
+        known = self._look()
+        if known.error is not None:
+            raise known.error
+        result: Result = known.value
+        return result
+
+    def _look(self) -> Known:
+        """Rebuild what came, unless that is done."""
+        came = self._came
+        if self._known is None:
+            known = self._rebuilt(came)
+            if self._known is None:  # else another thread was quicker, and its result is the one
+                self._known = known
+                self._came = []
+        return self._known
+
+    def _rebuilt(self, came: list[Came | None]) -> Known:
+        if not self._joined:
+            return known_of(came[0], self._program)
+        values: list[Any] = []
+        error: BaseException | None = None
+        for part in came:
+            known = known_of(part, self._program)
+            if error is None:
+                error = known.error
+                values.extend(known.value or ())
+        return Known(None, values) if error is None else Known(error)
+
+    # -- filled by other threads
+
+    def settle(self, index: int, came: Came) -> None:
+        """See `Job`."""
+        parts = self._came
+        if index < len(parts) and parts[index] is None:
+            parts[index] = came
+            self._to_come.pop()
+            if not self._to_come:
+                self._all_came()
+
+    def drop(self, error: BaseException) -> None:
+        """The pool was terminated: nothing more comes, and nobody is called."""
+        if self._claimed():
+            self._known = Known(error)
+            self._finish()
+
+    def _claimed(self) -> bool:
+        try:
+            self._claim.pop()
+        except IndexError:
+            return False
+        return True
+
+    def _all_came(self) -> None:
+        if self._claimed():
+            if self._callback is None and self._error_callback is None:
+                self._finish()
+            else:
+                self._send(self._call_back)
+
+    def _call_back(self) -> None:
+        try:
+            known = self._look()
+            callback, argument = (
+                (self._callback, known.value) if known.error is None else (self._error_callback, known.error)
+            )
+            if callback is not None:
+                callback(argument)
+        finally:
+            self._finish()
+
+    def _finish(self) -> None:
+        self._callback = self._error_callback = None
+        self._done = True
+        self._bell.ring()
+        self._forget(self)
+
+
+class IMapIterator(Iterator[Result]):
+    """What ``imap`` and ``imap_unordered`` return.  An input whose call raised raises in its place; the next come.
+
+    ``chunked``: each part is a list of results.  ``room``: how many parts may be out at any time.
+    """
+
+    def __init__(
+        self, ordered: bool, chunked: bool, program: Program, room: int, forget: Callable[[IMapIterator[Any]], object]
+    ) -> None:
+        self._ordered, self._chunked, self._program, self._forget = ordered, chunked, program, forget
+        self._turn = threading.RLock()  # one thread at a time asks
+        self._came: deque[Came] = deque()  # if they are given as they come; else ...
+        self._early: dict[int, Came] = {}  # ... by part
+        self._asked = 0  # parts that were given to the user, or a part of them
+        self._values: deque[Any] = deque()  # of the part that is being given
+        self._length: int | None = None  # in parts, when it is known
+        self._out: dict[int, int] = {}  # by part: its bytes, while nothing has come of it
+        self._room = room
+        self._bytes = 0  # about so many are out
+        self._bell, self._feeder_bell = Bell(), Bell()
+        self.dropped = False
+
+    def __iter__(self) -> IMapIterator[Result]:
+        return self
+
+    def __next__(self) -> Result:
+        return self.next()
+
+    def next(self, timeout: float | None = None) -> Result:
+        """The next result.  Raises what its call raised, ``multiprocessing.TimeoutError`` after so many seconds."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        longest = -1 if timeout is None else min(max(0.0, timeout), threading.TIMEOUT_MAX)
+        if not self._turn.acquire(timeout=longest):
+            raise multiprocessing.TimeoutError
+        try:
+            while not self._values:
+                left = None if deadline is None else deadline - time.monotonic()
+                if not self._bell.wait_for(self._is_told, left):
+                    raise multiprocessing.TimeoutError
+                self._take()
+            result: Result = self._values.popleft()
+            return result
+        finally:
+            self._turn.release()
+
+    def _is_told(self) -> bool:
+        """Whether `_take` need not wait."""
+        came = self._asked in self._early if self._ordered else bool(self._came)
+        return came or self._asked == self._length or self.dropped
+
+    def _take(self) -> None:
+        """Have the values of the next part in `_values`; raise if there are none."""
+        came = self._early.get(self._asked) if self._ordered else self._came[0] if self._came else None
+        if came is None:
+            if self._asked == self._length:
+                raise StopIteration
+            raise terminated()
+        known = known_of(came, self._program)
+        if self._ordered:
+            del self._early[self._asked]
+        else:
+            self._came.popleft()
+        self._asked += 1
+        if known.error is not None:
+            raise known.error
+        if self._chunked:
+            self._values.extend(known.value)
+        else:
+            self._values.append(known.value)
+
+    # -- for the feeder
+
+    def wait_for_room(self) -> bool:
+        """Wait until one more part may be added; False if none is wanted any more."""
+        if not self.has_room():
+            self._feeder_bell.wait_for(self._has_much_room, None)
+        return not self.dropped
+
+    def has_room(self) -> bool:
+        """Whether one more part may be added now."""
+        out = len(self._out)
+        return self.dropped or out < self._room or (out < _MOST_OUT and self._bytes < _MOST_BYTES)
+
+    def _has_much_room(self) -> bool:
+        """Then it is worth while to wake the feeder."""
+        out = len(self._out)
+        return self.dropped or out < self._room or (out < _MOST_OUT / 2 and self._bytes < _MOST_BYTES / 2)
+
+    def goes_out(self, index: int, size: int) -> None:
+        """This part is about to be added."""
+        self._out[index] = size
+        self._bytes += size
+
+    def ends_after(self, parts: int) -> None:
+        """There are no more."""
+        self._length = parts
+        self._bell.ring()
+        if not self._out:
+            self._forget(self)
+
+    # -- filled by other threads
+
+    def settle(self, index: int, came: Came) -> None:
+        """See `Job`."""
+        size = self._out.pop(index, None)
+        self._bytes -= size or 0
+        if self._ordered:
+            self._early[index] = came
+        else:
+            self._came.append(came)
+        self._bell.ring()
+        if self._has_much_room():
+            self._feeder_bell.ring()
+        if self._length is not None and not self._out:
+            self._forget(self)
+
+    def drop(self, error: BaseException) -> None:
+        """The pool was terminated: nothing more comes."""
+        self.dropped = True
+        self._bell.ring()
+        self._feeder_bell.ring()
+
+
+_MOST_OUT = 10_000  # parts
+_MOST_BYTES = 16_000_000
+
+
+def terminated() -> BaseException:
+    """What is raised by a result that does not come any more."""
+    return concurrent.futures.CancelledError("the pool was terminated before this was done")
+
+
+def known_of(came: Came | None, program: Program | None) -> Known:
+    """What came, rebuilt; errors are what the standard's pools raise."""
+    assert came is not None
+    if isinstance(came, Known):
+        return came
+    assert program is not None
+    error, value = value_of(came, program)
+    if error is not None and came.kind == FAILURE:
+        error = _as_of_a_pool(error)
+    return Known(error, value)
+
+
+class _Shown(str):
+    """Text that is its own repr."""
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
+def _as_of_a_pool(error: BaseException) -> BaseException:
+    """A result or an exception that could not be pickled there is a MaybeEncodingError."""
+    unsent = getattr(error, "unsent", None)  # by slave/outcome.py
+    if isinstance(error, RemoteError) and not isinstance(error.__cause__, RemoteError):  # the exception did not come
+        reason, value = f"{error.type_name} cannot be sent", f"{error.type_name}({error.message!r})"
+    elif isinstance(unsent, tuple):
+        value, reason = unsent
+    else:
+        return error
+    from multiprocessing import pool  # seldom needed
+
+    found: BaseException = pool.MaybeEncodingError(  # type: ignore[attr-defined]
+        _Shown(reason), _Shown(value)
+    )
+    found.__cause__ = error
+    return found
