@@ -6,7 +6,7 @@ import importlib
 import pickle
 import sys
 from types import FunctionType, ModuleType
-from typing import Any, Callable
+from typing import Any, Callable, NamedTuple
 
 from slave.by_value import ByValue
 from slave.main_module import NAMES as MAIN_NAMES
@@ -91,35 +91,47 @@ class Packer:
 
     def __init__(self, program: Program) -> None:
         self._program = program
-        self._function: object = None
-        self._environment: object = None  # of the program, when that was learnt
-        self._reference = self._part = b""  # its pickle; that without beginning and end
-        self._namespace: dict[str, Any] = {}  # of its module
-        self._name = ""  # by which it stands there
+        self._last: _Reference | None = None  # in one piece: several threads add tasks
 
     def task(self, task: object, args: tuple[object, ...], named: dict[str, object]) -> bytes:
         """The pickle of a task: of a callable or, with arguments, of ``((args, named), task)``.  Raises as `dump`."""
-        known = task is self._function and self._namespace.get(self._name) is task
-        known = (known and self._program.environment is self._environment) or self._learn(task)
+        last = self._last
+        if (
+            last is None
+            or last.function is not task
+            or last.namespace.get(last.name) is not task
+            or last.environment is not self._program.environment
+        ):
+            last = self._learn(task)
         if not args and not named:
-            return self._reference if known else quick_dump("the task", self._program, task)
-        arguments = quick_pickle((args, named)) if known else None
-        if arguments is None:
+            return quick_dump("the task", self._program, task) if last is None else last.pickled
+        arguments = None if last is None else quick_pickle((args, named))
+        if last is None or arguments is None:
             return quick_dump("the task", self._program, ((args, named), task))
-        return b"%b%b%b" % (arguments[:-1], self._part, _WITH_ARGUMENTS)
+        return b"%b%b%b" % (arguments[:-1], last.part, _WITH_ARGUMENTS)
 
-    def _learn(self, task: object) -> bool:
-        """Keep what is needed of a task; False if it is none of which there is a reference."""
+    def _learn(self, task: object) -> _Reference | None:
+        """Keep what is needed of a task; None if it is none of which there is a reference."""
         if type(task) is not FunctionType or "." in task.__qualname__ or self._program.main_stays:
-            return False
-        namespace = vars(sys.modules.get(task.__module__, _NO_MODULE))
-        reference = quick_pickle(task) if namespace.get(task.__qualname__) is task else None
-        if reference is None:
-            return False
-        self._part = reference[_AROUND[reference[2:3] == _FRAME] : -1]
-        self._function, self._reference, self._environment = task, reference, self._program.environment
-        self._namespace, self._name = namespace, task.__qualname__
-        return True
+            return None
+        namespace, environment = vars(sys.modules.get(task.__module__, _NO_MODULE)), self._program.environment
+        pickled = quick_pickle(task) if namespace.get(task.__qualname__) is task else None
+        if pickled is None:
+            return None
+        part = pickled[_AROUND[pickled[2:3] == _FRAME] : -1]
+        self._last = last = _Reference(task, namespace, task.__qualname__, environment, pickled, part)
+        return last
+
+
+class _Reference(NamedTuple):
+    """What is known of a function that is pickled by reference."""
+
+    function: object
+    namespace: dict[str, Any]  # of its module
+    name: str  # by which it stands there
+    environment: object  # of the program, when this was learnt
+    pickled: bytes
+    part: bytes  # of the pickle: that without beginning and end
 
 
 def quick_dump(name: str, program: Program, value: object) -> bytes:

@@ -59,6 +59,26 @@ def test_arguments_come_with_it_and_are_told(
     assert call(pickle.loads(packer.task(double, (4,), {"plus": 1})), ()) == 9
 
 
+class Interloper:
+    """While it is pickled another thread adds a task of another function."""
+
+    packer: Packer
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        self.packer.task(half, (), {})
+        return int, (4,)
+
+
+def half(number: int) -> int:
+    return number // 2
+
+
+def test_several_threads_may_add_tasks_of_several_functions(packer: Packer) -> None:
+    Interloper.packer = packer
+    for _ in range(2):
+        assert call(pickle.loads(packer.task(double, (Interloper(),), {})), ()) == 8
+
+
 def test_a_map_s_input_is_told_as_it_is() -> None:
     assert describe(pickle.dumps((1, 2, 3))) == "(1, 2, 3)"
     assert describe(pickle.dumps(((1, 2), 3))) == "((1, 2), 3)"
