@@ -23,6 +23,8 @@ WAYS = ("result", "wait", "as_completed", "callback")
 
 
 class NoMailbox:
+    label = ""
+
     def cancel_soon(self, task: int) -> None:
         pass
 
