@@ -7,23 +7,40 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from slave.errors import SlaveError
 
-from .commands import key, report, slave_file
+from .commands import add, drain, key, report, slave_file, status, stop
 
-_COMMANDS: dict[str, Any] = {"key": key, "report": report, "slave-file": slave_file}
+_COMMANDS: dict[str, Any] = {
+    "status": status,
+    "report": report,
+    "add": add,
+    "drain": drain,
+    "stop": stop,
+    "key": key,
+    "slave-file": slave_file,
+}
+
+
+class _Parser(argparse.ArgumentParser):
+    """What is wrong with a command line is told in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raises SystemExit."""
+        self.exit(2, f"parallel: {message}; see {self.prog} --help\n")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a subcommand; returns its exit code.  Raises SystemExit(2) if the command line is wrong."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="python3 -m parallel", description="Farm tasks out to slaves: the commands beside the library."
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command", required=True)
     for name, module in _COMMANDS.items():
-        module.add_arguments(commands.add_parser(name, help=module.SUMMARY, description=module.__doc__))
+        epilog = getattr(module, "EPILOG", None)
+        module.add_arguments(commands.add_parser(name, help=module.SUMMARY, description=module.__doc__, epilog=epilog))
     options = parser.parse_args(arguments)
     try:
         code: int = _COMMANDS[options.command].run(options)

@@ -63,11 +63,13 @@ from .service.launch_service import LaunchService
 from .service.messages import how_all_ended
 from .service.module_service import LARGE, ModuleService
 from .service.module_source import ModuleSource
+from .service.monitor_service import MonitorService
 from .service.publisher import Publisher, Subscription
 from .service.result_queue import ResultQueue
 from .service.server import Served
 from .service.task_queue import TaskQueue
 from .service.ticket import Ticket
+from .watched import Registration, controls_of
 
 if TYPE_CHECKING:
     import ssl
@@ -188,11 +190,14 @@ class Manager:
             slave_file,
             self._name if announce else None,
         )
+        controls = controls_of(weakref.ref(self), self.dispatcher, self._endpoint, self._name, shipped is not None)
+        objects.append(MonitorService(controls))
         config.addresses, config.encrypt = self._endpoint.addresses, encrypt
         config.master_of = self._endpoint.fingerprint
         self._launcher = Launcher(cast(SlaveService, LaunchService(self.dispatcher)), config)
         self._begun = False
         self._checkpoints: Stores | None = None
+        self._registration: Registration | None = None
         publisher.start()
         self.dispatcher.start()
         self._watcher = Watcher(self.dispatcher, progress, self._name)
@@ -482,6 +487,9 @@ class Manager:
         self._check_open()
         lan = self._port is not None or self._launcher.leaves_this_machine
         self._endpoint.listen(lan, self.heartbeat_timeout)
+        if self._registration is None:
+            self._registration = Registration(self._endpoint, self._name)
+            self._closer.when_told(self._registration.close)
 
 
 def _user_key() -> bytes:

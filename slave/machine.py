@@ -63,6 +63,22 @@ def memory_of(pid: int) -> int | None:
     return own + sum(_resident(child, shared_too=False) or 0 for child in _descendants(pid))
 
 
+def look_at(pid: int) -> tuple[int, int]:
+    """What can be had without a program of the system's: bytes of memory (0: not known), and 1 if it is stopped."""
+    if sys.platform != "linux":
+        return 0, 0
+    return memory_of(pid) or 0, int(is_stopped(pid))
+
+
+def is_stopped(pid: int) -> bool:
+    """Whether somebody has stopped a process (SIGSTOP, Ctrl-Z, a debugger); False where the system does not tell."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return file.read().rpartition(b")")[2].split()[0] in (b"T", b"t")
+    except (OSError, IndexError):
+        return False
+
+
 def tells_memory() -> bool:
     """Whether `memory_of` has an answer on this system."""
     return memory_of(os.getpid()) is not None

@@ -31,15 +31,15 @@ WHICHEVER = 0  # in `recalled`: whichever lease the slave holds
 
 # -- who calls: the first message on a connection, by the method "accept_connection"
 
-RUNNER, REPORTS, COMMANDS, MODULES = "runner", "reports", "commands", "modules"
+RUNNER, REPORTS, COMMANDS, MODULES, WATCHER = "runner", "reports", "commands", "modules", "watcher"
 
 
 class Role(NamedTuple):
     """Whose connection this is.
 
     ``kind``: RUNNER, MODULES for a runner's second one, by which it gets modules, or for an agent REPORTS (what it
-    tells) or COMMANDS (what it is told).  ``connection`` counts the connections that this process has made in this
-    role, so that a stale one can be told.
+    tells) or COMMANDS (what it is told); WATCHER is no slave's, and asks how things are.  ``connection`` counts the
+    connections that this process has made in this role, so that a stale one can be told.
     """
 
     kind: str
@@ -94,7 +94,20 @@ AGENT_SERVICE = Service(
     },
 )
 MODULE_SERVICE = Service("modules", {"find": ANSWERED, "piece": ANSWERED, "setup": ANSWERED, "setup_piece": ANSWERED})
-SERVICES = (TASK_QUEUE, RESULT_QUEUE, AGENT_SERVICE, MODULE_SERVICE)
+# for watchers (parallel/monitor/client.py); what it answers is JSON
+MONITOR_SERVICE = Service(
+    "monitor",
+    {
+        "status": ANSWERED,
+        "failures": ANSWERED,
+        "output": ANSWERED,
+        "surroundings": ANSWERED,
+        "stop": ANSWERED,
+        "drain": ANSWERED,
+        "add": ANSWERED,
+    },
+)
+SERVICES = (TASK_QUEUE, RESULT_QUEUE, AGENT_SERVICE, MODULE_SERVICE, MONITOR_SERVICE)
 
 POLL_SECONDS = 20.0  # for which a call may wait in the master; then it is answered with nothing, and comes again
 
@@ -327,11 +340,17 @@ class ModuleReply(NamedTuple):
 
 
 class RunnerBeat(NamedTuple):
-    """A runner that is alive, and the task that its shared status names (0: none)."""
+    """A runner that is alive, and the task that its shared status names (0: none).
+
+    ``memory``: bytes that it and what it started use, 0 if that is not known.  ``stopped``: 1 if its process is stopped
+    (SIGSTOP).
+    """
 
     slave: int
     pid: int
     task: int
+    memory: int = 0
+    stopped: int = 0
 
 
 class EnlistRequest(NamedTuple):

@@ -162,7 +162,10 @@ class RunnerPool:
 
     def alive(self) -> list[RunnerBeat]:
         """The runners whose process has not been found dead."""
-        return [RunnerBeat(slave.number, slave.pid, slave.status[TASK]) for slave in self._running()]
+        return [
+            RunnerBeat(slave.number, slave.pid, slave.status[TASK], *machine.look_at(slave.pid))
+            for slave in self._running()
+        ]
 
     def reap(self) -> Iterator[RunnerEnded]:
         """The runners that have ended since the last call; what they left behind is killed."""

@@ -27,8 +27,11 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Work in an empty folder, with an empty home: no key and no output of anybody else."""
     home, temporary = tmp_path / "home", tmp_path / "temporary"
-    home.mkdir()
-    temporary.mkdir()
+    runtime = tmp_path / "runtime"  # where masters of this test are found, and no others
+    for folder in (home, temporary, runtime):
+        folder.mkdir()
+    runtime.chmod(0o700)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(runtime))
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("TMPDIR", str(temporary))
     monkeypatch.setattr(tempfile, "tempdir", None)  # what it found before

@@ -150,9 +150,10 @@ class Agents:
         """These runners are alive."""
         state = self._state
         state.now = now
-        for number, pid, task in runners:
+        for number, pid, task, memory, stopped in runners:
             slave = state.roster.slaves.get(number)
             if slave is not None and slave.pid in (pid, 0):
+                slave.memory, slave.stopped = memory, stopped != 0
                 if task != slave.running:
                     slave.running, slave.since = task, now
                     if task and state.watched:

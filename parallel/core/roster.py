@@ -74,6 +74,8 @@ class Roster:
         """A runner is this slave now."""
         self.move(slave, Move.JOIN)
         slave.pid, slave.connection, slave.speaks, slave.parting = pid, connection, True, ""
+        slave.memory, slave.stopped = 0, False
+        slave.host = slave.host or self.agents[slave.agent].host
 
     def replace(self, slave: SlaveRecord) -> None:
         """Its runner has ended, and its agent starts another one."""

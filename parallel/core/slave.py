@@ -103,9 +103,9 @@ class SlaveRecord:
 
     __slots__ = (
         "_named", "_text", "agent", "came", "connection", "contact", "doing", "done", "due", "end", "first",
-        "has_launcher", "heard", "host", "knows", "label", "lacks", "life", "losses", "lost_answers", "name", "number",
-        "open_ended", "output", "parting", "picky", "pid", "running", "setup_failed", "since", "speaks",
-        "to_forget", "told_to_forget", "unfit_for", "worked",
+        "has_launcher", "heard", "host", "knows", "label", "lacks", "life", "losses", "lost_answers", "memory", "name",
+        "number", "open_ended", "output", "parting", "picky", "pid", "running", "setup_failed", "since", "speaks",
+        "stopped", "to_forget", "told_to_forget", "unfit_for", "worked",
     )  # fmt: skip
 
     def __init__(self, number: int, name: str, agent: str, output: str | None = None) -> None:
@@ -127,6 +127,8 @@ class SlaveRecord:
         self.came: float | None = None  # when a runner first joined as this slave
         self.worked = 0.0  # seconds for which its runners ran tasks, as far as they have told
         self.first, self.label = 0, ""  # the first task of its last lease; the label of that, if it has one
+        self.memory = 0  # bytes that its runner uses, as its last heartbeat said
+        self.stopped = False  # its runner's process is, as that said
         self.losses = 0  # how often its runner ended or was not heard of, against our will
         self.setup_failed: set[int] = set()  # contexts whose setup failed here: it gets none of their tasks
         self.unfit_for: set[int] = set()  # contexts of which it could rebuild no task: it gets none of them either

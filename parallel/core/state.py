@@ -16,6 +16,7 @@ from slave.protocol import GIVEN_UP, Command
 
 from . import events as ev
 from .effects import AllDone, Answer, Call, Deliver, Effect, Granted, News, Outcome, Pause, Verdict, WantTasks
+from .failures import Failures
 from .lease_table import Lease, LeaseTable
 from .pacing import Pacing
 from .roster import Roster
@@ -121,6 +122,7 @@ class State:
         self.roster = Roster()
         self.contexts: dict[int, ContextRecord] = {}
         self.tallies = Tallies()
+        self.failures = Failures()
         self.slowest = (
             0.0,
             0,
@@ -386,6 +388,7 @@ class State:
         context = self.contexts.get(context_id)
         if context is not None:
             context.tally.failed += 1
+            self.failures.note(context_id, outcome, self.now)
         self.deliver(context_id, [outcome], slave)
 
     def deliver(self, context_id: int, outcomes: list[Outcome], slave: SlaveRecord | None) -> None:

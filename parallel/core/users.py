@@ -252,4 +252,6 @@ class Users:
             return "expected"
         if slave.leaving:
             return "draining"
+        if slave.stopped:
+            return "stopped"
         return "busy" if slave.number in self._state.table.leases else "idle"

@@ -35,8 +35,13 @@ _FEW = 5  # tasks for each slave, of which the rate tells less than their length
 
 def status_of(dispatcher: Dispatcher, master: str) -> Status:
     """The manager's.  ``master``: what it is called."""
-    status: Status = dispatcher.call(lambda now: _Survey(dispatcher, now).status(master))
+    status: Status = dispatcher.call(lambda now: survey(dispatcher, master, now))
     return status
+
+
+def survey(dispatcher: Dispatcher, master: str, now: float) -> Status:
+    """The same, in the dispatcher's thread."""
+    return _Survey(dispatcher, now).status(master)
 
 
 def progress_of(dispatcher: Dispatcher, context: int) -> ContextStatus:
@@ -168,7 +173,7 @@ class _Survey:
             runs_for=runs_for,
             done=slave.done,
             busy=self._share(slave),
-            memory=0,
+            memory=0 if ended else slave.memory,
             heard=None if slave.contact is Contact.UNHEARD else max(0.0, self._now - slave.heard),
             losses=slave.losses,
             output=slave.output,
@@ -270,6 +275,9 @@ class _Survey:
         lost = [str(slave) for slave in roster.slaves.values() if slave.contact is Contact.LOST] if roster.lost else []
         if lost:
             yield f"not heard of: {', '.join(some(lost))}"
+        stopped = [str(slave) for slave in roster.connected.values() if slave.stopped]
+        if stopped:
+            yield f"stopped by somebody (kill -CONT lets them go on): {', '.join(some(stopped))}"
         for record in state.contexts.values():
             label = self._label(record.id, [record])
             if record.failures and state.table.left(record.id):

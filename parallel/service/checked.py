@@ -16,6 +16,7 @@ from slave.protocol import EnlistRequest, FetchRequest, Ran, RunnerBeat
 
 _LARGEST = 1 << 63  # no number of ours is as large
 _LONGEST = 1000  # characters of a text
+_LONGEST_TEXT = 100_000
 
 Message = TypeVar("Message", bound="tuple[Any, ...]")
 
@@ -23,7 +24,8 @@ Message = TypeVar("Message", bound="tuple[Any, ...]")
 def message(kind: type[Message], parts: object) -> Message:
     """The message whose parts came.  Raises `ProtocolError` if they are none of this kind."""
     wanted = _wanted(kind)
-    if not isinstance(parts, (tuple, list)) or len(parts) != len(wanted):
+    least = len(wanted) - len(getattr(kind, "_field_defaults", ()))  # an older release may say less
+    if not isinstance(parts, (tuple, list)) or not least <= len(parts) <= len(wanted):
         raise ProtocolError(f"{kind.__name__} has {len(wanted)} parts, not {reprlib.repr(parts)}")
     for (name, right), part in zip(wanted, parts):
         if not right(part):
@@ -69,6 +71,20 @@ def text(value: object) -> str:
     if not _is_text(value):
         raise ProtocolError(f"a text cannot be {reprlib.repr(value)}")
     return value  # type: ignore[return-value]
+
+
+def seconds(value: object) -> float:
+    """A time from 0 on.  Raises `ProtocolError`."""
+    if type(value) not in (int, float) or not 0 <= value < _LARGEST:  # type: ignore[operator]
+        raise ProtocolError(f"seconds cannot be {reprlib.repr(value)}")
+    return float(value)  # type: ignore[arg-type]
+
+
+def long_text(value: object) -> str:
+    """A text of any characters, not without end.  Raises `ProtocolError`."""
+    if type(value) is not str or len(value) > _LONGEST_TEXT:
+        raise ProtocolError(f"a text cannot be {reprlib.repr(value)}")
+    return value
 
 
 def _is_number(value: object) -> bool:

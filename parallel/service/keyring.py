@@ -16,6 +16,7 @@ import threading
 
 from slave import token
 from slave.keys import THE_KEY, Key
+from slave.protocol import WATCHER
 
 
 class TokenUsed(Exception):
@@ -27,6 +28,7 @@ class Keyring:
 
     def __init__(self, key: bytes, run: str) -> None:
         self.key, self.run = key, run
+        self.watch = _watch_secret()  # opens the door for watchers alone: see registry.py
         self._for_agents = secrets.token_bytes(32)
         self._lock = threading.Lock()
         self._claimed: dict[bytes, bytes] = {}  # by the name of a token that of its agent's secret
@@ -37,6 +39,8 @@ class Keyring:
         """The secret of that name; None if there is none."""
         if ident == THE_KEY:
             return Key(self.key)
+        if ident == self.watch.ident:
+            return self.watch
         if token.is_agent(ident):
             return token.secret_of_agent(self._for_agents, ident) if ident in self._tokens else None
         return token.secret_named(self.key, self.run, ident)
@@ -55,6 +59,12 @@ class Keyring:
         with self._lock:
             return ident in self._spent
 
+    def may(self, ident: bytes, kind: str) -> bool:
+        """Whether somebody who came with that secret may have that role (slave/protocol.py)."""
+        if ident == self.watch.ident:
+            return kind == WATCHER
+        return kind != WATCHER or not (token.is_once(ident) or token.is_agent(ident))
+
     def enlist(self, ident: bytes, agent: str) -> Key | None:
         """An agent that came with this secret enlists; returns the one that it gets in exchange, if it gets one.
 
@@ -72,6 +82,11 @@ class Keyring:
     def new_token(self, reusable: bool) -> Key:
         """The secret of a token: a new one that can be used once, or the one that can be used again."""
         return token.reusable(self.key) if reusable else token.new_once(self.key, self.run)
+
+
+def _watch_secret() -> Key:
+    ident = (b"watch" + secrets.token_bytes(8)).ljust(len(THE_KEY), b"\0")
+    return Key(secrets.token_hex(32).encode(), ident)
 
 
 class Guest:

@@ -15,6 +15,7 @@ from slave.errors import Intercepted, Oversized, ProtocolError
 from slave.protocol import (
     ANSWERED,
     GATHERED,
+    WATCHER,
     OutcomeMessage,
     Role,
     ValuesMessage,
@@ -26,6 +27,7 @@ from slave.wire import Connection
 from ..core import events as ev
 from . import checked
 from .dispatcher import Dispatcher
+from .keyring import Keyring
 
 _LONGEST_WAIT = 1e6  # seconds; more is no time limit for a socket
 _SHOWN = 100  # characters of what a peer said
@@ -43,6 +45,7 @@ class Host(Protocol):
 
     dispatcher: Dispatcher
     window: memoryview  # through which all peers read
+    keyring: Keyring
     patience: float  # seconds without a byte after which a peer in the middle of a message is given up
     objects: dict[str, Any]
     kinds: dict[tuple[Any, Any], str]  # by id and method
@@ -83,6 +86,11 @@ class Call:
         """Raises `ProtocolError` if the connection is not that slave's."""
         if self._peer.role is None or number != self._peer.role.slave:
             raise ProtocolError("it speaks for another slave than the one that it is")
+
+    def by_watcher(self) -> None:
+        """Raises `ProtocolError` if the connection is not a watcher's."""
+        if self._peer.role is None or self._peer.role.kind != WATCHER:
+            raise ProtocolError("it is no watcher")
 
     def own_agent(self, agent: str) -> None:
         """Raises `ProtocolError` if the connection is not that agent's."""
@@ -191,7 +199,10 @@ class Peer:
             self.hang_up()
             return
         (role,) = args
-        self.role = checked.message(Role, role)
+        found = checked.message(Role, role)
+        if not self._server.keyring.may(self.ident, found.kind):
+            raise ProtocolError(f"what it came with does not make it a {found.kind[:_SHOWN]}")
+        self.role = found
         self._server.named(self)
         self.send(("#RETURN", None))
 

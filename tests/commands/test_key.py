@@ -46,7 +46,8 @@ def test_a_wrong_command_line(arguments: list[str], capsys: pytest.CaptureFixtur
     with pytest.raises(SystemExit) as ended:
         main(arguments)
     assert ended.value.code == 2
-    assert "usage: python3 -m parallel" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert re.fullmatch(r"parallel: .*; see python3 -m parallel( key)? --help\n", told)
 
 
 def test_a_key_is_made_if_there_is_none_and_never_shown(capsys: pytest.CaptureFixture[str]) -> None:

@@ -22,7 +22,7 @@ from parallel.service import checked, result_queue
 from parallel.service import server as server_module
 from slave.dial import dial
 from slave.errors import ProtocolError
-from slave.protocol import COMMANDS, REPORTS, RUNNER, RunnerEnded, checked_outcome
+from slave.protocol import COMMANDS, REPORTS, RUNNER, WATCHER, RunnerEnded, checked_outcome
 from slave.wire import MOST_BODY, MOST_BUFFERS, Connection
 from tests.conftest import Make
 from tests.support import relays, tasks
@@ -189,6 +189,12 @@ WRONG: dict[str, tuple[str, Any]] = {
         REPORTS,
         ("agents", "enlist", (("a" * 32, "", "h" * 1_000_000, 7, "3", 1, [None], []),), {}),
     ),
+    "a slave that asks how things are": (RUNNER, ("monitor", "status", (), {})),
+    "a watcher that drains a text": (WATCHER, ("monitor", "drain", ("1", None), {})),
+    "a watcher that gives endless grace": (WATCHER, ("monitor", "drain", (1, float("inf")), {})),
+    "a watcher that adds half a slave": (WATCHER, ("monitor", "add", (0.5,), {})),
+    "a watcher with places of bytes": (WATCHER, ("monitor", "output", (b"{}",), {})),
+    "a watcher with a long text": (WATCHER, ("monitor", "output", ("x" * 200_000,), {})),
     "nothing but lists": (RUNNER, [[[[[]]]]] * 50_000),
 }
 
