@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 from slave.errors import SlaveError
 
-from .commands import add, drain, key, report, slave_file, status, stop
+from .commands import add, checkpoint, drain, key, report, slave_file, status, stop
 
 _COMMANDS: dict[str, Any] = {
     "status": status,
@@ -19,6 +19,7 @@ _COMMANDS: dict[str, Any] = {
     "add": add,
     "drain": drain,
     "stop": stop,
+    "checkpoint": checkpoint,
     "key": key,
     "slave-file": slave_file,
 }

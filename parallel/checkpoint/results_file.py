@@ -231,7 +231,7 @@ class ResultsFile:
 
     def rewrite(self, keep: Callable[[Found], bool]) -> None:
         """Write the file anew with those results alone, in the place of this one.  Raises `CheckpointError`."""
-        draft = f"{self.path}.{os.getpid()}"
+        draft = f"{self.path}.{os.getpid()}.new"
         try:
             new = ResultsFile(Disk(draft, write=True), self._key, self._tell)
             try:
