@@ -144,7 +144,7 @@ class Context(Generic[Result]):
     def _submit(self, payload: bytes, task: object) -> TaskFuture[Any]:
         future: TaskFuture[Any] = TaskFuture(self._mailbox, self, self._program)
         if self._recorder is not None:
-            future.task_id = self._recorder.submit(future, payload, name_of(task), self._timeout, self._retries)
+            future.task_id = self._recorder.submit(future, payload, self._timeout, self._retries, name_of(task))
             return future
         future.task_id = self.started.add_for(future, payload, self._timeout, self._retries)
         return future
@@ -226,11 +226,10 @@ class Context(Generic[Result]):
             context=self,
             when_over=functools.partial(self._idle_maps.keep, payload),
         )
-        if self._record is None:
+        recorder = self._record_calls(mailbox, function, mapped.starred)
+        if recorder is None:
             self._manager.begin()
         else:
-            again = dump((function, mapped.starred), "the function", program)  # as it is in another run, too
-            recorder = self._record(mailbox, [*self._setups, again], self._manager.begin)
             results.record = functools.partial(_record_input, recorder, rules.name, mapped.starred, key)
             recorder.begin()
         return results
@@ -283,7 +282,7 @@ class Context(Generic[Result]):
     @property
     def started(self) -> Mailbox:
         """Where its tasks go, to be added by tags of one's own; starts the slaves."""
-        if not self._submits:
+        if not self._submits and self._recorder is None:
             self._manager.begin()
             self._submits = True
         return self._mailbox
@@ -295,7 +294,20 @@ class Context(Generic[Result]):
         """
         self._tell_of_changes()
         payload = dump(Mapped(function, False, self._mailbox.id), "the function", self._program)
-        return payload, lambda: Mailbox(self._manager.dispatcher, payload, self._rules)
+
+        def make() -> Mailbox:
+            mailbox = Mailbox(self._manager.dispatcher, payload, self._rules)
+            self._record_calls(mailbox, function, False)
+            return mailbox
+
+        return payload, make
+
+    def _record_calls(self, mailbox: Mailbox, function: object, starred: bool) -> Recorder | None:
+        """The recorder for inputs of a function, which are the mailbox's tasks, if there is a checkpoint."""
+        if self._record is None:
+            return None
+        again = dump((function, starred), "the function", self._program)  # as it is in another run, too
+        return self._record(mailbox, [*self._setups, again], self._manager.begin)
 
     def pack(self, task: Callable[..., Result], args: Sequence[object], named: Mapping[str, object]) -> bytes:
         """The pickle of a task.  Raises `InputTypeError` if it is not callable, `UnpicklableError`."""

@@ -123,7 +123,7 @@ class Recorder:
             self._run(id, payload, entry, lambda: self._mailbox.add(payload, timeout, retries, tag, id))
         return id
 
-    def submit(self, addressee: Any, payload: bytes, name: str, timeout: float | None, retries: int) -> int:
+    def submit(self, addressee: Any, payload: bytes, timeout: float | None, retries: int, name: str) -> int:
         """The same for a task whose outcome only that one is to get.
 
         A result in the file is looked at now: a future that has its outcome cannot do without it later.

@@ -16,9 +16,11 @@ from typing import TYPE_CHECKING, Any, Callable
 
 from slave.calls import call_each, call_each_starred
 
+from ..checks import name_of
+
 if TYPE_CHECKING:
     from ..context import Context
-    from ..service.mailbox import Addressee, Mailbox
+    from ..service.mailbox import Addressee, Mailbox, Recorder
 
 _LARGE = 16 * 1024  # bytes of a pickled function
 _KEPT = 4  # large functions
@@ -46,15 +48,24 @@ def _give_up(mailbox: Mailbox, all_of_them: set[Mailbox]) -> None:
 class Calls:
     """What adds tasks, each with an input of one function, or with a tuple of them.  For any thread."""
 
-    def __init__(self, pack: Pack, mailbox: Mailbox, kept: Kept | None = None) -> None:
-        self._pack, self._mailbox, self._kept = pack, mailbox, kept
+    def __init__(self, pack: Pack, mailbox: Mailbox, name: str, kept: Kept | None = None) -> None:
+        self._pack, self._mailbox, self._name, self._kept = pack, mailbox, name, kept
+
+    @property
+    def recorder(self) -> Recorder | None:
+        """What knows results of earlier runs, and has to be asked before an outcome is used."""
+        return self._mailbox.recorder
 
     def pack(self, item: object) -> bytes:
         """The pickle of a task.  Raises `UnpicklableError`, `InputTypeError`."""
         return self._pack(item)
 
     def add(self, payload: bytes, addressee: Addressee) -> None:
-        """Add the task.  Raises `ManagerClosed`."""
+        """Add the task.  Raises `ManagerClosed`, and `CheckpointError` if there is one."""
+        recorder = self._mailbox.recorder
+        if recorder is not None:
+            recorder.submit(addressee, payload, None, 0, self._name)
+            return
         self._mailbox.add_for(addressee, payload, None, 0)
 
 
@@ -73,23 +84,23 @@ class Functions:
         Raises `UnpicklableError` and `InputTypeError` for the function.
         """
         context = self._context
-        mailbox = context.started
+        mailbox, name = context.started, name_of(function)
         maker, whole = context.mailbox_of, function
         if each:
             whole = functools.partial(call_each_starred if starred else call_each, function)
         payload, make = maker(whole)
         if len(payload) >= _LARGE:
             kept = self._kept(payload, make)
-            return Calls(context.pack_input, kept.mailbox, kept)
+            return Calls(context.pack_input, kept.mailbox, name, kept)
         if each:
             mapper = call_each_starred if starred else call_each
-            return Calls(lambda inputs: context.pack(mapper, (function, inputs), {}), mailbox)
-        return Calls(lambda item: context.pack(function, (item,), {}), mailbox)
+            return Calls(lambda inputs: context.pack(mapper, (function, inputs), {}), mailbox, name)
+        return Calls(lambda item: context.pack(function, (item,), {}), mailbox, name)
 
     def call(self, function: Callable[..., Any], args: Sequence[object], named: Mapping[str, object]) -> Calls:
         """The way for this one call."""
         context = self._context
-        return Calls(lambda item: context.pack(function, args, named), context.started)
+        return Calls(lambda item: context.pack(function, args, named), context.started, name_of(function))
 
     def _kept(self, payload: bytes, make: Callable[[], Mailbox]) -> Kept:
         with self._lock:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import threading
 import warnings
 import weakref
@@ -35,6 +36,8 @@ class Pool:
     manager's slaves instead, which may come and go.  ``initializer(*initargs)`` runs once in each slave.
     ``maxtasksperchild``: after so many tasks, each of which is a call or a chunk of calls, a slave's process is
     replaced.  ``context`` is accepted, and not used: a slave is a fresh process, never a copy of this one.
+    ``checkpoint``: a file to which results are written, and whose tasks need not run again, as of
+    `Manager.get_context`; a map's chunks are single calls then, unless ``chunksize`` is given.
 
     It never breaks: a process that is lost costs the task that it ran an attempt, and the rest goes on.  A task that
     lost its process three times (the manager's ``max_attempts``) raises `TaskGivenUp`; an initializer that raises on
@@ -57,6 +60,7 @@ class Pool:
         context: object = None,
         *,
         manager: Manager | None = None,
+        checkpoint: str | os.PathLike[str] | None = None,
     ) -> None:
         self._state = "INIT"
         if processes is not None and processes < 1:
@@ -68,7 +72,7 @@ class Pool:
         if initializer is not None and not callable(initializer):
             raise TypeError("initializer must be a callable")
         setup = None if initializer is None else functools.partial(initialize, initializer, tuple(initargs))
-        self._work = work.begin("Pool", manager, processes or usable_cpus(), setup, maxtasksperchild, True)
+        self._work = work.begin("Pool", manager, processes or usable_cpus(), setup, maxtasksperchild, True, checkpoint)
         self._jobs: Jobs = InlineJobs(self._work) if isinstance(self._work, InlineWork) else SlaveJobs(self._work)
         self._adding = threading.RLock()  # held while calls are added: none comes behind `close`
         self._jobs.start(sets_up=setup is not None and maxtasksperchild is None)
@@ -167,6 +171,8 @@ class Pool:
     ) -> AsyncResult[list[Any]]:
         self._check_running()
         inputs: Sequence[Any] = list(iterable)
+        if chunksize is None and getattr(self._work, "checkpoint", None) is not None:
+            chunksize = 1  # whatever the machine has, the tasks are to be the same in the next run
         if chunksize is None:
             chunksize = max(1, -(-len(inputs) // (self.size * _CHUNKS)))
         _check_chunksize(chunksize)

@@ -37,10 +37,16 @@ class SlaveJobs:
         self._closed = False
 
     def start(self, sets_up: bool) -> None:
-        """Start the slaves if they are its own, and, ``sets_up``, have each run setup."""
+        """Start the slaves if they are its own, and, ``sets_up``, have each run setup.
+
+        With a checkpoint all may be known: then they start when they are needed.
+        """
         if not self.work.own:
             return
         try:
+            if self.work.checkpoint is not None:
+                self.work.functions  # noqa: B018 - the initializer is pickled, and the file opened
+                return
             calls = self.work.functions.call(nothing, (), {})
         except UnpicklableError as error:  # of the initializer
             raise standard_error(error) from None
@@ -107,7 +113,7 @@ class SlaveJobs:
                 job.settle(index, Known(_standard(error)))
             return
         for index, item in enumerate(items):
-            part = Part(job, index)
+            part = Part(job, index, calls.recorder)
             try:
                 payload = calls.pack(item)
             except InputTypeError as error:
@@ -215,7 +221,7 @@ class Feeding:
             return
         index = self._added
         self._job.goes_out(index, len(payload))
-        self._calls.add(payload, Part(self._job, index))
+        self._calls.add(payload, Part(self._job, index, self._calls.recorder))
         self._added += 1
 
     def _came(self, known: Known) -> None:

@@ -23,6 +23,7 @@ from slave.protocol import FAILURE
 from ..core.effects import Outcome
 from ..errors import RemoteError
 from ..program import Program
+from ..service.mailbox import Recorder
 from ..service.ticket import Ticket
 from ..task_future import value_of
 
@@ -39,7 +40,14 @@ class Known(NamedTuple):
     value: Any = None
 
 
-Came = Union[Outcome, Known]
+class Recorded(NamedTuple):
+    """An outcome that is to be in a checkpoint before it is used, or is there."""
+
+    recorder: Recorder
+    outcome: Outcome
+
+
+Came = Union[Outcome, Known, Recorded]
 
 
 class Job(Protocol):
@@ -50,21 +58,21 @@ class Job(Protocol):
 
 
 class Part:
-    """The tag of one task of a job.  See `Addressee`."""
+    """The tag of one task of a job.  See `Addressee`.  ``recorder``: of its mailbox, if there is one."""
 
-    __slots__ = ("index", "job")
+    __slots__ = ("index", "job", "recorder")
 
-    def __init__(self, job: Job, index: int) -> None:
-        self.job, self.index = job, index
+    def __init__(self, job: Job, index: int, recorder: Recorder | None) -> None:
+        self.job, self.index, self.recorder = job, index, recorder
 
     def settle_at_once(self, outcome: Outcome) -> bool:
         """See `Addressee`."""
-        self.job.settle(self.index, outcome)
+        self.settle(outcome)
         return True
 
     def settle(self, outcome: Outcome) -> None:
         """See `Addressee`."""
-        self.job.settle(self.index, outcome)
+        self.job.settle(self.index, outcome if self.recorder is None else Recorded(self.recorder, outcome))
 
     def fail(self, error: BaseException) -> None:
         """See `Addressee`."""
@@ -371,11 +379,13 @@ def terminated() -> BaseException:
 
 
 def known_of(came: Came | None, program: Program | None) -> Known:
-    """What came, rebuilt; errors are what the standard's pools raise."""
+    """What came, rebuilt; errors are what the standard's pools raise.  Raises `CheckpointError`: ask again."""
     assert came is not None
     if isinstance(came, Known):
         return came
     assert program is not None
+    if isinstance(came, Recorded):
+        came = came.recorder.written(came.outcome)
     error, value = value_of(came, program)
     if error is not None and came.kind == FAILURE:
         error = _as_of_a_pool(error)

@@ -31,7 +31,8 @@ class Work:
 
     ``manager``: whose slaves to use; None: ``max_workers`` local slaves of its own, which print where this program
     does.  ``setup``: run once in each slave; what it returns is not used.  ``most_tasks``: after so many of its tasks
-    a slave's process is replaced.  ``dropped_at_exit``: what is not done when the interpreter exits is given up.
+    a slave's process is replaced.  ``checkpoint``: as of `Manager.get_context`.  ``dropped_at_exit``: what is not done
+    when the interpreter exits is given up.
     """
 
     def __init__(
@@ -41,8 +42,9 @@ class Work:
         setup: Callable[[], object] | None,
         most_tasks: int | None = None,
         dropped_at_exit: bool = False,
+        checkpoint: str | os.PathLike[str] | None = None,
     ) -> None:
-        self.manager = manager
+        self.manager, self.checkpoint = manager, checkpoint
         self.own = manager is None
         self._workers, self._setup, self._most_tasks = max_workers, setup, most_tasks
         self._dropped_at_exit = dropped_at_exit
@@ -76,7 +78,9 @@ class Work:
         if self.manager is None:
             self.manager = Manager.local(self._workers, output="-", progress=False)
         try:
-            context: Context[Any] = self.manager.get_context(self._setup, max_tasks_per_slave=self._most_tasks)
+            context: Context[Any] = self.manager.get_context(
+                self._setup, max_tasks_per_slave=self._most_tasks, checkpoint=self.checkpoint
+            )
         except BaseException:
             if self.own:
                 self.manager.shutdown(wait=False)
@@ -181,11 +185,12 @@ def begin(
     setup: Callable[[], object] | None = None,
     most_tasks: int | None = None,
     dropped_at_exit: bool = False,
+    checkpoint: str | os.PathLike[str] | None = None,
 ) -> AnyWork:
     """The work of a front end that the user called ``name``: on slaves, or inside a task in this process."""
     if inside_task(name):
         return InlineWork(setup)
-    return Work(manager, max_workers, setup, most_tasks, dropped_at_exit)
+    return Work(manager, max_workers, setup, most_tasks, dropped_at_exit, checkpoint)
 
 
 def _finish_all() -> None:

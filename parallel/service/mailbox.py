@@ -78,6 +78,9 @@ class Recorder(Protocol):
     def cancelled(self, task: int | None = None) -> None:
         """No outcome comes of this task, or of any that has none."""
 
+    def submit(self, addressee: Any, payload: bytes, timeout: float | None, retries: int, name: str) -> int:
+        """Add a task as `Mailbox.add_for` does, or give its result at once.  ``name``: of its callable."""
+
     def id_of(self, task: int) -> int:
         """By what id a task is known here."""
 

@@ -23,7 +23,7 @@ WAYS = ("result", "wait", "as_completed", "callback")
 
 
 class NoMailbox:
-    label = ""
+    label, recorder = "", None
 
     def cancel_soon(self, task: int) -> None:
         pass
