@@ -52,6 +52,7 @@ OWNER_SECONDS = 2.0  # between two looks for the machine's owner
 _OWNER = "the owner of this machine is back"
 _POLL_WITHOUT_SIGCHLD = 0.5  # seconds; where no signal tells of a runner's death (Windows)
 _DRAINED = "it was asked to end"
+_DONE = "the master is done"
 _BROKEN = (OSError, EOFError, ProtocolError)
 
 # poll() where there is one: it takes descriptors of any number, and, unlike epoll and kqueue, none of its own
@@ -92,6 +93,7 @@ class Agent:
         self._command_service = self._commands.proxy(AgentServiceProxy)
         self.stepped_back = False  # since the owner of this machine is back
         self._look_for_owner = 0.0  # when to look next
+        self._done = False  # the master has said that it is, before a connection to it broke
         self._signals = Signals()
         self._pool = RunnerPool(config.agent, self._runner_config, self._inherited, self._signals.waker, start_method)
 
@@ -209,6 +211,8 @@ class Agent:
                 return "no slave is left here"
         if self._config.tied and 0 in ready and not os.read(0, 4096):
             raise MasterGone("the master's process has ended")
+        if self._done:
+            return _DONE
         if self._session.looks_for_master:
             self._try_again()
         elif self._session.connected:
@@ -238,7 +242,7 @@ class Agent:
             reply = self._command_service.commands()
             commands = [] if reply is None else commands_of(reply)
             if any(isinstance(command, End) for command in commands):
-                return "the master is done"
+                return _DONE
             for command in commands:
                 self._carry_out(command)
             if reply is not None:
@@ -359,11 +363,21 @@ class Agent:
 
     def _lose(self, error: BaseException) -> None:
         if self._session.connected:
-            log.warning("the connection to the master broke (%s); trying again", error)
+            self._done = self._heard_end()
+            if not self._done:
+                log.warning("the connection to the master broke (%s); trying again", error)
             self._session.lost(time.monotonic())
         self._reports.drop()
         self._commands.drop()
         self._pool.watch_no_more()
+
+    def _heard_end(self) -> bool:
+        """Whether the word that the master is done lies here unread: it waits only so long for us to hang up."""
+        try:
+            reply = self._command_service.commands()
+        except (*_BROKEN, CallFailed):
+            return False
+        return reply is not None and any(isinstance(command, End) for command in commands_of(reply))
 
     def _try_again(self) -> None:
         """Enlist again.  Raises `MasterGone` if the master has been out of reach for too long."""

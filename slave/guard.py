@@ -4,7 +4,8 @@ An agent that ends in order does that itself.  When it cannot, since it was kill
 and run a second time elsewhere.  So it forks, before the first runner, a process that has a session of its own and
 waits for the end of a pipe of which the agent alone holds the other end:
 
-    agent -> guard    "+PID" a runner has been started, "-PID" it has ended; the end of the pipe: so has the agent
+    agent -> guard    "+PID" a runner has been started, "-PID" it has ended; "." the agent ends in order
+                      the end of the pipe: the agent has ended
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from . import process_tree, streams
 
 _MOST_SECONDS = 5.0  # for what was killed to vanish
 _LOOK = 0.02  # seconds between two looks whether it has
+_BEGINS = 0.64  # seconds for what a task had just forked to become a program, which can be known by its mark
 
 
 class Guard:
@@ -83,6 +85,7 @@ class Guard:
 
     def end(self) -> None:
         """Have it look for what is left of the runners' families, end that, and leave."""
+        self._say(".\n")
         self.close()
         deadline = time.monotonic() + _MOST_SECONDS + 1.0
         while self._pid and not _has_ended(self._pid):
@@ -116,17 +119,28 @@ def _stand_by(pipe: int, mark: str) -> None:
     highest = max((int(name) for name in os.listdir("/dev/fd")), default=pipe) if os.path.isdir("/dev/fd") else 1023
     os.closerange(3, pipe)
     os.closerange(pipe + 1, highest + 1)
-    runners = _listen(pipe)
+    runners, in_order = _listen(pipe)
     deadline = time.monotonic() + _MOST_SECONDS
-    while process_tree.end_family(runners, [mark]) and time.monotonic() < deadline:
-        time.sleep(_LOOK)
+    pause = _LOOK
+    while time.monotonic() < deadline:
+        if process_tree.end_family(runners, [mark]):
+            pause = _LOOK
+        elif in_order or pause > _BEGINS / 2:
+            return
+        else:
+            pause *= 2
+        time.sleep(pause)
 
 
-def _listen(pipe: int) -> set[int]:
-    """The runners that live when the agent ends."""
+def _listen(pipe: int) -> tuple[set[int], bool]:
+    """The runners that live when the agent ends, and whether it ends in order: then it has seen to its orphans."""
     runners: set[int] = set()
+    in_order = False
     with open(pipe) as lines:
         for line in lines:
             if line.endswith("\n"):
-                (runners.add if line[0] == "+" else runners.discard)(int(line[1:]))
-    return runners
+                if line[0] == ".":
+                    in_order = True
+                else:
+                    (runners.add if line[0] == "+" else runners.discard)(int(line[1:]))
+    return runners, in_order

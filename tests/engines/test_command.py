@@ -193,7 +193,7 @@ def test_a_command_that_is_not_there(make: Make) -> None:
         make(0).add_slave(parallel.CommandSlaveArray("no-such-launcher {command}", 2))
 
 
-def test_a_slave_behind_a_pipe(make: Make, own_folder: Path) -> None:
+def test_a_slave_behind_a_pipe(make: Make, own_folder: Path, temporary_folder: Path) -> None:
     """As in a container that shares nothing: another folder, an empty environment."""
     manager = make(0)
     template = "env -i -C / PATH=$PATH {command}"
@@ -205,7 +205,7 @@ def test_a_slave_behind_a_pipe(make: Make, own_folder: Path) -> None:
     list(context.get_results_unordered())
     eventually(lambda: sum(path.read_text().count("said ") for path in own_folder.glob("slave*.output")) == 8)
     manager.shutdown()
-    assert not list((own_folder / "temporary").iterdir())
+    assert not list(temporary_folder.iterdir())
 
 
 def test_much_output_behind_a_pipe_arrives_whole(make: Make, own_folder: Path) -> None:

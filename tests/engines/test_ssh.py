@@ -6,13 +6,14 @@ import functools
 import os
 import re
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
 import parallel
 from slave.cpus import usable_cpus
+from slave.process_tree import Process, running
 from tests.conftest import Make, children
 from tests.engines.conftest import WAIT
 from tests.support import engines, tasks
@@ -35,14 +36,24 @@ def config(own_folder: Path) -> Iterator[str]:
 def remains() -> list[str]:
     """Folders of slaves that came over a pipe, and processes that know them."""
     found = [str(path) for path in Path("/tmp").glob("parallel-slave-*")]
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
+    processes = running()
+    for pid in processes:
         try:
-            text = path.read_text(errors="replace")
+            text = Path(f"/proc/{pid}/cmdline").read_text(errors="replace")
         except OSError:
             continue
-        if "parallel-slave-" in text or "i.read(int(i.readline()))" in text:
+        if ("parallel-slave-" in text or "i.read(int(i.readline()))" in text) and not of_other_tests(pid, processes):
             found.append(text.replace("\0", " "))
     return found
+
+
+def of_other_tests(pid: int, processes: Mapping[int, Process]) -> bool:
+    """Whether a process descends from one that runs other tests beside us (pytest-xdist)."""
+    above = []
+    while pid in processes:
+        above.append(pid)
+        pid = processes[pid].parent
+    return os.getpid() not in above and "PYTEST_XDIST_WORKER" in os.environ and os.getppid() in above
 
 
 def ssh_clients() -> list[int]:

@@ -78,6 +78,7 @@ class Bomb:
         b"\x00" * handshake.ANSWER_SIZE,
         (1 << 63).to_bytes(8, "big") * 10,
     ],
+    ids=["http", "random", "pickle", "zeros", "lengths"],  # the same in each process that runs tests
 )
 def test_noise_is_hung_up_on_and_not_unpickled(manager: parallel.Manager, first_words: bytes) -> None:
     sock = knock(manager)

@@ -95,6 +95,7 @@ class Agent(Process):
         self._commands: Connection | None = None
         self._counts = {REPORTS: 0, COMMANDS: 0}
         self._replies: deque[CommandsReply] = deque()
+        self._done = False  # the master has said that it is, before a connection to it broke
         self._reports_ended = self._commands_ended = False
         self._steps = self._serve()
         self._waits_for: Any = None  # the connection whose answer it waits for, or WAIT
@@ -160,6 +161,8 @@ class Agent(Process):
         if not self.slaves and (self.asked or not self.stays):
             yield from self._leave("it was ended by SIGTERM" if self.asked else "it has no slaves any more")
             raise Quits
+        if self._done:
+            raise MasterFinished("the master is done")
         if session.looks_for_master:
             yield from self._try_again()
         elif session.connected:
@@ -272,6 +275,7 @@ class Agent(Process):
     def _lose(self) -> None:
         if self.session.connected:
             self.world.tell(f"{self.name} has lost the master")
+            self._done = any(isinstance(command, End) for reply in self._replies for command in commands_of(reply))
             self.session.lost(self.world.now)
         for slave in self.slaves.values():
             if slave.runner is not None:

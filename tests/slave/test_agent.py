@@ -245,6 +245,23 @@ def test_a_command_that_was_read_already_is_not_waited_for(enlisted: Any) -> Non
     assert agent._step() == "the master is done"
 
 
+@pytest.mark.parametrize("done", [True, False])
+def test_the_masters_word_that_it_is_done_is_heard_though_the_other_connection_broke(enlisted: Any, done: bool) -> None:
+    """It waits only so long for an agent that has much to do: 300 runners that end together, on a busy machine."""
+    agent, reports, commands = enlisted
+    if done:
+        commands.transport.write(frame(("#RETURN", (3, [encode_command(End())]))))
+    reports.close()
+    commands.close()
+    agent._session.next_heartbeat = time.monotonic() + 1000
+    while agent._session.connected:  # the first report after that finds it out, or the second
+        agent._report(lambda: agent._service.draining("an agent", [1]))
+    ends = []
+    agent._try_again = lambda: ends.append("tries again")
+    ends += [agent._step()]
+    assert ends == (["the master is done"] if done else ["tries again", None])
+
+
 def test_a_changed_record_costs_the_connection_and_not_the_agent(enlisted: Any) -> None:
     agent, _, commands = enlisted
     with socket.socket(fileno=os.dup(commands.fileno())) as raw:

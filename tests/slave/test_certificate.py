@@ -67,8 +67,10 @@ CipherString = DEFAULT:@SECLEVEL=2
 
 @pytest.mark.parametrize("strict", [False, True], ids=["usual", "strict"])
 @pytest.mark.parametrize("version, python", pythons())
-def test_both_sides_agree_on_every_python(own_folder: Path, version: str, python: str, strict: bool) -> None:
-    variables = {"TMPDIR": str(own_folder / "temporary")}
+def test_both_sides_agree_on_every_python(
+    own_folder: Path, temporary_folder: Path, version: str, python: str, strict: bool
+) -> None:
+    variables = {"TMPDIR": str(temporary_folder)}
     if strict:
         (own_folder / "openssl.cnf").write_text(STRICT)
         variables["OPENSSL_CONF"] = str(own_folder / "openssl.cnf")

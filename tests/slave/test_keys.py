@@ -104,6 +104,7 @@ def test_a_folder_that_others_may_write_to_is_refused(tmp_path: Path, mode: int)
 
 def test_a_folder_like_that_of_all_temporary_files_is_refused(tmp_path: Path) -> None:
     folder = tmp_path / "temporary"
+    folder.mkdir()
     file = write(folder / "key")
     folder.chmod(0o1777)
     with pytest.raises(KeyTrouble, match="others may write to the folder .*; keep the key in a folder of your own$"):

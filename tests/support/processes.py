@@ -90,6 +90,7 @@ def start(way: str, path: str, done: bool = False, together: str = "") -> tuple[
         "a program": lambda: subprocess.Popen(["sleep", "600"]).pid,
         "a session of its own": lambda: subprocess.Popen(["sleep", "600"], start_new_session=True).pid,
         "a daemon": lambda: _daemon("600"),
+        "a daemon that takes its time": lambda: _daemon("600", 0.2),
         "a fork with a session of its own": _fork_with_session,
     }[way]()
     Path(path + ".pid").write_text(str(pid))
@@ -101,14 +102,15 @@ def start(way: str, path: str, done: bool = False, together: str = "") -> tuple[
     return os.getpid(), pid
 
 
-def _daemon(seconds: str) -> int:
-    """As daemons do: a fork, a session, another fork, and the first parent ends."""
+def _daemon(seconds: str, pause: float = 0.0) -> int:
+    """As daemons do: a fork, a session, another fork, and the first parent ends.  It runs a program after a pause."""
     read, write = os.pipe()
     child = os.fork()
     if not child:
         os.setsid()
         grandchild = os.fork()
         if not grandchild:
+            threading.Event().wait(pause)
             os.execvp("sleep", ["sleep", seconds])
         os.write(write, str(grandchild).encode())
         os._exit(0)

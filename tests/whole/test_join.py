@@ -203,7 +203,9 @@ def test_old_pythons_say_so_in_one_line(make: Make, folder: Path) -> None:
 
 
 @pytest.mark.parametrize("python", [path for _, path in pythons()], ids=[version for version, _ in pythons()])
-def test_every_python_can_fetch_it(make: Make, folder: Path, own_folder: Path, python: str) -> None:
+def test_every_python_can_fetch_it(
+    make: Make, folder: Path, own_folder: Path, temporary_folder: Path, python: str
+) -> None:
     manager = make(0, port=0)
     command = python + local_command(manager)[len("python3") :] + " -n 1 --key-file -"
     slave = Fed(command, manager.make_token(), folder, elsewhere(own_folder))
@@ -211,7 +213,7 @@ def test_every_python_can_fetch_it(make: Make, folder: Path, own_folder: Path, p
     manager.shutdown()
     code, said = slave.ends()
     assert code == 0, said
-    assert not list((own_folder / "temporary").iterdir())
+    assert not list(temporary_folder.iterdir())
 
 
 # -- the file that is fetched

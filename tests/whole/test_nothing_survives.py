@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import parallel
 from slave.process_tree import running
 from tests.conftest import Make
 from tests.support import processes
@@ -86,11 +87,26 @@ def test_a_guard_that_was_killed_is_replaced(make: Make, own_folder: Path) -> No
     first = eventually(guard)
     os.kill(first, signal.SIGKILL)
     eventually(lambda: guard() not in (0, first), what="another guard")
-    context = manager.get_context()
-    context.add_task(functools.partial(processes.start, "a daemon", str(own_folder / "a"), done=True))
-    ((_, started_one),) = context.get_results_unordered()
+    started_one = start_one(manager, own_folder, "a daemon")
     os.kill(agent, signal.SIGKILL)
     all_gone([runner, started_one, agent])
+
+
+def start_one(manager: parallel.Manager, own_folder: Path, way: str) -> int:
+    """A task that has started a process and is done; which."""
+    context = manager.get_context()
+    context.add_task(functools.partial(processes.start, way, str(own_folder / "a"), done=True))
+    ((_, pid),) = context.get_results_unordered()
+    return int(pid)
+
+
+def test_what_was_just_being_started_when_the_agent_was_killed_ends(make: Make, own_folder: Path) -> None:
+    """It has left its runner's session and lost its parent, and runs no program yet: nothing tells whose it is."""
+    manager = make(1)
+    pid = start_one(manager, own_folder, "a daemon that takes its time")
+    agent = parent_of(manager.slaves[0].pid)
+    os.kill(agent, signal.SIGKILL)
+    all_gone([pid, agent])
 
 
 def test_programs_of_finished_tasks_that_have_ended_leave_no_zombies(make: Make, own_folder: Path) -> None:

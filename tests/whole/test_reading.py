@@ -136,6 +136,14 @@ class SlowToPickle(SlowToRebuild):
         return self.number
 
 
+@pytest.fixture
+def lost_stops(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python has nowhere to raise what a handler raises in a destructor, or in a callback of the garbage collector."""
+    tell = sys.unraisablehook
+    monkeypatch.setattr(sys, "unraisablehook", lambda one: None if isinstance(one.exc_value, Stop) else tell(one))
+
+
+@pytest.mark.usefixtures("lost_stops")
 def test_a_handler_that_raises_loses_no_result_and_no_task(make: Make) -> None:
     manager = make(1)
     manager.wait_for_slaves(1, 15)
@@ -165,6 +173,7 @@ def test_a_handler_that_raises_loses_no_result_and_no_task(make: Make) -> None:
     assert sorted(found) == list(range(100))
 
 
+@pytest.mark.usefixtures("lost_stops")
 def test_a_handler_that_raises_while_a_task_is_added_is_heard(make: Make) -> None:
     context = make(1).get_context()
 

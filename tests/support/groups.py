@@ -1,0 +1,28 @@
+"""Which tests are not to run beside each other, where several processes run the tests (pytest-xdist)."""
+
+from __future__ import annotations
+
+from xdist.scheduler import LoadScopeScheduling
+
+# by words in the names of tests; there is one of each engine
+_ENGINES = {
+    "sge": ("sge", "qstat", "qsub"),
+    "slurm": ("slurm", "squeue", "sbatch"),
+    "htcondor": ("condor",),
+}
+_HEAVY = ("test_strangers.py", "test_mutated_frames", "over_2_gib")  # they flood a master, or take gigabytes
+
+
+def group_of(test: str) -> str:
+    """The group of a test, by its node id; of most tests its own."""
+    file, _, _ = test.partition("::")
+    if "tests/engines/" in file:
+        return next((engine for engine, words in _ENGINES.items() if any(word in test for word in words)), "ssh")
+    return "heavy" if any(word in test for word in _HEAVY) else test
+
+
+class Groups(LoadScopeScheduling):  # type: ignore[misc]  # it has no type hints
+    """Hands out groups, the largest first."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return group_of(nodeid)
