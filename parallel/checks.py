@@ -57,6 +57,14 @@ def check_progress(progress: object) -> None:
         raise InputTypeError(f"progress={progress!r} is not None, True, False or a callable that takes the status")
 
 
+def check_show_output(wanted: object) -> None:
+    """Raise `InputTypeError` unless it is None, a bool or a callable."""
+    if not (wanted is None or isinstance(wanted, bool) or callable(wanted)):
+        raise InputTypeError(
+            f"show_output={wanted!r} is not None, True, False or a callable that takes a slave's number and a line"
+        )
+
+
 def check_label(label: object) -> str:
     """A name for people, in one line; None: ''.  Raises `InputTypeError`."""
     if label is None:

@@ -32,6 +32,7 @@ from .checks import (
     check_progress,
     check_retries,
     check_ship,
+    check_show_output,
     check_tags,
     check_timeout,
     name_of,
@@ -52,6 +53,7 @@ from .launch.launcher import Launcher
 from .launch.local import LocalSlave
 from .launch.slave_file import slave_file, slave_file_hash
 from .launch.slave_service import SlaveService
+from .monitor.output import Shower, ShowOutput, output_is_wanted
 from .monitor.watcher import Progress, Watcher
 from .program import Program, hidden_main
 from .service.agent_service import AgentService
@@ -114,6 +116,12 @@ class Manager:
     after a minute, two, four ... (True: after 10 s, 20 s ...).  False: not at all.  A callable is given the `status`
     instead, a few times a second at the most, in a thread of its own.
 
+    ``show_output``: each line that tasks print is shown here, too, on stderr (in a notebook under the cell) behind the
+    slave's number, as far as the network bears it: what is left out is counted, and stands in the slave's output file.
+    Default: where stderr is a terminal or a notebook, the first 1,000 lines of a run; so a print is not looked for in
+    vain, and many do not bury what the program itself prints.  A callable is given the slave's number and the line.
+    Slaves that have no output file, since they were started by hand or over a pipe, show nothing here.
+
     Raises `InputError` and `NetworkError` for what cannot be.  Use it as a context manager, or call `shutdown`; a
     manager that is garbage-collected or still open when the interpreter exits is shut down too.
     """
@@ -140,6 +148,7 @@ class Manager:
         share_bytes: float = LARGE,
         trace: str | os.PathLike[str] | None = None,
         progress: Progress = None,
+        show_output: ShowOutput = None,
     ) -> None:
         refuse_inside_slave()
         if lease != _LEASE:
@@ -149,6 +158,7 @@ class Manager:
         check_bytes(result_bytes, "result_bytes")
         check_bytes(share_bytes, "share_bytes")
         check_progress(progress)
+        check_show_output(show_output)
         memory = 0 if max_memory is None else check_memory(max_memory)
         try:
             key = find_key(authkey, create=True) if authkey is not None or port is not None else new_key()
@@ -201,6 +211,8 @@ class Manager:
         publisher.start()
         self.dispatcher.start()
         self._watcher = Watcher(self.dispatcher, progress, self._name)
+        scheduler.state.local_output_shows = config.inherits
+        self._show(show_output)
         self._closer = Closer(self.dispatcher, self._launcher, self._endpoint, publisher, self._watcher)
         weakref.finalize(self, self._closer.close_elsewhere).atexit = False
         atexit.register(close_weakly, weakref.ref(self._closer))
@@ -380,6 +392,14 @@ class Manager:
         self.dispatcher.scheduler.state.traced = True  # nobody has come yet
         self._closer.when_told(trace.close)
         self.subscribe(trace)
+
+    def _show(self, wanted: ShowOutput) -> None:
+        """Show what tasks print, if it is wanted; before a slave is started."""
+        state = self.dispatcher.scheduler.state
+        if output_is_wanted(wanted):
+            state.shows = True
+            shower = Shower(wanted)
+            self.dispatcher.publisher.subscribe(shower, when_over=shower.tell_left_out)
 
     def _watch(self, now: float) -> None:
         self.dispatcher.scheduler.state.watched = True

@@ -27,6 +27,7 @@ from .introduction import HANDSHAKE_SECONDS
 from .keys import Key
 from .link import AgentServiceProxy, CallFailed, Link
 from .machine import Owner, tells_memory
+from .output_tail import Tails
 from .protocol import (
     COMMANDS,
     RELEASE,
@@ -35,6 +36,7 @@ from .protocol import (
     Command,
     Drain,
     End,
+    OutputPart,
     Recall,
     Role,
     StartRunner,
@@ -94,6 +96,7 @@ class Agent:
         self.stepped_back = False  # since the owner of this machine is back
         self._look_for_owner = 0.0  # when to look next
         self._done = False  # the master has said that it is, before a connection to it broke
+        self._tails: Tails | None = None  # of the runners' output, if the master wants that
         self._signals = Signals()
         self._pool = RunnerPool(config.agent, self._runner_config, self._inherited, self._signals.waker, start_method)
 
@@ -135,10 +138,18 @@ class Agent:
         if self._pool.max_memory and not tells_memory():
             log.warning("this system does not tell how much memory a process uses: max_memory is of no effect here")
         if first:
+            if reply.shows:
+                self._tails = Tails()
+                log.addHandler(self._tails.unwanted)
             for number, (_, output) in zip(reply.numbers, self._config.slaves):
-                self._pool.add(number, output)
+                self._add(number, output)
             self._signals.watch(self._pool.kill)  # before there is a runner that would die with us
             self._start_runners()
+
+    def _add(self, number: int, output: str | None) -> None:
+        self._pool.add(number, output)
+        if self._tails is not None:
+            self._tails.add(number, output)
 
     @property
     def config(self) -> AgentConfig:
@@ -159,6 +170,7 @@ class Agent:
             while True:
                 end = self._step()
                 if end is not None:
+                    self._tell_output(last=True)
                     return end
         except Quit as quit_:
             self._leave(f"it was ended by {quit_}")
@@ -176,6 +188,9 @@ class Agent:
         self._reports.drop()
         self._commands.drop()
         self._signals.close()
+        if self._tails is not None:
+            log.removeHandler(self._tails.unwanted)
+            self._tails.close()
 
     def _leave(self, why: str) -> None:
         """Say goodbye, unless the master is too busy to hear it."""
@@ -200,6 +215,7 @@ class Agent:
         self._pool.stop_late()
         self._pool.stop_large()
         self._reap()
+        self._tell_output()
         if not self._pool.slaves:
             if asked is not None:
                 raise Quit(asked)
@@ -266,6 +282,8 @@ class Agent:
                 patience = 0.0
         if self._config.tied:
             sources.append(0)
+        if self._tails is not None:
+            patience = min(patience, self._tails.patience(time.monotonic()))
         if self._config.owner is not None:
             patience = min(patience, OWNER_SECONDS)
         if not hasattr(signal, "SIGCHLD") or not self._pool.complete:
@@ -296,6 +314,8 @@ class Agent:
             level = logging.INFO if ended.exitcode or ended.task else logging.DEBUG  # else the master told it to end
             log.log(level, "runner %d (pid %d) ended with exit code %s", ended.slave, ended.pid, ended.exitcode)
             watch = self._pool.slaves[ended.slave].watch
+            if self._tails is not None:
+                self._send_output(self._tails.ended(ended.slave))
             gathered = watch.rest() if watch is not None else b""
             if gathered:
                 self._report(functools.partial(self._service.pass_on, gathered))
@@ -307,6 +327,15 @@ class Agent:
                 log.warning("slave %d is not started again: %s", ended.slave, why)
                 self._close_slave(ended.slave, why)
         self._start_runners()
+
+    def _tell_output(self, last: bool = False) -> None:
+        """Tell the master what runners have printed, if it wants that and it is time."""
+        if self._tails is not None and self._session.connected:
+            self._send_output(self._tails.look_last() if last else self._tails.look(time.monotonic()))
+
+    def _send_output(self, parts: list[OutputPart]) -> None:
+        if parts:
+            self._report(functools.partial(self._service.output, self._config.agent, parts))
 
     def _drain(self, numbers: Sequence[int], grace: float) -> None:
         """Have slaves finish the tasks that run, and give back what they have not started."""
@@ -320,6 +349,8 @@ class Agent:
 
     def _close_slave(self, number: int, why: str) -> None:
         del self._pool.slaves[number]
+        if self._tails is not None:
+            self._tails.remove(number)
         self._report(functools.partial(self._service.slave_closed, self._config.agent, number, why))
 
     def _start_runners(self) -> None:
@@ -336,7 +367,7 @@ class Agent:
     def _carry_out(self, command: Command | None) -> None:
         if isinstance(command, StartRunner):
             if command.slave not in self._pool.slaves:
-                self._pool.add(command.slave, command.output)
+                self._add(command.slave, command.output)
                 self._start_runners()
         elif isinstance(command, Recall):
             self._recalled(command.slave, command.lease, self._pool.recall(command.slave, command.lease))

@@ -15,6 +15,7 @@ from .agent import AgentConfig
 from .errors import MasterFinished, SlaveError, Unreachable
 from .find_master import find_master
 from .keys import Key, forget_variable
+from .output_tail import SAYS
 from .signals import Quit
 
 log = logging.getLogger("slave")
@@ -47,7 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _tell(level: int) -> None:
     """Have our own words on stderr, and leave the root logger alone: the first to configure it is to be a task."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("slave: %(message)s"))
+    handler.setFormatter(logging.Formatter(f"{SAYS}%(message)s"))
     log.handlers[:] = [handler]
     log.setLevel(level)
     log.propagate = False

@@ -39,6 +39,7 @@ from .protocol import (
     LeaseMessage,
     ModuleReply,
     OutcomeMessage,
+    OutputPart,
     RebuildFailure,
     Role,
     RunnerBeat,
@@ -370,6 +371,10 @@ class AgentServiceProxy(ServiceProxy):
     def draining(self, agent: str, slaves: Sequence[int]) -> None:
         """These slaves are to end when their running tasks have: they need no more leases.  One way."""
         self._send("draining", (agent, list(slaves)))
+
+    def output(self, agent: str, parts: Sequence[OutputPart]) -> None:
+        """What these slaves have printed.  One way."""
+        self._send("output", (agent, _plain(parts)))
 
     def pass_on(self, pieces: bytes) -> None:
         """Values that a runner has gathered and cannot send, as it would have.  One way."""

@@ -90,6 +90,7 @@ AGENT_SERVICE = Service(
         "slave_closed": ONE_WAY,
         "recalled": ONE_WAY,
         "draining": ONE_WAY,
+        "output": ONE_WAY,
         "leave": ANSWERED,
     },
 )
@@ -353,6 +354,17 @@ class RunnerBeat(NamedTuple):
     stopped: int = 0
 
 
+class OutputPart(NamedTuple):
+    """What a slave has printed since the last one: whole lines, each with its end, and how many others were left out.
+
+    They may be left out at the end only.
+    """
+
+    slave: int
+    data: Buffer
+    left_out: int
+
+
 class EnlistRequest(NamedTuple):
     """An agent comes (``run`` is ''), or comes back after its connection broke.
 
@@ -388,6 +400,7 @@ class EnlistReply(NamedTuple):
     ident: bytes = b""
     release: str = RELEASE  # of the master's program
     max_memory: int = 0  # bytes that a runner and what it started may use; 0: no limit
+    shows: bool = False  # the master wants what tasks print
 
 
 # why an agent ended a runner; BY_ITSELF: it did not, the process ended by itself

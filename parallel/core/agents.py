@@ -14,6 +14,7 @@ from slave.protocol import (
     Drain,
     EnlistReply,
     EnlistRequest,
+    OutputPart,
     RunnerBeat,
     RunnerEnded,
     StartRunner,
@@ -74,7 +75,8 @@ class Agents:
             if slave.pid and slave.number in pids and pids[slave.number] != slave.pid:
                 state.lose(slave, 0, "its process ended while its agent was out of reach")
                 self._endings.replace(slave)
-        return reply._replace(numbers=agent.numbers, environment=state.environment_for(agent))
+        shows = state.shows and not (agent.is_local and state.local_output_shows)
+        return reply._replace(numbers=agent.numbers, environment=state.environment_for(agent), shows=shows)
 
     def _number_of(self, agent: AgentRecord, number: int | None) -> int:
         """The number of a slave that the agent brings: a new one, unless it is launched and has one."""
@@ -159,6 +161,13 @@ class Agents:
                     if task and state.watched:
                         state.tell(ev.TaskStarted(now, number, task))
                 state.heard(slave)
+
+    def output(self, parts: Sequence[OutputPart], now: float) -> None:
+        """What these slaves have printed."""
+        for number, data, left_out in parts:
+            slave = self._state.roster.slaves.get(number)
+            if slave is not None:
+                self._state.tell(ev.TaskOutput(now, number, str(slave), bytes(data), left_out, slave.output or ""))
 
     def runner_ended(self, report: RunnerEnded, how: str, last_words: str, now: float) -> None:
         """A runner's process ended while its agent lives; a new one is on its way.

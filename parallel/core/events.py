@@ -265,6 +265,18 @@ class TaskNotRebuilt(SlaveEvent):
     out: bool
 
 
+@dataclass(frozen=True)
+class TaskOutput(SlaveEvent):
+    """What tasks on it have printed: whole lines, each with its end, and how many others then were left out.
+
+    Made only if somebody wants it.  ``output``: the file in which all of it stands; '' for none.
+    """
+
+    data: bytes
+    left_out: int
+    output: str
+
+
 # -- contexts
 
 

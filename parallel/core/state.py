@@ -142,6 +142,8 @@ class State:
         self.max_memory = max_memory  # bytes that a runner and what it started may use; 0: no limit
         self.limited = False  # some context limits how many tasks one process runs
         self.watched = False  # somebody wants events of single tasks
+        self.shows = False  # somebody wants what tasks print
+        self.local_output_shows = False  # what tasks on local slaves print appears where this program's output does
         self.traced = False  # runners are to tell when they do what
         self.now = 0.0
         self.due = 0.0  # when `tick` is to be called next

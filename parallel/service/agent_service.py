@@ -95,6 +95,11 @@ class AgentService:
         if self._has(agent, number):
             self._agents.recalled(number, lease, running, call.now)
 
+    def output(self, call: Call, agent: Any, parts: Any) -> None:
+        """See `Agents.output`."""
+        call.own_agent(agent)
+        self._agents.output([one for one in checked.output(parts) if self._has(agent, one.slave)], call.now)
+
     def draining(self, call: Call, agent: Any, slaves: Any) -> None:
         """See `Agents.draining`."""
         call.own_agent(agent)

@@ -12,10 +12,11 @@ from collections.abc import Sequence
 from typing import Any, Callable, TypeVar
 
 from slave.errors import ProtocolError
-from slave.protocol import EnlistRequest, FetchRequest, Ran, RunnerBeat
+from slave.protocol import EnlistRequest, FetchRequest, OutputPart, Ran, RunnerBeat
 
 _LARGEST = 1 << 63  # no number of ours is as large
 _LONGEST = 1000  # characters of a text
+_MOST_OUTPUT = 128 * 1024  # bytes of what a slave has printed, in one message
 _LONGEST_TEXT = 100_000
 
 Message = TypeVar("Message", bound="tuple[Any, ...]")
@@ -50,6 +51,18 @@ def beats(runners: object) -> list[RunnerBeat]:
     if not _is_list(runners):
         raise ProtocolError(f"runners cannot be {reprlib.repr(runners)}")
     return [message(RunnerBeat, runner) for runner in runners]  # type: ignore[attr-defined]  # it is a list
+
+
+def output(parts: object) -> list[OutputPart]:
+    """What an agent says that slaves have printed.  Raises `ProtocolError`."""
+    if not _is_list(parts):
+        raise ProtocolError(f"output cannot be {reprlib.repr(parts)}")
+    found = [message(OutputPart, part) for part in parts]  # type: ignore[attr-defined]  # it is a list
+    for part in found:
+        size = memoryview(part.data).nbytes
+        if size > _MOST_OUTPUT or part.left_out < 0:
+            raise ProtocolError(f"slave {part.slave} cannot have printed {size} bytes at once")
+    return found
 
 
 def number(value: object) -> int:

@@ -23,8 +23,13 @@ _MOST_EVENTS = 100_000  # that wait for one subscriber; then it misses some, and
 class Subscription:
     """Somebody who is told of all events, in a thread of its own.  Made by `Manager.subscribe`."""
 
-    def __init__(self, callback: Callable[[Event], object], most: int = _MOST_EVENTS) -> None:
-        self._callback, self._most = callback, most
+    def __init__(
+        self,
+        callback: Callable[[Event], object],
+        most: int = _MOST_EVENTS,
+        when_over: Callable[[], object] = lambda: None,
+    ) -> None:
+        self._callback, self._most, self._when_over = callback, most, when_over
         self._events: deque[Event] = deque()
         self._missed = self._told = 0  # events left out, which the publisher counts; those that the callback knows of
         self._bell: queue.SimpleQueue[bool] = queue.SimpleQueue()
@@ -56,6 +61,8 @@ class Subscription:
                 while self._events:
                     self._callback(self._events.popleft())
                 self._tell_missed()
+                if not goes_on:
+                    self._when_over()
             except Exception:
                 log.exception("parallel: a subscriber raised, and is told no more")
                 self.closed = True
@@ -105,9 +112,11 @@ class Publisher(threading.Thread):
         self._throttle = Throttle()
         self._recent: deque[tuple[float, int, str]] = deque(maxlen=_RECENT)
 
-    def subscribe(self, callback: Callable[[Event], object]) -> Subscription:
-        """Have a callback told of all events from now on."""
-        made = Subscription(callback)
+    def subscribe(
+        self, callback: Callable[[Event], object], when_over: Callable[[], object] = lambda: None
+    ) -> Subscription:
+        """Have a callback told of all events from now on; ``when_over``: is called after the last one."""
+        made = Subscription(callback, when_over=when_over)
         self._subscriptions = (*(one for one in self._subscriptions if not one.closed), made)
         return made
 
