@@ -11,10 +11,11 @@ from typing import Any, NoReturn
 
 from slave.errors import SlaveError
 
-from .commands import add, checkpoint, drain, key, report, slave_file, status, stop
+from .commands import add, checkpoint, drain, key, page, report, slave_file, status, stop
 
 _COMMANDS: dict[str, Any] = {
     "status": status,
+    "page": page,
     "report": report,
     "add": add,
     "drain": drain,

@@ -65,7 +65,7 @@ from .service.launch_service import LaunchService
 from .service.messages import how_all_ended
 from .service.module_service import LARGE, ModuleService
 from .service.module_source import ModuleSource
-from .service.monitor_service import MonitorService
+from .service.monitor_service import Controls, MonitorService
 from .service.publisher import Publisher, Subscription
 from .service.result_queue import ResultQueue
 from .service.server import Served
@@ -115,7 +115,8 @@ class Manager:
     terminal in its last line, which is given back at the end; in a notebook under the cell; elsewhere by a plain line
     after a minute, two, four ... (True: after 10 s, 20 s ...).  False: not at all.  A callable is given the `status`
     instead, a few times a second at the most, in a thread of its own.
-
+    ``page``: True: a page for a browser on this machine shows what goes on, at `page_url`, which is logged too; whoever
+    knows that address can look, and nobody can change anything.
     ``show_output``: each line that tasks print is shown here, too, on stderr (in a notebook under the cell) behind the
     slave's number, as far as the network bears it: what is left out is counted, and stands in the slave's output file.
     Default: where stderr is a terminal or a notebook, the first 1,000 lines of a run; so a print is not looked for in
@@ -149,6 +150,7 @@ class Manager:
         trace: str | os.PathLike[str] | None = None,
         progress: Progress = None,
         show_output: ShowOutput = None,
+        page: bool = False,
     ) -> None:
         refuse_inside_slave()
         if lease != _LEASE:
@@ -216,8 +218,11 @@ class Manager:
         self._closer = Closer(self.dispatcher, self._launcher, self._endpoint, publisher, self._watcher)
         weakref.finalize(self, self._closer.close_elsewhere).atexit = False
         atexit.register(close_weakly, weakref.ref(self._closer))
+        self.page_url: str | None = None
         if trace is not None:
             self._trace(os.fspath(trace))
+        if page:
+            self._serve_page(controls)
         if port is not None:
             try:
                 self._open()
@@ -400,6 +405,19 @@ class Manager:
             state.shows = True
             shower = Shower(wanted)
             self.dispatcher.publisher.subscribe(shower, when_over=shower.tell_left_out)
+
+    def _serve_page(self, controls: Callable[[], Controls]) -> None:
+        from .monitor.live_page import LivePage, OwnSource
+
+        try:
+            page = LivePage(OwnSource(self.dispatcher, controls(), self._name))
+        except OSError as error:
+            self._closer.close_elsewhere()
+            raise NetworkError(f"the live page cannot be served: {reason_of(error)}") from None
+        self._closer.when_told(page.close)
+        page.start()
+        self.page_url = page.url
+        log.warning("parallel: the live page of this run, for a browser on this machine: %s", page.url)
 
     def _watch(self, now: float) -> None:
         self.dispatcher.scheduler.state.watched = True

@@ -4,34 +4,21 @@ from __future__ import annotations
 
 import logging
 
-from parallel.monitor.status import ContextStatus, EventStatus, SlaveStatus, Status
+from parallel.monitor.status import EventStatus, Status
 from parallel.monitor.status_text import lines
 
-
-def slave(number: int, state: str = "busy", **more: object) -> SlaveStatus:
-    parts: dict[str, object] = {
-        "number": number, "name": "LocalSlave()", "host": "here", "pid": 10, "state": state, "words": "", "task": 0,
-        "label": "", "context": 0, "runs_for": 0.0, "done": 12345, "busy": 0.5, "memory": 0, "heard": 0.1, "losses": 0,
-        "output": None,
-    }  # fmt: skip
-    return SlaveStatus(**{**parts, **more})  # type: ignore[arg-type]
-
-
-def context(id: int, **more: object) -> ContextStatus:
-    parts: dict[str, object] = {
-        "id": id, "label": f"context {id}", "waiting": 0, "running": 0, "done": 0, "failed": 0, "coming": 0,
-        "complete": True, "rate": 0.0, "time_left": None,
-    }  # fmt: skip
-    return ContextStatus(**{**parts, **more})  # type: ignore[arg-type]
+from .fake_source import context, slave
 
 
 def test_what_is_told_of_a_run() -> None:
-    busy = slave(0, task=7, label="fit", runs_for=3.0, memory=3 << 20, losses=2)
+    busy = slave(0, done=12345, task=7, label="fit", runs_for=3.0, memory=3 << 20, losses=2)
     events = [EventStatus(3.0, logging.WARNING, "lost\nslave 1")]
     fits = context(
         1, label="fits", done=5_000_000, waiting=10, running=2, rate=12_345.6, time_left=0.001, complete=False
     )
-    told = lines(Status("run.py", "0.1.0", 75.0, False, [fits], [busy, slave(1, "idle")], 0, events, ["no room"]))
+    told = lines(
+        Status("run.py", "0.1.0", 75.0, False, [fits], [busy, slave(1, "idle", done=12345)], 0, events, ["no room"])
+    )
     assert told == [
         "run.py (release 0.1.0), up 75 s",
         "  ! no room",
