@@ -26,8 +26,10 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 
 
-class Executor(concurrent.futures.Executor):
+class Executor(concurrent.futures.ProcessPoolExecutor):
     """Runs calls on slaves, behind the interface of the standard library's executors.
+
+    It is a ``ProcessPoolExecutor`` for programs that ask whether it is one, and has nothing of it but its methods.
 
     ``max_workers``: as many local slaves of its own; default: the CPUs that this process may use.  ``manager``: use
     that manager's slaves instead, which may come and go.  ``initializer(*initargs)`` runs once in each slave, before
@@ -136,6 +138,16 @@ class Executor(concurrent.futures.Executor):
         else:
             self._work.finish_soon()
 
+    def terminate_workers(self) -> None:
+        """Take no more calls and cancel all that are not done, those that run too.
+
+        In the standard library from Python 3.14 on.
+        """
+        self.shutdown(wait=False, cancel_futures=True)
+        self._work.abort()
+
+    kill_workers = terminate_workers
+
     # -- what programs look at although it is private
 
     @property
@@ -143,16 +155,16 @@ class Executor(concurrent.futures.Executor):
         return self._work.max_workers
 
     @property
-    def _mp_context(self) -> Any:
+    def _mp_context(self) -> Any:  # type: ignore[override]
         return self._given_context or multiprocessing.get_context("spawn")
 
     @property
-    def _processes(self) -> Processes:
+    def _processes(self) -> Processes:  # type: ignore[override]
         its_work = self._work
         return Processes(lambda: its_work.manager)  # which does not keep this object
 
     @property
-    def _broken(self) -> str | bool:
+    def _broken(self) -> str | bool:  # type: ignore[override]
         return False if self._work.broken is None else str(self._work.broken)
 
 

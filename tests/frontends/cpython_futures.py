@@ -58,7 +58,7 @@ class Executor(parallel.Executor):
     """Ours, with names for what the suites join."""
 
     @property
-    def _executor_manager_thread(self) -> Ends:
+    def _executor_manager_thread(self) -> Ends:  # type: ignore[override]
         return Ends(self._work)
 
     _call_queue = _executor_manager_thread
@@ -108,7 +108,7 @@ def python_ok(*arguments: str, **variables: str) -> Any:
 def main(wanted: list[str]) -> None:
     """Run them all, or those that are named."""
     test_shutdown.assert_python_ok = python_ok
-    concurrent.futures.ProcessPoolExecutor = Other  # type: ignore[misc, assignment]
+    concurrent.futures.ProcessPoolExecutor = Other  # type: ignore[misc]
     process._RemoteTraceback = parallel.RemoteError  # type: ignore[misc, assignment]
     parallel.RemoteError.tb = property(lambda self: self.traceback)  # type: ignore[attr-defined]
     support.verbose = 0

@@ -139,6 +139,17 @@ def test_with_a_buffer_the_inputs_may_be_endless() -> None:
         results.close()  # type: ignore[attr-defined]
 
 
+def test_terminating_the_workers_cancels_what_runs_and_what_waits(own_folder: Path) -> None:
+    executor = parallel.Executor(1)
+    assert isinstance(executor, concurrent.futures.ProcessPoolExecutor), "libraries ask for that"
+    futures = [executor.submit(mark_and_wait, str(own_folder / "began")) for _ in range(3)]
+    eventually((own_folder / "began").exists, SECONDS, "the task's begin")
+    executor.terminate_workers()
+    assert all(future.cancelled() for future in futures)
+    with pytest.raises(RuntimeError, match="cannot schedule new futures after shutdown"):
+        executor.submit(abs, 1)
+
+
 def test_shutdown_without_waiting_lets_all_be_done() -> None:
     executor = parallel.Executor(2)
     results = executor.map(abs, range(-5, 5))
