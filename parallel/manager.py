@@ -108,6 +108,8 @@ class Manager:
     ``ship``: slaves get the modules that this program can import and they cannot, but no installed packages; these are
     names of installed pure-Python packages that they get, too (False: they get nothing).  ``share_bytes``: a setup, or
     the function of a map, of so many bytes or more crosses the network once for all runners of a machine.
+    ``preload``: False has each slave process import all for itself.  Else, on Linux, a machine imports the installed
+    packages that the first tasks need once for all its slaves, where that is safe: slave/template.py.
     ``announce``: whether slaves of the same key that look for a master on the local network, by UDP, are answered.
     ``trace``: name of a file that tells what ran when and where, for viewers of Chrome traces (ui.perfetto.dev) and
     ``python3 -m parallel report``.
@@ -151,6 +153,7 @@ class Manager:
         progress: Progress = None,
         show_output: ShowOutput = None,
         page: bool = False,
+        preload: bool = True,
     ) -> None:
         refuse_inside_slave()
         if lease != _LEASE:
@@ -168,7 +171,7 @@ class Manager:
             raise InputError(str(error)) from None
         self._python, self._port, self._pid, self._name = python, port, os.getpid(), _name()
         shipped = check_ship(ship)
-        self.program = program = Program(hidden_main(sys._getframe(1)), shipped)
+        self.program = program = Program(hidden_main(sys._getframe(1)), shipped, bool(preload))
         self._source = ModuleSource(shipped or (), lambda: program.environment["main_path"])
         self.program.was_missed = self._source.was_missed
         self.program.watching = port is not None

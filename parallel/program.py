@@ -47,11 +47,13 @@ class Program:
     """See the module's text.
 
     ``environment`` is the latest description.  ``main``: the namespace of ``__main__`` where that is not the one in
-    `sys.modules` (see `hidden_main`).  ``ship``: see `describe`.
+    `sys.modules` (see `hidden_main`).  ``ship``, ``preload``: see `describe`.
     """
 
-    def __init__(self, main: dict[str, Any] | None = None, ship: Sequence[str] | None = ()) -> None:
-        self._main, self.main_is_hidden, self._ship = main, main is not None, ship
+    def __init__(
+        self, main: dict[str, Any] | None = None, ship: Sequence[str] | None = (), preload: bool = True
+    ) -> None:
+        self._main, self.main_is_hidden, self._ship, self._preload = main, main is not None, ship, preload
         self.was_missed: Callable[[str], bool] = lambda module: False  # slaves were told that it is not there
         self._lock = threading.RLock()  # guards what follows; reentrant, since a signal handler may add tasks
         self._specs: dict[str, object] = {}  # by module: its spec, as it was seen last
@@ -65,7 +67,7 @@ class Program:
         self._glanced: float = 0.0
         self.watching = False  # slaves may run: what changes is to be told before the next task
         self.main_stays = False  # slaves could not import ``__main__``
-        self.environment: Mapping[str, Any] = describe(main, ship)
+        self.environment: Mapping[str, Any] = describe(main, ship, preload)
         self.look()
 
     def glance(self) -> bool:
@@ -106,7 +108,7 @@ class Program:
             main = sys.modules["__main__"]
             self._module = main, main.__dict__.get("__file__")
             old = self.environment
-            new = describe(self._main, self._ship)
+            new = describe(self._main, self._ship, self._preload)
             self.main_stays = not main_can_travel(new)
             if self.main_stays:  # for tasks of a script that ran in this session: it is where it was
                 new.update(main_name=old["main_name"], main_path=old["main_path"])

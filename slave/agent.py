@@ -280,6 +280,7 @@ class Agent:
             sources += connections
             if any(connection.has_more for connection in connections):
                 patience = 0.0
+        sources += self._pool.sources
         if self._config.tied:
             sources.append(0)
         if self._tails is not None:

@@ -34,9 +34,13 @@ def share_threads(runners: int, variables: MutableMapping[str, str]) -> None:
     """Give each of so many runners its share of the processors, unless the user has said how many threads he wants."""
     if GENERAL in variables:
         return
-    share = str(max(1, usable_cpus() // max(1, runners)))
     for name in (GENERAL, *_SPECIAL):
-        variables.setdefault(name, share)
+        variables.setdefault(name, share(runners))
+
+
+def share(runners: int) -> str:
+    """How many threads that is."""
+    return str(max(1, usable_cpus() // max(1, runners)))
 
 
 def prepare(threads: int | None, then: Callable[[], object] | None = None) -> None:

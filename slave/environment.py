@@ -36,6 +36,7 @@ except OSError:
 
 _NO_MODULE = ModuleType("none")
 _in_runner = False
+preloaded: frozenset[str] = frozenset()  # modules that were imported for all runners (template.py)
 
 
 def in_runner() -> bool:
@@ -59,10 +60,13 @@ class ProxyUnusable(ConnectionError):
 # -- the master's side
 
 
-def describe(main: Mapping[str, Any] | None = None, ship: Sequence[str] | None = ()) -> dict[str, Any]:
+def describe(
+    main: Mapping[str, Any] | None = None, ship: Sequence[str] | None = (), preload: bool = True
+) -> dict[str, Any]:
     """This process's environment, for slaves: plain strings and lists.  ``main``: the namespace of its ``__main__``.
 
-    ``ship``: the installed packages that are sent; None: no modules are sent.
+    ``ship``: the installed packages that are sent; None: no modules are sent.  ``preload``: whether a machine may
+    import them once for all its runners (template.py).
     """
     folder = working_folder()
     name, path = main_source(vars(sys.modules["__main__"]) if main is None else main, folder)
@@ -78,6 +82,7 @@ def describe(main: Mapping[str, Any] | None = None, ship: Sequence[str] | None =
         "main_path": path,
         "machine": _machine(),
         "ship": None if ship is None else list(ship),
+        "preload": preload,
         "number": 1,
         "changed": {},
     }
@@ -158,19 +163,29 @@ class Environment:
         """Which of the master's descriptions this is."""
         return int(self._environment["number"])
 
+    @property
+    def same_python(self) -> bool:
+        """Whether the master's Python is of this version, for this platform."""
+        theirs = list(self._environment["version"]), self._environment["platform"]
+        return theirs == (list(sys.version_info[:2]), sysconfig.get_platform())
+
     def apply(self) -> None:
-        """Take over folder, arguments and import path.  What does not exist here is left as it is."""
+        """Take over all of it.  What does not exist here is left as it is."""
+        self.enter()
+        self._main.install()  # the agent's own must not answer for the master's
+        if self._finder is not None:
+            self._finder.install()
+
+    def enter(self) -> None:
+        """Take over folder, arguments, variables and import path."""
         global _in_runner
         _in_runner = True
         self._own = own_entries(filter(None, sys.path), None)
-        self._from_start = frozenset(sys.modules)
+        self._from_start = frozenset(sys.modules) - preloaded
         _change_folder(self._environment["cwd"])
         sys.argv[:] = self._environment["argv"]
         _set_variables({}, self._environment.get("variables", {}))
         sys.path[:] = self._search_path(self._environment)
-        self._main.install()  # the agent's own must not answer for the master's
-        if self._finder is not None:
-            self._finder.install()
 
     def update(self, new: Mapping[str, Any]) -> bool:
         """Take over a later description; False if this process has modules that the master has loaded anew since."""
@@ -226,9 +241,7 @@ class Environment:
         return MainLoader(_main_of(environment), None if self._finder is None else self._finder.main_file)
 
     def _search_path(self, environment: Mapping[str, Any]) -> list[str]:
-        version, platform = list(sys.version_info[:2]), sysconfig.get_platform()
-        same = version == list(environment["version"]) and platform == environment["platform"]
-        return search_path(environment["path"], self._own, same)
+        return search_path(environment["path"], self._own, self.same_python)
 
 
 def _main_of(environment: Mapping[str, Any]) -> MainSource:

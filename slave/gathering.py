@@ -39,7 +39,7 @@ SINCE = 4  # written by the runner: when it has put the first piece of the round
 WATCHED = 5  # written by the agent: whether it looks
 HEAD = 6  # written by the runner: bytes of the head
 
-_CELLS = 8 * 8  # bytes
+CELL_BYTES = 8 * 8
 _HEADS = 96  # bytes: room for the head
 SIZE = 64 * 1024  # bytes, cells and head included
 
@@ -58,7 +58,7 @@ def new_shared_memory(fork: bool) -> SharedMemory:
 def _parts(memory: SharedMemory) -> tuple[memoryview, memoryview, memoryview]:
     """The cells, and the bytes for the head and for pieces."""
     view = memoryview(memory).cast("B")
-    return view[:_CELLS].cast("Q"), view[_CELLS : _CELLS + _HEADS], view[_CELLS + _HEADS :]
+    return view[:CELL_BYTES].cast("Q"), view[CELL_BYTES : CELL_BYTES + _HEADS], view[CELL_BYTES + _HEADS :]
 
 
 class Gatherer:

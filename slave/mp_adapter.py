@@ -7,13 +7,14 @@ next, so tests/slave/test_mp_adapter.py tries this file on each Python that is i
     Server            its constructor listens; everything else is ours
     BaseManager       how a server is made from its registry, address, key and serializer
     BaseProxy         the constructor with ``incref=False``, `_incref`, `_callmethod`
-    Process           of a forked one the two pipes that it would keep open, `_popen.finalizer`
+    Process           of a forked one the two pipes that it would keep open, `_popen.finalizer`; its `_identity`, and
+                      the `_pid` of `parent_process()`, of one that was forked by a process between
 """
 
 from __future__ import annotations
 
 import threading
-from multiprocessing import managers
+from multiprocessing import get_context, managers, parent_process
 from typing import Any, Callable
 
 SERIALIZER = "parallel"
@@ -56,6 +57,24 @@ def spare_descriptors(process: Any) -> None:
     and ``parent_process().is_alive()`` over there.
     """
     process._popen.finalizer()
+
+
+def next_identity() -> tuple[int, ...]:
+    """What the next process that is started here would be known by: another for each."""
+    process: Any = get_context("fork").Process()
+    return process._identity  # type: ignore[no-any-return]
+
+
+def set_identity(process: Any, identity: tuple[int, ...]) -> None:
+    """Have a process that is to be started be known by that."""
+    process._identity = identity
+
+
+def set_parent(pid: int) -> None:
+    """Have `parent_process` say so: the process that started this one stood in for another."""
+    parent: Any = parent_process()
+    if parent is not None:
+        parent._pid = pid
 
 
 class Proxy(managers.BaseProxy):

@@ -14,14 +14,15 @@ from typing import Callable
 
 from . import machine, mp_adapter, process_tree
 from .cpu_clock import CpuClock
-from .gathering import Watch, new_shared_memory
+from .gathering import SharedMemory, Watch, new_shared_memory
 from .guard import Guard
-from .protocol import RunnerBeat, RunnerEnded
+from .protocol import OUTDATED, RunnerBeat, RunnerEnded
 from .runner import Closable, RunnerConfig
 from .runner import main as runner_main
 from .session import ANY_LEASE
-from .shared_status import RECALL, TASK, new_shared_status
+from .shared_status import RECALL, TASK, SharedStatus, new_shared_status
 from .slave_state import SlaveState
+from .template import Adopted, Forked, Template, TemplateGone
 
 _LOOK_AT_MEMORY = 0.1  # seconds between two looks at how large a runner is
 _START_AGAIN = 1.0  # seconds after which a runner that could not be started is tried again
@@ -37,7 +38,7 @@ class Slave(SlaveState):
     def __init__(self, number: int, output: str | None) -> None:
         super().__init__(number)
         self.output = output
-        self.process: multiprocessing.process.BaseProcess | None = None
+        self.process: multiprocessing.process.BaseProcess | Adopted | None = None
         self.watch: Watch | None = None  # of the outcomes that its runner has gathered
         self.clock: CpuClock | None = None  # of its runner
         self.shielded = False  # its runner takes no notice of SIGTERM
@@ -111,6 +112,8 @@ class RunnerPool:
         self._mark = secrets.token_hex(8)
         self._guard = Guard(self._mark)
         self._adopts = process_tree.adopts_orphans()  # then orphans of runners become children of ours
+        self._template = Template(self._mark)
+        self._began = False  # to start runners
         self._known_orphans: set[int] = set()  # those that were there before: of runners that may live
         self._suspects: set[int] = set()  # those that came with the death of a runner
         self._judge_at = 0.0  # when to see whether they are its own
@@ -120,7 +123,17 @@ class RunnerPool:
         self.slaves[number] = Slave(number, output)
 
     def start_missing(self) -> list[OSError]:
-        """Start a runner for each slave without; returns why some cannot be started: they are tried again."""
+        """Start a runner for each slave without; returns why some cannot be started: they are tried again.
+
+        The first ones wait for the template, if there is one.
+        """
+        if self._template.look():  # a part of what the first tasks need does not survive a fork
+            self._start_template(hold=False)
+        if not self._began and self.slaves:
+            self._began = True
+            self._start_template()
+        if self._template.holds(time.monotonic()):
+            return []
         troubles = []
         for slave in self.slaves.values():
             if slave.process is None and time.monotonic() >= slave.start_after:
@@ -138,27 +151,60 @@ class RunnerPool:
         """Whether every slave has its runner."""
         return all(slave.process is not None for slave in self.slaves.values())
 
+    def _start_template(self, hold: bool = True) -> None:
+        """Have a process import what the first tasks will import, if its forks can become children of ours."""
+        if (
+            self._method != "fork"
+            or not self._adopts
+            or not any(slave.process is None for slave in self.slaves.values())
+        ):
+            return
+        self._stand_guard()
+        config = self._configure(next(iter(self.slaves.values())))._replace(mark=self._mark)
+        self._template.start(config, self._waker, [*self._inherited(), self._guard], hold)
+        if self._template.pid:
+            self._guard.began(self._template.pid)
+
+    @property
+    def sources(self) -> list[socket.socket]:
+        """What is readable when there is a reason for `start_missing`."""
+        return self._template.sources
+
     def _start(self, slave: Slave) -> None:
         self._stand_guard()
-        status = new_shared_status(self._method == "fork")
-        inherited = [*self._inherited(), self._guard] if self._method == "fork" else ()
         config = self._configure(slave)._replace(mark=self._mark, guarded=self._guard.stands)
         slave.shielded = config.shielded
-        memory = new_shared_memory(self._method == "fork")
-        arguments = (config, status, memory, self._waker, os.getpid(), inherited)
-        process = self._context.Process(target=runner_main, args=arguments, name=f"slave {slave.number}")  # type: ignore[attr-defined]
-        process.start()
-        if self._method == "fork":
-            mp_adapter.spare_descriptors(process)
+        process, status, memory = self._forked(config) or self._fresh(config)
         slave.process, slave.watch, slave.clock = process, Watch(memory), CpuClock(process.pid or 0)
         slave.failed_starts = 0
         self._guard.began(slave.pid)
         slave.begin(status, time.monotonic())
 
+    def _forked(self, config: RunnerConfig) -> Forked | None:
+        """A process of the template; None if there is no template that can make it."""
+        if not self._template.fits(config):
+            return None
+        try:
+            return self._template.fork(config, _name(config), self._guard.began)
+        except TemplateGone:
+            return None
+
+    def _fresh(self, config: RunnerConfig) -> tuple[multiprocessing.process.BaseProcess, SharedStatus, SharedMemory]:
+        """A process that has imported nothing yet."""
+        forks = self._method == "fork"
+        status, memory = new_shared_status(forks), new_shared_memory(forks)
+        inherited = [*self._inherited(), self._guard, self._template] if forks else ()
+        arguments = (config, status, memory, self._waker, os.getpid(), inherited)
+        process = self._context.Process(target=runner_main, args=arguments, name=_name(config))  # type: ignore[attr-defined]
+        process.start()
+        if forks:
+            mp_adapter.spare_descriptors(process)
+        return process, status, memory
+
     def _stand_guard(self) -> None:
         """See to it that there is a guard."""
         if not self._guard.stands or self._guard.is_gone():
-            self._guard.start([slave.pid for slave in self._running()])
+            self._guard.start(filter(None, [self._template.pid, *(slave.pid for slave in self._running())]))
 
     def alive(self) -> list[RunnerBeat]:
         """The runners whose process has not been found dead."""
@@ -169,6 +215,9 @@ class RunnerPool:
 
     def reap(self) -> Iterator[RunnerEnded]:
         """The runners that have ended since the last call; what they left behind is killed."""
+        template = self._template.pid
+        if self._template.has_ended():
+            self._end_families([template])
         if self._guard.is_gone():
             self._stand_guard()
         dead = [one for one in self._running() if one.process is not None and one.process.exitcode is not None]
@@ -179,6 +228,8 @@ class RunnerPool:
         for slave in dead:
             exitcode = slave.process.exitcode  # type: ignore[union-attr]
             death = slave.ended(exitcode, time.monotonic())
+            if death.cause == OUTDATED:
+                self._template.end()  # it may have imported, for all, what is another now
             ended = RunnerEnded(self._agent, slave.number, slave.pid, exitcode, *death, slave.memory, self.max_memory)
             slave.process = None
             yield ended
@@ -216,7 +267,7 @@ class RunnerPool:
         """Children of this process that it has not started: their parents, which tasks had started, have ended."""
         if not self._adopts:
             return []
-        own = {self._guard.pid, *(slave.pid for slave in self._running())}
+        own = {self._guard.pid, self._template.pid, *(slave.pid for slave in self._running())}
         return [pid for pid in process_tree.children() if pid not in own]
 
     def _bury(self) -> None:
@@ -292,6 +343,7 @@ class RunnerPool:
             found = min(found, self._judge_at - now / 1e9)
         if self.max_memory:
             found = min(found, _LOOK_AT_MEMORY)
+        found = min(found, self._template.patience(now / 1e9))
         return max(0.001, found)
 
     def _running(self) -> list[Slave]:
@@ -318,9 +370,14 @@ class RunnerPool:
                 slave.kill()
                 slave.process.join()
                 slave.process = None
+        self._template.end()
         orphans = self._orphans()
         if orphans:
             process_tree.end_family(orphans, [f"{self._mark}."])
         self._guard.end()
         self._bury()
         self.slaves.clear()
+
+
+def _name(config: RunnerConfig) -> str:
+    return f"slave {config.slave}"

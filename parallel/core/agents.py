@@ -76,7 +76,10 @@ class Agents:
                 state.lose(slave, 0, "its process ended while its agent was out of reach")
                 self._endings.replace(slave)
         shows = state.shows and not (agent.is_local and state.local_output_shows)
-        return reply._replace(numbers=agent.numbers, environment=state.environment_for(agent), shows=shows)
+        environment = dict(state.environment_for(agent))
+        if environment.get("preload"):
+            environment["first"] = state.first_pickles()
+        return reply._replace(numbers=agent.numbers, environment=environment, shows=shows)
 
     def _number_of(self, agent: AgentRecord, number: int | None) -> int:
         """The number of a slave that the agent brings: a new one, unless it is launched and has one."""

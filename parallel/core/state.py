@@ -27,6 +27,7 @@ from .task import Label, Task
 RECALL_AGE = 0.2  # seconds after which a lease should be done, and is called back if others idle
 _SIZE_OF = attrgetter("size")
 _AT_ONCE = 5_000  # added tasks that are entered in one go
+_MOST_CONTEXTS, _SMALL = 4, 65536  # contexts, and bytes of a pickle, that an agent is told of ahead
 _MOST_TALLIES = 1_000  # that are looked at each second
 
 
@@ -186,6 +187,18 @@ class State:
         if self.traced:
             environment["traced"] = True
         return environment
+
+    def first_pickles(self) -> list[bytes]:
+        """Setups and first tasks, as far as they are small: what they refer to is what slaves will import."""
+        found: list[Any] = []
+        for id, context in itertools.islice(self.contexts.items(), _MOST_CONTEXTS):
+            tasks = self.table.contexts.get(id)
+            found.append(context.setup)
+            if tasks is not None:
+                found += [task.payload for task in itertools.islice(tasks.tasks.values(), 1)]
+        if self.incoming:
+            found.append(self.incoming[0].payload)
+        return [bytes(one) for one in found if isinstance(one, (bytes, bytearray)) and len(one) <= _SMALL]
 
     def environment_of(self, slave: int) -> Mapping[str, Any]:
         """The same for slave number ``slave``."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from parallel.core.scheduler import Scheduler
+from parallel.core.task import Task
 from parallel.launch.slave_service import ExpectedSlave
 from slave.protocol import EnlistRequest
 
@@ -29,6 +30,20 @@ def test_variables_are_for_local_slaves_alone() -> None:
     assert told["local"] == [environment] * 2
     assert told["batch"] == told["by hand"] == [{"host": "here", "argv": ["fit.py"]}] * 2
     assert "variables" not in scheduler.state.environment_of(99)
+
+
+def test_what_the_first_tasks_need_is_told_where_it_may_be_imported_ahead() -> None:
+    told = {}
+    for preload in (True, False):
+        scheduler = Scheduler(10.0, 3, run="a run", environment={"preload": preload}, may_join=True)
+        first, second, _ = (scheduler.users.make_context(setup, 0.0) for setup in (b"setup", None, b"large" * 20_000))
+        for task, (context, payload) in enumerate([(first, b"1"), (first, b"2"), (second, b"large" * 20_000)], 1):
+            scheduler.state.incoming.append(Task(task, context, payload, None, 0))
+        scheduler.state.take_in()
+        scheduler.state.incoming.append(Task(4, first, b"3", None, 0))
+        told[preload] = scheduler.agents.enlist(EnlistRequest("agent", "", "here", 1, "3.11", 1, [None], []), 0.0)
+    assert told[True].environment["first"] == [b"setup", b"1", b"3"], "one of each context, and none that is large"
+    assert "first" not in told[False].environment and "first" not in scheduler.state.environment_of(0)
 
 
 @pytest.mark.parametrize("run", ["another run", "a run"])

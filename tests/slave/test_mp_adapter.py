@@ -9,7 +9,7 @@ import pytest
 from tests.support.programs import environment, pythons
 
 PROBE = """
-import socket, threading
+import multiprocessing, os, socket, threading
 from multiprocessing import managers
 from slave import mp_adapter, wire
 
@@ -24,6 +24,22 @@ assert isinstance(proxy, managers.BaseProxy)
 assert proxy._callmethod("fetch", (1,)) == "answer" and asked == [("fetch", (1,))]
 del proxy
 server.listener.close()
+
+if hasattr(os, "fork"):
+    context = multiprocessing.get_context("fork")
+    first, second = mp_adapter.next_identity(), mp_adapter.next_identity()
+    assert first != second
+
+    def seen():
+        mp_adapter.set_parent(4711)
+        assert multiprocessing.current_process()._identity == second and multiprocessing.current_process().name == "me"
+        assert multiprocessing.parent_process().pid == 4711
+
+    process = context.Process(target=seen, name="me")
+    mp_adapter.set_identity(process, second)
+    process.start()
+    process.join()
+    assert process.exitcode == 0
 print("ok")
 """
 

@@ -174,5 +174,5 @@ def test_a_runner_that_finds_no_master_leaves_when_its_agent_ends() -> None:
     assert process is not None
     pool.end()
     code = process.exitcode
-    process.close()
+    del process
     assert code == 0, "it had to be killed"
