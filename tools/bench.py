@@ -1,6 +1,7 @@
 """The benchmark: this library beside its peers, or beside itself as it was, as medians and ratios.
 
     python3 tools/bench.py [--rounds 5] [--slaves 2] [--cores 2] [--quick] [--json FILE] [name of a peer ...]
+    python3 tools/bench.py --checkpoint [--rounds 5] [--slaves 2] [--quick]
     python3 tools/bench.py --against REV [--control] [--pairs 7] [--quick] [--only MEASURE ...] [--now REV]
 
 Beside its peers: peers that are not installed are left out; to have all: pip install numpy dask distributed parsl ray.
@@ -8,6 +9,8 @@ Rounds go through all peers in turn, and through what the machine can do (bare s
 so that a slow minute hits all alike.  Each number is the median over the rounds, and each ratio the median of the
 rounds' ratios.  This library runs three times: on local slaves (a Unix socket), and on slaves that a program brings
 over the loopback, with TLS and with MACs only.
+
+With a checkpoint: what it costs to have results written to a file, and to open one of a million results.
 
 Against a revision of its own (or a folder with one): every measurement in a process of its own, in pairs, now this one
 first and now that one; only the library is exchanged, by way of PYTHONPATH, and the benchmark is this file's.  What
@@ -32,7 +35,7 @@ if str(ROOT) not in sys.path:  # else whoever started us has said which library 
     sys.path.insert(0, str(ROOT))
     os.environ["PYTHONPATH"] = str(ROOT)  # for peers whose slaves do not search where their master does
 
-from tools import bench_against, bench_floor, bench_measures, bench_peers  # noqa: E402 - found only after the lines above
+from tools import bench_against, bench_checkpoint, bench_floor, bench_measures, bench_peers  # noqa: E402 - found only after the lines above
 from tools.bench_measures import MEASURES, NEED_NUMPY, OWN_MEASURES, QUICK, USUAL, Sizes, have_numpy  # noqa: E402
 
 OWN = "parallel"
@@ -199,6 +202,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--cores", type=int, default=2, help="use so many of this machine's cores; 0: all")
     parser.add_argument("--quick", action="store_true", help="less of everything, for a first look")
     parser.add_argument("--json", help="write all numbers into this file")
+    parser.add_argument("--checkpoint", action="store_true", help="what a checkpoint costs")
     paired = parser.add_argument_group("against a revision of this library")
     paired.add_argument("--against", metavar="REV", help="a revision, or a folder with the library")
     paired.add_argument(
@@ -221,6 +225,8 @@ def main() -> None:
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: options.cores])
     if options.inside:
         print(json.dumps(bench_against.inside(options.inside, QUICK if options.quick else USUAL, options.slaves)))
+    elif options.checkpoint:
+        bench_checkpoint.section(options.slaves, options.rounds, options.quick)
     elif options.against:
         sys.exit(bench_against.against(options))
     else:

@@ -21,6 +21,7 @@ import sys
 import tempfile
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -66,15 +67,15 @@ if __name__ == '__main__':
 EXPECTED = Counter((x, LARGE if x % 29 == 0 else 0) for x in range(TASKS))
 
 
-def in_file(path: Path, key: bytes) -> set[int]:
-    """The tasks whose results the file holds, whole."""
+def held(path: Path, key: bytes) -> list[Any]:
+    """The results that the file holds, whole."""
     if not path.exists() or not path.stat().st_size:
-        return set()
+        return []
     disk = Disk(str(path), write=False)
     try:
         file = ResultsFile(disk, key, lambda text: None)
         payloads = [file.load(record) for record in file.records()]
-        return {pickle.loads(payload[0], buffers=payload[1])[0] for payload in payloads if payload is not None}
+        return [pickle.loads(payload[0], buffers=payload[1]) for payload in payloads if payload is not None]
     finally:
         disk.close()
 
@@ -104,7 +105,7 @@ def job(folder: Path, way: str, chance: random.Random, python: str = sys.executa
         lines = (folder / "out").read_text().split("\n")
         seen = Counter((int(x), int(size)) for x, size in (line.split() for line in lines[:-1] if line != "done"))
         again = known & set(ran_in(folder / "ran", run))
-        before, known = known, in_file(folder / "fit.results", key.encode())
+        before, known = known, {x for x, _ in held(folder / "fit.results", key.encode())}
         usual *= 0.9 if len(known) > len(before) + TASKS // 10 else 1.3  # so that there are some ten runs
         assert not again, f"run {run}: tasks {sorted(again)} ran although their results were known"
         assert not seen - EXPECTED, f"run {run}: the loop saw {seen - EXPECTED}"

@@ -21,6 +21,7 @@ from ..program import Program, kind_of_module
 from .results_file import Origin
 
 _OURS = "parallel", "slave"
+_NOTHING = re.compile(b"(?!)")
 _DIGITS = 16  # of a digest, hexadecimal
 
 Module = tuple[str, str, str]  # name, file, digest
@@ -33,15 +34,16 @@ class Code:
         self._program = program
         self._seen: tuple[int, object] = (-1, None)
         self._known: dict[str, tuple[tuple[object, object], Module]] = {}  # by name, with what tells it was loaded anew
-        self._pattern: re.Pattern[bytes] | None = None
+        self._pattern = _NOTHING
         self._names: dict[bytes, str] = {}  # as they stand in pickles
 
     def names_in(self, payload: bytes) -> tuple[bytes, ...]:
         """What of the user's modules the pickle names: to be asked for by `modules`."""
-        now = len(sys.modules), self._program.environment
-        if now[0] != self._seen[0] or now[1] is not self._seen[1]:
-            self._look(now)
-        return tuple(self._pattern.findall(payload)) if self._pattern is not None else ()
+        count, environment = self._seen
+        if len(sys.modules) != count or environment is not self._program.environment:
+            self._look((len(sys.modules), self._program.environment))
+        found = self._pattern.findall(payload)
+        return tuple(found) if found else ()
 
     def modules(self, *found: tuple[bytes, ...]) -> tuple[Module, ...]:
         """The modules that `names_in` has found in pickles, in the order of their names."""
@@ -55,7 +57,7 @@ class Code:
     def _look(self, now: tuple[int, object]) -> None:
         names = sorted(name for name in sys.modules.copy() if self._spec_of(name) is not None)
         self._names.update((_as_pickled(name), name) for name in names)
-        self._pattern = re.compile(b"|".join(map(re.escape, map(_as_pickled, names)))) if names else None
+        self._pattern = re.compile(b"|".join(map(re.escape, map(_as_pickled, names)))) if names else _NOTHING
         self._seen = now
 
     def _spec_of(self, name: str) -> Any:

@@ -34,7 +34,9 @@ MOST_BUFFERS = 65535
 
 _HEADER = struct.Struct("<8sH6x16sQ8x")
 _HEAD = struct.Struct("<BxHHHIIQQQQ")
-_SEALED_HEAD = struct.Struct("<Q")  # the offset
+_SEALED_HEAD = struct.Struct("<QBxHHHIIQQQQ")  # the offset, and a head
+_PLACE = struct.Struct("<Q")
+_OFFSET, _BEGIN = _PLACE.size, bytes(_PLACE.size)
 _SEAL = 16
 _AT = len(MARK) + _SEAL  # where the head begins
 FIXED = _AT + _HEAD.size
@@ -105,10 +107,9 @@ class Seal:
         self.empty = hashlib.blake2b(key=secret, digest_size=_SEAL)
         self.file_id = file_id
 
-    def of(self, offset: int, sealed: Bytes) -> bytes:
-        """The seal of these bytes, of the record at that offset."""
+    def of(self, sealed: Bytes) -> bytes:
+        """The seal of these bytes, which begin with the offset of their record."""
         state = self.empty.copy()
-        state.update(_SEALED_HEAD.pack(offset))
         state.update(sealed)
         return state.digest()
 
@@ -119,7 +120,7 @@ class Seal:
 def header(seal: Seal, made: int) -> bytes:
     """The beginning of a new file."""
     head = _HEADER.pack(MAGIC, VERSION, seal.file_id, made)
-    return 2 * (head + seal.of(0, head))
+    return 2 * (head + seal.of(_BEGIN + head))
 
 
 def read_header(data: bytes, key: bytes) -> Seal:
@@ -131,7 +132,7 @@ def read_header(data: bytes, key: bytes) -> Seal:
             continue
         _, version, file_id, _ = _HEADER.unpack_from(copy)
         seal = Seal(key, file_id)
-        if hmac.compare_digest(seal.of(0, copy[: _HEADER.size]), copy[_HEADER.size :]):
+        if hmac.compare_digest(seal.of(_BEGIN + copy[: _HEADER.size]), copy[_HEADER.size :]):
             if version > VERSION:
                 raise LaterVersion(version)
             return seal
@@ -152,24 +153,27 @@ def size_of(part: Any) -> int:
     return len(part) if type(part) is bytes else memoryview(part).nbytes
 
 
-def encode(seal: Seal, offset: int, kind: int, entry: Entry, payload: Any, buffers: Sequence[Any] = ()) -> list[Any]:
-    """A record for that offset, as buffers to be written one after the other."""
-    (low, high), nth, origin, key, label, made = entry
+def encode(
+    seal: Seal, offset: int, kind: int, entry: Entry, payload: Any, buffers: Sequence[Any] = (), made: int | None = None
+) -> list[Any]:
+    """A record for that offset, as buffers to be written one after the other.  ``made``: if the entry does not tell."""
+    (low, high), nth, origin, key, label, then = entry
+    made = then if made is None else made
     total = size_of(payload)
     extra = key + label
     if buffers:
         sizes = [size_of(buffer) for buffer in buffers]
         total += sum(sizes)
         extra += struct.pack(f"<{len(sizes)}Q", *sizes)
-    head = _HEAD.pack(kind, len(buffers), len(key), len(label), origin, nth, total, made, low, high) + extra
+    head = _SEALED_HEAD.pack(offset, kind, len(buffers), len(key), len(label), origin, nth, total, made, low, high)
     if total <= INLINE:
-        sealed = head + b"".join([payload, *buffers]) if buffers else head + payload
-        return [MARK + seal.of(offset, sealed) + sealed]
+        sealed = b"".join((head, extra, payload, *buffers))
+        return [MARK + seal.of(sealed) + sealed[_OFFSET:]]
     digest = hashlib.sha256(payload)
     for buffer in buffers:
         digest.update(buffer)
-    sealed = head + digest.digest()
-    return [MARK + seal.of(offset, sealed) + sealed, payload, *buffers]
+    sealed = head + extra + digest.digest()
+    return [MARK + seal.of(sealed) + sealed[_OFFSET:], payload, *buffers]
 
 
 def is_whole(found: Found, payload: Sequence[Bytes]) -> bool:
@@ -204,7 +208,7 @@ def quick_scan(read: Read, at: int, end: int, seal: Seal, chunk: int = _CHUNK) -
     """The same, for millions of them: ``(offset, payload's offset, window, index in it, the head)``, or a `Damage`."""
     window, base = b"", at
     damaged = -1  # where what is damaged begins
-    empty, pack = seal.empty, _SEALED_HEAD.pack
+    empty, pack = seal.empty, _PLACE.pack
     unpack, size_of_window = _HEAD.unpack_from, 0
     while at < end:
         i = at - base

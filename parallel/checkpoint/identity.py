@@ -60,6 +60,11 @@ class Counts:
                 del self._free[identity]
             return count, self._index.find(identity[0], count)
         index, low = self._index, identity[0]
+        if not index.records:
+            bits = low & _SMALL
+            count = self._seen.get(bits, 0)
+            self._seen[bits] = count + 1
+            return count, -1
         place = index.find(low, 0)
         if place >= 0 and index.take(place):
             return 0, place

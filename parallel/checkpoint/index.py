@@ -24,6 +24,7 @@ class Index:
         self._words, self._offsets, self._origins = array("Q"), array("Q"), array("I")
         self._table = array("I", [0])  # by the last bits of the word: place + 1
         self._taken = bytearray()
+        self.records = 0  # those that are not known any more among them
         self.live = 0  # results that are neither dropped nor made anew behind
 
     def add(self, low: int, count: int, origin: int, offset: int) -> None:
@@ -41,7 +42,7 @@ class Index:
         words, offsets = self._words, self._offsets
         mask = (1 << max(3, (len(words) * 3 // 2).bit_length())) - 1
         table = array("I", bytes(4 * (mask + 1)))
-        self.live = 0
+        self.live, self.records = 0, len(words)
         for place, one in enumerate(words):
             slot = one & mask
             while True:
@@ -95,11 +96,6 @@ class Index:
 
     def __len__(self) -> int:
         return self.live
-
-    @property
-    def records(self) -> int:
-        """How many records there are, those that are not known any more among them."""
-        return len(self._words)
 
     @property
     def nbytes(self) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from time import monotonic
 from typing import Any, Callable, NamedTuple, Protocol
 
 from slave.protocol import VALUE, Buffer
@@ -18,6 +19,9 @@ from .store import Record, Store
 
 _MOST_MORE = 64  # tasks that are taken ahead while all are known
 _STORED = -1  # the kind of an outcome that stands for a result in the file; its data is a `_Known`
+
+
+_make = tuple.__new__  # three times as quick as the class itself, for millions of tasks
 
 
 class Rules(NamedTuple):
@@ -120,7 +124,13 @@ class Recorder:
             self._count_known(1)
             self._mailbox.add_known(self._stored(id, place, entry, payload, timeout, retries, tag))
         else:
-            self._run(id, payload, entry, lambda: self._mailbox.add(payload, timeout, retries, tag, id))
+            self._names[id] = entry
+            try:
+                self._mailbox.add(payload, timeout, retries, tag, id)
+            except BaseException:
+                self.cancelled(id)
+                raise
+            self._runs()
         return id
 
     def submit(self, addressee: Any, payload: bytes, timeout: float | None, retries: int, name: str) -> int:
@@ -137,7 +147,13 @@ class Recorder:
                 self._count_known(1)
                 addressee.settle(outcome)
                 return id
-        self._run(id, payload, entry, lambda: self._mailbox.add_for(addressee, payload, timeout, retries, id))
+        self._names[id] = entry
+        try:
+            self._mailbox.add_for(addressee, payload, timeout, retries, id)
+        except BaseException:
+            self.cancelled(id)
+            raise
+        self._runs()
         return id
 
     def _entry(self, payload: bytes, name: str, key: str | None, label: str) -> tuple[Entry, int]:
@@ -145,20 +161,22 @@ class Recorder:
         store = self._store
         found = name, store.code.names_in(payload)
         text = b"" if key is None else key.encode()
+        identity = of_key(text) if text else self._identities.of_pickle(payload)
         with store.naming:
             origin = self._origins.get(found)
             if origin is None:
                 origin = self._origins[found] = self._new_origin(*found)
-            identity = of_key(text) if text else self._identities.of_pickle(payload)
             if text and store.counts.is_used(identity):
                 raise InputError(
                     f"the key {key!r} was given to another task in this run: each task of {store.path} needs one of "
                     f"its own"
                 )
-            count, place = store.counts.next(identity)
+            nth, place = store.counts.next(identity)
         self._added += 1
-        self._unnamed += not text
-        return Entry(identity, count, origin, text, label.encode()[:MOST_NAME]), place
+        if not text:
+            self._unnamed += 1
+        parts = identity, nth, origin, text, label.encode()[:MOST_NAME] if label else b"", 0
+        return _make(Entry, parts), place
 
     def _new_origin(self, name: str, found: tuple[bytes, ...]) -> int:
         modules = self._store.code.modules(*self._setup_names, found)
@@ -170,15 +188,9 @@ class Recorder:
         known = _Known(self._store.file.index.offset(place), entry, timeout, retries)
         return Outcome(id, _STORED, "", known, (), payload=payload, tag=tag)
 
-    def _run(self, id: int, payload: bytes, entry: Entry, add: Callable[[], int]) -> None:
-        self._names[id] = entry
+    def _runs(self) -> None:
+        """A task was added that is not known."""
         self._in_a_row = 0
-        try:
-            add()
-        except BaseException:
-            if self._names.pop(id, None) is not None:
-                self._release(entry)
-            raise
         if self._asked:
             self._begin()
 
@@ -211,12 +223,16 @@ class Recorder:
         """See `Store.note`."""
         self._store.note(self, outcomes)
 
-    def record(self, outcome: Outcome, made: int) -> Record | None:
-        """What is to be written of an outcome; failures are not, for they are to be tried again."""
-        entry = self._names.get(outcome.task)
-        if entry is None or outcome.kind != VALUE:
-            return None
-        return RESULT, entry._replace(made=made), outcome.data, outcome.buffers
+    def record(self, outcomes: Sequence[Outcome], records: list[Record]) -> int:
+        """See `Source`.  Failures are not written, for they are to be tried again."""
+        names, size = self._names, 0
+        for outcome in outcomes:
+            task, kind, _, data, buffers, bytes_, *_ = outcome
+            entry = names.get(task)
+            if entry is not None and kind == VALUE:
+                records.append((RESULT, entry, data, buffers))
+                size += bytes_
+        return size
 
     # -- outcomes, for readers
 
@@ -236,6 +252,12 @@ class Recorder:
         Raises `CheckpointError` if it cannot be written: it stays where it is, as it does in any case.
         """
         outcome = self._mailbox.ready[0]
+        if outcome.kind == VALUE and not self._other_ids:
+            store = self._store
+            if store.queue or monotonic() > store.look_at or self._rules.durable:
+                self.ensure()
+            self._front = self._names.pop(outcome.task, None)
+            return outcome
         if outcome.kind != _STORED:
             return self.written(outcome)
         self._front = outcome.data.entry
@@ -297,8 +319,9 @@ class Recorder:
         self._count_known(-1)
         id = self._mailbox.new_id()
         self._other_ids[id] = outcome.task
-        payload, tag, add = outcome.payload, outcome.tag, self._mailbox.add
-        self._run(id, payload, known.entry, lambda: add(payload, known.timeout, known.retries, tag, id))
+        self._names[id] = known.entry
+        self._mailbox.add(outcome.payload, known.timeout, known.retries, outcome.tag, id)
+        self._runs()
 
     # -- what the user is told
 

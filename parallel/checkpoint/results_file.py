@@ -15,6 +15,7 @@ from .format import DROP, ORIGIN, RESULT, Damage, Entry, Found
 from .index import Index
 
 _AT_ONCE = 1 << 16  # bytes that are read to see one record
+_JOINED = 1 << 18  # bytes that are copied into one piece to be written: many small ones take longer
 _NOTHING_LOST = "No result is lost: they wait, and the next call for results goes on"
 
 
@@ -176,15 +177,23 @@ class ResultsFile:
         self._next_origin, self.origins[number] = number + 1, wanted
         return number
 
-    def append(self, records: Iterable[tuple[int, Entry, Any, Sequence[Any]]]) -> None:
-        """Write records behind the last one: all of them, or none is there.  Raises `CheckpointError`."""
+    def append(self, records: Iterable[tuple[int, Entry, Any, Sequence[Any]]], made: int | None = None) -> None:
+        """Write records behind the last one: all of them, or none is there.  Raises `CheckpointError`.
+
+        ``made``: when they were, if their entries do not tell.
+        """
         self.check_place()
         at = begin = self.end
         pieces: list[Any] = []
+        encode, seal = fmt.encode, self.seal
         for kind, entry, payload, buffers in records:
-            record = fmt.encode(self.seal, at, kind, entry, payload, buffers)
+            record = encode(seal, at, kind, entry, payload, buffers, made)
             pieces += record
-            at += sum(map(fmt.size_of, record)) if len(record) > 1 else len(record[0])
+            at += len(record[0])
+            if len(record) > 1:
+                at += sum(map(fmt.size_of, record[1:]))
+        if at - begin <= _JOINED:
+            pieces = [b"".join(pieces)]
         try:
             self.disk.write(begin, pieces)
         except OSError as error:

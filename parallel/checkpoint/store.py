@@ -30,6 +30,7 @@ from .results_file import Origin, ResultsFile
 
 _SYNC_SECONDS = 1.0
 _RETRY_SECONDS = 1.0  # after what could not be written
+_READER_SECONDS, _MOMENT = 0.05, 0.005  # a reader that was here so lately gets so long to come again
 _MOST_AT_ONCE = 4 << 20  # bytes that are written with one call, about
 _CLOSE_SECONDS = 2.0
 _LOOK_SECONDS = 1e-4  # for which the file is taken to be where it was: results that come one right after the other
@@ -42,8 +43,8 @@ class Source(Protocol):
 
     waits: int
 
-    def record(self, outcome: Outcome, made: int) -> Record | None:
-        """What is to be written of it, if anything."""
+    def record(self, outcomes: Sequence[Outcome], records: list[Record]) -> int:
+        """Append what is to be written of outcomes; returns about how many bytes that is."""
 
 
 class Store:
@@ -70,13 +71,14 @@ class Store:
         self.first_origin = max(self.file.origins, default=-1) + 1  # of this run
         self.known = 0  # tasks of this run whose results are in the file
         self._told_of: set[int] = set()  # origins of which the user knows that their code has changed
-        self._queue: deque[tuple[Source, Sequence[Outcome]]] = deque()
+        self.queue: deque[tuple[Source, Sequence[Outcome]]] = deque()
         self._writing = threading.RLock()  # held by whoever takes from the queue and writes; see `_write`
         self._bell: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._resting = False  # the thread waits for the bell
         self._unsynced, self._synced_at = False, 0.0
         self._trouble: CheckpointError | None = None  # of a sync, to be told once
-        self._looked_at = 0.0  # when it was last seen that the file is there
+        self._read_at = 0.0  # when a reader was last here
+        self.look_at = 0.0  # when to look next whether the file is there
         self._gone = False  # it was not, and the user was told
         self._closed, self._pid = False, os.getpid()
         threading.Thread(target=self._run, name="parallel checkpoint", daemon=True).start()
@@ -85,7 +87,7 @@ class Store:
 
     def note(self, source: Source, outcomes: Sequence[Outcome]) -> None:
         """These have come.  Never waits, and opens no file."""
-        self._queue.append((source, outcomes))
+        self.queue.append((source, outcomes))
         if not source.waits:
             self.wake()
 
@@ -101,14 +103,15 @@ class Store:
         """What was noted before is in the file, and on the disk if ``durable``.  Raises `CheckpointError`."""
         if self._closed:
             return
-        if self._queue or (durable and self._unsynced):
+        self._read_at = time.monotonic()
+        if self.queue or (durable and self._unsynced):
             with self._writing:
                 self._look()
                 self._write()
                 if durable and self._unsynced:
                     self._unsynced = False
                     self.file.sync()
-        elif time.monotonic() - self._looked_at > _LOOK_SECONDS:
+        elif self._read_at > self.look_at:
             with self._writing:
                 self._look()
         if self._trouble is not None:
@@ -125,7 +128,7 @@ class Store:
         except CheckpointError:
             self._gone = True
             raise
-        self._looked_at = time.monotonic()
+        self.look_at = time.monotonic() + _LOOK_SECONDS
 
     def write_origin(self, origin: Origin) -> int:
         """The number of that origin, which is in the file by then.  Raises `CheckpointError`."""
@@ -169,28 +172,23 @@ class Store:
         A signal handler that interrupts this and reads results does the same in the midst of it: it writes the same
         records, and maybe more, to the same place.
         """
-        while self._queue and os.getpid() == self._pid and not self._closed:
-            made = now()
+        while self.queue and os.getpid() == self._pid and not self._closed:
             records: list[Record] = []
             written, size = [], 0
-            for item in self._queue.copy():
+            for item in self.queue.copy():
                 source, outcomes = item
                 written.append(item)
-                for outcome in outcomes:
-                    record = source.record(outcome, made)
-                    if record is not None:
-                        records.append(record)
-                        size += outcome.size
+                size += source.record(outcomes, records)
                 if size > _MOST_AT_ONCE:
                     break
             if records:
-                self.file.append(records)
+                self.file.append(records, now())
                 if not self._unsynced:
                     self._unsynced = True
                     self.wake()
             for item in written:
-                if self._queue and self._queue[0] is item:
-                    self._queue.popleft()
+                if self.queue and self.queue[0] is item:
+                    self.queue.popleft()
 
     def _run(self) -> None:
         """The thread: writes what no reader has written, and syncs."""
@@ -198,8 +196,10 @@ class Store:
         while not self._closed:
             self._rest(patience)
             patience = None
+            if self.queue and time.monotonic() - self._read_at < _READER_SECONDS:
+                self._rest_for_a_moment()  # the reader is quick: it writes what there is as it comes along
             try:
-                if self._queue:
+                if self.queue:
                     with self._writing:
                         self._write()
             except CheckpointError:  # the reader meets it too, and tells
@@ -211,9 +211,15 @@ class Store:
                     self._sync()
                     patience = None
 
+    def _rest_for_a_moment(self) -> None:
+        try:
+            self._bell.get(timeout=_MOMENT)
+        except queue.Empty:
+            pass
+
     def _rest(self, patience: float | None) -> None:
         self._resting = True
-        if self._closed or (self._queue and patience != _RETRY_SECONDS):
+        if self._closed or (self.queue and patience != _RETRY_SECONDS):
             return
         if self._unsynced and patience is None:
             patience = 0.0
@@ -227,7 +233,7 @@ class Store:
         try:
             self.file.sync()
         except CheckpointError as error:
-            self._trouble = error
+            self._trouble, self.look_at = error, 0.0
 
     def close(self) -> None:
         """Write what is left, and let other masters have the file.  May be called twice, and from any thread."""

@@ -124,7 +124,7 @@ def test_headers_that_are_not_ours_are_told_apart() -> None:
         fmt.read_header(b"x,y\n1,2\n" * 99, KEY)
     head = fmt._HEADER.pack(fmt.MAGIC, fmt.VERSION + 1, bytes(16), 5)
     with pytest.raises(fmt.LaterVersion):
-        fmt.read_header(2 * (head + SEAL.of(0, head)), KEY)
+        fmt.read_header(2 * (head + SEAL.of(bytes(8) + head)), KEY)
 
 
 # -- in files

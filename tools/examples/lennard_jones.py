@@ -1,6 +1,8 @@
 """Lennard-Jones clusters: the lowest energies of 7 and 13 atoms, by basin-hopping spread over local slaves.
 
-    python3 tools/examples/lennard_jones.py [number of slaves]
+    python3 tools/examples/lennard_jones.py [number of slaves] [--checkpoint FILE]
+
+With a checkpoint it goes on where it was when it is started again after it was killed.
 
 Basin-hopping: D. J. Wales and J. P. K. Doye, J. Phys. Chem. A 101, 5111 (1997).  The known energies are those of the
 Cambridge Cluster Database (D. J. Wales et al.), in units of the pair well depth: E(7) = -16.505384, E(13) = -44.326801.
@@ -9,6 +11,7 @@ Pure Python, no packages.
 
 from __future__ import annotations
 
+import argparse
 import math
 import os
 import random
@@ -157,14 +160,19 @@ def show_progress(atoms: int, energies: list[float]) -> None:
 
 def main() -> int:
     """Run all walks, and compare the lowest energies with the known ones."""
-    slaves = int(sys.argv[1]) if len(sys.argv) > 1 else min(8, os.cpu_count() or 2)
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
+    parser.add_argument("slaves", type=int, nargs="?", default=min(8, os.cpu_count() or 2))
+    parser.add_argument("--checkpoint", metavar="FILE")
+    options = parser.parse_args()
     began = time.perf_counter()
     found: dict[int, list[float]] = {atoms: [] for atoms in KNOWN}
     workers = set()
     with parallel.Manager(output=None) as manager:
-        for _ in range(slaves):
+        for _ in range(options.slaves):
             manager.add_slave(parallel.LocalSlave())
-        contexts = {atoms: manager.get_context(MakePool(atoms, tries=40)) for atoms in KNOWN}
+        contexts = {
+            atoms: manager.get_context(MakePool(atoms, tries=40), checkpoint=options.checkpoint) for atoms in KNOWN
+        }
         for atoms, context in contexts.items():
             for seed in range(WALKS[atoms]):
                 context.add_task(Walk(seed))
