@@ -11,12 +11,13 @@ from typing import Any, NoReturn
 
 from slave.errors import SlaveError
 
-from .commands import add, checkpoint, drain, key, page, report, slave_file, status, stop
+from .commands import add, checkpoint, doctor, drain, key, page, report, slave_file, status, stop
 
 _COMMANDS: dict[str, Any] = {
     "status": status,
     "page": page,
     "report": report,
+    "doctor": doctor,
     "add": add,
     "drain": drain,
     "stop": stop,

@@ -13,6 +13,7 @@ from typing import Any
 from slave.errors import BadRequest, MasterGone, SlaveError, Unreachable
 from slave.keys import is_terminal
 
+from ..monitor import doctor
 from ..monitor.client import Watcher
 from ..monitor.status import Status
 from ..monitor.status_text import lines
@@ -65,7 +66,17 @@ def _look(watcher: Watcher, as_json: bool, width: int = 10_000, height: int = 10
     status, failures = watcher.status(), watcher.failures(0)
     if as_json:
         return json.dumps({**status.as_dict(), "failures": failures}) + "\n"
-    return text_of(status, failures, width, height)
+    why = _why_not(watcher, status)
+    return text_of(status, failures, width, height - len(why)) + "".join(f"{line}\n" for line in why)
+
+
+def _why_not(watcher: Watcher, status: Status) -> list[str]:
+    """What doctor says, if there are tasks and slaves are missing."""
+    missing = any(slave.state in ("expected", "lost") for slave in status.slaves)
+    if not status.total.left or (status.connected and not missing):
+        return []
+    findings = [one for one in doctor.of_master(status, watcher.surroundings()) if one.text not in status.trouble]
+    return ["", "why it does not run (python3 -m parallel doctor):", *doctor.lines(findings)]
 
 
 def text_of(status: Status, failures: list[dict[str, Any]], width: int, height: int) -> str:

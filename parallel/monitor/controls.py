@@ -21,6 +21,7 @@ from ..core.failures import FailedTask
 from ..pickled import name_in
 from ..service.dispatcher import Dispatcher
 from . import output_tail
+from .firewall import evidence
 from .survey import survey
 
 _MOST_ENDS = 20_000  # characters on how attempts ended
@@ -79,17 +80,23 @@ class Controls:
 
     def surroundings(self) -> Work:
         """What doctor compares on another machine."""
-        return lambda: _json(
-            {
+
+        def surroundings() -> bytes:
+            addresses = self._addresses()
+            ports = [int(one.rpartition(":")[2]) for one in addresses if not one.startswith("unix:")]
+            told = {
                 "release": RELEASE,
                 "python": platform.python_version(),
                 "executable": sys.executable,
                 "clock": calendar.timegm(time.gmtime()),
-                "addresses": self._addresses(),
+                "addresses": addresses,
+                "firewall": evidence(ports[0]) if ports else [],
                 "ships": self._ships,
                 "packages": packages_of_program(),
             }
-        )
+            return _json(told)
+
+        return surroundings
 
     def stop(self) -> Work:
         """Have the manager shut down."""
