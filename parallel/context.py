@@ -5,8 +5,8 @@ from __future__ import annotations
 import functools
 import threading
 import weakref
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Callable, Generic, Literal, Protocol, TypeVar, overload
+from collections.abc import AsyncIterator, Iterable
+from typing import TYPE_CHECKING, Any, Callable, Generic, Literal, TypeVar, overload
 
 from slave.mapped import Mapped
 
@@ -14,13 +14,12 @@ from .checks import check_count, check_key, check_label, check_timeout, name_of
 from .core.effects import Outcome
 from .core.state import ContextRules
 from .core.task import Label
+from .entrance import Entrance, Owner, Record
 from .errors import InputError, InputTypeError, RemoteError
 from .feeder import Feeder
 from .mapping import Idle, MapResults, inputs_of
-from .payload import Packer, dump, dump_by_value, quick_dump
-from .program import Program
+from .payload import dump, dump_by_value, quick_dump
 from .results import LAST, RAISE, RETURN, Results, put_back, take
-from .service.dispatcher import Dispatcher
 from .service.mailbox import Mailbox
 from .task_future import Submitted, TaskFuture
 
@@ -29,26 +28,6 @@ if TYPE_CHECKING:
     from .monitor.status import ContextStatus
 
 Result = TypeVar("Result")
-
-
-class Record(Protocol):
-    """Makes the recorder of a context's tasks, or of a map's, if there is a checkpoint: see parallel/checkpoint."""
-
-    def __call__(self, mailbox: Mailbox, setups: Sequence[bytes], begin: Callable[[], object], /) -> Recorder:
-        """For that mailbox, whose tasks need those setups; ``begin`` starts the slaves."""
-
-
-class Owner(Protocol):
-    """What a context needs of the manager that made it."""
-
-    program: Program
-    dispatcher: Dispatcher
-
-    def begin(self) -> None:
-        """Start the slaves that were added."""
-
-    def tell_slaves(self) -> None:
-        """Have them learn what has changed in the program."""
 
 
 class Context(Generic[Result]):
@@ -68,18 +47,18 @@ class Context(Generic[Result]):
         record: Record | None = None,
     ) -> None:
         self._manager, self._program = manager, manager.program
-        self._packer = Packer(manager.program)
         self._timeout, self._retries = timeout, retries
         manager.tell_slaves()
         payload = None if setup is None else dump(setup, "the setup", manager.program)
         self._mailbox = Mailbox(manager.dispatcher, payload, rules)
         self._rules = rules._replace(base=self._mailbox.id)  # of its maps
-        self._record, self._setups = record, [] if payload is None else [payload]
-        self._recorder = None if record is None else record(self._mailbox, self._setups, manager.begin)
+        setups = [] if payload is None else [payload]
+        self._entrance = Entrance(manager, self._mailbox, self._rules, record, setups)
+        self._pack = self._entrance.pack
+        self._recorder = None if record is None else record(self._mailbox, setups, manager.begin)
         self._feeder = Feeder(self._mailbox, self._feed)
         self._idle_maps = Idle()
         weakref.finalize(self, self._idle_maps.abandon).atexit = False
-        self._submits = False  # and slaves were started for that
         self._reading = threading.RLock()  # guards the front of the mailbox: who looks at an outcome is who takes it
         finalizer = weakref.finalize(self, Mailbox.abandon, self._mailbox)
         finalizer.atexit = False  # then the manager ends, and everything with it
@@ -138,7 +117,7 @@ class Context(Generic[Result]):
 
         That is done by cloudpickle; where that is not installed it is sent by reference, as ever.
         """
-        self._tell_of_changes()
+        self._entrance.look()
         return self._submit(dump_by_value("the task", self._program, task), task)
 
     def _submit(self, payload: bytes, task: object) -> TaskFuture[Any]:
@@ -146,7 +125,7 @@ class Context(Generic[Result]):
         if self._recorder is not None:
             future.task_id = self._recorder.submit(future, payload, self._timeout, self._retries, name_of(task))
             return future
-        future.task_id = self.started.add_for(future, payload, self._timeout, self._retries)
+        future.task_id = self._entrance.mailbox.add_for(future, payload, self._timeout, self._retries)
         return future
 
     # -- maps
@@ -226,7 +205,7 @@ class Context(Generic[Result]):
             context=self,
             when_over=functools.partial(self._idle_maps.keep, payload),
         )
-        recorder = self._record_calls(mailbox, function, mapped.starred)
+        recorder = self._entrance.record_calls(mailbox, function, mapped.starred)
         if recorder is None:
             self._manager.begin()
         else:
@@ -280,53 +259,9 @@ class Context(Generic[Result]):
             self._recorder.begin()
 
     @property
-    def started(self) -> Mailbox:
-        """Where its tasks go, to be added by tags of one's own; starts the slaves."""
-        if not self._submits and self._recorder is None:
-            self._manager.begin()
-            self._submits = True
-        return self._mailbox
-
-    def mailbox_of(self, function: Callable[..., Result]) -> tuple[bytes, Callable[[], Mailbox]]:
-        """The pickle of a function for `slave.mapped`, and what makes a mailbox whose tasks are pickled inputs of it.
-
-        Raises `UnpicklableError`.
-        """
-        self._tell_of_changes()
-        payload = dump(Mapped(function, False, self._mailbox.id), "the function", self._program)
-
-        def make() -> Mailbox:
-            mailbox = Mailbox(self._manager.dispatcher, payload, self._rules)
-            self._record_calls(mailbox, function, False)
-            return mailbox
-
-        return payload, make
-
-    def _record_calls(self, mailbox: Mailbox, function: object, starred: bool) -> Recorder | None:
-        """The recorder for inputs of a function, which are the mailbox's tasks, if there is a checkpoint."""
-        if self._record is None:
-            return None
-        again = dump((function, starred), "the function", self._program)  # as it is in another run, too
-        return self._record(mailbox, [*self._setups, again], self._manager.begin)
-
-    def pack(self, task: Callable[..., Result], args: Sequence[object], named: Mapping[str, object]) -> bytes:
-        """The pickle of a task.  Raises `InputTypeError` if it is not callable, `UnpicklableError`."""
-        return self._pack(task, tuple(args), dict(named))
-
-    def pack_input(self, item: object) -> bytes:
-        """The pickle of an input.  Raises `UnpicklableError`."""
-        self._tell_of_changes()
-        return quick_dump("the input", self._program, item)
-
-    def _tell_of_changes(self) -> None:
-        if self._program.glance():
-            self._manager.tell_slaves()
-
-    def _pack(self, task: Callable[..., Result], args: tuple[object, ...], named: dict[str, object]) -> bytes:
-        if not callable(task):
-            raise InputTypeError(f"a task must be callable, and {task!r} is not; to pass data, use functools.partial")
-        self._tell_of_changes()
-        return self._packer.task(task, args, named)
+    def entrance(self) -> Entrance:
+        """For tasks with tags of one's own."""
+        return self._entrance
 
     def add_tasks(self, tasks: Iterable[Callable[..., Result]], *, timeout: float | None = None) -> None:
         """Add the tasks of an iterable, which may be endless: they are taken from it as the slaves need them.

@@ -39,12 +39,13 @@ from .checks import (
     refuse_inside_slave,
 )
 from .closer import Closer, close_weakly
-from .context import Context, Record
+from .context import Context
 from .core.effects import Closed, NoSlaves
 from .core.events import Event
 from .core.scheduler import Scheduler
 from .core.state import ContextRules
 from .core.users import SlaveInfo
+from .entrance import Record
 from .errors import InputError, InputTypeError, ManagerClosed, NetworkError, NoMoreSlavesError
 from .launch.base import Slave, SlaveArray
 from .launch.config import LaunchConfig

@@ -11,7 +11,7 @@ import functools
 import threading
 import weakref
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Callable
 
 from slave.calls import call_each, call_each_starred
@@ -19,7 +19,7 @@ from slave.calls import call_each, call_each_starred
 from ..checks import name_of
 
 if TYPE_CHECKING:
-    from ..context import Context
+    from ..entrance import Entrance
     from ..service.mailbox import Addressee, Mailbox, Recorder
 
 _LARGE = 16 * 1024  # bytes of a pickled function
@@ -60,22 +60,24 @@ class Calls:
         """The pickle of a task.  Raises `UnpicklableError`, `InputTypeError`."""
         return self._pack(item)
 
-    def add(self, payload: bytes, addressee: Addressee) -> None:
-        """Add the task.  Raises `ManagerClosed`, and `CheckpointError` if there is one."""
+    def add(self, tasks: Sequence[tuple[Addressee, bytes]]) -> None:
+        """Add tasks that were packed.  Raises `ManagerClosed`, and `CheckpointError` if there is one."""
         recorder = self._mailbox.recorder
-        if recorder is not None:
-            recorder.submit(addressee, payload, None, 0, self._name)
+        if recorder is None:
+            self._mailbox.add_all_for(tasks)
             return
-        self._mailbox.add_for(addressee, payload, None, 0)
+        for addressee, payload in tasks:
+            recorder.submit(addressee, payload, None, 0, self._name)
 
 
 class Functions:
     """The functions that are called in one context."""
 
-    def __init__(self, context: Context[Any]) -> None:
-        self._context = context
+    def __init__(self, entrance: Entrance) -> None:
+        self._entrance = entrance
         self._lock = threading.RLock()  # guards what follows
         self._mailboxes: set[Mailbox] = set()  # of large functions
+        self._small: object = None  # the one that was used last and is not large
         self._large: deque[tuple[bytes, Kept]] = deque()  # the one that was used last stands last
 
     def calls(self, function: Callable[..., Any], each: bool, starred: bool) -> Calls:
@@ -83,24 +85,22 @@ class Functions:
 
         Raises `UnpicklableError` and `InputTypeError` for the function.
         """
-        context = self._context
-        mailbox, name = context.started, name_of(function)
-        maker, whole = context.mailbox_of, function
+        entrance, name = self._entrance, name_of(function)
+        mailbox, mapper = entrance.mailbox, call_each_starred if starred else call_each
+        if function is not self._small:
+            payload, make = entrance.mailbox_of(functools.partial(mapper, function) if each else function)
+            if len(payload) >= _LARGE:
+                kept = self._kept(payload, make)
+                return Calls(entrance.pack_input, kept.mailbox, name, kept)
+            self._small = function
         if each:
-            whole = functools.partial(call_each_starred if starred else call_each, function)
-        payload, make = maker(whole)
-        if len(payload) >= _LARGE:
-            kept = self._kept(payload, make)
-            return Calls(context.pack_input, kept.mailbox, name, kept)
-        if each:
-            mapper = call_each_starred if starred else call_each
-            return Calls(lambda inputs: context.pack(mapper, (function, inputs), {}), mailbox, name)
-        return Calls(lambda item: context.pack(function, (item,), {}), mailbox, name)
+            return Calls(lambda inputs: entrance.pack(mapper, (function, inputs), {}), mailbox, name)
+        return Calls(lambda item: entrance.pack(function, (item,), {}), mailbox, name)
 
-    def call(self, function: Callable[..., Any], args: Sequence[object], named: Mapping[str, object]) -> Calls:
+    def call(self, function: Callable[..., Any], args: tuple[object, ...], named: dict[str, object]) -> Calls:
         """The way for this one call."""
-        context = self._context
-        return Calls(lambda item: context.pack(function, args, named), context.started, name_of(function))
+        entrance = self._entrance
+        return Calls(lambda item: entrance.pack(function, args, named), entrance.mailbox, name_of(function))
 
     def _kept(self, payload: bytes, make: Callable[[], Mailbox]) -> Kept:
         with self._lock:
@@ -132,7 +132,7 @@ class Functions:
             mailbox.cancel()
 
     def _all(self) -> list[Mailbox]:
-        return [self._context.started, *self._mailboxes]
+        return [self._entrance.mailbox, *self._mailboxes]
 
 
 def _after(mailboxes: list[Mailbox], errand: Callable[[], object]) -> Callable[[], object]:

@@ -26,7 +26,6 @@ Result = TypeVar("Result")
 Callback = Callable[[Any], object]
 
 RUN, CLOSE, TERMINATE = "RUN", "CLOSE", "TERMINATE"  # as in multiprocessing.pool
-_CHUNKS = 4  # of a map, for each slave
 
 
 class Pool:
@@ -174,7 +173,7 @@ class Pool:
         if chunksize is None and getattr(self._work, "checkpoint", None) is not None:
             chunksize = 1  # whatever the machine has, the tasks are to be the same in the next run
         if chunksize is None:
-            chunksize = max(1, -(-len(inputs) // (self.size * _CHUNKS)))
+            chunksize = self._jobs.chunksize(function, len(inputs))
         _check_chunksize(chunksize)
         chunks = [inputs[at : at + chunksize] for at in range(0, len(inputs), chunksize)]
         with self._adding:

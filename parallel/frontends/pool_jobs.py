@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import math
 import multiprocessing
 import threading
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Callable, NamedTuple, Union
 
@@ -18,6 +20,13 @@ from .inline import InlineWork
 from .pool_results import AsyncResult, IMapIterator, Known, Part, terminated
 from .processes import Processes
 from .work import Work
+
+_TOGETHER = 0.0005  # seconds; what takes no longer to pickle is added together
+
+
+_CHUNKS = 4  # of a map, for each slave
+_NOTHING = 0.02  # seconds that a map may take longer for once because this machine is busy with other things
+_WORTH = 0.0005  # seconds of work for which there is to be a chunk of its own
 
 
 class Callbacks(NamedTuple):
@@ -35,6 +44,7 @@ class SlaveJobs:
         self._under_way: set[AsyncResult[Any] | IMapIterator[Any]] = set()
         self._feeders: set[threading.Thread] = set()
         self._closed = False
+        self._timed: tuple[object, float] = None, math.inf  # a function, and seconds of one call of it, at most
 
     def start(self, sets_up: bool) -> None:
         """Start the slaves if they are its own, and, ``sets_up``, have each run setup.
@@ -68,10 +78,35 @@ class SlaveJobs:
         self, function: Callable[..., Any], chunks: Sequence[Sequence[Any]], starred: bool, callbacks: Callbacks
     ) -> AsyncResult[list[Any]]:
         """Calls with the inputs of each chunk, which is one task."""
-        job = self._job(len(chunks), True, callbacks)
-        if chunks:
-            self._add(lambda: self.work.functions.calls(function, True, starred), job, chunks)
+        if not chunks:
+            return self._job(0, True, callbacks)
+        calls, began = sum(map(len, chunks)), time.perf_counter()
+
+        def done() -> None:
+            took = time.perf_counter() - began
+            each = took / calls * min(len(chunks), self.work.max_workers)
+            known, seconds = self._timed
+            if known is function and took < _NOTHING:
+                each = min(each, 2 * seconds)
+            self._timed = function, each
+
+        counts = self.work.own and self.work.context.entrance.mailbox.recorder is None
+        job = self._job(len(chunks), True, callbacks, done if counts else None)
+        self._add(lambda: self.work.functions.calls(function, True, starred), job, chunks)
         return job
+
+    def chunksize(self, function: object, calls: int) -> int:
+        """How many of so many calls are to be one task: as with the standard pools, but for short ones.
+
+        These are as few tasks as there are slaves, if they took so short a time when the function was mapped last.  Not
+        with a checkpoint, which knows a chunk by its inputs.
+        """
+        slaves = self.work.max_workers
+        known, seconds = self._timed
+        tasks = slaves * _CHUNKS
+        if known is function:
+            tasks = max(slaves, min(tasks, math.ceil(calls * seconds / _WORTH)))
+        return max(1, -(-calls // tasks))
 
     def imap(
         self, function: Callable[[Any], Any], inputs: Iterable[Any], chunksize: int, ordered: bool
@@ -91,8 +126,15 @@ class SlaveJobs:
             Feeding(job, calls, inputs, chunksize).begin(self._feeders, self._end_soon)
         return job
 
-    def _job(self, parts: int, joined: bool, callbacks: Callbacks) -> AsyncResult[Any]:
-        send, forget = self.work.context.started.courier.send, self._under_way.discard
+    def _job(
+        self, parts: int, joined: bool, callbacks: Callbacks, done: Callable[[], None] | None = None
+    ) -> AsyncResult[Any]:
+        def forget(job: AsyncResult[Any]) -> None:
+            self._under_way.discard(job)
+            if done is not None:
+                done()
+
+        send = self.work.context.entrance.mailbox.courier.send
         job: AsyncResult[Any] = AsyncResult(parts, joined, self._program, send, forget, *callbacks)
         self._under_way.add(job)
         job.begin()
@@ -101,8 +143,7 @@ class SlaveJobs:
     @property
     def _program(self) -> Program:
         """What results are rebuilt in."""
-        assert self.work.context is not None and self.work.manager is not None
-        return self.work.manager.program
+        return self.work.context.entrance.program
 
     def _add(self, way: Callable[[], Calls], job: AsyncResult[Any], items: Iterable[Any]) -> None:
         """One task for each item.  What cannot be sent is that part's error."""
@@ -112,14 +153,18 @@ class SlaveJobs:
             for index, _ in enumerate(items):
                 job.settle(index, Known(_standard(error)))
             return
+        packed: list[tuple[Part, bytes]] = []
+        began = time.perf_counter()
         for index, item in enumerate(items):
             part = Part(job, index, calls.recorder)
             try:
-                payload = calls.pack(item)
+                packed.append((part, calls.pack(item)))
             except InputTypeError as error:
                 part.fail(_standard(error))
-            else:
-                calls.add(payload, part)
+            if time.perf_counter() - began > _TOGETHER:
+                calls.add(packed)
+                packed, began = [], time.perf_counter()
+        calls.add(packed)
 
     # -- the end
 
@@ -221,7 +266,7 @@ class Feeding:
             return
         index = self._added
         self._job.goes_out(index, len(payload))
-        self._calls.add(payload, Part(self._job, index, self._calls.recorder))
+        self._calls.add([(Part(self._job, index, self._calls.recorder), payload)])
         self._added += 1
 
     def _came(self, known: Known) -> None:
@@ -251,6 +296,10 @@ class InlineJobs:
         """Call it with all of them now."""
         mapper = call_each_starred if starred else call_each
         return self._run([(mapper, (function, chunk), {}) for chunk in chunks], True, callbacks)
+
+    def chunksize(self, function: object, calls: int) -> int:
+        """How many calls are made together."""
+        return 1
 
     def _run(
         self, calls: Sequence[tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]], joined: bool, to: Callbacks

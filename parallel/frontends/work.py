@@ -111,7 +111,7 @@ class Work:
         if self._functions is None:
             with self._starting:
                 if self._functions is None:
-                    self._functions = Functions(self.context)
+                    self._functions = Functions(self.context.entrance)
         return self._functions
 
     @property

@@ -232,6 +232,10 @@ class Dispatcher(threading.Thread):
                 self._apply()  # it may look at what this has done
                 ticket.answer(value)
 
+    def hand_over(self) -> None:
+        """Carry out what the scheduler has decided so far, although the turn goes on."""
+        self._apply()
+
     def _apply(self) -> None:
         """Carry out the effects in their order, and hand the events on."""
         effects, events = self.scheduler.take(time.monotonic())

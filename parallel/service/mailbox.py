@@ -151,20 +151,37 @@ class Mailbox:
 
         Raises `InternalError` too: nobody waits here who could be told later that nothing comes any more.
         """
-        state, dispatcher = self._state, self._dispatcher
         if not self._addressed:
-            self.courier.start()
-            self._addressed = True
-            dispatcher.tell(self._readers.wait_for_tags, self.id)
-        id = id or next(state.task_ids)
-        state.incoming.append(Task(id, self.id, payload, timeout, retries, addressee))  # type: ignore[arg-type]
-        self.added = id
+            self._begin_to_address()
+        id = id or next(self._state.task_ids)
+        self._state.incoming.append(Task(id, self.id, payload, timeout, retries, addressee))  # type: ignore[arg-type]
+        self._added(id)
+        return id
+
+    def add_all_for(self, tasks: Sequence[tuple[Addressee, Buffer]]) -> None:
+        """The same for several tasks, of which a slave may then get as many as it should have at once."""
+        if not self._addressed:
+            self._begin_to_address()
+        ids = self._state.task_ids
+        made = [Task(next(ids), self.id, payload, None, 0, addressee) for addressee, payload in tasks]  # type: ignore[arg-type]
+        if made:
+            self._state.incoming.extend(made)
+            self._added(made[-1].id)
+
+    def _begin_to_address(self) -> None:
+        self.courier.start()
+        self._addressed = True
+        self._dispatcher.tell(self._readers.wait_for_tags, self.id)
+
+    def _added(self, last: int) -> None:
+        """Tasks for addressees were added just now, the last of them this one."""
+        state, dispatcher = self._state, self._dispatcher
+        self.added = last
         dispatcher.check_alive()
         if state.closing:  # looked at now, since what is added later than that is nobody's
             raise ManagerClosed("the manager was shut down: no tasks can be added")
         if state.idle or state.forlorn:
             dispatcher.wake()
-        return id
 
     # -- for the dispatcher
 

@@ -147,6 +147,8 @@ class QueueServer(mp_adapter.Server):
         if gathered:
             self.gathered = []
             self.objects["results"].post(gathered, now)
+            if calls:
+                self.dispatcher.hand_over()  # who waits for an outcome wakes while we go on
         if calls:
             self.calls = []
             for peer, kind, ident, method, args in calls:
