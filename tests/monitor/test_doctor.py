@@ -21,6 +21,7 @@ from slave.errors import Unreachable
 from slave.protocol import RELEASE
 from tests.conftest import Make
 from tests.support.tasks import give
+from tests.support.waiting import eventually
 
 from .fake_source import slave, status
 
@@ -200,6 +201,7 @@ def test_status_says_why_it_does_not_run(make: Make, capsys: pytest.CaptureFixtu
     context = manager.get_context()
     context.add_task(give, 1)
     manager.begin()
+    eventually(lambda: manager.status().slaves[0].words, what="the launcher's words")
     assert main(["status"]) == 0
     out = capsys.readouterr().out
     assert "why it does not run (python3 -m parallel doctor):" in out and "has not come yet: waits in the queue" in out
