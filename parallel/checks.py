@@ -65,6 +65,15 @@ def check_show_output(wanted: object) -> None:
         )
 
 
+def check_forward_logging(wanted: object) -> None:
+    """Raise `InputTypeError` unless it is None, a bool or a level."""
+    is_level = isinstance(wanted, int) or (isinstance(wanted, str) and isinstance(getattr(logging, wanted, None), int))
+    if wanted is not None and not is_level:
+        raise InputTypeError(
+            f"forward_logging={wanted!r} is not None, True, False or a level such as logging.INFO or 'INFO'"
+        )
+
+
 def check_label(label: object) -> str:
     """A name for people, in one line; None: ''.  Raises `InputTypeError`."""
     if label is None:

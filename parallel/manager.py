@@ -24,6 +24,7 @@ from .checks import (
     check_arguments,
     check_bytes,
     check_count,
+    check_forward_logging,
     check_label,
     check_lease,
     check_memory,
@@ -55,6 +56,7 @@ from .launch.local import LocalSlave
 from .launch.slave_file import slave_file, slave_file_hash
 from .launch.slave_service import SlaveService
 from .monitor.output import Shower, ShowOutput, output_is_wanted
+from .monitor.records import ForwardLogging, Recorder, levels_of
 from .monitor.watcher import Progress, Watcher
 from .program import Program, hidden_main
 from .service.agent_service import AgentService
@@ -124,7 +126,10 @@ class Manager:
     slave's number, as far as the network bears it: what is left out is counted, and stands in the slave's output file.
     Default: where stderr is a terminal or a notebook, the first 1,000 lines of a run; so a print is not looked for in
     vain, and many do not bury what the program itself prints.  A callable is given the slave's number and the line.
-    Slaves that have no output file, since they were started by hand or over a pipe, show nothing here.
+    A warning is shown once, and not once a slave.  Of slaves without an output file, those that were started by hand or
+    over a pipe, it is what Python prints, and not what programs do that tasks start.
+    ``forward_logging``: what tasks log goes to the loggers of this process instead, with the attributes ``slave`` and
+    ``task_id``.  True: at the levels that loggers have here when the run begins; a level: of the root logger there.
 
     Raises `InputError` and `NetworkError` for what cannot be.  Use it as a context manager, or call `shutdown`; a
     manager that is garbage-collected or still open when the interpreter exits is shut down too.
@@ -155,6 +160,7 @@ class Manager:
         show_output: ShowOutput = None,
         page: bool = False,
         preload: bool = True,
+        forward_logging: ForwardLogging = None,
     ) -> None:
         refuse_inside_slave()
         if lease != _LEASE:
@@ -165,6 +171,7 @@ class Manager:
         check_bytes(share_bytes, "share_bytes")
         check_progress(progress)
         check_show_output(show_output)
+        check_forward_logging(forward_logging)
         memory = 0 if max_memory is None else check_memory(max_memory)
         try:
             key = find_key(authkey, create=True) if authkey is not None or port is not None else new_key()
@@ -219,6 +226,10 @@ class Manager:
         self._watcher = Watcher(self.dispatcher, progress, self._name)
         scheduler.state.local_output_shows = config.inherits
         self._show(show_output)
+        self._forward_logging = forward_logging
+        scheduler.state.levels = levels_of(forward_logging)
+        if scheduler.state.levels is not None:
+            publisher.subscribe(Recorder())
         self._closer = Closer(self.dispatcher, self._launcher, self._endpoint, publisher, self._watcher)
         weakref.finalize(self, self._closer.close_elsewhere).atexit = False
         atexit.register(close_weakly, weakref.ref(self._closer))
@@ -493,6 +504,8 @@ class Manager:
         if self.heartbeat_timeout != self.dispatcher.scheduler.state.table.term:
             self.dispatcher.call(self.dispatcher.scheduler.set_term, self.heartbeat_timeout)
         self._begun = True
+        if self._forward_logging:
+            self.dispatcher.scheduler.state.levels = levels_of(self._forward_logging)
         self._watcher.begin()
         self._launcher.start(self.connect_timeout)
 

@@ -46,6 +46,8 @@ from .runner import Closable, RunnerConfig
 from .runner_pool import RunnerPool, Slave
 from .session import AgentSession, commands_of
 from .signals import Quit, Signals
+from .voice import Voice
+from .voice import message as message_of
 
 log = logging.getLogger("slave")
 
@@ -54,6 +56,7 @@ OWNER_SECONDS = 2.0  # between two looks for the machine's owner
 _OWNER = "the owner of this machine is back"
 _POLL_WITHOUT_SIGCHLD = 0.5  # seconds; where no signal tells of a runner's death (Windows)
 _DRAINED = "it was asked to end"
+_MOST_HEARD = 1000  # messages of runners that are taken at a time
 _DONE = "the master is done"
 _BROKEN = (OSError, EOFError, ProtocolError)
 
@@ -138,8 +141,8 @@ class Agent:
         if self._pool.max_memory and not tells_memory():
             log.warning("this system does not tell how much memory a process uses: max_memory is of no effect here")
         if first:
-            if reply.shows:
-                self._tails = Tails()
+            if reply.shows or reply.levels is not None:
+                self._tails = Tails(reply.shows)
                 log.addHandler(self._tails.unwanted)
             for number, (_, output) in zip(reply.numbers, self._config.slaves):
                 self._add(number, output)
@@ -295,7 +298,7 @@ class Agent:
             ready: list[Any] = [key.fileobj for key, _ in self._select(selector, patience)]
         ready += [one for one in connections if one.has_more and one not in ready]
         if self._signals.woken in ready:
-            self._signals.woken.recv(4096)
+            self._hear()
         return ready
 
     def _select(self, selector: selectors.BaseSelector, patience: float) -> list[Any]:
@@ -316,6 +319,7 @@ class Agent:
             log.log(level, "runner %d (pid %d) ended with exit code %s", ended.slave, ended.pid, ended.exitcode)
             watch = self._pool.slaves[ended.slave].watch
             if self._tails is not None:
+                self._hear()
                 self._send_output(self._tails.ended(ended.slave))
             gathered = watch.rest() if watch is not None else b""
             if gathered:
@@ -332,7 +336,22 @@ class Agent:
     def _tell_output(self, last: bool = False) -> None:
         """Tell the master what runners have printed, if it wants that and it is time."""
         if self._tails is not None and self._session.connected:
+            self._hear()
             self._send_output(self._tails.look_last() if last else self._tails.look(time.monotonic()))
+            records = self._tails.records()
+            if records:
+                self._report(functools.partial(self._service.records, self._config.agent, records))
+
+    def _hear(self) -> None:
+        """Take what has woken us, and what runners tell by that."""
+        for _ in range(_MOST_HEARD):
+            try:
+                data = self._signals.woken.recv(65536)
+            except BlockingIOError:
+                return
+            message = message_of(data)
+            if message is not None and self._tails is not None:
+                self._tails.hear(message)
 
     def _send_output(self, parts: list[OutputPart]) -> None:
         if parts:
@@ -439,7 +458,15 @@ class Agent:
             master=self._reports.master,
             encrypt=self._config.encrypt,
             siblings=len(self._pool.slaves),
+            voice=self._voice(slave.number),
         )
+
+    def _voice(self, slave: int) -> Voice | None:
+        """What its runner is to tell us."""
+        reply = self._session.first
+        if self._tails is None or not hasattr(socket, "AF_UNIX"):
+            return None
+        return Voice(reply.levels, reply.shows, reply.shows and not self._tails.reads(slave))
 
     def _inherited(self) -> list[Closable]:
         links = [link.connection for link in (self._reports, self._commands) if link.connected]

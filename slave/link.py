@@ -41,6 +41,7 @@ from .protocol import (
     OutcomeMessage,
     OutputPart,
     RebuildFailure,
+    RecordPart,
     Role,
     RunnerBeat,
     RunnerEnded,
@@ -375,6 +376,10 @@ class AgentServiceProxy(ServiceProxy):
     def output(self, agent: str, parts: Sequence[OutputPart]) -> None:
         """What these slaves have printed.  One way."""
         self._send("output", (agent, _plain(parts)))
+
+    def records(self, agent: str, parts: Sequence[RecordPart]) -> None:
+        """What tasks on these slaves have logged.  One way."""
+        self._send("records", (agent, _plain(parts)))
 
     def pass_on(self, pieces: bytes) -> None:
         """Values that a runner has gathered and cannot send, as it would have.  One way."""

@@ -6,13 +6,15 @@ is counted and not sent: it stands in the file.  Nothing here holds up a runner.
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import stat
 import time
 from typing import Callable
 
-from .protocol import OutputPart
+from .protocol import LINES, WARNING, OutputPart, RecordPart
+from .voice import Message
 
 SAYS = "slave: "  # how lines begin that the slave program itself says
 LONGEST_LINE = 2000  # bytes of a line that are sent
@@ -20,6 +22,7 @@ MOST_BYTES = 64 * 1024  # of one slave in one message
 
 _LINES, _LINES_AT_ONCE = 1000.0, 4000.0  # a second, and after a pause
 _BYTES, _BYTES_AT_ONCE = 128 * 1024.0, 512 * 1024.0
+_RECORDS, _RECORDS_AT_ONCE = 500.0, 2000.0
 _UNWANTED = 1000  # lines that are kept in mind at most
 _PIECE, _MOST_PIECES = 1 << 20, 8  # bytes that are read at a time, and how many times in one look
 _SOONEST, _LATEST = 0.05, 0.4  # seconds between two looks: when something came, and when nothing does
@@ -90,32 +93,27 @@ class Tail:
         except OSError:
             self._is_file, self._at = True, 0  # it is made later
 
+    @property
+    def is_there(self) -> bool:
+        """Whether it is a file, or will be one."""
+        return self._is_file and os.path.isdir(os.path.dirname(self._path))
+
     def look(self, lines: Budget, size: Budget, last: bool = False) -> OutputPart | None:
         """What came since the last time, as far as there is room for it; ``last``: nothing comes any more."""
-        kept: list[bytes] = []
-        left_out = used = 0
+        found: list[bytes] = []
+        left_out = 0
         for piece in self._pieces():
-            found = (self._partial + piece).split(b"\n")
-            self._partial = found.pop()[:LONGEST_LINE]
+            some = (self._partial + piece).split(b"\n")
+            self._partial = some.pop()[:LONGEST_LINE]
             if self._unwanted:
-                found = [line for line in found if not self._unwanted.takes(line)]
-            room = max(0, min(int(lines.look()) - len(kept), len(found)))
-            for line in found[:room]:
-                line = _short(line)
-                if used + len(line) >= min(size.look(), MOST_BYTES):
-                    break
-                kept.append(line)
-                used += len(line) + 1
-            left_out += len(found)
-        left_out -= len(kept)
+                some = [line for line in some if not self._unwanted.takes(line)]
+            room = max(0, int(lines.look()) - len(found))
+            found += some[:room]
+            left_out += max(0, len(some) - room)
         if last and self._partial:
-            kept.append(_short(self._partial))
+            found.append(self._partial)
             self._partial = b""
-        if not kept and not left_out:
-            return None
-        lines.spend(len(kept))
-        size.spend(used)
-        return OutputPart(self.slave, b"".join(line + b"\n" for line in kept), left_out)
+        return kept_of(self.slave, found, left_out, lines, size)
 
     def _pieces(self) -> list[bytes]:
         """What was added to the file, not too much at a time."""
@@ -147,10 +145,17 @@ class Tail:
 
 
 class Tails:
-    """Those of all slaves of an agent."""
+    """Those of all slaves of an agent, and what their runners tell (voice.py).
 
-    def __init__(self) -> None:
+    ``shows``: what they print is wanted.
+    """
+
+    def __init__(self, shows: bool = True) -> None:
+        self._shows = shows
         self._tails: dict[int, Tail] = {}
+        self._heard: list[OutputPart] = []
+        self._records: list[RecordPart] = []
+        self._record_room = Budget(_RECORDS, _RECORDS_AT_ONCE)
         self.unwanted = Unwanted()
         self._lines, self._size = Budget(_LINES, _LINES_AT_ONCE), Budget(_BYTES, _BYTES_AT_ONCE)
         self._pause = _SOONEST
@@ -158,8 +163,39 @@ class Tails:
 
     def add(self, slave: int, path: str | None) -> None:
         """A slave's output goes there from now on; None: to where this program's own does."""
-        if path is not None and slave not in self._tails:
+        if self._shows and path is not None and slave not in self._tails:
             self._tails[slave] = Tail(slave, path, self.unwanted)
+
+    def reads(self, slave: int) -> bool:
+        """Whether what the slave prints goes to a file that can be read here."""
+        tail = self._tails.get(slave)
+        return tail is not None and tail.is_there
+
+    def hear(self, message: Message) -> None:
+        """A runner tells something."""
+        kind, slave, lost, data = message
+        if kind == LINES:
+            lines = [line for line in data.split(b"\n")[:-1] if not self.unwanted.takes(line)]
+            part = kept_of(slave, lines, lost, self._lines, self._size)
+            self._heard += [] if part is None else [part]
+            return
+        if kind == WARNING:
+            self.unwanted.add(text_of(data))
+        if self._record_room.look() < 1 or self._size.look() < len(data):
+            lost, data = lost + 1, b""
+        else:
+            self._record_room.spend(1)
+            self._size.spend(len(data))
+        before = self._records[-1] if self._records else None
+        if not data and before is not None and before.slave == slave and not before.data:
+            self._records[-1] = before._replace(left_out=before.left_out + lost)
+        else:
+            self._records.append(RecordPart(slave, kind, data, lost))
+
+    def records(self) -> list[RecordPart]:
+        """What was heard since the last time."""
+        records, self._records = self._records, []
+        return records
 
     def patience(self, now: float) -> float:
         """Seconds until the next look."""
@@ -167,16 +203,18 @@ class Tails:
 
     def look(self, now: float) -> list[OutputPart]:
         """What is to be told, if it is time for a look."""
+        heard, self._heard = self._heard, []
         if now < self._next:
-            return []
-        found = self._all(False)
+            return heard
+        found = heard + self._all(False)
         self._pause = _SOONEST if found else min(_LATEST, 2 * self._pause)
         self._next = now + self._pause
         return found
 
     def look_last(self) -> list[OutputPart]:
         """What is to be told, now: this program ends."""
-        return self._all(True)
+        heard, self._heard = self._heard, []
+        return heard + self._all(True)
 
     def _all(self, last: bool) -> list[OutputPart]:
         parts = [tail.look(self._lines, self._size, last) for tail in self._tails.values()]
@@ -198,6 +236,32 @@ class Tails:
         """The same for all."""
         for slave in list(self._tails):
             self.remove(slave)
+
+
+def kept_of(slave: int, found: list[bytes], left_out: int, lines: Budget, size: Budget) -> OutputPart | None:
+    """The first of these lines, as many as there is room for, and how many others there are; None if there is none."""
+    kept: list[bytes] = []
+    used, room = 0, min(size.look(), MOST_BYTES)
+    for line in found[: max(0, int(lines.look()))]:
+        line = _short(line)
+        if used + len(line) >= room:
+            break
+        kept.append(line)
+        used += len(line) + 1
+    left_out += len(found) - len(kept)
+    if not kept and not left_out:
+        return None
+    lines.spend(len(kept))
+    size.spend(used)
+    return OutputPart(slave, b"".join(line + b"\n" for line in kept), left_out)
+
+
+def text_of(warning: bytes) -> str:
+    """What a warning looks like where it is printed."""
+    try:
+        return str(json.loads(warning)["text"])
+    except (ValueError, KeyError, TypeError):  # it was cut
+        return ""
 
 
 def _short(line: bytes) -> bytes:

@@ -91,6 +91,7 @@ AGENT_SERVICE = Service(
         "recalled": ONE_WAY,
         "draining": ONE_WAY,
         "output": ONE_WAY,
+        "records": ONE_WAY,
         "leave": ANSWERED,
     },
 )
@@ -365,6 +366,21 @@ class OutputPart(NamedTuple):
     left_out: int
 
 
+RECORD, WARNING, LINES = range(1, 4)  # what a runner tells of a task that runs; LINES to its agent alone
+
+
+class RecordPart(NamedTuple):
+    """What a task has logged (RECORD), or a warning in it (WARNING), as JSON.
+
+    ``left_out``: how many before were not told; ``data`` may be empty, if only that is to be said.
+    """
+
+    slave: int
+    kind: int
+    data: Buffer
+    left_out: int
+
+
 class EnlistRequest(NamedTuple):
     """An agent comes (``run`` is ''), or comes back after its connection broke.
 
@@ -401,6 +417,7 @@ class EnlistReply(NamedTuple):
     release: str = RELEASE  # of the master's program
     max_memory: int = 0  # bytes that a runner and what it started may use; 0: no limit
     shows: bool = False  # the master wants what tasks print
+    levels: Mapping[str, int] | None = None  # of loggers by their names, '' for the root; None: it wants no records
 
 
 # why an agent ended a runner; BY_ITSELF: it did not, the process ended by itself

@@ -59,6 +59,7 @@ from .shared_status import (
     WORKED,
     SharedStatus,
 )
+from .voice import Speaker, Voice
 from .wire import Unfit
 
 _LONGEST_LIMIT = 1e9  # seconds; what is longer is no limit
@@ -84,6 +85,7 @@ class RunnerConfig(NamedTuple):
     siblings: int = 1  # runners on this machine, this one among them
     mark: str = ""  # how the agent's guard knows what its runners have started
     guarded: bool = False  # there is such a guard
+    voice: Voice | None = None  # what the agent wants to hear while tasks run
 
 
 class Closable(Protocol):
@@ -363,6 +365,8 @@ def main(
     streams.make_steady()
     _redirect(config.output)
     cpus.share_threads(config.siblings, os.environ)
+    if config.voice is not None:
+        Speaker(config.slave, waker, lambda: int(status[TASK])).begin(config.voice)
     try:
         kind = TracedRunner if config.environment.get("traced") else Runner
         kind(config, status, memory, waker).work()

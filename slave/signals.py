@@ -48,7 +48,9 @@ class Signals:
     """Signals are noted while it watches; ``woken`` is readable after each, and after each byte sent to ``waker``."""
 
     def __init__(self) -> None:
-        self.woken, self.waker = socket.socketpair()
+        # datagrams, where there are such: several may send, and what each sends stays in one piece (voice.py)
+        kind = (socket.AF_UNIX, socket.SOCK_DGRAM) if hasattr(socket, "AF_UNIX") else ()
+        self.woken, self.waker = socket.socketpair(*kind)
         self.woken.setblocking(False)
         self.waker.setblocking(False)
         self.asked: int | None = None  # the signal that asked us to end

@@ -15,7 +15,7 @@ import select
 import selectors
 import stat
 import sys
-from typing import Any
+from typing import Any, Callable
 
 _GONE = frozenset((errno.EIO, errno.EPIPE, errno.ENXIO, errno.ENOTCONN, errno.ECONNRESET, errno.EBADF))
 _VANISHED = sum(getattr(select, name, 0) for name in ("POLLERR", "POLLHUP", "POLLNVAL"))
@@ -92,6 +92,10 @@ def _wait_for_room(fd: int) -> None:
         selector.select()
 
 
+# is told what is printed: the descriptor, and the bytes
+listener: Callable[[int, bytes], None] | None = None
+
+
 class _Raw(io.FileIO):
     """A descriptor to which writing fails for a file alone: what nobody takes is dropped."""
 
@@ -111,6 +115,8 @@ class _Raw(io.FileIO):
                 _wait_for_room(self.fileno())
             else:
                 done += written
+        if listener is not None:
+            listener(self.fileno(), bytes(view))
         return view.nbytes
 
 

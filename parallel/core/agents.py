@@ -15,6 +15,7 @@ from slave.protocol import (
     EnlistReply,
     EnlistRequest,
     OutputPart,
+    RecordPart,
     RunnerBeat,
     RunnerEnded,
     StartRunner,
@@ -79,7 +80,7 @@ class Agents:
         environment = dict(state.environment_for(agent))
         if environment.get("preload"):
             environment["first"] = state.first_pickles()
-        return reply._replace(numbers=agent.numbers, environment=environment, shows=shows)
+        return reply._replace(numbers=agent.numbers, environment=environment, shows=shows, levels=state.levels)
 
     def _number_of(self, agent: AgentRecord, number: int | None) -> int:
         """The number of a slave that the agent brings: a new one, unless it is launched and has one."""
@@ -171,6 +172,13 @@ class Agents:
             slave = self._state.roster.slaves.get(number)
             if slave is not None:
                 self._state.tell(ev.TaskOutput(now, number, str(slave), bytes(data), left_out, slave.output or ""))
+
+    def records(self, parts: Sequence[RecordPart], now: float) -> None:
+        """What tasks on these slaves have logged."""
+        for number, kind, data, left_out in parts:
+            slave = self._state.roster.slaves.get(number)
+            if slave is not None:
+                self._state.tell(ev.TaskRecord(now, number, str(slave), kind, bytes(data), left_out))
 
     def runner_ended(self, report: RunnerEnded, how: str, last_words: str, now: float) -> None:
         """A runner's process ended while its agent lives; a new one is on its way.

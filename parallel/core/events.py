@@ -277,6 +277,18 @@ class TaskOutput(SlaveEvent):
     output: str
 
 
+@dataclass(frozen=True)
+class TaskRecord(SlaveEvent):
+    """A task on it has logged something, or there was a warning in it; made only if somebody wants it.
+
+    ``kind``, ``data``: as of `slave.protocol.RecordPart`.  ``left_out``: how many before were not told.
+    """
+
+    kind: int
+    data: bytes
+    left_out: int
+
+
 # -- contexts
 
 

@@ -144,6 +144,7 @@ class State:
         self.limited = False  # some context limits how many tasks one process runs
         self.watched = False  # somebody wants events of single tasks
         self.shows = False  # somebody wants what tasks print
+        self.levels: Mapping[str, int] | None = None  # of the log records of tasks that somebody wants; None: nobody
         self.local_output_shows = False  # what tasks on local slaves print appears where this program's output does
         self.traced = False  # runners are to tell when they do what
         self.now = 0.0

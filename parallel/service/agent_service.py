@@ -100,6 +100,11 @@ class AgentService:
         call.own_agent(agent)
         self._agents.output([one for one in checked.output(parts) if self._has(agent, one.slave)], call.now)
 
+    def records(self, call: Call, agent: Any, parts: Any) -> None:
+        """See `Agents.records`."""
+        call.own_agent(agent)
+        self._agents.records([one for one in checked.records(parts) if self._has(agent, one.slave)], call.now)
+
     def draining(self, call: Call, agent: Any, slaves: Any) -> None:
         """See `Agents.draining`."""
         call.own_agent(agent)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any, Callable, TypeVar
 
 from slave.errors import ProtocolError
-from slave.protocol import EnlistRequest, FetchRequest, OutputPart, Ran, RunnerBeat
+from slave.protocol import RECORD, WARNING, EnlistRequest, FetchRequest, OutputPart, Ran, RecordPart, RunnerBeat
 
 _LARGEST = 1 << 63  # no number of ours is as large
 _LONGEST = 1000  # characters of a text
@@ -62,6 +62,17 @@ def output(parts: object) -> list[OutputPart]:
         size = memoryview(part.data).nbytes
         if size > _MOST_OUTPUT or part.left_out < 0:
             raise ProtocolError(f"slave {part.slave} cannot have printed {size} bytes at once")
+    return found
+
+
+def records(parts: object) -> list[RecordPart]:
+    """What an agent says that tasks have logged.  Raises `ProtocolError`."""
+    if not _is_list(parts):
+        raise ProtocolError(f"records cannot be {reprlib.repr(parts)}")
+    found = [message(RecordPart, part) for part in parts]  # type: ignore[attr-defined]  # it is a list
+    for part in found:
+        if memoryview(part.data).nbytes > _MOST_OUTPUT or part.left_out < 0 or part.kind not in (RECORD, WARNING):
+            raise ProtocolError(f"slave {part.slave} cannot have logged a record of kind {part.kind}")
     return found
 
 

@@ -82,6 +82,7 @@ CALLS: list[tuple[type[ServiceProxy], str, tuple[Any, ...], tuple[Any, ...], Any
         None,
         None,
     ),
+    (AgentServiceProxy, "records", ("a", [p.RecordPart(1, 1, b"{}", 2)]), ("a", [(1, 1, b"{}", 2)]), None, None),
     (AgentServiceProxy, "leave", ("a", "why"), ("a", "why"), None, None),
     (ModuleServiceProxy, "find", (1, "pkg", "ab"), (1, "pkg", "ab"), tuple(FOUND), FOUND),
     (ModuleServiceProxy, "piece", (1, "cd", 5), (1, "cd", 5), b"data", b"data"),
