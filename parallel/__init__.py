@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     from .frontends.executor import Executor
     from .frontends.maps import map, starmap
     from .frontends.pool import Pool
+    from .launch.batch.htcondor import HTCondorSlaveArray
     from .launch.batch.sge import SGEQsubSlaveArray
     from .launch.batch.sge_pe import SGEPESlaveArray
     from .launch.batch.slurm import SlurmSlaveArray
@@ -97,6 +98,7 @@ _LATER = {
     "Slave": ".launch.base",
     "SlaveArray": ".launch.base",
     "TryAgain": ".launch.base",
+    "HTCondorSlaveArray": ".launch.batch.htcondor",
     "SGEQsubSlaveArray": ".launch.batch.sge",
     "SGEPESlaveArray": ".launch.batch.sge_pe",
     "SlurmSlaveArray": ".launch.batch.slurm",
@@ -131,6 +133,7 @@ __all__ = [
     "Context",
     "Error",
     "Executor",
+    "HTCondorSlaveArray",
     "InputError",
     "InputTypeError",
     "InternalError",

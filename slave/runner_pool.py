@@ -6,6 +6,7 @@ import math
 import multiprocessing
 import os
 import secrets
+import signal
 import socket
 import sys
 import time
@@ -29,6 +30,7 @@ _START_AGAIN = 1.0  # seconds after which a runner that could not be started is 
 _START_TRIES = 30  # that failed in a row, after which a slave is given up
 _TO_BE_KNOWN = 0.2  # seconds for a process that was just forked to become a program, which can be known
 _LOOK = 0.005  # seconds between two looks whether a process has ended
+_KILLED_TOO = 0.3  # seconds within which whoever kills all processes of a job has killed the agent, too
 _TO_LEAVE = 1.0  # seconds that an idle runner gets to leave by itself, and a busy one to follow SIGTERM
 
 
@@ -42,6 +44,7 @@ class Slave(SlaveState):
         self.watch: Watch | None = None  # of the outcomes that its runner has gathered
         self.clock: CpuClock | None = None  # of its runner
         self.shielded = False  # its runner takes no notice of SIGTERM
+        self.dead_since = 0.0  # when its runner was found killed; 0 if it was not
         self.failed_starts = 0  # in a row
         self.trouble: OSError | None = None  # why the last one failed
 
@@ -78,6 +81,19 @@ class Slave(SlaveState):
     def cannot_start(self) -> bool:
         """Whether no process could be had for it so often that another try is no use."""
         return self.failed_starts >= _START_TRIES
+
+    def may_be_of_many(self, now: float) -> bool:
+        """Whether its runner, found dead, may be one of many, of which this process is the next.
+
+        Where a batch system kills all processes of a job, one after another, and this one is not the first, it must not
+        tell what looks like the end of one task.
+        """
+        if not self.shielded or self.stopped is not None or self.process is None:
+            return False
+        if self.process.exitcode != -signal.SIGKILL:
+            return False
+        self.dead_since = self.dead_since or now
+        return now - self.dead_since < _KILLED_TOO
 
     def ends(self, deadline: float) -> bool:
         """Wait until then for its process to end; whether it has."""
@@ -176,7 +192,7 @@ class RunnerPool:
         slave.shielded = config.shielded
         process, status, memory = self._forked(config) or self._fresh(config)
         slave.process, slave.watch, slave.clock = process, Watch(memory), CpuClock(process.pid or 0)
-        slave.failed_starts = 0
+        slave.failed_starts, slave.dead_since = 0, 0.0
         self._guard.began(slave.pid)
         slave.begin(status, time.monotonic())
 
@@ -220,14 +236,16 @@ class RunnerPool:
             self._end_families([template])
         if self._guard.is_gone():
             self._stand_guard()
+        now = time.monotonic()
         dead = [one for one in self._running() if one.process is not None and one.process.exitcode is not None]
+        dead = [one for one in dead if not one.may_be_of_many(now)]
         if dead:
             self._end_families([slave.pid for slave in dead])
         self._judge()
         self._bury()
         for slave in dead:
             exitcode = slave.process.exitcode  # type: ignore[union-attr]
-            death = slave.ended(exitcode, time.monotonic())
+            death = slave.ended(exitcode, now)
             if death.cause == OUTDATED:
                 self._template.end()  # it may have imported, for all, what is another now
             ended = RunnerEnded(self._agent, slave.number, slave.pid, exitcode, *death, slave.memory, self.max_memory)
@@ -344,6 +362,8 @@ class RunnerPool:
         if self.max_memory:
             found = min(found, _LOOK_AT_MEMORY)
         found = min(found, self._template.patience(now / 1e9))
+        if any(slave.dead_since for slave in self._running()):
+            found = min(found, _KILLED_TOO)
         return max(0.001, found)
 
     def _running(self) -> list[Slave]:

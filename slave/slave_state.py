@@ -35,6 +35,7 @@ _UNPUNISHED = 2  # deaths at once, in a row, after which the next runner is star
 _PAUSE = 0.05, 2.0  # seconds before the one after that, and at most: each pause is twice the one before
 _LEAVES = 5.0  # seconds for an idle runner to have its last outcomes heard, and leave by itself
 _NANO = 1_000_000_000
+_KILLED = (-9, -15)  # by SIGKILL or SIGTERM, which have these numbers everywhere
 
 
 class Death(NamedTuple):
@@ -164,8 +165,8 @@ class SlaveState(ABC):
         """Its runner has been found dead."""
         task, setup = self.status[TASK], self.status[SETUP]
         cause, because = self.stopped or (BY_ITSELF, 0)
-        if self.draining and not exitcode:
-            cause = DRAINED
+        if self.draining and (not exitcode or (cause == BY_ITSELF and exitcode in _KILLED)):
+            cause = DRAINED  # of itself, or who asked for the end was in a hurry: no fault of its task
         elif cause == BY_ITSELF and self.status[OUTDATED_CODE]:
             cause = RECYCLED if self.status[OUTDATED_CODE] == RECYCLE else OUTDATED
         if cause == TOO_LARGE and not (task or setup):

@@ -28,9 +28,10 @@ import shlex
 import socket
 import subprocess
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Callable
 
-from slave.private_files import PRIVATE_FOLDER, Unsafe, make_folder, user_folder, write_new
+from slave.private_files import PRIVATE_FILE, PRIVATE_FOLDER, Unsafe, make_folder, user_folder, write_new
 
 from ..errors import InputError
 from ..exits import describe_slave_exit, last_lines
@@ -133,18 +134,34 @@ class StagingFolder:
 
     def array(self, jobs: Sequence[Job], index: str) -> ArrayFolder:
         """Make the folder of an array.  Raises `InputError` if it cannot be made."""
+
+        def files(path: str) -> dict[str, bytes]:
+            made = {f"{place}.orders": as_line(job.orders) for place, job in enumerate(jobs)}
+            made.update((f"{place}.output", os.fsencode(job.output or "")) for place, job in enumerate(jobs))
+            command = archive_command(jobs[0].python, self.program)
+            return {**made, "script": os.fsencode(job_script(path, command, index))}
+
+        return ArrayFolder(self.folder(files))
+
+    @property
+    def program(self) -> str:
+        """The path of the slave program's file, as soon as there is a folder."""
+        return os.path.join(self._path, "slave.pyz") if self._path is not None else ""
+
+    def folder(self, files: Callable[[str], Mapping[str, bytes]]) -> str:
+        """Make the folder of an array, with the files that ``files`` gives for its path; "script" can be run.
+
+        Raises `InputError` if it cannot be made.
+        """
         try:
             with self._lock:
                 path = self._make()
                 self._arrays += 1
                 folder = os.path.join(path, str(self._arrays))
             make_folder(folder)
-            for place, job in enumerate(jobs):
-                write_new(os.path.join(folder, f"{place}.orders"), as_line(job.orders))
-                write_new(os.path.join(folder, f"{place}.output"), os.fsencode(job.output or ""))
-            command = archive_command(jobs[0].python, os.path.join(path, "slave.pyz"))
-            script = job_script(folder, command, index)
-            write_new(os.path.join(folder, "script"), os.fsencode(script), PRIVATE_FOLDER)
+            for name, data in files(folder).items():
+                mode = PRIVATE_FOLDER if name == "script" else PRIVATE_FILE
+                write_new(os.path.join(folder, name), data, mode)
         except Unsafe as error:
             raise InputError(f"the folder for the slaves' orders, the key among them, is not safe: {error}") from None
         except OSError as error:
@@ -152,7 +169,7 @@ class StagingFolder:
                 f"the folder for the slaves' orders cannot be made: {error}; set XDG_CACHE_HOME to a folder that this "
                 f"machine and the slaves' machines share, and where you may write"
             ) from None
-        return ArrayFolder(folder)
+        return folder
 
     def when_killed(self, command: str) -> None:
         """Have the watchdog run a shell command should this process be killed."""
@@ -255,6 +272,20 @@ class ArrayFolder:
                 log.log(
                     level, "parallel: the output of a slave goes to %s, for %s cannot be written there", where, wanted
                 )
+
+    def accepted(self, piece: object) -> None:
+        """See `Reports`: the script finds its place by itself."""
+
+    def state(self, place: int) -> None:
+        """See `Reports`: the folder knows no more than `host`."""
+
+    def await_end(self, job: str) -> list[str]:
+        """See `Reports`: where the folder is gone, the script writes nothing."""
+        return []
+
+    def all_ended(self) -> bool:
+        """See `Reports`."""
+        return True
 
     def forget(self, place: int) -> None:
         """Its job is started again: what is told of the former one is out of date."""

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import re
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Callable
 
 import pytest
 
 import parallel
 from parallel.launch.batch import array as array_module
 from tests.support import engines
+from tests.support.gates import Gates, made_gates
 from tests.support.waiting import eventually
 
 SUM = """
@@ -69,14 +72,30 @@ class Batch:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.array = {"sge": parallel.SGEQsubSlaveArray, "slurm": parallel.SlurmSlaveArray}[name]
-        self.submit = {"sge": "qsub", "slurm": "sbatch"}[name]
-        self.hold, self.rerun = {"sge": ("-h", "-r y"), "slurm": ("--hold", "--requeue")}[name]
-        self.slots = {"sge": 4, "slurm": 8}[name]
-        self.longest = {"sge": 10, "slurm": 11}[name]
+        self.array: Callable[..., parallel.SlaveArray] = {
+            "sge": parallel.SGEQsubSlaveArray,
+            "slurm": parallel.SlurmSlaveArray,
+            "htcondor": parallel.HTCondorSlaveArray,
+        }[name]
+        self.submit = {"sge": "qsub", "slurm": "sbatch", "htcondor": "condor_submit"}[name]
+        self.hold, self.rerun = {
+            "sge": ("-h", "-r y"),
+            "slurm": ("--hold", "--requeue"),
+            "htcondor": ("hold = True", ""),
+        }[name]
+        self.slots = {"sge": 4, "slurm": 8, "htcondor": 8}[name]
+        self.longest = {"sge": 10, "slurm": 11, "htcondor": 11}[name]
+        # what starts Python on its machines; where these share no disk with the tests it is none of ours
+        self.python = "python3" if name == "htcondor" else sys.executable
+        self.shares_disk = name != "htcondor"
 
     def jobs(self) -> list[tuple[str, str, str]]:
         """Job, task and state of everything queued or running."""
+        if self.name == "htcondor":
+            answer = run("condor_q", "-allusers", "-af", "ClusterId", "ProcId", "JobStatus")
+            states = {"1": "I", "2": "R", "3": "X", "5": "H", "6": "R"}
+            lines = [line.split() for line in answer.splitlines()]
+            return [(job, task, states.get(state, state)) for job, task, state in lines if state != "4"]
         if self.name == "sge":
             lines = [line.split() for line in run("qstat", "-g", "d").splitlines()[2:]]
             return [(words[0], words[-1], words[4]) for words in lines]
@@ -89,16 +108,21 @@ class Batch:
 
     def delete(self, job: str, task: str) -> None:
         """Delete one task of a job."""
-        run(*(("qdel", f"{job}.{task}") if self.name == "sge" else ("scancel", f"{job}_{task}")))
+        command = {"sge": f"qdel {job}.{task}", "slurm": f"scancel {job}_{task}", "htcondor": f"condor_rm {job}.{task}"}
+        run(*command[self.name].split())
 
     def release(self, job: str) -> None:
         """Let a held job run."""
-        run(*(("qrls", job) if self.name == "sge" else ("scontrol", "release", job)))
+        command = {"sge": "qrls", "slurm": "scontrol release", "htcondor": "condor_release"}
+        run(*command[self.name].split(), job)
 
     def start_again(self, job: str, task: str) -> None:
         """Stop one task of a job, and have it start again; Slurm would wait for two minutes before it does."""
         if self.name == "sge":
             run("qmod", "-rj", f"{job}.{task}")
+            return
+        if self.name == "htcondor":
+            run("condor_vacate_job", "-fast", f"{job}.{task}")
             return
         run("scontrol", "requeue", f"{job}_{task}")
         self.start_now(f"{job}_{task}")
@@ -119,6 +143,8 @@ class Batch:
         """All that everybody may know of a job."""
         if self.name == "sge":
             return run("qstat", "-j", job) + run("qstat", "-xml", "-j", job)
+        if self.name == "htcondor":
+            return run("condor_q", "-allusers", "-l", job)
         return run("scontrol", "show", "job", "-d", job) + run("scontrol", "write", "batch_script", f"{job}_0", "-")
 
     def exit_status(self, job: str, task: str) -> str:
@@ -127,6 +153,9 @@ class Batch:
             done = subprocess.run(["qacct", "-j", job, "-t", task], capture_output=True, text=True, check=False)
             found = re.search(r"^failed\s+(\d+).*?^exit_status\s+(\d+)", done.stdout, re.MULTILINE | re.DOTALL)
             return ":".join(found.groups()) if found else ""
+        if self.name == "htcondor":
+            answer = run("condor_history", f"{job}.{task}", "-limit", "1", "-af", "ExitBySignal", "ExitCode").split()
+            return f"{int(answer[0] == 'true')}:{answer[1]}" if answer else ""
         found = re.search(r"JobState=(\S+).*?ExitCode=(\S+)", run("scontrol", "-o", "show", "job", f"{job}_{task}"))
         assert found is not None
         return "" if found.group(1) in ("PENDING", "RUNNING", "COMPLETING") else found.group(2)
@@ -136,7 +165,7 @@ class Batch:
         eventually(lambda: self.jobs() == [] or None, seconds, f"an empty queue, not {self.jobs()}")
 
 
-@pytest.fixture(params=["sge", "slurm"])
+@pytest.fixture(params=["sge", "slurm", "htcondor"])
 def batch(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Batch]:
     """Each batch system in turn, with an empty queue."""
     yield from prepared(request.param, monkeypatch)
@@ -151,6 +180,13 @@ def prepared(name: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Batch]:
     made.is_empty()
     yield made
     made.is_empty()
+
+
+@pytest.fixture
+def gates() -> Iterator[Gates]:
+    """Where tasks wait until the test lets them pass."""
+    with made_gates() as made:
+        yield made
 
 
 def run_folders() -> list[Path]:

@@ -32,7 +32,9 @@ def test_all_are_there() -> None:
     assert set(TEXTS) == ON_ENGINES
 
 
-@pytest.mark.parametrize(("name", "engine"), [("on_sge.py", "sge"), ("on_slurm.py", "slurm")])
+@pytest.mark.parametrize(
+    ("name", "engine"), [("on_sge.py", "sge"), ("on_slurm.py", "slurm"), ("on_htcondor.py", "htcondor")]
+)
 def test_arrays(own_folder: Path, name: str, engine: str) -> None:
     assert result_of(own_folder, name, **engines.need(engine)) == CUBES
 

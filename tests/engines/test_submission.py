@@ -40,6 +40,7 @@ def test_a_submission_is_tried_again_after_a_passing_failure(
     complaint = {
         "sge": "error: unable to contact qmaster using port 16444 on host",
         "slurm": "sbatch: error: Batch job submission failed: Socket timed out on send/recv operation",
+        "htcondor": "error: Can not find address of local schedd; failed to connect",
     }[batch.name]
     first = f'{batch.submit} "$@" >/dev/null; ' if accepted else ""
     fake = own_folder / "bin" / batch.submit
@@ -75,14 +76,16 @@ def test_when_a_part_of_an_array_is_refused_the_rest_is_deleted(
 
 
 def test_a_refused_submission_is_told_and_the_manager_goes_on(batch: Batch, make: Make) -> None:
-    option, words = {"sge": ("-l nonsense=3", 'unknown resource "nonsense"'), "slurm": ("-p nonsense", "invalid part")}[
-        batch.name
-    ]
+    option, words = {
+        "sge": ("-l nonsense=3", 'unknown resource "nonsense"'),
+        "slurm": ("-p nonsense", "invalid part"),
+        "htcondor": ("universe = docker", "docker jobs require a docker_image"),
+    }[batch.name]
     manager = make(1)
     manager.add_slave(batch.array(2, option))
     context = manager.get_context()
     context.add_task(functools.partial(tasks.square, 3))
-    with pytest.raises(parallel.LaunchError, match=f"{batch.submit} .*{option}.*{words}"):
+    with pytest.raises(parallel.LaunchError, match=f"{batch.submit} .*{option if batch.shares_disk else ''}.*{words}"):
         list(context.get_results_unordered())
     assert list(context.get_results_unordered()) == [9]
     assert [info.state for info in manager.slaves][1:] == ["ended", "ended"]

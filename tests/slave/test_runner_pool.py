@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -60,6 +60,21 @@ def test_a_runner_that_cannot_be_started_is_tried_again_after_a_while(monkeypatc
     assert pool.start_missing() == [] and not pool.complete, "not at once"
     clock.now += 10.0
     assert pool.start_missing() == [] and pool.complete
+
+
+def test_a_runner_of_a_job_that_was_killed_may_be_the_first_of_many() -> None:
+    """HTCondor, among others, kills a job's processes one after another: the agent, if it is next, has told nothing."""
+    slave = Slave(7, None)
+    slave.process = cast(Any, SimpleNamespace(exitcode=-9))
+    assert not slave.may_be_of_many(100.0), "nobody but the system kills here"
+    slave.shielded = True
+    assert slave.may_be_of_many(100.0) and slave.may_be_of_many(100.2)
+    assert not slave.may_be_of_many(100.4), "we live: it was this one alone"
+    slave.dead_since = 0.0
+    slave.stopped = "timed out", 3
+    assert not slave.may_be_of_many(100.0), "we did it"
+    slave.stopped, slave.process = None, cast(Any, SimpleNamespace(exitcode=-11))
+    assert not slave.may_be_of_many(100.0), "a crash"
 
 
 def test_a_slave_for_which_no_process_can_be_had_for_long_is_given_up_and_the_master_told(

@@ -91,6 +91,16 @@ def test_a_recalled_lease_is_called_back_unless_the_slave_is_leaving_anyway() ->
     assert slave.kills == 1 and slave.ended(-9, 101.0).cause == DRAINED
 
 
+@pytest.mark.parametrize(("exitcode", "cause"), [(-9, DRAINED), (-15, DRAINED), (-11, BY_ITSELF), (1, BY_ITSELF)])
+def test_who_asked_for_the_end_and_kills_in_a_hurry_is_not_blamed_on_the_task(exitcode: int, cause: str) -> None:
+    """A batch system that wants the machine back, a machine that shuts down; a crash remains the task's."""
+    slave = Fake()
+    slave.runs_task(7)
+    slave.drain(130.0, 100.5)
+    slave.alive = False
+    assert slave.ended(exitcode, 103.0) == (7, 0, cause)
+
+
 def test_deaths_at_once_make_it_hopeless_and_a_task_in_between_does_not() -> None:
     slave = Fake()
     for death in range(4):

@@ -333,3 +333,12 @@ def hold_lock_until(fifo: str) -> str:
 
 def same_process(pid: int) -> bool:
     return pid == os.getpid()
+
+
+def text_of(path: str) -> str:
+    return Path(path).read_text()
+
+
+def modes_of(*paths: str) -> dict[str, int]:
+    """The permissions of files there."""
+    return {path: os.stat(path).st_mode & 0o777 for path in paths}

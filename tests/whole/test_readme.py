@@ -13,7 +13,15 @@ from tests.support.programs import ROOT, Program
 
 README = (ROOT / "README.md").read_text()
 # run by tests/engines/test_readme_engines.py
-ON_ENGINES = {"by_ssh.py", "on_sge.py", "in_sge_job.py", "on_slurm.py", "in_slurm_job.py", "by_command.py"}
+ON_ENGINES = {
+    "by_ssh.py",
+    "on_sge.py",
+    "in_sge_job.py",
+    "on_slurm.py",
+    "in_slurm_job.py",
+    "on_htcondor.py",
+    "by_command.py",
+}
 PROGRAMS = re.findall(r"```python\n# (\w+\.py)\n(.*?)```", README, re.S)
 
 

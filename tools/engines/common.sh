@@ -22,7 +22,7 @@ impossible() {
 load() { # the engine's name: define its functions
     ENGINE=${1:-}
     [ $# = 1 ] && [ -e "$HERE/$ENGINE.sh" ] && [ "$ENGINE" != common ] || {
-        echo "usage: $0 sge|sge-hosts|slurm|sshd|openmpi" >&2
+        echo "usage: $0 sge|sge-hosts|slurm|htcondor|sshd|openmpi" >&2
         exit 2
     }
     D=$ENGINES_DIR/$ENGINE

@@ -14,8 +14,7 @@ from ..arguments import whole_number, words_of
 from ..base import Slave, SlaveArray, TryAgain
 from ..job import Job
 from ..run_command import require, run_command
-from ..staging import ArrayFolder
-from .engine import Engine, Piece, Places, TaskState
+from .engine import Engine, Piece, Places, Reports, TaskState
 
 log = logging.getLogger("parallel")
 
@@ -23,6 +22,7 @@ _ASK_AGAIN = 2.0, 20.0  # seconds between two questions to the engine: at first,
 _GLANCE_SECONDS, _GLANCE_AGAIN = 0.01, 5.0  # between two looks at the folder: for each slave, at most
 _TERMINATED = 128 + signal.SIGTERM  # the exit code of a slave program that its engine asked to end
 _GONE = 2  # answers in a row without a job, after which it is believed to be gone
+_LAST_REPORTS, _LOOK_AGAIN = 5.0, 0.02  # seconds for deleted jobs to report their end, and between two looks
 _POLL_PATIENCE = 10.0  # seconds for the engine to say what its jobs do
 
 
@@ -39,18 +39,19 @@ class BatchSlave(Slave):
 class BatchArray(SlaveArray):
     """See the module's text.
 
-    ``numslave`` slaves.  ``options``: text for the engine's submitting command, as one would type it there.
+    ``numslave`` slaves.  ``options``: text for the engine's submitting command, as one would type it there; ``words``:
+    the same as words, if it is not to be split as a shell does.
     """
 
     together = hearsay = True
 
-    def __init__(self, engine: Engine, numslave: int, options: str) -> None:
+    def __init__(self, engine: Engine, numslave: int, options: str, words: Sequence[str] | None = None) -> None:
         whole_number(numslave, type(self).__name__)
-        self._options = words_of(options, engine.program)
+        self._options = words_of(options, engine.program) if words is None else words
         self._engine = engine
         self._what = f"{type(self).__name__}({numslave}{f', {options!r}' if options else ''})"
         super().__init__([BatchSlave(f"{self._what}[{place}]") for place in range(numslave)])
-        self._folder: ArrayFolder | None = None
+        self._folder: Reports | None = None
         self._pieces: list[Piece] = []
         self._unsure: tuple[str, Piece] | None = None  # a submission that may have been accepted without our knowing
         self._ends: list[str | None] = [None] * numslave
@@ -75,14 +76,18 @@ class BatchArray(SlaveArray):
     def start(self, jobs: Sequence[Job]) -> None:
         """Submit what has not been submitted.  Raises `TryAgain`, `InputError` and `LaunchError`."""
         if self._folder is None:
-            assert self.staging is not None
-            self._folder = self.staging.array(jobs, self._engine.index)
+            self._folder = self.make_folder(jobs)
         limit = self._longest()
         done = sum(piece.tasks for piece in self._pieces)
         while done < len(self.slaves):
             count = min(limit or len(self.slaves), len(self.slaves) - done)
             self._submit(Piece("", done, count))
             done += count
+
+    def make_folder(self, jobs: Sequence[Job]) -> Reports:
+        """What the jobs find, and where they report."""
+        assert self.staging is not None
+        return self.staging.array(jobs, self._engine.index)
 
     def _longest(self) -> int | None:
         try:
@@ -118,10 +123,13 @@ class BatchArray(SlaveArray):
         return self._engine.found(run_command(self._engine.search(name)), name)
 
     def _accepted(self, piece: Piece) -> None:
-        assert self.staging is not None
+        assert self.staging is not None and self._folder is not None
         self._unsure = None
         self._pieces.append(piece)
-        self.staging.when_killed(" ".join(map(shlex.quote, self._engine.deletion(piece.job, None))))
+        self._folder.accepted(piece)
+        for command in (self._engine.deletion(piece.job, None), self._folder.await_end(piece.job)):
+            if command:
+                self.staging.when_killed(shlex.join(command))
         for place in range(piece.first, piece.first + piece.tasks):
             slave = self.slaves[place]
             assert isinstance(slave, BatchSlave)
@@ -205,17 +213,18 @@ class BatchArray(SlaveArray):
             return None
         code, host = self._folder.exit_code(place), self._folder.host(place)
         ended_by_engine = code == _TERMINATED and self._missing[place] < _GONE  # which may start it again
-        if code is not None and not ended_by_engine:
+        end = None if ended_by_engine else self._folder.end(place)
+        if end is not None:
             self._told_itself.add(place)
-            return self._folder.end(place)
-        state = self._seen.get((piece.job, place - piece.first))
+            return end
+        state = self._folder.state(place) or self._seen.get((piece.job, place - piece.first))
         if self._missing[place] >= _GONE:
             fate = self._fates.get((piece.job, place - piece.first), "was it deleted?")
             where = f"after it had been started on {host}" if host else "before it was started"
             return f"{self._task_name(piece, place)} left the queue {where} ({fate})"
         if host is not None:
             since = now - self._started.setdefault(place, now)
-            slave.doing = f"started on {host} {since:.0f} s ago, and not connected"
+            slave.doing, slave.trouble = f"started on {host} {since:.0f} s ago, and not connected", ""
         else:
             slave.doing = state.words if state is not None else "submitted"
             slave.trouble = state.words if state is not None and state.error else ""
@@ -235,7 +244,9 @@ class BatchArray(SlaveArray):
             ]
             if tasks:
                 self._stopped.update(piece.first + task for task in tasks)
-                run_command(self._engine.deletion(piece.job, None if len(tasks) == piece.tasks else tasks))
+                # at the end the whole job: some of its tasks may not have been made yet (HTCondor's max_idle)
+                whole = self.closing or len(tasks) == piece.tasks
+                run_command(self._engine.deletion(piece.job, None if whole else tasks))
 
     def finish(self) -> None:
         """Delete what the engine said had ended, and what has not said so itself: it may have been wrong."""
@@ -247,3 +258,13 @@ class BatchArray(SlaveArray):
                     run_command(self._engine.deletion(piece.job, None if len(tasks) == piece.tasks else tasks))
                 except LaunchError as error:
                     log.info("parallel: %s", error)  # it was right
+        if self._folder is not None:
+            self._wait_for_reports(self._folder)
+
+    def _wait_for_reports(self, folder: Reports) -> None:
+        """The last words of jobs are to come, and none behind the end of their folder."""
+        deadline = time.monotonic() + _LAST_REPORTS
+        folder.look()
+        while not folder.all_ended() and time.monotonic() < deadline:
+            time.sleep(_LOOK_AGAIN)
+            folder.look()

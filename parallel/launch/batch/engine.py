@@ -25,6 +25,49 @@ class Piece(NamedTuple):
 Places = Mapping[tuple[str, int], TaskState]  # by job id and task, counted from 0
 
 
+class Reports(Protocol):
+    """What slave programs and jobs report of themselves, in a folder: sooner than the engine says it, and for sure."""
+
+    script: str  # what is submitted
+    path: str
+
+    def accepted(self, piece: Piece) -> None:
+        """A piece of the array was submitted."""
+        ...
+
+    def look(self) -> None:
+        """See what is new; all else says what was known at the last look."""
+        ...
+
+    def host(self, place: int) -> str | None:
+        """Where that slave program was started; None if it was not yet, or waits again."""
+        ...
+
+    def state(self, place: int) -> TaskState | None:
+        """What its job does; None if the engine is to be asked."""
+        ...
+
+    def exit_code(self, place: int) -> int | None:
+        """With which code that slave program ended; None if it did not, or was killed together with its job."""
+        ...
+
+    def end(self, place: int) -> str | None:
+        """How it ended, in words; None if that is not known."""
+        ...
+
+    def forget(self, place: int) -> None:
+        """Its job is started again: what is told of the former start is out of date."""
+        ...
+
+    def await_end(self, job: str) -> list[str]:
+        """The command that returns when a deleted job reports no more, a few seconds later at most; [] if it may."""
+        ...
+
+    def all_ended(self) -> bool:
+        """Whether all jobs report no more, so that the folder can be removed."""
+        ...
+
+
 class Engine(Protocol):
     """A batch system: pure functions that make its command lines and read its answers.
 
