@@ -4,8 +4,8 @@
 
 It is a zip archive of the package ``slave`` behind a line that makes it a program where there is a ``python3``.  Its
 first module, ``__main__.py``, is that of the package: an old Python can read it, and says that it is too old; it is not
-compressed, so that a Python without zlib can say that too.  Docstrings, a quarter of it, are left out; all else stands
-in its line, so that tracebacks show what they should.
+compressed, so that a Python without zlib can say that too.  Docstrings and comments, a third of it, are left out; all
+else stands in its line, so that tracebacks show what they should.
 
 The same sources give the same bytes, whoever packs them, when, where and by which Python: names are sorted, times and
 permissions are fixed.  Only a zlib of another kind (zlib-ng) compresses otherwise.
@@ -56,7 +56,7 @@ def pack(sources: dict[str, bytes]) -> bytes:
     with zipfile.ZipFile(packed, "a", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr(_entry("__main__.py", zipfile.ZIP_STORED), sources["__main__.py"])
         for name in sorted(sources):
-            source = without_docstrings(sources[name])
+            source = without_comments(without_docstrings(sources[name]))
             archive.writestr(_entry(f"slave/{name}", zipfile.ZIP_DEFLATED), source, compresslevel=_LEVEL)
     return packed.getvalue()
 
@@ -77,6 +77,19 @@ def without_docstrings(source: bytes) -> bytes:
             continue  # something else stands in its lines
         lines[begin:end] = [lines[begin][:indent] + b'""', *[b""] * (end - begin - 1)]
     return b"\n".join(lines)
+
+
+def without_comments(source: bytes) -> bytes:
+    """A module without its comments; nothing else is moved."""
+    import io
+    import tokenize
+
+    lines = source.decode().split("\n")
+    for token in tokenize.tokenize(io.BytesIO(source).readline):
+        if token.type == tokenize.COMMENT:
+            line, column = token.start
+            lines[line - 1] = lines[line - 1][:column].rstrip()
+    return "\n".join(lines).encode()
 
 
 def _ends_line(lines: list[bytes], statement: ast.stmt) -> bool:
