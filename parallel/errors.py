@@ -17,6 +17,7 @@ Error
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
@@ -98,6 +99,7 @@ class RemoteError(Error):
     task: str = ""
     label: str = ""
     index: int | None = None
+    unpicklable: bool = False  # the exception itself could not be sent
     others: Sequence[RemoteError] = ()
 
     def __init__(
@@ -191,25 +193,32 @@ class InternalError(Error, RuntimeError):
 
 def as_broken_pool(error: SomeError) -> SomeError:
     """The same error, which is a ``BrokenProcessPool`` from now on too: for futures, whose users know that one."""
+    from concurrent.futures.process import BrokenProcessPool  # seldom needed, and slow to import
+
+    return _which_is_also(error, BrokenProcessPool)
+
+
+def as_pickling_error(error: SomeError) -> SomeError:
+    """The same error, which is a ``pickle.PicklingError`` from now on too."""
+    return _which_is_also(error, pickle.PicklingError)
+
+
+_both: dict[tuple[type[Any], type[Any]], type[Any]] = {}
+
+
+def _which_is_also(error: SomeError, other: type[Any]) -> SomeError:
     kind = type(error)
-    if kind not in _broken:
-        _broken[kind] = _make_broken(kind)
-    error.__class__ = _broken[kind]
+    if not isinstance(error, other):
+        if (kind, other) not in _both:
+            _both[kind, other] = _of_both(kind, other)
+        error.__class__ = _both[kind, other]
     return error
 
 
-_broken: dict[type[Any], type[Any]] = {}
-
-
-def _make_broken(kind: type[Any]) -> type[Any]:
-    from concurrent.futures.process import BrokenProcessPool  # seldom needed, and slow to import
-
-    if issubclass(kind, BrokenProcessPool):
-        return kind
-
+def _of_both(kind: type[Any], other: type[Any]) -> type[Any]:
     def reduce(self: RemoteError) -> tuple[Any, ...]:
         return kind, *super(made, self).__reduce__()[1:]
 
     names = {"__doc__": kind.__doc__, "__module__": kind.__module__, "__reduce__": reduce}
-    made: type[Any] = type(kind.__name__, (kind, BrokenProcessPool), names)
+    made: type[Any] = type(kind.__name__, (kind, other), names)
     return made

@@ -44,6 +44,7 @@ def rebuild(outcome: Outcome, program: Program) -> tuple[bool, Any]:
     trace = failure.traceback + (f"{ours[0].upper()}{ours[1:]}\n" if ours else "")
     what = "a task" if outcome.tries == 1 else f"a task (tried {outcome.tries} times)"
     remote = RemoteError(what, failure.type_name, failure.message, trace, slave, exception)
+    remote.unpicklable = failure.pickled is None
     return True, _of_task(remote, outcome)
 
 

@@ -18,7 +18,7 @@ from typing import Any, Callable, TypeVar
 from slave.protocol import VALUE
 
 from .core.effects import Outcome
-from .errors import ResultError, TaskGivenUp, as_broken_pool
+from .errors import ResultError, TaskGivenUp, as_broken_pool, as_pickling_error
 from .outcomes import cannot_be_rebuilt, original, rebuild
 from .program import Program
 from .service.mailbox import Mailbox
@@ -35,7 +35,8 @@ class TaskFuture(concurrent.futures.Future[Result]):
     ``task_id``: as of `Context.add_task`.  `cancel` also ends a task that runs, with the process that it runs in.  Its
     exception is the one that the task raised, whose ``__cause__`` is the `RemoteError` with the remote traceback; or
     that `RemoteError` where it cannot be rebuilt.  A task that ended its slave again and again has a `TaskGivenUp`, and
-    one whose result cannot be rebuilt a `ResultError`, both of which are a ``BrokenProcessPool`` too.
+    one whose result cannot be rebuilt a `ResultError`, both of which are a ``BrokenProcessPool`` too; where the
+    exception cannot be pickled the `RemoteError` is a ``PicklingError`` too.
     """
 
     task_id: int = 0
@@ -212,4 +213,6 @@ def value_of(outcome: Outcome, program: Program, label: str = "") -> tuple[BaseE
     if not is_error:
         return None, value
     value.label = value.label or label
-    return as_broken_pool(value) if isinstance(value, (ResultError, TaskGivenUp)) else original(value), None
+    if isinstance(value, (ResultError, TaskGivenUp)):
+        return as_broken_pool(value), None
+    return as_pickling_error(value) if value.unpicklable else original(value), None

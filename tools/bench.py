@@ -35,7 +35,7 @@ if str(ROOT) not in sys.path:  # else whoever started us has said which library 
     sys.path.insert(0, str(ROOT))
     os.environ["PYTHONPATH"] = str(ROOT)  # for peers whose slaves do not search where their master does
 
-from tools import bench_against, bench_checkpoint, bench_floor, bench_measures, bench_peers  # noqa: E402 - found only after the lines above
+from tools import bench_against, bench_checkpoint, bench_floor, bench_frontends, bench_measures, bench_peers  # noqa: E402 - found only after the lines above
 from tools.bench_measures import MEASURES, NEED_NUMPY, OWN_MEASURES, QUICK, USUAL, Sizes, have_numpy  # noqa: E402
 
 OWN = "parallel"
@@ -202,6 +202,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--cores", type=int, default=2, help="use so many of this machine's cores; 0: all")
     parser.add_argument("--quick", action="store_true", help="less of everything, for a first look")
     parser.add_argument("--json", help="write all numbers into this file")
+    parser.add_argument("--frontends", action="store_true", help="Pool and Executor beside the standard library's")
     parser.add_argument("--checkpoint", action="store_true", help="what a checkpoint costs")
     paired = parser.add_argument_group("against a revision of this library")
     paired.add_argument("--against", metavar="REV", help="a revision, or a folder with the library")
@@ -225,6 +226,9 @@ def main() -> None:
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: options.cores])
     if options.inside:
         print(json.dumps(bench_against.inside(options.inside, QUICK if options.quick else USUAL, options.slaves)))
+    elif options.frontends:
+        print(f"{conditions(options)}, median of {options.rounds} rounds\n")
+        bench_frontends.section(options.slaves, options.rounds, options.quick)
     elif options.checkpoint:
         bench_checkpoint.section(options.slaves, options.rounds, options.quick)
     elif options.against:

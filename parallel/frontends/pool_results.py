@@ -402,7 +402,7 @@ class _Shown(str):
 def _as_of_a_pool(error: BaseException) -> BaseException:
     """A result or an exception that could not be pickled there is a MaybeEncodingError."""
     unsent = getattr(error, "unsent", None)  # by slave/outcome.py
-    if isinstance(error, RemoteError) and not isinstance(error.__cause__, RemoteError):  # the exception did not come
+    if isinstance(error, RemoteError) and error.unpicklable:
         reason, value = f"{error.type_name} cannot be sent", f"{error.type_name}({error.message!r})"
     elif isinstance(unsent, tuple):
         value, reason = unsent

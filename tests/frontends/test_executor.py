@@ -38,6 +38,18 @@ def speak(word: str) -> int:
     return len(word)
 
 
+class Unpicklable(Exception):
+    """It holds what cannot be sent."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.lock = threading.Lock()
+
+
+def raise_unpicklable(text: str) -> None:
+    raise Unpicklable(text)
+
+
 def library(count: int) -> tuple[int, list[int]]:
     """Library code that uses an executor."""
     with parallel.Executor(3, initializer=initialize, initargs=("inner",)) as executor:
@@ -100,6 +112,12 @@ def test_what_cannot_be_pickled_fails_its_own_future(monkeypatch: pytest.MonkeyP
             executor.submit(lambda: 1).result(SECONDS)
         with pytest.raises(pickle.PicklingError, match="result cannot be sent"):
             executor.submit(threading.Lock).result(SECONDS)
+        with pytest.raises(TypeError, match="cannot pickle '_thread.lock' object"):
+            executor.submit(abs, threading.Lock()).result(SECONDS)
+        with pytest.raises(pickle.PicklingError, match=r"(?s)Unpicklable: of mine.*raise_unpicklable") as raised:
+            executor.submit(raise_unpicklable, "of mine").result(SECONDS)
+        assert isinstance(raised.value, parallel.RemoteError)
+        assert type(pickle.loads(pickle.dumps(raised.value))) is parallel.RemoteError
         assert executor.submit(abs, -2).result(SECONDS) == 2
 
 

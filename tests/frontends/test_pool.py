@@ -21,21 +21,13 @@ import pytest
 
 import parallel
 from tests.conftest import Make, ours
-from tests.frontends.test_executor import MARKS, die_once, initialize, mark_and_wait, marks, speak
+from tests.frontends.test_executor import MARKS, die_once, initialize, mark_and_wait, marks, raise_unpicklable, speak
 from tests.support.waiting import eventually
 from tests.whole.conftest import Run
 
 SECONDS = 20
 
 __all__ = ["speak"]  # for the script below
-
-
-class Unpicklable(Exception):
-    """It holds what cannot be sent."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__(text)
-        self.lock = threading.Lock()
 
 
 def square(number: int) -> int:
@@ -46,10 +38,6 @@ def fail_at_three(number: int) -> int:
     if number == 3:
         raise KeyError(number)
     return number
-
-
-def raise_unpicklable(text: str) -> None:
-    raise Unpicklable(text)
 
 
 def give_lock() -> Any:
