@@ -319,16 +319,14 @@ class State:
             found = self.table.left(context)
         return found
 
-    def grant(self, slave: SlaveRecord) -> Lease | None:
-        """A lease for the slave if there is anything to do for it."""
+    def grant(self, slave: SlaveRecord, share: int = 0) -> Lease | None:
+        """A lease for the slave if there is anything to do for it: its ``share`` of what waits, or what that is now."""
         if self.incoming:
             self.take_in(_AT_ONCE)
         lease, barred = None, slave.setup_failed | slave.unfit_for if slave.unfit_for else slave.setup_failed
         barred = barred | slave.lacks if slave.lacks else barred
         while lease is None and (self.table.waiting or self.incoming):
-            waiting = self.table.waiting + len(self.incoming)
-            share = math.ceil(waiting / max(1, len(self.roster.connected)))
-            lease = self.table.grant(slave.number, self.now, barred, share, self.pace)
+            lease = self.table.grant(slave.number, self.now, barred, share or self._share(), self.pace)
             if lease is None and not self.incoming:
                 break
             if lease is None:
@@ -347,6 +345,10 @@ class State:
             self.tell(ev.TasksLeased(self.now, first.context, slave.number, lease.id, list(lease.tasks), labels))
         return lease
 
+    def _share(self) -> int:
+        """How many of the tasks that wait now are one slave's."""
+        return math.ceil((self.table.waiting + len(self.incoming)) / max(1, len(self.roster.connected)))
+
     def _make_known(self, slave: SlaveRecord, context: ContextRecord) -> None:
         """The slave is to be told when the context, and the one that it is based on, are gone."""
         slave.knows.add(context.id)
@@ -356,25 +358,26 @@ class State:
             slave.knows.add(base.id)
             base.known_by.add(slave.number)
 
-    def serve(self, slave: SlaveRecord, call: Call) -> bool:
-        """Answer a call for tasks if there is an answer."""
+    def serve(self, slave: SlaveRecord, call: Call, share: int = 0) -> bool:
+        """Answer a call for tasks if there is an answer.  ``share``: see `grant`."""
         if self.closing or slave.leaving:
             self.answer(call, None)
             return True
-        lease = self.grant(slave)
+        lease = self.grant(slave, share)
         if lease is not None or slave.to_forget:
             self.answer(call, Granted(lease, self._forgotten(slave), self._most_of(lease)))
             return True
         return False
 
     def feed(self) -> None:
-        """Give waiting tasks to idle slaves, the longest waiting first."""
+        """Give waiting tasks to idle slaves, the longest waiting first: equal shares, since they begin together."""
         skipped: dict[int, Idle] = {}
+        share = self._share()
         while self.idle and (self.table.waiting or self.incoming):
             number = next(iter(self.idle))
             slave = self.roster.slaves[number]
             waiting = self.idle.pop(number)
-            if not self.serve(slave, waiting.call):
+            if not self.serve(slave, waiting.call, share):
                 skipped[number] = waiting
                 if not slave.setup_failed and not slave.picky and not slave.lacks:
                     break  # what waits is for nobody now

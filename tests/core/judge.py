@@ -38,6 +38,7 @@ class Judge(Model):
         self.last_lease = 0
         self.tick_seconds = min(LONGEST_TICK, term / 8)
         self._paused: set[int] = set()
+        self._share = 0  # of each of the idle slaves that get tasks together
         self.idle: list[int] = []  # slaves that wait, the longest waiting first
 
     def examine(self, env: Env) -> None:
@@ -46,6 +47,7 @@ class Judge(Model):
         self._paused = self.paused()  # what is granted now was granted before the last outcomes were delivered
         self.judge()
         self._line_up()
+        self._share = 0
         while env.effects:
             self._look_at(env.effects.popleft())
         assert not self.answers, f"not answered: {self.answers}"
@@ -134,7 +136,7 @@ class Judge(Model):
         assert slave.connected and not self.closing, "a lease for one that is leaving"
         got = list(lease.tasks)
         assert got == may[: len(got)], f"slave {slave.number} got {got}; it was the turn of {may}"
-        self._look_at_size(got)
+        self._look_at_size(got, slave is self.current)
         for other in self.idle[: self.idle.index(slave.number)] if slave is not self.current else ():
             barred = self.slaves[other].failed | self._paused
             assert not self.turn(barred), f"slave {other} waits for longer than slave {slave.number}"
@@ -150,10 +152,12 @@ class Judge(Model):
             slave.knows.add(task.context)
         slave.lease = ModelLease(lease.id, got, self.now, self.term)
 
-    def _look_at_size(self, got: list[int]) -> None:
+    def _look_at_size(self, got: list[int], alone: bool) -> None:
         seconds = [self._seconds(self.tasks[id].context) for id in got]
         connected = sum(slave.connected for slave in self.slaves.values())
         share = max(1, math.ceil(self.waiting() / max(1, connected)))
+        if not alone:
+            share = self._share = self._share or share
         total = sum(one for one in seconds if one is not None)
         assert got, "a lease of nothing"
         assert len(got) == 1 or None not in seconds, "several tasks of which nothing is known"

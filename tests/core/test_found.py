@@ -70,10 +70,20 @@ def test_a_lease_that_an_idle_slave_gets_begins_when_it_gets_it(env: Env) -> Non
     env.pass_time(0.0)
     env.now += 0.75
     env.add(4)
-    assert env.take_granted(first) == [1, 2] and env.take_granted(second) == [3]
+    assert env.take_granted(first) == [1, 2] and env.take_granted(second) == [3, 4]
     assert env.state.table.leases[0].granted == env.now and env.state.table.leases[0].deadline == env.now + 10
     env.pass_time(5.0)
     assert not env.events(ev.MasterWasStopped)
+
+
+def test_idle_slaves_that_begin_together_get_equal_shares(env: Env) -> None:
+    numbers = env.enlist([None, None, None]).numbers
+    for number in numbers:
+        env.joined(number)
+    env.state.pace.learn(1, 1, 0.001)
+    calls = [env.fetch(number) for number in numbers]
+    env.add(7)
+    assert [env.take_granted(call) for call in calls] == [[1, 2, 3], [4, 5, 6], [7]]
 
 
 def test_who_waits_for_more_slaves_than_an_agent_brings_learns_it_when_it_comes(env: Env) -> None:
