@@ -186,8 +186,9 @@ class Context(Generic[Result]):
             check_count(buffersize, "buffersize")
         if key is not None and not callable(key):
             raise InputTypeError(f"a map's key must be callable: it makes each input's key, and {key!r} is not")
-        self._manager.tell_slaves()
         program = self._program
+        if program.may_have_changed():
+            self._manager.tell_slaves()
         mapped = Mapped(function, starred or len(iterables) > 1, self._mailbox.id)
         payload = dump(mapped, "the function", program)
         rules = self._rules._replace(name=name_of(function))

@@ -1,26 +1,33 @@
 """MapResults: what `Context.map` and `map_unordered` return.
 
 The function is sent once to each runner, as the setup of a context of the map's own, which shares what the setup of the
-user's context returned (slave/mapped.py).  An input is a task whose tag is its index.  Inputs are taken in the thread
-that asks for results, as the slaves need them; an input that fails is that input's error alone.
+user's context returned (slave/mapped.py).  Each input is a task; many of short calls are one object in the master
+(core/chunk.py), and what they return comes together.  Inputs are taken in the thread that asks for results, as the
+slaves need them; an input that fails is that input's error alone.
 """
 
 from __future__ import annotations
 
 import hashlib
+import pickle
 import threading
 import time
 import weakref
 from collections.abc import Iterable, Iterator
 from typing import Any, Callable, Generic, TypeVar
 
+from slave.protocol import VALUE
+from slave.signals import came_from_handler
+
+from .core.effects import Outcome, Values
 from .errors import CheckpointError, InputError, InputTypeError, RemoteError, ResultError
-from .outcomes import original, rebuild
+from .outcomes import cannot_be_rebuilt, original, rebuild
 from .program import Program
 from .service.mailbox import Mailbox, still_in
 
 Result = TypeVar("Result")
 
+_ATOMS = frozenset((int, float, bool, str, bytes, type(None)))  # of which a pickle has nothing but themselves
 _LONGEST_AHEAD = 60.0  # seconds of work that are fetched ahead at the most
 _MOST_IDLE = 4  # maps that are over and kept for the next ones
 _MOST_EARLY = 100_000  # results that wait for an earlier one; then no more inputs are taken
@@ -93,6 +100,9 @@ class MapResults(Iterator[Result], Generic[Result]):
         self._asking = self._exhausted = False
         self._taken = self._given = 0  # inputs, results
         self._early: dict[int, tuple[bool, Any]] = {}  # by index: what is known and has not been given
+        self._stream = mailbox.inputs(limit, retries)  # how inputs are added, if there is no `record`
+        self._block: Values | None = None  # what came together, and is given one by one
+        self._at = 0  # which of it is next
         self._rests_until = 0.0  # as of `Feeder`: until then results have precedence over further inputs
         self._left_at, self._away = 0.0, 0.0  # when the last result was given; for how long the caller was away lately
         self._when_over = when_over  # called once, if all inputs were read to their end
@@ -106,6 +116,20 @@ class MapResults(Iterator[Result], Generic[Result]):
     def __next__(self) -> Result:
         with self._turn:
             while True:
+                block = self._block
+                if block is not None and not self._early and not self._mailbox.wants_tasks:  # as nearly always
+                    at = self._at
+                    index = block.indices[at]
+                    if index == self._given or not self._ordered:
+                        is_error, value = self._rebuilt(block, at)
+                        self._at, self._given = at + 1, self._given + 1
+                        if at + 1 == len(block.data):
+                            self._block = None
+                        if not self._exhausted:
+                            self._left_at = time.monotonic()
+                        if is_error:
+                            raise value
+                        return value  # type: ignore[no-any-return]  # it is what a call returned
                 key = self._look()
                 if key is not None:
                     return self._give(key)
@@ -131,6 +155,7 @@ class MapResults(Iterator[Result], Generic[Result]):
         """Take no more inputs, and stop what runs: there are no further results."""
         self._exhausted, self._mailbox.coming = True, 0.0
         self._early.clear()
+        self._block = None
         if not self._over:
             self._over = True
             self._mailbox.cancel()
@@ -139,7 +164,7 @@ class MapResults(Iterator[Result], Generic[Result]):
 
     def _is_over(self) -> bool:
         """All that was taken is known: whether there is nothing more to take."""
-        if self._mailbox.ready or self._early:
+        if self._mailbox.ready or self._early or self._block is not None:
             return False
         if not self._exhausted and not self._asking:
             self._feed()
@@ -165,7 +190,11 @@ class MapResults(Iterator[Result], Generic[Result]):
             self._away = max(time.monotonic() - self._left_at, 0.9 * self._away)
             self._left_at = 0.0
         began = time.monotonic()
-        wanted = self._mailbox.wanted(min(_LONGEST_AHEAD, 2 * self._away))
+        if self._taken or self.record is not None:
+            wanted = self._mailbox.wanted(min(_LONGEST_AHEAD, 2 * self._away))
+        else:  # a short map is over before the dispatcher is asked anything
+            wanted = self._mailbox.wanted_at_first()
+            self._mailbox.wants_tasks = True
         self._asking = True
         try:
             for _ in range(min(wanted, self._ahead - (self._taken - self._given)) if self._bounded else wanted):
@@ -186,15 +215,17 @@ class MapResults(Iterator[Result], Generic[Result]):
             self._rests_until = now + (now - began)
 
     def _add(self, item: Any) -> None:
-        index = self._taken
         try:
-            payload = self._dumps(item)
+            payload = pickle.dumps(item, 5) if type(item) in _ATOMS else self._dumps(item)
             if self.record is None:
-                self._mailbox.add(payload, self._limit, self._retries, index)
+                self._mailbox.add_input(self._stream, payload)
             else:
-                self.record(payload, self._limit, self._retries, index, item)
+                self.record(payload, self._limit, self._retries, self._taken, item)
         except (InputError, CheckpointError) as error:  # it cannot be pickled, or has no key
+            index = self._taken
             self._early[index if self._ordered else -1 - index] = True, error
+            if self.record is None:
+                self._mailbox.add_input(self._stream, None)
         self._taken += 1
 
     # -- results
@@ -203,21 +234,30 @@ class MapResults(Iterator[Result], Generic[Result]):
         """Which of `_early` comes next; None if it has to be waited for."""
         mailbox, early = self._mailbox, self._early
         while True:
+            if mailbox.wants_tasks and self._room > 0 and not self._over:
+                waiting = mailbox.ready or early or self._block is not None
+                if not waiting or time.monotonic() >= self._rests_until:
+                    self._feed()
             if early:
                 key = self._given if self._ordered else next(iter(early))
                 if key in early:
                     return key
             if self._over:
                 return None
-            if mailbox.wants_tasks and self._room > 0 and not (mailbox.ready and time.monotonic() < self._rests_until):
-                self._feed()
-            if not mailbox.ready:
+            if self._block is not None:
+                self._take_of_block()
+            elif mailbox.ready:
+                self._take()
+            else:
                 return None
-            self._take()
 
     def _take(self) -> None:
         """The next outcome, rebuilt, leaves the mailbox when it stands here: Ctrl-C loses nothing."""
         outcome = first = self._mailbox.ready[0]
+        if type(outcome) is Values:
+            self._block, self._at = outcome, 0
+            self._mailbox.took(outcome)
+            return
         recorder = self._mailbox.recorder
         if recorder is not None:
             found = recorder.front()
@@ -231,6 +271,32 @@ class MapResults(Iterator[Result], Generic[Result]):
         assert isinstance(index, int)
         self._early[index] = is_error, self._error(index, value) if is_error else value
         self._mailbox.took(first)
+
+    def _take_of_block(self) -> None:
+        """The next value of the block, or all of it if they are to be given in another order."""
+        block = self._block
+        assert block is not None
+        end = len(block.data)
+        while self._at < end:
+            self._early[block.indices[self._at]] = self._rebuilt(block, self._at)
+            self._at += 1
+            if not self._ordered:
+                break
+        if self._at == end:
+            self._block = None
+
+    def _rebuilt(self, block: Values, at: int) -> tuple[bool, Any]:
+        """One value of a block, or the error in its place."""
+        data = block.data[at]
+        try:
+            if not self._program.main_is_hidden:
+                return False, pickle.loads(data)
+            return False, self._program.loads(lambda: pickle.loads(data))
+        except BaseException as error:  # see `rebuild`
+            if came_from_handler(error):
+                raise
+            outcome = Outcome(block.tasks[at], VALUE, block.slave, data, ())
+            return True, self._error(block.indices[at], cannot_be_rebuilt(outcome, error))
 
     def _error(self, index: int, error: RemoteError) -> BaseException:
         error.index, error.label = index, error.label or self._mailbox.label

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from typing import Any, Callable
 
@@ -37,11 +36,14 @@ class Contexts:
 
     def call(self, context: int, task: Any) -> object:
         """What a task of the context returns; in a map's, what its function returns for this input."""
-        arguments = self.arguments(context)
+        arguments = self._cached.get(context)
+        if type(arguments) is not tuple:
+            arguments = self.arguments(context)
         mapped = self._mapped.get(context)
         if mapped is None:
             return call(task, arguments)
-        return mapped.function(*task, *arguments) if mapped.starred else mapped.function(task, *arguments)
+        function, starred, _ = mapped
+        return function(*task, *arguments) if starred else function(task, *arguments)
 
     def arguments(self, context: int) -> tuple[object, ...]:
         """Setup's result as arguments: a tuple unpacked, None as none, anything else as one.  Raises `SetupFailed`."""
@@ -62,17 +64,16 @@ class Contexts:
         payload = self._payload_of(context)  # a broken connection is not setup's failure
         if payload is None:
             return ()
-        here = os.getpid()
         try:
             if isinstance(payload, Unfit):
                 raise MemoryError(f"no memory here for the context's setup of {payload.size} bytes")
             setup = self._environment.loads(payload)
             value = setup if isinstance(setup, Mapped) else setup()
         except BaseException as error:  # whatever setup does, sys.exit included, it costs the context, not the slave
-            if os.getpid() != here:
+            if forks.came_back:
                 forks.leave(error)
             return SetupFailed(context, pack_failure(error))
-        if os.getpid() != here:
+        if forks.came_back:
             forks.leave(None)
         if isinstance(setup, Mapped):
             return self._map(context, setup)

@@ -213,15 +213,19 @@ class Environment:
         """Rebuild what the master pickled; raises whatever that raises, and where we know better, that."""
         if payload == self._reference and self._namespace.get(self._name) is self._function:
             return self._function  # again, and it is still what its module has by that name
-        found = self._loads(payload)
+        try:
+            found = pickle.loads(payload)
+        except Exception as error:
+            found = self._loads_again(payload, error)
         if type(found) is FunctionType and type(payload) is bytes and "." not in found.__qualname__:
             self._namespace = vars(sys.modules.get(found.__module__, _NO_MODULE))
             self._function, self._reference, self._name = found, payload, found.__qualname__
         return found
 
-    def _loads(self, payload: Buffer) -> Any:
+    def _loads_again(self, payload: Buffer, error: Exception) -> Any:
+        """What could not be rebuilt, if that is so no more; or why, where we know better."""
         try:
-            return pickle.loads(payload)
+            raise error
         except ModuleNotFoundError as error:
             importlib.invalidate_caches()  # a file that has come since a folder was read
             if not _is_there(error.name):

@@ -7,6 +7,23 @@ import sys
 import traceback
 from typing import NoReturn
 
+came_back = False  # whether this process is a fork of the one that called `watch`
+
+
+def watch() -> None:
+    """This process is a runner's own."""
+    global came_back
+    came_back = False
+
+
+def _forked() -> None:
+    global came_back
+    came_back = True
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
+
 
 def leave(error: BaseException | None) -> NoReturn:
     """End this process, a fork that came back with ``error`` or a value, as it would have ended in a program.

@@ -67,17 +67,17 @@ class Gatherer:
     def __init__(self, memory: SharedMemory, ask: Callable[[], None]) -> None:
         self._cells, self._head, self._data = _parts(memory)
         self._ask = ask
-        self.about: object = None  # what the head says
+        self.lease = self.context = 0  # of the tasks whose values it has
         self._used = self._first = 0  # bytes of all pieces, and of the first
         self._since = 0  # when the first piece was put in
         self._last = 0  # when the last task ended
         self._asked_at = 0
 
-    def begin(self, about: object, head: bytes) -> None:
-        """The head of the rounds from now on.  Nothing is gathered."""
+    def begin(self, lease: int, context: int, head: bytes) -> None:
+        """The head of the rounds from now on, and what it says.  Nothing is gathered."""
         self._head[: len(head)] = head
         self._cells[HEAD] = len(head)
-        self.about = about
+        self.lease, self.context = lease, context
 
     def put(self, piece: bytes, now: int) -> bool:
         """Put a piece in; False if there is no room.  All times are nanoseconds."""

@@ -273,14 +273,13 @@ class ResultQueueProxy(ServiceProxy):
         ``now``: when the task ended, nanoseconds.  ``last``: the next thing to be sent is a question, at once.
         """
         gathered = self._link.gathered
-        assert gathered is not None
-        may_wait = gathered.may_wait(now)
         slave, lease, context, task, _, data, _ = outcome
-        assert isinstance(data, bytes)
-        if gathered.about != (lease, context):
+        assert gathered is not None and isinstance(data, bytes)
+        may_wait = gathered.may_wait(now)
+        if gathered.lease != lease or gathered.context != context:
             if gathered.pieces:
                 self._link.send_gathered()
-            gathered.begin((lease, context), head(slave, lease, context))
+            gathered.begin(lease, context, head(slave, lease, context))
         if not gathered.put(piece(task, data), now):
             self._send("post", outcome)
         elif not (last or may_wait):

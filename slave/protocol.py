@@ -15,7 +15,7 @@ from __future__ import annotations
 import itertools
 import mmap
 import pickle
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple, Union
 
@@ -123,24 +123,11 @@ def task_entry(task: int, context: int, payload: Buffer) -> TaskEntry:
     return task, context, payload
 
 
-def pack_entries(entries: Iterable[TaskEntry]) -> list[Any]:
-    """The tasks of a lease as they go over the wire: [context, [task, payload, task, payload ...], context ...].
+def unpack_entries(packed: Sequence[Any]) -> list[TaskEntry]:
+    """The tasks of a lease as it comes over the wire: [context, [task, payload, task, payload ...], context ...].
 
     Such lists are quicker to pickle, to look through and to rebuild than a tuple for each task.
     """
-    packed: list[Any] = []
-    last, run = None, packed
-    for task, context, payload in entries:
-        if context != last:
-            last, run = context, []
-            packed += (context, run)
-        run.append(task)
-        run.append(payload)
-    return packed
-
-
-def unpack_entries(packed: Sequence[Any]) -> list[TaskEntry]:
-    """The inverse."""
     entries: list[TaskEntry] = []
     for context, run in zip(packed[::2], packed[1::2]):
         entries += zip(run[::2], itertools.repeat(context), run[1::2])
@@ -177,7 +164,7 @@ class FetchRequest(NamedTuple):
 class LeaseMessage(NamedTuple):
     """Tasks for a slave, in the order in which to run them; ``lease`` NO_LEASE: there was nothing to do, ask again.
 
-    ``entries``: on the wire as `pack_entries` has them.
+    ``entries``: on the wire as `unpack_entries` has them.
 
     ``limits``: by task the seconds that it may run, where there is a limit.  ``forget``: contexts that are gone.
     ``environment``: number of the master's environment that the tasks may need (slave/environment.py).

@@ -119,7 +119,7 @@ class Runner:
         self._shares_setups = config.siblings > 1 and not self._environment.same_machine
         self._contexts = Contexts(self._environment, self._setup_of)
         self._status, self._waker = status, waker
-        self._pid = os.getpid()  # what a task forks has another one
+        forks.watch()
         self._output_may_vanish = streams.may_vanish()
         self._has_run: dict[int, int] = {}  # by context how many of its tasks, where that is limited
         self._shortest = math.inf  # the shortest time limit of a task so far: the agent looks at its clock so often
@@ -215,35 +215,27 @@ class Runner:
     def _outcome_of(self, context: int, payload: Buffer, limit: float | None) -> Packed:
         if limit is not None:
             self._status[DEADLINE] = time.monotonic_ns() + int(min(limit, _LONGEST_LIMIT) * _NANO)
+        rebuilt = False
         try:
-            task = self._rebuilt(payload)
+            if isinstance(payload, Unfit):
+                raise MemoryError(f"no memory here for the task of {payload.size} bytes")
+            task = self._environment.loads(payload)
+            if forks.came_back:
+                forks.leave(None)
+            rebuilt = True
             packed = pack_value(self._contexts.call(context, task))
-            if os.getpid() != self._pid:
+            if forks.came_back:
                 forks.leave(None)
             return packed
-        except NotRebuilt as failed:
-            if os.getpid() != self._pid:
-                forks.leave(failed.error)
-            raise
         except BaseException as error:  # sys.exit and KeyboardInterrupt too: a task's own affair costs no slave
-            if os.getpid() != self._pid:
+            if forks.came_back:
                 forks.leave(error)
+            if not rebuilt:  # whatever its class does
+                raise NotRebuilt(error) from None
             return pack_failure(error)
         finally:
             if limit is not None:
                 self._status[DEADLINE] = 0
-
-    def _rebuilt(self, payload: Buffer) -> Callable[..., object]:
-        """The task.  Raises `NotRebuilt`."""
-        try:
-            if isinstance(payload, Unfit):
-                raise MemoryError(f"no memory here for the task of {payload.size} bytes")
-            task: Callable[..., object] = self._environment.loads(payload)
-            if os.getpid() != self._pid:
-                forks.leave(None)
-            return task
-        except BaseException as error:  # whatever its class does, sys.exit included
-            raise NotRebuilt(error) from None
 
     def _tell_not_rebuilt(self, error: BaseException) -> None:
         """The task has not begun: another slave may have what is missing here."""

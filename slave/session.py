@@ -42,7 +42,6 @@ from .protocol import (
     SetupFailure,
     TaskEntry,
     decode_command,
-    outcome_message,
 )
 
 ANY_LEASE = (1 << 64) - 1  # in a recall: whichever lease the slave holds or is about to get, and then it is to leave
@@ -201,7 +200,7 @@ class RunnerSession:
         answers late, and so we go on late.
         """
         task, context, _ = self.unstarted.popleft()
-        message = outcome_message(self.slave, self.lease, context, task, kind, data, buffers)
+        message = (self.slave, self.lease, context, task, kind, data, buffers)  # `outcome_message`, here too
         size = KEEP_UNASKED if buffers else len(data)  # type: ignore[arg-type]  # `_size`, but this line runs often
         if size >= KEEP_UNASKED or self.unanswered_bytes + size > MOST_UNANSWERED:
             return message, False

@@ -31,6 +31,19 @@ class Outcome(NamedTuple):
     tag: object = None  # the task's
 
 
+class Values(NamedTuple):
+    """What inputs of a map that stood in chunks have returned, as far as it came together.
+
+    ``indices``: of the inputs; ``data``: the pickled value of each; ``size``: bytes of memory of all, about.
+    """
+
+    slave: str
+    tasks: Sequence[int]
+    indices: Sequence[int]
+    data: Sequence[bytes]
+    size: int
+
+
 class Answer(NamedTuple):
     """The call has waited for this."""
 
@@ -46,10 +59,13 @@ class Refuse(NamedTuple):
 
 
 class Deliver(NamedTuple):
-    """Outcomes for the user, in the order of completion; ``last``: no task of the context is left."""
+    """Outcomes for the user, in the order of completion; ``last``: no task of the context is left.
+
+    Each is an `Outcome`; in a context whose tasks were `Inputs` there are `Values`, too.
+    """
 
     context: int
-    outcomes: Sequence[Outcome]
+    outcomes: Sequence[Any]
     last: bool = False
 
 

@@ -147,9 +147,8 @@ class Endings:
         """The slave's process was ended since this task ran for too long: that is the task's outcome."""
         state = self._state
         lease = state.table.leases.get(slave.number)
-        if lease is not None and id in lease.tasks:
-            task = lease.tasks[id]
-            state.table.settle(task.context, id)
+        task = None if lease is None or id not in lease.tasks else state.table.settle(lease.tasks[id].context, id)
+        if task is not None:
             outcome = Outcome(id, TIMED_OUT, str(slave), task.timeout, (), payload=task.payload, tag=task.tag)
             state.deliver_failure(task.context, outcome, slave)
 

@@ -10,25 +10,30 @@ Nothing here walks what is over or what is another context's: turns.py tells who
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+import itertools
+from collections import deque
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+from .chunk import Chunk, ids_of
 from .moves import IllegalMove
 from .pacing import LEASE_BYTES, LEASE_SECONDS, LEAST_SECONDS, Pacing
 from .task import MOVES, Move, State, Task
 from .turns import ContextTasks, Line, Turns
 
 _SETTLED = MOVES[State.LEASED, Move.SETTLE]
+_GRANTED = MOVES[State.WAITING, Move.GRANT]
 
 
 class Lease:
     """The tasks that one slave holds, in the order in which it runs them."""
 
-    __slots__ = ("deadline", "granted", "id", "recalled", "slave", "tasks")
+    __slots__ = ("contexts", "deadline", "granted", "id", "recalled", "slave", "tasks")
 
     def __init__(self, id: int, slave: int, now: float, deadline: float) -> None:
         self.id, self.slave, self.granted, self.deadline = id, slave, now, deadline
-        self.tasks: dict[int, Task] = {}
+        self.tasks: dict[int, Task | Chunk] = {}  # a chunk stands there for each of its tasks
+        self.contexts: set[int] = set()  # of which it was granted tasks
         self.recalled = False  # the slave was asked to give back what it has not started
 
 
@@ -63,46 +68,80 @@ class LeaseTable:
         if not context.turn:
             self._turns.line_up(context)
 
+    def add_chunk(self, chunk: Chunk) -> None:
+        """The same of the tasks of a chunk."""
+        context = self.contexts.get(chunk.context)
+        if context is None:
+            context = self.contexts[chunk.context] = ContextTasks(chunk.context)
+        context.tasks.update(dict.fromkeys(chunk.inputs, chunk))
+        context.queue.append(chunk)
+        self.waiting += len(chunk.inputs)
+        if not context.turn:
+            self._turns.line_up(context)
+
     def left(self, context: int) -> int:
         """How many tasks of a context have no outcome yet."""
         found = self.contexts.get(context)
         return 0 if found is None else len(found.tasks)
 
     def find(self, context: int, id: int) -> Task | None:
-        """An unsettled task."""
+        """An unsettled task; out of its chunk, if it stood in one."""
         found = self.contexts.get(context)
-        return None if found is None else found.tasks.get(id)
+        task = None if found is None else found.tasks.get(id)
+        return self._single(task, id) if type(task) is Chunk else task  # type: ignore[return-value]  # no chunk
 
     def settle(self, context: int, id: int) -> Task | None:
         """An outcome of the task came: the task if this is the first one, else None."""
-        found = self.contexts.get(context)
-        task = None if found is None else found.tasks.get(id)
+        task = self.find(context, id)
         if task is not None:
             self._leave(task, Move.SETTLE)
         return task
 
-    def settle_all(self, context: int, ids: Iterable[int]) -> list[Task]:
-        """Outcomes of several tasks came: those of which these are the first."""
+    def settle_all(self, context: int, ids: Mapping[int, object]) -> tuple[list[Task], list[int], list[int]]:
+        """Outcomes of several tasks came.  Of those of which these are the first: the tasks; and the ids and
+        indices of those that stood in chunks.
+        """
         found = self.contexts.get(context)
+        settled: list[Task] = []
+        numbers: list[int] = []
+        indices: list[int] = []
         if found is None:
-            return []
-        tasks, leases, settled = found.tasks, self.leases, []
+            return settled, numbers, indices
+        tasks, leases = found.tasks, self.leases
+        chunk = tasks.get(next(iter(ids), 0))
+        if type(chunk) is Chunk and self._settle_of(chunk, tasks, ids):
+            return settled, list(ids), [id + chunk.offset for id in ids]
         for id in ids:
             task = tasks.get(id)
             if task is None:
                 continue
-            settled.append(task)
             if task.state is not State.LEASED or len(tasks) == 1:
-                self._leave(task, Move.SETTLE)
+                settled.append(self.settle(context, id))  # type: ignore[arg-type]  # it is there
                 continue
-            task.state = _SETTLED  # as `_leave` has it, in fewer lines: this runs for each task
+            # as `_leave` has it, in fewer lines: this runs for each task
             del tasks[id]
             held = leases[task.holder].tasks
             del held[id]
             if not held:
                 del leases[task.holder]
-            task.holder = -1
-        return settled
+            if type(task) is Chunk:
+                del task.inputs[id]
+                numbers.append(id)
+                indices.append(id + task.offset)
+                if task.inputs:
+                    continue
+            else:
+                settled.append(task)  # type: ignore[arg-type]  # it is no chunk
+            task.state, task.holder = _SETTLED, -1
+        return settled, numbers, indices
+
+    def _settle_of(self, chunk: Chunk, tasks: dict[int, Task | Chunk], ids: Mapping[int, object]) -> bool:
+        """Settle a part of a leased chunk, as nearly always it is; False if it is something else."""
+        if chunk.state is not State.LEASED or len(ids) >= len(chunk.inputs) or not chunk.inputs.keys() >= ids.keys():
+            return False
+        for where in (tasks, self.leases[chunk.holder].tasks, chunk.inputs):
+            deque(map(where.__delitem__, ids), 0)  # a loop in compiled code
+        return True
 
     def retry(self, slave: int, lease_id: int, context: int, id: int) -> bool:
         """The task raised on ``slave`` under that lease: whether it is tried again, and so has no outcome yet.
@@ -119,7 +158,7 @@ class LeaseTable:
                 return False
             task.retries -= 1
             task.failures += 1
-            self._to_front([task], Move.RETRY)
+            self._back([task], Move.RETRY)
         return True
 
     def refuse(self, slave: int, lease_id: int, context: int, id: int) -> Task | None:
@@ -144,26 +183,28 @@ class LeaseTable:
         """The waiting tasks of a context that slaves could not rebuild, each set of slaves with theirs."""
         found = self.contexts.get(context)
         lines = [] if found is None else list(found.others.values())
-        return [(line.unfit, [task for task in line.queue if task.state is State.WAITING]) for line in lines]
+        # a chunk is not refused, only a task
+        return [(line.unfit, [task for task in line.queue if task.state is State.WAITING]) for line in lines]  # type: ignore[misc]
 
     def held(self, context: int) -> dict[int, tuple[int, list[int]]]:
         """By slave: the lease under which it holds tasks of the context, and their ids."""
         ids: dict[int, list[int]] = {}
-        for task in self.contexts[context].tasks.values() if context in self.contexts else ():
+        for id, task in self.contexts[context].tasks.items() if context in self.contexts else ():
             if task.state is State.LEASED:
-                ids.setdefault(task.holder, []).append(task.id)
+                ids.setdefault(task.holder, []).append(id)
         return {slave: (self.leases[slave].id, some) for slave, some in ids.items()}
 
     def drop(self, context: int) -> int:
         """Forget all tasks of a context that nobody asks for any more; returns how many there were."""
         found = self.contexts.get(context)
-        gone = [] if found is None else list(found.tasks.values())
+        count = 0 if found is None else len(found.tasks)
+        gone = {} if found is None else {id(task): task for task in found.tasks.values()}
         if found is not None:
             for line in found.lines:
                 line.turn = 0  # no use to find its next turn after each of them
-        for task in gone:
+        for task in gone.values():
             self._leave(task, Move.DROP)
-        return len(gone)
+        return count
 
     def drop_task(self, context: int, id: int) -> Task | None:
         """Forget one task; None if it is not here."""
@@ -196,6 +237,7 @@ class LeaseTable:
             if room < 1:
                 break
             before = len(lease.tasks)
+            lease.contexts.add(line.id)
             size = self._take(line, lease, room, self._turns.take_first(slave, excluded, aside), size)
             seconds -= (len(lease.tasks) - before) * (pace.seconds_per_task(line.id) or LEASE_SECONDS)
         self._turns.put_back(aside)
@@ -253,8 +295,8 @@ class LeaseTable:
         lease = self.leases.get(slave)
         if lease is None:
             return 0
-        back = list(lease.tasks.values()) if ids is None else [lease.tasks[id] for id in ids if id in lease.tasks]
-        return self._to_front(back, Move.GIVE_BACK)
+        back = list(lease.tasks) if ids is None else [id for id in dict.fromkeys(ids) if id in lease.tasks]
+        return self._to_front(lease, back)
 
     def give_back_after(self, slave: int, lease_id: int, running: int) -> int:
         """The lease was recalled while task ``running`` ran: what stands behind it was not started.
@@ -277,17 +319,16 @@ class LeaseTable:
         lease = self.leases.get(slave)
         if lease is None:
             return None
-        blamed = lease.tasks.get(running)
+        blamed = self._task(lease, running)
         given_up: GivenUp | None = None
         if blamed is not None:
             blamed.ends = [*(blamed.ends or ()), end]
             if len(blamed.ends) >= self.max_attempts:
                 self._leave(blamed, Move.SETTLE)
                 given_up = GivenUp(blamed, blamed.ends)
-        rest = list(lease.tasks.values())
-        self._to_front([task for task in rest if task is not blamed], Move.GIVE_BACK)
+        self._to_front(lease, [id for id in lease.tasks if blamed is None or id != running])
         if blamed is not None and given_up is None:
-            self._to_front([blamed], Move.LOSE)
+            self._back([blamed], Move.LOSE)
         return given_up
 
     # -- within
@@ -295,63 +336,139 @@ class LeaseTable:
     def _take(self, line: Line, lease: Lease, room: int, bound: float, size: int) -> int:
         """Move up to ``room`` tasks from the queue into the lease; returns how much of ``size`` bytes is left."""
         queue = line.queue
-        while room > 0 and size > 0 and queue and queue[0].id < bound:
-            task = queue.popleft()
+        while room > 0 and size > 0 and queue:
+            task = queue[0]
             if task.state is not State.WAITING:
+                queue.popleft()
                 continue
-            task.state = MOVES[State.WAITING, Move.GRANT]
+            if task.id >= bound:
+                break
+            if type(task) is Chunk:
+                task = self._front_of(task, room, size, bound)
+                size -= sum(map(len, task.inputs.values()))
+                count = len(task.inputs)
+                lease.tasks.update(dict.fromkeys(task.inputs, task))
+            else:
+                size -= len(task.payload)
+                count = 1
+                lease.tasks[task.id] = task
+            if task is queue[0]:
+                queue.popleft()
+            task.state = _GRANTED
             task.attempt += 1
             task.holder = lease.slave
-            lease.tasks[task.id] = task
-            self.waiting -= 1
-            size -= len(task.payload)
-            room -= 1
+            self.waiting -= count
+            room -= count
         self._turns.line_up(line)
         return size
 
-    def _leave(self, task: Task, move: Move) -> None:
-        """A task leaves the table for good."""
+    def _front_of(self, chunk: Chunk, room: int, size: int, bound: float) -> Chunk:
+        """As much of a chunk as is to be granted: itself, or its first tasks as one of their own."""
+        inputs = chunk.inputs
+        if len(inputs) <= room and max(inputs) < bound and sum(map(len, inputs.values())) <= size:
+            return chunk
+        ids: list[int] = []
+        for id in itertools.islice(inputs, room):
+            if id >= bound or size <= 0:
+                break
+            size -= len(inputs[id])
+            ids.append(id)
+        return chunk if len(ids) == len(inputs) else self._cut(chunk, ids)
+
+    def _cut(self, chunk: Chunk, ids: list[int]) -> Chunk:
+        """Take a part of a chunk out of it, as a chunk that stands in no queue."""
+        part = chunk.cut(ids)
+        self.contexts[chunk.context].tasks.update(dict.fromkeys(ids, part))
+        return part
+
+    def _single(self, chunk: Chunk, id: int) -> Task:
+        """Take a task out of a chunk; it stands in its place, or the chunk's."""
+        if chunk.state is State.WAITING:
+            queue = self.contexts[chunk.context].queue
+            place = queue.index(chunk)
+            before = list(itertools.takewhile(lambda one: one != id, chunk.inputs))
+            task = chunk.single(id)
+            if not chunk.inputs:
+                queue[place] = task
+            elif not before:
+                queue.insert(place, task)
+            else:
+                if len(before) < len(chunk.inputs):
+                    queue.insert(place, self._cut(chunk, before))
+                    queue.insert(place + 1, task)
+                else:
+                    queue.insert(place + 1, task)
+        else:
+            task = chunk.single(id)
+            self.leases[chunk.holder].tasks[id] = task
+        self.contexts[chunk.context].tasks[id] = task
+        return task
+
+    def _task(self, lease: Lease, id: int) -> Task | None:
+        """A task of the lease."""
+        task = lease.tasks.get(id)
+        return self._single(task, id) if type(task) is Chunk else task  # type: ignore[return-value]  # no chunk
+
+    def _leave(self, task: Task | Chunk, move: Move) -> None:
+        """A task, or a chunk of them, leaves the table for good."""
         waits = task.state is State.WAITING
         task.move(move)
+        ids = ids_of(task)
         if waits:
-            self.waiting -= 1  # it stays in its queue until its turn comes, and is passed over then
+            self.waiting -= len(ids)  # it stays in its queue until its turn comes, and is passed over then
         else:
             self._release(task)
         context = self.contexts[task.context]
-        del context.tasks[task.id]
+        for id in ids:
+            del context.tasks[id]
         if not context.tasks:
             self._turns.leave(context)
             del self.contexts[task.context]
         elif waits and task.id == (line := self._turns.line_of(task)).turn:
             self._turns.line_up(line)  # what stands behind it may have been added before: it came back earlier
 
-    def _release(self, task: Task) -> None:
+    def _release(self, task: Task | Chunk) -> None:
         lease = self.leases[task.holder]
-        del lease.tasks[task.id]
+        for id in ids_of(task):
+            del lease.tasks[id]
         if not lease.tasks:
             del self.leases[task.holder]
         task.holder = -1
 
-    def _to_front(self, tasks: list[Task], move: Move) -> int:
-        """Leased tasks go back to the front of their queues, in their order."""
+    def _to_front(self, lease: Lease, ids: list[int]) -> int:
+        """Leased tasks that were not started go back to the front of their queues, in their order."""
+        parts: list[Task | Chunk] = []
+        for task, group in itertools.groupby(ids, lease.tasks.__getitem__):
+            some = list(group)
+            if type(task) is Chunk and len(some) < len(task.inputs):
+                task = self._cut(task, some)
+                lease.tasks.update(dict.fromkeys(some, task))
+            parts.append(task)
+        self._back(parts, Move.GIVE_BACK)
+        return len(ids)
+
+    def _back(self, tasks: Sequence[Task | Chunk], move: Move) -> None:
         for task in reversed(tasks):
             self._release(task)
             task.move(move)
             self._turns.line_of(task).queue.appendleft(task)
-            self.waiting += 1
+            self.waiting += len(ids_of(task))
         for line in {id(line): line for line in map(self._turns.line_of, tasks)}.values():
             self._turns.line_up(line)
-        return len(tasks)
 
     def check(self) -> None:
         """Raise AssertionError if an invariant does not hold.  For tests."""
-        every = [task for context in self.contexts.values() for task in context.tasks.values()]
+        every = {id: task for context in self.contexts.values() for id, task in context.tasks.items()}
         lines = [line for context in self.contexts.values() for line in context.lines]
-        queued = [task for line in lines for task in line.queue if task.state is State.WAITING]
-        leased = [task for lease in self.leases.values() for task in lease.tasks.values()]
+        waiting = [task for line in lines for task in line.queue if task.state is State.WAITING]
+        queued = [id for task in waiting for id in ids_of(task)]
+        leased = [id for lease in self.leases.values() for id in lease.tasks]
         assert len(queued) == self.waiting, f"{len(queued)} tasks wait, {self.waiting} are counted"
-        assert len({task.id for task in queued + leased}) == len(queued) + len(leased), "a task is in two places"
-        assert {task.id for task in queued + leased} == {task.id for task in every}, "a task is in no place, or unknown"
+        assert len({*queued, *leased}) == len(queued) + len(leased), "a task is in two places"
+        assert {*queued, *leased} == set(every), "a task is in no place, or unknown"
+        held = dict.fromkeys(task for lease in self.leases.values() for task in lease.tasks.values())
+        for task in [*waiting, *held]:
+            assert ids_of(task) and all(every[id] is task for id in ids_of(task)), f"{task!r} is not where it stands"
         for context in self.contexts.values():
             assert context.tasks, f"context {context.id} has no tasks and is kept"
             assert all(task.context == context.id for task in context.queue), f"context {context.id} queues another's"
@@ -359,7 +476,7 @@ class LeaseTable:
         for slave, lease in self.leases.items():
             assert lease.slave == slave and lease.tasks, f"the lease of slave {slave} is empty or another's"
             for id, task in lease.tasks.items():
-                assert task.id == id and task.holder == slave, f"{task!r} is in the lease of slave {slave}"
+                assert id in ids_of(task) and task.holder == slave, f"{task!r} is in the lease of slave {slave}"
                 assert task.state is State.LEASED and task.attempt > 0, f"{task!r} is in a lease"
-        for task in every:
+        for task in every.values():
             assert len(task.ends or ()) < self.max_attempts, f"{task!r} should have been given up"

@@ -26,7 +26,7 @@ from slave.protocol import (
 )
 
 from . import events as ev
-from .effects import Call, Granted, Outcome, Refuse
+from .effects import Call, Granted, Outcome, Refuse, Values
 from .rebuilding import Rebuilding
 from .slave import SlaveRecord
 from .state import RECALL_AGE, Idle, State
@@ -219,14 +219,20 @@ class Runners:
         """What tasks of one context have returned on one slave: see slave/pieces.py."""
         state = self._state
         data = dict(zip(values[::2], values[1::2]))
-        settled = state.table.settle_all(context, data)
-        if not settled:
+        settled, numbers, indices = state.table.settle_all(context, data)
+        if not settled and not numbers:
             return
         slave = state.roster.known(number)
         name = f"slave {number}" if slave is None else str(slave)
         state.contexts[context].rebuilt_by.add(number)
         if slave is not None:
-            slave.done += len(settled)
+            slave.done += len(settled) + len(numbers)
+        if numbers:
+            some = [data[id] for id in numbers]
+            size = _OVERHEAD * len(some) + sum(map(len, some))
+            state.deliver_values(context, Values(name, numbers, indices, some, size), slave)
+        if not settled:
+            return
         outcomes = []
         for task in settled:
             found = data[task.id]

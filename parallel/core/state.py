@@ -12,10 +12,24 @@ from collections.abc import Iterator, Mapping
 from operator import attrgetter
 from typing import Any, Callable, NamedTuple
 
-from slave.protocol import GIVEN_UP, Command
+from slave.protocol import GIVEN_UP, VALUE, Command
 
 from . import events as ev
-from .effects import AllDone, Answer, Call, Deliver, Effect, Granted, News, Outcome, Pause, Verdict, WantTasks
+from .chunk import Inputs
+from .effects import (
+    AllDone,
+    Answer,
+    Call,
+    Deliver,
+    Effect,
+    Granted,
+    News,
+    Outcome,
+    Pause,
+    Values,
+    Verdict,
+    WantTasks,
+)
 from .failures import Failures
 from .lease_table import Lease, LeaseTable
 from .pacing import Pacing
@@ -132,7 +146,7 @@ class State:
         )  # of what slaves ran between two words: seconds, context; task, label if it was one
         self.context_ids = itertools.count(1)
         self.task_ids = itertools.count(1)
-        self.incoming: deque[Task] = deque()  # users' threads append tasks here at any time; see take_in
+        self.incoming: deque[Task | Inputs] = deque()  # users' threads append tasks here at any time; see take_in
         self.idle: dict[int, Idle] = {}  # slaves that wait for a lease, the longest waiting first
         self.reading = 0  # readers that wait, of whatever context
         self.tagged: set[int] = set()  # contexts that are
@@ -151,7 +165,7 @@ class State:
         self.due = 0.0  # when `tick` is to be called next
         self.effects: list[Effect] = []
         self.events: list[ev.Event] = []
-        self._outbox: dict[int, list[Outcome]] = {}
+        self._outbox: dict[int, list[Outcome | Values]] = {}
 
     @property
     def forlorn(self) -> bool:
@@ -223,7 +237,8 @@ class State:
         """
         lease = self.table.leases.get(slave.number)
         back = len(lease.tasks) if lease is not None else 0
-        blamed = lease.tasks.get(running) if lease is not None else None
+        held = lease.tasks.get(running) if lease is not None else None
+        blamed = None if held is None else self.table.find(held.context, running)
         text = f"{end} on {slave.host}{last_words}"
         given_up = self.table.lose(slave.number, running, text)
         slave.running = 0
@@ -295,7 +310,9 @@ class State:
         for _ in range(int(min(most, len(incoming)))):
             task = incoming.popleft()
             context = contexts.get(task.context)
-            if context is not None and task.id >= context.first:
+            if isinstance(task, Inputs):
+                self._take_in_all(task, context, entered)
+            elif context is not None and task.id >= context.first:
                 add(task)
                 if (context.failures or context.rules.needs) and context.tagged:
                     self.judge_again = True  # there may be no slave left that could run it
@@ -303,6 +320,14 @@ class State:
                     entered.setdefault(task.context, []).append(task.id)
         for number, ids in entered.items():
             self.tell(ev.TasksAdded(self.now, number, ids))
+
+    def _take_in_all(self, inputs: Inputs, context: ContextRecord | None, entered: dict[int, list[int]]) -> None:
+        """What there is of a map's inputs."""
+        for chunk in inputs.take(self.task_ids):
+            if context is not None:
+                self.table.add_chunk(chunk)
+                if self.watched:
+                    entered.setdefault(context.id, []).extend(chunk.inputs)
 
     def with_tasks(self) -> Iterator[Tally]:
         """The tallies of contexts that have tasks and may be done; of very many, not of all."""
@@ -335,13 +360,13 @@ class State:
             return None
         first = next(iter(lease.tasks.values()))
         slave.first, slave.label = first.id, first.tag if type(first.tag) is Label else ""
-        for number in {task.context for task in lease.tasks.values()}:
+        for number in lease.contexts:
             if number not in slave.knows:
                 self._make_known(slave, self.contexts[number])
         if self.idle and len(lease.tasks) > 1:
             self.attend(self.now + RECALL_AGE)
         if self.watched:
-            labels = {task.id: task.tag for task in lease.tasks.values() if type(task.tag) is Label}
+            labels = {id: task.tag for id, task in lease.tasks.items() if type(task.tag) is Label}
             self.tell(ev.TasksLeased(self.now, first.context, slave.number, lease.id, list(lease.tasks), labels))
         return lease
 
@@ -387,7 +412,7 @@ class State:
     def _most_of(self, lease: Lease | None) -> dict[int, int]:
         if lease is None or not self.limited:
             return {}
-        found = {task.context: self.contexts[task.context].rules.most_tasks for task in lease.tasks.values()}
+        found = {context: self.contexts[context].rules.most_tasks for context in lease.contexts}
         return {context: most for context, most in found.items() if most}
 
     def see_tags(self, slave: SlaveRecord) -> None:
@@ -422,13 +447,25 @@ class State:
                 context.refusals.pop(outcome.task, None)
         box = self._outbox.get(context_id)
         if box is None:
-            self._outbox[context_id] = outcomes
+            self._outbox[context_id] = outcomes  # type: ignore[assignment]  # it is this one's now
         else:
             box.extend(outcomes)
         if self.watched:
             number = -1 if slave is None else slave.number
             for outcome in outcomes:
                 self.tell(ev.TaskDone(self.now, context_id, outcome.task, number, outcome.kind, outcome.size))
+
+    def deliver_values(self, context_id: int, values: Values, slave: SlaveRecord | None) -> None:
+        """The same of a map's inputs that stood in chunks."""
+        context = self.contexts[context_id]
+        self.progress += len(values.tasks)
+        context.put += values.size
+        context.tally.done += len(values.tasks) - 1  # it counts as one outcome
+        self._outbox.setdefault(context_id, []).append(values)
+        if self.watched:
+            number = -1 if slave is None else slave.number
+            for task, data in zip(values.tasks, values.data):
+                self.tell(ev.TaskDone(self.now, context_id, task, number, VALUE, len(data)))
 
     def has_outcomes(self, context: int) -> bool:
         """Whether outcomes of the context have not been handed over yet."""

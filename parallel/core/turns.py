@@ -12,6 +12,7 @@ import math
 from collections import deque
 from collections.abc import Collection, Mapping
 
+from .chunk import Chunk
 from .task import NOBODY, State, Task
 
 Entry = tuple[int, int]  # oldest waiting task, line
@@ -25,7 +26,7 @@ class Line:
     def __init__(self, number: int, context: int, unfit: frozenset[int]) -> None:
         self.number, self.id = number, context
         self.unfit = unfit  # slaves that could not rebuild these tasks
-        self.queue: deque[Task] = deque()  # those that wait; and some that were settled or dropped since
+        self.queue: deque[Task | Chunk] = deque()  # those that wait; and some that were settled or dropped since
         self.turn = 0  # the task id of its valid entry; 0: it has none
 
 
@@ -36,7 +37,7 @@ class ContextTasks(Line):
 
     def __init__(self, id: int) -> None:
         super().__init__(id, id, NOBODY)
-        self.tasks: dict[int, Task] = {}
+        self.tasks: dict[int, Task | Chunk] = {}  # a chunk stands there for each of its tasks
         self.others: dict[frozenset[int], Line] = {}  # by who could not rebuild them
 
     @property
@@ -55,7 +56,7 @@ class Turns:
         self._last_number = 0
         self._heap: list[Entry] = []
 
-    def line_of(self, task: Task) -> Line:
+    def line_of(self, task: Task | Chunk) -> Line:
         """Where a task that waits stands, or is to stand."""
         context = self._contexts[task.context]
         if not task.unfit:

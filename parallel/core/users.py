@@ -151,13 +151,13 @@ class Users:
         state.now = now
         state.take_in()
         found = state.table.contexts.get(id)
-        waiting = [] if found is None else [task for task in found.tasks.values() if task.state is TaskState.WAITING]
+        tasks = {} if found is None else found.tasks
+        waiting = [id for id, task in tasks.items() if task.state is TaskState.WAITING]
         del waiting[: len(state.roster.slaves) - len(state.roster.connected)]
-        for task in waiting:
-            state.table.drop_task(id, task.id)
+        dropped = [state.table.drop_task(id, one) for one in waiting]
         self.readers.judge(state.contexts[id])
         state.tell(ev.ContextCancelled(now, id, len(waiting)))
-        return [task.tag for task in waiting]
+        return [task.tag for task in dropped if task is not None]
 
     def _stop(self, held: dict[int, tuple[int, list[int]]]) -> None:
         for number, (lease, ids) in held.items():
@@ -175,10 +175,15 @@ class Users:
         state = self._state
         context = state.contexts[id]
         state.take_in()
-        each = min(MOST_TASKS, max(_LEAST_EACH, state.pace.fits(id, max(seconds, 4 * LEASE_SECONDS))))
-        target = each * max(1, len(state.roster.slaves))
+        target = self.tasks_wanted_at_first(id, seconds)
         context.low_water, context.wants_tasks = max(1, target // 2), False
         return max(0, target - state.table.left(id))
+
+    def tasks_wanted_at_first(self, id: int, seconds: float) -> int:
+        """The same of a context that has none.  Only looks: may be called by any thread."""
+        state = self._state
+        each = min(MOST_TASKS, max(_LEAST_EACH, state.pace.fits(id, max(seconds, 4 * LEASE_SECONDS))))
+        return each * max(1, len(state.roster.slaves))
 
     def no_more_tasks(self, id: int, now: float) -> None:
         """There are no more tasks to add."""

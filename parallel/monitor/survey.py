@@ -15,6 +15,7 @@ from collections.abc import Iterator
 
 from slave.protocol import RELEASE
 
+from ..core.chunk import Chunk
 from ..core.slave import Contact, Life, SlaveRecord
 from ..core.state import ContextRecord, State
 from ..core.task import Label, Task
@@ -179,7 +180,7 @@ class _Survey:
             output=slave.output,
         )
 
-    def _runs_for(self, slave: SlaveRecord, task: Task | None) -> float:
+    def _runs_for(self, slave: SlaveRecord, task: Task | Chunk | None) -> float:
         if task is None:
             return 0.0
         granted = self._state.table.leases[slave.number].granted
@@ -194,7 +195,7 @@ class _Survey:
         there = (slave.heard if slave.life is Life.ENDED else self._now) - slave.came
         return min(1.0, worked / there) if there > 0 else 0.0
 
-    def _name_of(self, task: Task, runs_for: float) -> str:
+    def _name_of(self, task: Task | Chunk, runs_for: float) -> str:
         if type(task.tag) is Label:
             return str(task.tag)
         rules = self._state.contexts[task.context].rules
@@ -203,7 +204,7 @@ class _Survey:
         name = self._name_in(task) if runs_for >= _TO_BE_NAMED else ""
         return name or rules.label or rules.name
 
-    def _name_in(self, task: Task) -> str:
+    def _name_in(self, task: Task | Chunk) -> str:
         """Of its callable, unless it would take long to find that."""
         small = type(task.payload) is bytes and len(task.payload) <= _LARGEST
         return _name_in(task.payload) if small else ""
@@ -295,7 +296,7 @@ class _Survey:
         return f"no slave is connected{by_hand}"
 
 
-def _first(tasks: dict[int, Task]) -> Task:
+def _first(tasks: dict[int, Task | Chunk]) -> Task | Chunk:
     return next(iter(tasks.values()))
 
 

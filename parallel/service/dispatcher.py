@@ -23,7 +23,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any, Callable, Protocol
 
-from ..core.effects import Answer, Deliver, Forsaken, Outcome, Pause, Refuse, WantTasks
+from ..core.effects import Answer, Deliver, Forsaken, Pause, Refuse, WantTasks
 from ..core.scheduler import Scheduler
 from ..errors import InternalError
 from .courier import Courier
@@ -50,7 +50,7 @@ class Connections(Protocol):
 class Box(Protocol):
     """Where outcomes are put for the user's threads: see mailbox.py."""
 
-    ready: deque[Outcome]
+    ready: deque[Any]
     wants_tasks: bool
     paused: bool
     added: int
@@ -61,7 +61,7 @@ class Box(Protocol):
     def never_read(self) -> bool:
         """Whether there are results and nobody has asked for one."""
 
-    def deliver(self, outcomes: Sequence[Outcome]) -> None:
+    def deliver(self, outcomes: Sequence[Any]) -> None:
         """Outcomes, in the order of their coming."""
 
     def forsake(self, forsaken: Forsaken) -> None:

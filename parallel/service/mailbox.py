@@ -12,7 +12,8 @@ from typing import Any, Callable, Protocol
 from slave.outcome import unpack_failure
 from slave.protocol import Buffer
 
-from ..core.effects import AllDone, Closed, Forsaken, News, NoSlaves, Outcome, SetupFailed, TasksWanted, Verdict
+from ..core.chunk import Inputs
+from ..core.effects import AllDone, Closed, Forsaken, News, NoSlaves, Outcome, SetupFailed, TasksWanted, Values, Verdict
 from ..core.state import ContextRules
 from ..core.task import Label, Task
 from ..errors import ManagerClosed, NoMoreSlavesError, RemoteError, as_broken_pool
@@ -94,7 +95,7 @@ class Mailbox:
         self._users = dispatcher.scheduler.users
         self._readers = self._users.readers
         # the dispatcher's thread appends, readers take from the front: both is atomic
-        self.ready: deque[Outcome] = deque()
+        self.ready: deque[Any] = deque()  # outcomes; for a map, also `Values`
         self.label = rules.label
         self.coming = 0.0  # tasks that are still to be taken out of iterables; math.inf if nobody knows how many
         self.read = False  # somebody has asked for results
@@ -146,6 +147,25 @@ class Mailbox:
         if self.recorder is not None and self.recorder.waits:
             self._dispatcher.tell(self._readers.look_again, self.id)
 
+    def inputs(self, timeout: float | None, retries: int) -> Inputs:
+        """For the inputs of a map: see `add_input`."""
+        return Inputs(self.id, timeout, retries)
+
+    def add_input(self, inputs: Inputs, payload: bytes | None) -> None:
+        """One more input, in as little time as can be; None: there is no such task.  Raises `ManagerClosed`."""
+        state = self._state
+        if state.closing:
+            raise ManagerClosed("the manager was shut down: no tasks can be added")
+        try:
+            inputs.payloads.append(payload)
+            if not inputs.listed:
+                inputs.listed = True
+                state.incoming.append(inputs)
+        finally:
+            self.added += 1
+            if state.idle:
+                self._dispatcher.wake()
+
     def add_for(self, addressee: Addressee, payload: Buffer, timeout: float | None, retries: int, id: int = 0) -> int:
         """The same for a task whose outcome only this one is to get.
 
@@ -185,15 +205,16 @@ class Mailbox:
 
     # -- for the dispatcher
 
-    def deliver(self, outcomes: Sequence[Outcome]) -> None:
+    def deliver(self, outcomes: Sequence[Any]) -> None:
         """Outcomes, in the order of their coming."""
         if self.recorder is not None:
-            self.recorder.note(outcomes)
+            self.recorder.note(outcomes)  # no `Values`: it adds a map's inputs as tasks
         if not self._addressed:
             self.ready.extend(outcomes)
             return
         late = []
         for outcome in outcomes:
+            assert type(outcome) is Outcome, "no map's inputs have addressees"
             if outcome.tag is None or type(outcome.tag) is Label:
                 self.ready.append(outcome)
                 continue
@@ -326,7 +347,7 @@ class Mailbox:
         else:
             self._readers.wait_for_news(ticket, self.id, for_tasks, now)
 
-    def took(self, outcome: Outcome) -> None:
+    def took(self, outcome: Outcome | Values) -> None:
         """A reader takes this outcome, the first of `ready`."""
         self.ready.popleft()
         self._untold += outcome.size
@@ -344,6 +365,11 @@ class Mailbox:
         self.wants_tasks = False
         count: int = self._dispatcher.call(self._users.tasks_wanted, self.id, seconds)
         return count if self.recorder is None else max(count, self.recorder.more())
+
+    def wanted_at_first(self) -> int:
+        """The same as long as there are none, and without waiting for the dispatcher."""
+        count: int = self._users.tasks_wanted_at_first(self.id, 0.0)
+        return count
 
     def no_more_tasks(self) -> None:
         """There are no more tasks to add."""

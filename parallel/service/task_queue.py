@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from slave.protocol import TASK_QUEUE, JoinRequest, LeaseMessage, Times, pack_entries
+from slave.protocol import TASK_QUEUE, JoinRequest, LeaseMessage, Times
 from slave.wire import OUT_OF_BAND, opaque
 
 from ..core import events as ev
+from ..core.chunk import Chunk, ids_of
 from ..core.effects import Granted
 from ..core.scheduler import Scheduler
 from . import checked
@@ -58,6 +60,14 @@ class TaskQueue:
         return lease_message(granted, self._state.environment.get("number", 0))
 
 
+def _paired(ids: Sequence[int], payloads: Iterable[bytes]) -> list[Any]:
+    """[id, payload, id, payload ...]"""
+    paired: list[Any] = [None] * (2 * len(ids))
+    paired[::2] = ids
+    paired[1::2] = [payload if len(payload) < OUT_OF_BAND else opaque(payload) for payload in payloads]
+    return paired
+
+
 def lease_message(granted: Granted | None, environment: int) -> tuple[Any, ...] | None:
     """The same; ``environment``: the number of the master's, as it is now."""
     if granted is None:
@@ -65,10 +75,16 @@ def lease_message(granted: Granted | None, environment: int) -> tuple[Any, ...] 
     lease, forget, most = granted
     if lease is None:
         return tuple(LeaseMessage(0, (), {}, list(forget), 0, {}))
-    tasks = lease.tasks.values()
-    limits = {task.id: task.timeout for task in tasks if task.timeout is not None}
-    entries = pack_entries(
-        (task.id, task.context, task.payload if len(task.payload) < OUT_OF_BAND else opaque(task.payload))
-        for task in tasks
-    )
+    limits: dict[int, float] = {}
+    entries: list[Any] = []
+    for task in dict.fromkeys(lease.tasks.values()):  # a chunk stands there for each of its tasks
+        if task.timeout is not None:
+            limits.update(dict.fromkeys(ids_of(task), task.timeout))
+        if not entries or entries[-2] != task.context:
+            entries += (task.context, [])
+        if type(task) is Chunk:
+            entries[-1] += _paired(list(task.inputs), task.inputs.values())
+        else:
+            payload = task.payload
+            entries[-1] += (task.id, payload if len(payload) < OUT_OF_BAND else opaque(payload))
     return tuple(LeaseMessage(lease.id, entries, limits, list(forget), environment, dict(most)))

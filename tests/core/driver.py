@@ -21,6 +21,7 @@ class Driver:
         self.judge = Judge(term, max_attempts, may_join, result_bytes)
         self.former: list[str] = []  # the agents that there were so far
         self._last_pid = 100
+        self._as_inputs = False
 
     @property
     def sound(self) -> bool:
@@ -249,7 +250,8 @@ class Driver:
         self.settle()
 
     def add(self, context: int, count: int, retries: int) -> None:
-        ids = self.env.add(count, context, retries=retries)
+        self._as_inputs = not self._as_inputs  # which is to make no difference
+        ids = self.env.add(count, context, retries=retries, as_inputs=self._as_inputs)
         if self.judge.contexts[context].low_water:
             self.env.enter()  # else it may be told too early that more are wanted
         self.model().add(ids, context, retries)

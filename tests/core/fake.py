@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Callable, NamedTuple, TypeVar
 
 from parallel.core import events as ev
+from parallel.core.chunk import Chunk
 from parallel.core.effects import Answer, Deliver, Effect, Granted, Outcome, Pause, Refuse, WantTasks
 from parallel.core.scheduler import Scheduler
 from parallel.core.slave import SlaveRecord
@@ -37,6 +38,7 @@ from slave.protocol import (
     ValuesMessage,
     outcome_message,
 )
+from tests.support.known_inputs import KnownInputs, outcomes_of
 
 PID = 4711  # of a slave's first process
 RUN = "this run"
@@ -112,7 +114,10 @@ class Env:
     def collect(self) -> None:
         """Have the effects and events that are due."""
         effects, events = self.scheduler.take(self.now)
-        self.effects += effects
+        for effect in effects:
+            if isinstance(effect, Deliver):
+                effect = effect._replace(outcomes=outcomes_of(effect))
+            self.effects.append(effect)
         self.told += events
 
     def finish(self) -> None:
@@ -373,11 +378,24 @@ class Env:
         return self.do(self.scheduler.users.make_context, setup)
 
     def add(
-        self, count: int = 1, context: int = 1, *, retries: int = 0, timeout: float | None = None, payload: bytes = b""
+        self,
+        count: int = 1,
+        context: int = 1,
+        *,
+        retries: int = 0,
+        timeout: float | None = None,
+        payload: bytes = b"",
+        as_inputs: bool = False,
     ) -> list[int]:
-        """Tasks are added, and the dispatcher turns."""
+        """Tasks are added, and the dispatcher turns.  ``as_inputs``: of a map."""
         ids = [next(self.state.task_ids) for _ in range(count)]
-        self.state.incoming.extend(Task(id, context, payload, timeout, retries) for id in ids)
+        if as_inputs:
+            inputs = KnownInputs(context, timeout, retries)
+            for id in ids:
+                inputs.put(id, payload)
+            self.state.incoming.append(inputs)
+        else:
+            self.state.incoming.extend(Task(id, context, payload, timeout, retries) for id in ids)
         self.collect()
         return ids
 
@@ -455,7 +473,7 @@ class Env:
         lease = self.state.table.leases.get(number)
         return 0 if lease is None else lease.id
 
-    def task(self, id: int) -> Task:
+    def task(self, id: int) -> Task | Chunk:
         """An unsettled task."""
         (found,) = [one.tasks[id] for one in self.state.table.contexts.values() if id in one.tasks]
         return found

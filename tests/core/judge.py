@@ -15,10 +15,12 @@ from parallel.core.effects import Answer, Deliver, Granted, NoSlaves, Pause, Ref
 from parallel.core.pacing import LEASE_SECONDS, LEAST_SECONDS
 from parallel.core.slave import Contact, Life, SlaveRecord
 from parallel.core.state import RECALL_AGE, State
+from parallel.core.task import Task
 from slave.protocol import Command, Recall
 from tests.core.fake import Env
 from tests.core.model import REFUSED, Model
 from tests.core.model_state import ModelAgent, ModelLease, ModelSlave
+from tests.support.known_inputs import KnownInputs
 
 LONGEST_TICK = 1.0
 LOOK_AGAIN = 0.05  # seconds by which a recall may come later than it could
@@ -239,9 +241,12 @@ class Judge(Model):
     def _compare_tasks(self, state: State) -> None:
         table = state.table
         found = {id: task for context in table.contexts.values() for id, task in context.tasks.items()}
-        new = [task for task in state.incoming if task.context in self.contexts]
-        new = [task for task in new if task.id >= state.contexts[task.context].first]
-        found.update({task.id: task for task in new})
+        new: dict[int, Any] = {}
+        for entry in state.incoming:
+            for id in entry.ids if isinstance(entry, KnownInputs) else (entry.id,):  # type: ignore[union-attr]
+                if entry.context in self.contexts and id >= state.contexts[entry.context].first:
+                    new[id] = Task(id, entry.context, b"", retries=entry.retries)
+        found.update(new)
         _same("unsettled tasks", set(found), {id for id, task in self.tasks.items() if not task.over})
         for id, task in found.items():
             mine = self.tasks[id]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from parallel.core.chunk import Chunk
 from parallel.core.lease_table import LeaseTable
 from parallel.core.pacing import LEASE_BYTES, LEASE_SECONDS, LEAST_SECONDS, Pacing
 from parallel.core.task import Task
@@ -60,6 +61,40 @@ class TableMachine(RuleBasedStateMachine):
             self.context_of[self.next_id] = context
             self.waiting.append(self.next_id)
             self.next_id += 1
+
+    @rule(
+        context=CONTEXTS,
+        count=st.integers(1, 6),
+        size=st.sampled_from([1, 1, 1, LEASE_BYTES // 2]),
+        retries=st.sampled_from([0, 1, 1, 2]),
+    )
+    def add_inputs(self, context: int, count: int, size: int, retries: int) -> None:
+        """In a chunk, which makes no difference."""
+        ids = range(self.next_id, self.next_id + count)
+        self.table.add_chunk(Chunk(context, dict.fromkeys(ids, _Sized(size)), 0, None, retries))
+        for id in ids:
+            self.retries[id], self.context_of[id] = retries, context
+            self.waiting.append(id)
+        self.next_id += count
+
+    @rule(
+        slave=SLAVES,
+        first=st.integers(0, 3),
+        count=st.integers(1, 4),
+        others=st.lists(st.integers(1, 30), max_size=2),
+    )
+    def settle_several(self, slave: int, first: int, count: int, others: list[int]) -> None:
+        """What a slave has gathered; perhaps with some that are nobody's, or another's."""
+        held = self.held.get(slave, [])
+        context = self.context_of[held[0]] if held else 1
+        some = [id for id in held[first : first + count] if self.context_of[id] == context]
+        ids = list(dict.fromkeys([*some, *(id for id in others if self.context_of.get(id) == context)]))
+        tasks, numbers, indices = self.table.settle_all(context, dict.fromkeys(ids))
+        assert indices == numbers, "the offset is 0"
+        found = sorted([*(task.id for task in tasks), *numbers])
+        assert found == sorted(id for id in ids if id not in self.finished), "the first outcome of each, and no other"
+        for id in found:
+            self._finish(id)
 
     @rule(barred=st.sampled_from(BARRED), share=st.sampled_from([1, 2, 3, 50]), slave=SLAVES)
     def grant(self, slave: int, barred: frozenset[int], share: int) -> None:

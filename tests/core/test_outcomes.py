@@ -5,6 +5,7 @@ from __future__ import annotations
 from parallel.core import events as ev
 from parallel.core.effects import AllDone, News
 from parallel.core.slave import Life
+from parallel.core.task import Task
 from slave.protocol import FAILURE, GIVEN_UP, STOPPED, TIME_LIMIT, TIMED_OUT, VALUE, StopTasks
 from tests.core.conftest import MakeEnv
 from tests.core.fake import PID, Env
@@ -163,7 +164,7 @@ def test_tasks_that_are_added_while_a_context_is_cancelled_stay_or_go_by_their_n
     before = [next(env.state.task_ids) for _ in range(2)]
     env.cancel()
     (after,) = env.add()
-    env.state.incoming.extendleft(type(env.state.incoming[0])(id, 1, b"") for id in before)
+    env.state.incoming.extendleft(Task(id, 1, b"") for id in before)
     env.enter()
     assert list(env.state.table.contexts[1].tasks) == [after]
 

@@ -312,3 +312,41 @@ def test_as_many_local_slaves_as_cpus_or_as_asked_for() -> None:
     for count in (0, -1, 1.5, True):
         with pytest.raises(parallel.InputError, match="whole number from 1 on"):
             parallel.Manager.local(count)  # type: ignore[arg-type]
+
+
+def goes_wrong(where: dict[int, str], number: int) -> int:
+    what = where.get(number)
+    if what == "raises":
+        raise LookupError(str(number))
+    if what == "dies":
+        os._exit(7)
+    if what == "hangs":
+        threading.Event().wait()
+    if what is not None and what.startswith("/"):
+        eventually(lambda: Path(what).exists(), SECONDS)
+    return number
+
+
+@pytest.mark.slow
+def test_among_thousands_of_short_calls_each_that_goes_wrong_is_its_own_error(make: Make) -> None:
+    manager = make(2, max_attempts=2)
+    wrong = {500: "raises", 1000: "dies", 1500: "hangs", 2000: "raises", 2001: "dies", 2999: "raises"}
+    context = manager.get_context(timeout=0.5)
+    assert sum(context.map_unordered(functools.partial(goes_wrong, {}), range(1000))) == 999 * 500, "its time is known"
+    results, errors = all_of(context.map_unordered(functools.partial(goes_wrong, wrong), range(3000)))
+    assert sorted(results) == [number for number in range(3000) if number not in wrong]
+    kinds = {"raises": parallel.RemoteError, "dies": parallel.TaskGivenUp, "hangs": parallel.TaskTimeout}
+    found = {error.index: error for error in errors if isinstance(error, parallel.RemoteError)}
+    assert {index: type(error) for index, error in found.items()} == {at: kinds[what] for at, what in wrong.items()}
+    assert all(error.task == str(index) for index, error in found.items())
+
+
+@pytest.mark.parametrize("long", [0, 700])
+def test_no_short_call_waits_behind_a_long_one_while_a_slave_idles(make: Make, tmp_path: Path, long: int) -> None:
+    context, go_on = make(2).get_context(), tmp_path / "go on"
+    function = functools.partial(goes_wrong, {long: str(go_on)})
+    found = context.map_unordered(function, range(1500))
+    first = [next(found) for _ in range(1499)]
+    assert sorted(first) == [number for number in range(1500) if number != long]
+    go_on.touch()
+    assert list(found) == [long]

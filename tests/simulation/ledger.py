@@ -25,6 +25,7 @@ from slave.protocol import (
     RunnerEnded,
 )
 from slave.shared_status import TASK
+from tests.support.known_inputs import KnownInputs, outcomes_of
 
 from .plan import HARMLESS, WISHES, Plan, TaskPlan
 from .world import World
@@ -296,7 +297,7 @@ class Ledger:
     def _see_effects(self, effects: Sequence[Effect]) -> None:
         for effect in effects:
             if isinstance(effect, Deliver):
-                for outcome in effect.outcomes:
+                for outcome in outcomes_of(effect):
                     self._delivered(effect.context, outcome)
             elif isinstance(effect, Answer):
                 if isinstance(effect.value, Granted):
@@ -386,7 +387,8 @@ class Ledger:
         if leases != held:
             self.fail(f"slaves hold {held}, and by the lease table {leases}")
         known = {id for context in table.contexts.values() for id in context.tasks}
-        known.update(task.id for task in self.state.incoming)
+        for task in self.state.incoming:
+            known.update(task.ids if isinstance(task, KnownInputs) else [task.id])  # type: ignore[union-attr]
         missing = self.unsettled.keys() - known
         if missing:
             self.fail(f"tasks {sorted(missing)} are lost")

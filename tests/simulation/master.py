@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Callable
 
 from parallel.core.effects import Answer, Deliver, Granted, Pause, Refuse, WantTasks
 from parallel.core.scheduler import Scheduler
+from parallel.service.task_queue import lease_message
 from parallel.service.timer import ExpiryTimer
 from slave.protocol import (
     COMMANDS,
@@ -26,7 +27,9 @@ from slave.protocol import (
     ValuesMessage,
     encode_command,
     outcome_message,
+    unpack_entries,
 )
+from tests.support.known_inputs import outcomes_of
 
 from .ledger import Ledger
 from .network import END, Connection
@@ -328,7 +331,7 @@ class Master:
                 context = self.contexts.get(effect.context)
                 if context is not None:
                     added = context.added
-                    context.ready.extend(effect.outcomes)
+                    context.ready.extend(outcomes_of(effect))
                     if effect.last and not self.state.incoming:
                         context.all_known = added
             elif isinstance(effect, Refuse):
@@ -382,13 +385,8 @@ def _lease_message(granted: Granted | None) -> LeaseMessage | None:
     """As service/task_queue.py."""
     if granted is None:
         return None
-    lease, forget, most = granted
-    if lease is None:
-        return LeaseMessage(0, (), {}, list(forget))
-    tasks = lease.tasks.values()
-    limits = {task.id: task.timeout for task in tasks if task.timeout is not None}
-    entries = [(task.id, task.context, task.payload) for task in tasks]
-    return LeaseMessage(lease.id, entries, limits, list(forget), 0, most)
+    message = LeaseMessage(*(lease_message(granted, 0) or ()))
+    return message._replace(entries=unpack_entries(message.entries))
 
 
 def _commands_message(found: Any, acknowledged: int) -> CommandsReply:

@@ -42,7 +42,8 @@ class AgentPlan(NamedTuple):
 class ContextPlan(NamedTuple):
     """A context.  ``setup``: none, returns, raises, raises here (on some slaves), dies (once).
 
-    ``reading``: seconds that the reader takes for a result; ``feeds``: its tasks come from an iterable.
+    ``reading``: seconds that the reader takes for a result; ``feeds``: its tasks come from an iterable; ``maps``: they
+    are the inputs of a map.
     """
 
     setup: str = "none"
@@ -50,6 +51,7 @@ class ContextPlan(NamedTuple):
     readers: int = 1
     reading: float = 0.0
     feeds: bool = False
+    maps: bool = False
 
 
 class TaskPlan(NamedTuple):
@@ -134,7 +136,9 @@ def _agent(random: Stream, span: float) -> AgentPlan:
 def _context(random: Stream) -> ContextPlan:
     setup = random.of(("none", "none", "returns", "returns", "raises here", "raises", "dies"))
     feeds, readers = random.chance(0.15), random.of((1, 1, 1, 2))
-    return ContextPlan(setup, random.of((0.0, 0.05, 1.0)), readers, random.of((0.0, 0.0, 0.2)), feeds)
+    seconds, reading = random.of((0.0, 0.05, 1.0)), random.of((0.0, 0.0, 0.2))
+    maps = seconds > (0.1 if setup == "none" else 0.0)  # no draw of its own: what a seed was known for stays
+    return ContextPlan(setup, seconds, readers, reading, feeds, maps)
 
 
 def _task(random: Stream, contexts: int, span: float, quick: float) -> TaskPlan:

@@ -262,9 +262,9 @@ class Runner(Process):
             may_wait = gatherer.may_wait(now)
             self.pieces.append(message)
             _, lease, context, *_ = message
-            if gatherer.about != (lease, context):
+            if (gatherer.lease, gatherer.context) != (lease, context):
                 self._send_gathered()
-                gatherer.begin((lease, context), b"")
+                gatherer.begin(lease, context, b"")
             if not gatherer.put((len(self.pieces) - 1).to_bytes(_PIECE, "little"), now):
                 self._link().send("post", *message)
             elif not (last or may_wait):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from parallel.core.effects import AllDone, Closed, News, NoSlaves, Outcome, SetupFailed, TasksWanted
 from parallel.core.task import Task
 from slave.shared_status import SETUP
+from tests.support.known_inputs import KnownInputs
 
 from .ledger import Ledger, TaskRecord
 from .master import Master, Ticket
@@ -35,6 +36,14 @@ class SimulatedContext:
         self.source: deque[TaskPlan] = deque()  # what its iterable has left
         self.feeds = False  # its iterable is not known to be exhausted
         self.readers = [Reader(self, number) for number in range(plan.readers)]
+        self._inputs: dict[tuple[float | None, int], KnownInputs] = {}
+
+    def inputs(self, plan: TaskPlan) -> KnownInputs:
+        """Where tasks of a map with this limit and so many retries go."""
+        rules = plan.limit, plan.retries
+        if rules not in self._inputs:
+            self._inputs[rules] = KnownInputs(self.id, *rules)
+        return self._inputs[rules]
 
 
 class Reader:
@@ -195,7 +204,14 @@ class Users:
             return
         id = next(state.task_ids)
         self.ledger.added(id, context.id, plan)
-        state.incoming.append(Task(id, context.id, b"a task", plan.limit, plan.retries))
+        if context.plan.maps:
+            inputs = context.inputs(plan)
+            inputs.put(id, b"a task")
+            if not inputs.listed:
+                inputs.listed = True
+                state.incoming.append(inputs)
+        else:
+            state.incoming.append(Task(id, context.id, b"a task", plan.limit, plan.retries))
         context.added = id
         self.world.tell(f"task {id} is added to context {context.id}: it {_in_words(plan)}")
         if state.idle:

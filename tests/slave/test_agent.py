@@ -300,7 +300,7 @@ def gathering(enlisted: Any) -> Iterator[tuple[Agent, Runner, Gatherer, Connecti
     slave.begin([0] * 8, time.monotonic())
     agent._session.next_heartbeat = time.monotonic() + 1000
     gatherer = Gatherer(memory, lambda: agent._signals.waker.send(b"!"))
-    gatherer.begin((1, 1), head(1, 1, 1))
+    gatherer.begin(1, 1, head(1, 1, 1))
     for number in (1, 2):
         assert gatherer.put(piece(number, b"value"), NOW)
         assert not gatherer.may_wait(NOW)
