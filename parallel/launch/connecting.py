@@ -57,7 +57,7 @@ class Connecting:
         """Have the service know what those do that were seen not to be connected; warn of what troubles them."""
         for one in units:
             views = self._views.get(one.agent, [])
-            if views and not came(views):
+            if views and (not came(views) or all(view.lost for view in views)):
                 self._tell(one, views)
 
     def _tell(self, unit: Unit, views: Sequence[SlaveView]) -> None:

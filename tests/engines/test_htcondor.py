@@ -67,6 +67,23 @@ def test_a_held_job_is_told_at_once_with_the_reason(
     manager.wait_for_slaves(2, 30)
 
 
+def test_a_slave_whose_job_is_held_is_told_with_the_reason_and_comes_back(
+    htcondor: Batch, make: Make, gates: Gates, caplog: pytest.LogCaptureFixture
+) -> None:
+    manager = make(0, max_attempts=1)
+    manager.add_slave(parallel.HTCondorSlaveArray(1))
+    context = manager.get_context()
+    context.add_task(gates.task("gate"))
+    manager.begin()
+    eventually(lambda: gates.starts("gate"), 30)
+    run("condor_hold", "-reason", "the disk is full", htcondor.running()[0][0])
+    eventually(lambda: "cannot come: held: the disk is full" in caplog.text, 30, f"the reason in {caplog.text}")
+    run("condor_release", htcondor.jobs()[0][0])
+    eventually(lambda: gates.starts("gate") == 2, 30, f"a second start; {manager.slaves}")
+    gates.open("gate")
+    assert len(list(context.get_results_unordered())) == 1
+
+
 def test_input_that_cannot_be_carried_is_told(
     htcondor: Batch, make: Make, caplog: pytest.LogCaptureFixture, own_folder: Path
 ) -> None:
