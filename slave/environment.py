@@ -187,6 +187,11 @@ class Environment:
         _set_variables({}, self._environment.get("variables", {}))
         sys.path[:] = self._search_path(self._environment)
 
+    def search_path(self) -> list[str]:
+        """sys.path as a runner will have it, in a process that has its own."""
+        self._own = own_entries(filter(None, sys.path), None)
+        return self._search_path(self._environment)
+
     def update(self, new: Mapping[str, Any]) -> bool:
         """Take over a later description; False if this process has modules that the master has loaded anew since."""
         old, self._environment = self._environment, new

@@ -41,12 +41,14 @@ class _Stop(Exception):
     """What comes after this may depend on what is done here."""
 
 
-def wanted(payloads: Iterable[bytes], environment: Mapping[str, Any], same_python: bool = True) -> list[Import]:
+def wanted(
+    payloads: Iterable[bytes], environment: Mapping[str, Any], path: Sequence[str], same_python: bool = True
+) -> list[Import]:
     """The imports to make, each once, in the order in which the first runner would make them.
 
-    ``environment``: the master's, already applied to sys.path.  ``same_python``: the master's is of this version.
+    ``environment``: the master's.  ``path``: sys.path of the runners.  ``same_python``: the master's is this version.
     """
-    search = _Search(environment, same_python)
+    search = _Search(environment, path, same_python)
     try:
         for payload in payloads:
             for module, name in references(payload):
@@ -57,9 +59,10 @@ def wanted(payloads: Iterable[bytes], environment: Mapping[str, Any], same_pytho
 
 
 class _Search:
-    def __init__(self, environment: Mapping[str, Any], same_python: bool) -> None:
+    def __init__(self, environment: Mapping[str, Any], path: Sequence[str], same_python: bool) -> None:
         self.found: dict[Import, None] = {}
-        self._environment = environment
+        self._environment, self._path = environment, list(path)
+        self._variables = {**os.environ, **environment.get("variables", {})}
         self._installed = (PACKAGES, BOUND) if same_python else (PACKAGES,)
         self._sent: Collection[str] = environment.get("ship") or ()  # those come from the master
         self._read: set[str] = set()  # files
@@ -70,7 +73,7 @@ class _Search:
         if top in NAMES:
             self._read_file(*self._main_file())
         elif top not in _LIBRARY and top not in _OURS and top not in sys.builtin_module_names:
-            spec = importlib.machinery.PathFinder.find_spec(top)
+            spec = self._find(top)
             if spec is None or top in self._sent:
                 raise _Stop  # the master may have it
             kind = _kind_of(spec)
@@ -80,6 +83,9 @@ class _Search:
                 self._follow_own(spec, name, parts)
             elif kind != LIBRARY:
                 raise _Stop  # of another version of Python, or from no folder
+
+    def _find(self, top: str) -> importlib.machinery.ModuleSpec | None:
+        return importlib.machinery.PathFinder.find_spec(top, self._path)
 
     def _follow_own(self, spec: importlib.machinery.ModuleSpec, name: str, parts: Sequence[str]) -> None:
         """Read what an import of the user's own module runs: the packages it is in, itself, its parts."""
@@ -135,8 +141,32 @@ class _Search:
             tree: Any = compile(source, path, "exec", _ONLY_TREE, dont_inherit=True)
         except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
             raise _Stop from None
-        for name, parts in _imports(tree.body, package):
+        for name, parts in self._imports(tree.body, package):
             self.follow(name, parts)
+
+    # -- statements
+
+    def _imports(self, body: Iterable[Any], package: str) -> Iterator[tuple[str, tuple[str, ...]]]:
+        """The imports that statements make before anything else is done.  Raises `_Stop` at what does more."""
+        for statement in body:
+            if isinstance(statement, _ast.Import):
+                for alias in statement.names:
+                    yield alias.name, ()
+            elif isinstance(statement, _ast.ImportFrom):
+                yield _absolute(statement, package), tuple(alias.name for alias in statement.names)
+            elif isinstance(statement, _ast.Try) and not statement.finalbody:
+                yield from self._tried(statement, package)
+            elif not (_is_main_guard(statement) or _does_nothing(statement, self._variables)):
+                raise _Stop
+
+    def _tried(self, statement: Any, package: str) -> Iterator[tuple[str, tuple[str, ...]]]:
+        """The imports of a ``try``: only those of modules that are there, since what is done else is not known."""
+        tried = list(self._imports(statement.body, package))
+        for name, parts in tried:
+            if self._find(name.partition(".")[0]) is None:
+                raise _Stop
+            yield name, parts
+        yield from self._imports(statement.orelse, package)
 
 
 def _kind_of(spec: importlib.machinery.ModuleSpec) -> str | None:
@@ -150,30 +180,6 @@ def _kind_of(spec: importlib.machinery.ModuleSpec) -> str | None:
 
 
 # -- statements
-
-
-def _imports(body: Iterable[Any], package: str) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """The imports that a module's statements make before anything else is done.  Raises `_Stop` at what does more."""
-    for statement in body:
-        if isinstance(statement, _ast.Import):
-            for alias in statement.names:
-                yield alias.name, ()
-        elif isinstance(statement, _ast.ImportFrom):
-            yield _absolute(statement, package), tuple(alias.name for alias in statement.names)
-        elif isinstance(statement, _ast.Try) and not statement.finalbody:
-            yield from _tried(statement, package)
-        elif not (_is_main_guard(statement) or _does_nothing(statement)):
-            raise _Stop
-
-
-def _tried(statement: Any, package: str) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """The imports of a ``try``: only those of modules that are there, since what is done else is not known."""
-    tried = list(_imports(statement.body, package))
-    for name, parts in tried:
-        if importlib.machinery.PathFinder.find_spec(name.partition(".")[0]) is None:
-            raise _Stop
-        yield name, parts
-    yield from _imports(statement.orelse, package)
 
 
 def _absolute(statement: Any, package: str) -> str:
@@ -197,12 +203,14 @@ def _is_main_guard(statement: Any) -> bool:
     return isinstance(test.ops[0], _ast.Eq) and names == ["__name__"] and texts == ["__main__"]
 
 
-def _does_nothing(statement: Any) -> bool:
+def _does_nothing(statement: Any, variables: Mapping[str, str]) -> bool:
     """Whether a statement only defines, or gives names to plain values: no import can depend on it."""
     if isinstance(statement, _ast.Expr):
         return isinstance(statement.value, _ast.Constant) or _has_been_done(statement.value)
     if isinstance(statement, _ast.Assign):
-        return (all(map(_is_name, statement.targets)) and _is_plain(statement.value)) or _is_set_already(statement)
+        return (all(map(_is_name, statement.targets)) and _is_plain(statement.value)) or _is_set_already(
+            statement, variables
+        )
     if isinstance(statement, _ast.AnnAssign):
         return _is_name(statement.target) and (statement.value is None or _is_plain(statement.value))
     if isinstance(statement, (_ast.FunctionDef, _ast.AsyncFunctionDef)):
@@ -210,7 +218,7 @@ def _does_nothing(statement: Any) -> bool:
         return all(map(_is_plain, [*statement.decorator_list, *defaults]))
     if isinstance(statement, _ast.ClassDef):
         parts = [*statement.decorator_list, *statement.bases, *(keyword.value for keyword in statement.keywords)]
-        return all(map(_is_plain, parts)) and all(map(_does_nothing, statement.body))
+        return all(map(_is_plain, parts)) and all(_does_nothing(one, variables) for one in statement.body)
     return isinstance(statement, _ast.Pass)
 
 
@@ -251,7 +259,7 @@ def _has_been_done(call: Any) -> bool:
     )
 
 
-def _is_set_already(statement: Any) -> bool:
+def _is_set_already(statement: Any, variables: Mapping[str, str]) -> bool:
     """``os.environ["NAME"] = "text"``, where that is what it is."""
     target, value = statement.targets[0], statement.value
     return (
@@ -264,7 +272,7 @@ def _is_set_already(statement: Any) -> bool:
         and isinstance(value, _ast.Constant)
         and isinstance(value.value, str)
         and isinstance(_key_of(target), str)
-        and os.environ.get(_key_of(target)) == value.value
+        and variables.get(_key_of(target)) == value.value
     )
 
 

@@ -29,7 +29,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Callable, NamedTuple, NoReturn
 
-from . import cpus, environment, mp_adapter, process_tree, streams
+from . import cpus, environment, fork_safety, mp_adapter, preload, process_tree, streams
 from .gathering import CELL_BYTES, SharedMemory, new_shared_memory
 from .runner import Closable, RunnerConfig
 from .runner import main as runner_main
@@ -136,7 +136,8 @@ class Template:
 
         ``config``: of one of them.  ``hold``: whether they wait for it.
         """
-        if not config.environment.get(_FIRST) or not hasattr(os, "memfd_create"):
+        imports = self._imports(config.environment)
+        if not imports:
             return
         agent = os.getpid()
         self._slots = [(new_shared_status(True), new_shared_memory(True)) for _ in range(config.siblings + _SPARE)]
@@ -152,7 +153,7 @@ class Template:
             try:
                 for one in (near, *inherited):
                     one.close()
-                _Body(config, far, waker, self._slots, agent, self._most).live()
+                _Body(config, imports, far, waker, self._slots, agent).live()
             finally:
                 os._exit(1)
         far.close()
@@ -160,6 +161,15 @@ class Template:
         self.pid, self.ready, self._connection = pid, False, near
         self._share = _share(config)
         self._hold_until = time.monotonic() + HOLD if hold else 0.0
+
+    def _imports(self, surroundings: Mapping[str, Any]) -> Sequence[preload.Import]:
+        """What it is to import."""
+        first = surroundings.get(_FIRST)
+        if not first or not hasattr(os, "memfd_create"):
+            return ()
+        there = environment.Environment(surroundings)
+        wanted = preload.wanted(first, surroundings, there.search_path(), there.same_python)
+        return fork_safety.fit(wanted)[: self._most]
 
     def look(self) -> bool:
         """See what it has to say of itself; whether another one, which imports less, is worth a try."""
@@ -291,14 +301,14 @@ class _Body:
     def __init__(
         self,
         config: RunnerConfig,
+        imports: Sequence[preload.Import],
         connection: socket.socket,
         waker: socket.socket,
         slots: Slots,
         agent: int,
-        most: int | None,
     ) -> None:
         self._config, self._connection, self._waker, self._agent = config, connection, waker, agent
-        self._slots, self._most = slots, most
+        self._imports, self._slots = imports, slots
         self._at_exit: list[tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]] = []
 
     def live(self) -> None:
@@ -331,16 +341,10 @@ class _Body:
 
     def _prepare(self) -> None:
         """Import.  Raises `_NotFit`."""
-        from . import fork_safety, preload
-
-        config, path = self._config, list(sys.path)
+        config, path, imports = self._config, list(sys.path), self._imports
         cpus.share_threads(config.siblings, os.environ)
         surroundings = environment.Environment(_without_first(config.environment))
         surroundings.enter()
-        imports = preload.wanted(config.environment[_FIRST], config.environment, surroundings.same_python)
-        imports = fork_safety.fit(imports)[: self._most]
-        if not imports:
-            raise _NotFit("the first tasks need no installed packages")
         sys.modules["__main__"] = types.ModuleType("__main__")
         before, variables, entered = set(sys.modules), dict(os.environ), list(sys.path)
         with _silence() as printed, self._noting_exits():
@@ -432,8 +436,6 @@ class _Body:
 
     def _run(self, go: int, to_close: Sequence[int], arguments: tuple[Any, ...]) -> None:
         """The body of the runner's process."""
-        from . import fork_safety
-
         for descriptor in to_close:
             os.close(descriptor)
         if os.read(go, 1) != b"!":

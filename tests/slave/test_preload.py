@@ -38,7 +38,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def found(folder: Path, script: str, *payloads: bytes, **settings: object) -> list[str]:
     (folder / "script.py").write_text(script)
     surroundings = {**environment.describe(), "main_name": None, "main_path": str(folder / "script.py"), **settings}
-    imports = wanted(payloads or [named("__main__", "f")], surroundings)
+    imports = wanted(payloads or [named("__main__", "f")], surroundings, sys.path)
     return [name if not parts else f"{name}: {' '.join(parts)}" for name, parts in imports]
 
 
@@ -117,8 +117,8 @@ def test_what_pickles_refer_to_themselves(folder: Path) -> None:
 def test_what_the_master_sends_or_another_python_has_is_not_ours_to_import(folder: Path) -> None:
     assert found(folder, "import heavy\nimport other\n", ship=["other"]) == ["heavy"]
     surroundings = {**environment.describe(), "main_name": None, "main_path": None}
-    assert wanted([named("heavy", "f")], surroundings, same_python=False) == []
-    assert wanted([named("heavy", "f")], surroundings) == [Import("heavy", ("f",))]
+    assert wanted([named("heavy", "f")], surroundings, sys.path, same_python=False) == []
+    assert wanted([named("heavy", "f")], surroundings, sys.path) == [Import("heavy", ("f",))]
 
 
 @pytest.mark.parametrize("script", ["import heavy\n(", "import heavy\n\0", "x = " + "(" * 5000, "é".encode("latin-1")])
