@@ -19,6 +19,7 @@ from .service.addresses import addresses_of
 
 log = logging.getLogger("parallel")
 
+_LONGEST_WAIT = 30 * 86400.0  # seconds
 _LONGEST_KEY = 1000  # characters
 _LONGEST_LABEL = 200  # characters
 _OURS = "parallel", "cloudpickle"  # a script imports the one; functions without a name to import need the other
@@ -182,6 +183,13 @@ def check_timeout(timeout: float) -> float | None:
     if isinstance(timeout, bool) or not (isinstance(timeout, (int, float)) and timeout > 0):
         raise InputError(f"timeout={timeout!r} is not a positive number of seconds")
     return None if timeout == float("inf") else float(timeout)
+
+
+def check_wait(seconds: float) -> float:
+    """Raise `InputError` unless it is a number of seconds from 0 on, and not for ever."""
+    if isinstance(seconds, bool) or not (isinstance(seconds, (int, float)) and 0 <= seconds <= _LONGEST_WAIT):
+        raise InputError(f"slaves_wait={seconds!r} is not a number of seconds from 0 to {_LONGEST_WAIT:,.0f}")
+    return float(seconds)
 
 
 def check_count(count: int, name: str) -> int:

@@ -36,6 +36,7 @@ from .checks import (
     check_show_output,
     check_tags,
     check_timeout,
+    check_wait,
     name_of,
     refuse_inside_slave,
 )
@@ -113,6 +114,9 @@ class Manager:
     the function of a map, of so many bytes or more crosses the network once for all runners of a machine.
     ``preload``: False has each slave process import all for itself.  Else, on Linux, a machine imports the installed
     packages that the first tasks need once for all its slaves, where that is safe: slave/template.py.
+    ``slaves_wait``: if this program is killed, the slaves of its batch jobs stay for so many seconds, and serve the
+    next run of it: they find it where this one was (give it a ``port``), or on the local network.  So do, in any case,
+    those that were started by hand with --keep.  Without it they end within 5 s.  It implies ``port=0``.
     ``announce``: whether slaves of the same key that look for a master on the local network, by UDP, are answered.
     ``trace``: name of a file that tells what ran when and where, for viewers of Chrome traces (ui.perfetto.dev) and
     ``python3 -m parallel report``.
@@ -161,8 +165,12 @@ class Manager:
         page: bool = False,
         preload: bool = True,
         forward_logging: ForwardLogging = None,
+        slaves_wait: float = 0.0,
     ) -> None:
         refuse_inside_slave()
+        wait = check_wait(slaves_wait)
+        if wait and port is None:
+            port = 0  # the next run's slaves join as those do that are started by hand
         if lease != _LEASE:
             self.heartbeat_timeout = lease
         pattern = check_output(output)
@@ -185,6 +193,7 @@ class Manager:
         self.program.watching = port is not None
         self._root = os.path.dirname(os.path.dirname(os.path.realpath(slave_package.__file__)))
         config = LaunchConfig(python, self._root, key, pattern, lambda local: [])
+        config.slaves_wait, config.program = wait, self._name
         scheduler = Scheduler(
             self.heartbeat_timeout,
             max_attempts,

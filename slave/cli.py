@@ -8,11 +8,12 @@ import multiprocessing.process
 import os
 import signal
 import sys
-from typing import NoReturn
+from collections.abc import Mapping
+from typing import Any, NoReturn
 
 from . import process_tree, streams
 from .agent import AgentConfig
-from .errors import MasterFinished, SlaveError, Unreachable
+from .errors import MasterFinished, MasterGone, SlaveError, Unreachable
 from .find_master import find_master
 from .keys import Key, forget_variable
 from .output_tail import SAYS
@@ -77,14 +78,30 @@ def _serve_launched() -> int:
     config = config._replace(stays=told["stays"], shielded=told["shielded"], tied=told.get("tied", False))
     config = config._replace(master=told.get("master"), encrypt=told.get("encrypt", True))
     master = told.get("master_pid", 0)  # of a local slave
+    outlives = float(told.get("outlives", 0.0))  # seconds
     try:
         agent = find_master(config, told["wait"], told["wait_refused"], master_lives=lambda: _exists(master))
     except Unreachable as error:
+        if outlives:
+            return _serve_next(config, told, outlives)
         if not error.others and not master:  # a job that the queue starts when the run is over has not failed
             raise MasterFinished(f"the master has finished: nobody listens there any more ({error})") from None
         raise
     log.info("connected: %d runners", len(slaves))
-    log.info("%s", agent.serve())
+    try:
+        log.info("%s", agent.serve())
+    except MasterGone:
+        if not outlives:
+            raise
+        return _serve_next(config, told, outlives)
+    return 0
+
+
+def _serve_next(config: AgentConfig, told: Mapping[str, Any], seconds: float) -> int:
+    """The master was killed, and its slaves are to wait for the next run of its program."""
+    from .next_master import serve_next  # of no use to most
+
+    log.info("%s", serve_next(config, str(told.get("program", "")), seconds))
     return 0
 
 

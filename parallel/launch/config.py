@@ -42,6 +42,7 @@ class LaunchConfig:
         self.inherits = output == INHERITED
         self.output = None if self.inherits else output
         self.encrypt = True
+        self.slaves_wait, self.program = 0.0, ""  # seconds that slaves outlive the master; what they wait for then
         self.master_of: Callable[[bool], str | None] = lambda local: None  # the fingerprint that slaves are to find
 
     def output_of(self, number: int) -> str | None:
@@ -110,6 +111,8 @@ class LaunchConfig:
         )
         if local:  # so that its tasks can use the proxies of this program's multiprocessing managers
             orders["authkey"] = multiprocessing.process.current_process().authkey.hex()
+        elif self.slaves_wait:
+            orders.update(outlives=self.slaves_wait, program=self.program)
         return Job(
             slave_command(self.python, self.root),
             as_line(orders),

@@ -52,6 +52,7 @@ class Launcher:
         self._groups: dict[Group, None] = {}  # begun and not ended
         self._local = LocalGroup(service, config)
         self._staging, self._removing = StagingFolder(), threading.Lock()
+        self._staging.slaves_wait = config.slaves_wait
         self._inside: set[int] = set()  # the threads in `add` and `start`
         self._closing, self._grace = False, 0.0
         self._gave_up = False  # on some groups: the last of them cleans up

@@ -16,7 +16,8 @@ folder of many users, the first name is parallel-UID.  What others made beforeha
 would read the key, and have the slaves run what they like.
 
 Beside it runs the clean-up watchdog, a shell that waits for the master's end: should the master be killed, it deletes
-the batch jobs and the folder.
+the batch jobs and the folder.  If slaves are to outlive the master (Manager(slaves_wait=...)) it deletes no jobs, and
+the folder when that time is over and no slave program of it runs any more, or after a month.
 """
 
 from __future__ import annotations
@@ -107,6 +108,20 @@ while IFS= read -r line; do
 $line"
 done
 eval "$todo"
+runs() { # whether a slave program that was started has not ended
+    for file in "$0"/*/*.started; do
+        [ ! -e "$file" ] || [ -e "${file%started}ended" ] || return 0
+    done
+    return 1
+}
+if [ -n "$1" ]; then
+    sleep "$1"
+    left=43200
+    while runs && [ $left -gt 0 ]; do
+        sleep 60
+        left=$((left - 1))
+    done
+fi
 rm -rf -- "$0"
 """
 
@@ -124,9 +139,10 @@ def job_script(folder: str, command: str, index: str) -> str:
 
 
 class StagingFolder:
-    """One run's folder, made when it is first needed."""
+    """One run's folder, made when it is first needed.  ``slaves_wait``: seconds that slaves outlive the master."""
 
     def __init__(self) -> None:
+        self.slaves_wait = 0.0
         self._lock = threading.Lock()  # guards what follows while the folder is made; arrays may be started at once
         self._path: str | None = None
         self._watchdog: subprocess.Popen[bytes] | None = None
@@ -172,7 +188,9 @@ class StagingFolder:
         return folder
 
     def when_killed(self, command: str) -> None:
-        """Have the watchdog run a shell command should this process be killed."""
+        """Have the watchdog run a shell command should this process be killed, unless slaves are to outlive it."""
+        if self.slaves_wait and command != "done":
+            return
         if self._watchdog is not None and self._watchdog.stdin is not None:
             try:
                 self._watchdog.stdin.write(command.encode() + b"\n")
@@ -208,7 +226,7 @@ class StagingFolder:
             write_new(packed, slave_file())
             # in a session of its own, so that Ctrl-C spares it
             self._watchdog = subprocess.Popen(
-                ["/bin/sh", "-c", _WATCHDOG, self._path],
+                ["/bin/sh", "-c", _WATCHDOG, self._path, f"{self.slaves_wait:.0f}" if self.slaves_wait else ""],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
