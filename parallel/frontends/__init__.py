@@ -2,7 +2,7 @@
 
     executor.py    `parallel.Executor`, a `concurrent.futures.Executor`
     pool.py        `parallel.Pool`, with the methods of `multiprocessing.Pool`
-    pool_jobs.py   what a pool has under way; pool_results.py  what its methods return
+    pool_jobs.py   what a pool has under way; pool_results.py, imap.py  what its methods return
     calls.py       how a pool's calls go to the slaves: by tags of their own, a large function once to each runner
     maps.py        `parallel.map`, `parallel.starmap`
     work.py        what all of them stand on: a context whose slaves are of a manager of its own, or of the user's;

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import multiprocessing
 import threading
@@ -16,8 +15,9 @@ from ..errors import InputTypeError, UnpicklableError
 from ..payload import standard_error
 from ..program import Program
 from .calls import Calls
+from .imap import Feeding, IMapIterator
 from .inline import InlineWork
-from .pool_results import AsyncResult, IMapIterator, Known, Part, terminated
+from .pool_results import AsyncResult, Known, Part, standard, terminated
 from .processes import Processes
 from .work import Work
 
@@ -120,7 +120,7 @@ class SlaveJobs:
             calls = self.work.functions.calls(function, chunksize > 1, False)
         except InputTypeError as error:
             job.goes_out(0, 0)
-            job.settle(0, Known(_standard(error)))
+            job.settle(0, Known(standard(error)))
             job.ends_after(1)
         else:
             Feeding(job, calls, inputs, chunksize).begin(self._feeders, self._end_soon)
@@ -151,7 +151,7 @@ class SlaveJobs:
             calls = way()
         except InputTypeError as error:
             for index, _ in enumerate(items):
-                job.settle(index, Known(_standard(error)))
+                job.settle(index, Known(standard(error)))
             return
         packed: list[tuple[Part, bytes]] = []
         began = time.perf_counter()
@@ -160,7 +160,7 @@ class SlaveJobs:
             try:
                 packed.append((part, calls.pack(item)))
             except InputTypeError as error:
-                part.fail(_standard(error))
+                part.fail(standard(error))
             if time.perf_counter() - began > _TOGETHER:
                 calls.add(packed)
                 packed, began = [], time.perf_counter()
@@ -171,6 +171,9 @@ class SlaveJobs:
     def close(self) -> None:
         """Nothing more is added; the slaves end when all is done, if they are its own."""
         self._closed = True
+        for job in list(self._under_way):
+            if isinstance(job, IMapIterator):
+                job.let_all_in()
         self._end_soon()
 
     def _end_soon(self) -> None:
@@ -195,84 +198,6 @@ class SlaveJobs:
         if wait and self.work.own and manager is not None:
             manager.wait_for_slaves(self.work.max_workers)
         return list(Processes(lambda: manager).values())
-
-
-class Feeding:
-    """Takes the inputs of an `imap` and adds them, in a thread of its own: they are the user's code, and may block.
-
-    A list, a tuple or a range cannot: those are taken by the caller's thread, as far as there is room.
-    """
-
-    def __init__(self, job: IMapIterator[Any], calls: Calls, inputs: Iterable[Any], chunksize: int) -> None:
-        self._job, self._calls, self._chunksize = job, calls, chunksize
-        self._inputs = inputs
-        self._items: Iterator[Any] | None = None
-        self._added = 0
-
-    def begin(self, feeders: set[threading.Thread], on_end: Callable[[], None]) -> None:
-        """``feeders``: where the thread is while it runs; ``on_end`` is called then."""
-
-        def run() -> None:
-            try:
-                self._feed(self._job.wait_for_room)
-            finally:
-                feeders.discard(thread)
-                on_end()
-
-        if type(self._inputs) in (list, tuple, range) and self._feed(self._job.has_room):
-            return
-        thread = threading.Thread(target=run, name="parallel pool feeder", daemon=True)
-        feeders.add(thread)
-        thread.start()
-
-    def _feed(self, may_add: Callable[[], bool]) -> bool:
-        """Add as many as may be; whether that is all."""
-        job = self._job
-        while may_add():
-            if job.dropped:
-                return True
-            try:
-                item = self._next()
-            except StopIteration:
-                job.ends_after(self._added)
-                return True
-            except BaseException as error:  # of the user's iterator: it stands in its place, and is the last
-                self._came(Known(error))
-                job.ends_after(self._added)
-                return True
-            try:
-                self._add(item)
-            except BaseException as error:  # the manager was shut down, say
-                self._came(Known(error))
-                job.ends_after(self._added)
-                return True
-        return job.dropped
-
-    def _next(self) -> Any:
-        if self._items is None:
-            self._items = iter(self._inputs)
-        if self._chunksize == 1:
-            return next(self._items)
-        chunk = tuple(itertools.islice(self._items, self._chunksize))
-        if not chunk:
-            raise StopIteration
-        return chunk
-
-    def _add(self, item: Any) -> None:
-        try:
-            payload = self._calls.pack(item)
-        except InputTypeError as error:
-            self._came(Known(_standard(error)))
-            return
-        index = self._added
-        self._job.goes_out(index, len(payload))
-        self._calls.add([(Part(self._job, index, self._calls.recorder), payload)])
-        self._added += 1
-
-    def _came(self, known: Known) -> None:
-        self._job.goes_out(self._added, 0)
-        self._job.settle(self._added, known)
-        self._added += 1
 
 
 class InlineJobs:
@@ -345,7 +270,3 @@ class InlineIMap(Iterator[Any]):
 
 
 Jobs = Union[SlaveJobs, InlineJobs]
-
-
-def _standard(error: Exception) -> BaseException:
-    return standard_error(error) if isinstance(error, UnpicklableError) else error

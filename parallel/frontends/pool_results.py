@@ -1,4 +1,4 @@
-"""What a pool's calls give: `AsyncResult`, and the iterators of ``imap`` and ``imap_unordered``.
+"""What a pool's calls give: `AsyncResult`; and what it has in common with the iterators of imap.py.
 
     the caller's thread      adds the calls, each with a `Part` as its tag (see `Addressee` in service/mailbox.py)
     the dispatcher's         leaves outcomes here as they come, and wakes who waits
@@ -12,16 +12,15 @@ from __future__ import annotations
 
 import concurrent.futures
 import multiprocessing
-import threading
 import time
 from collections import deque
-from collections.abc import Iterator
 from typing import Any, Callable, Generic, NamedTuple, Protocol, TypeVar, Union
 
 from slave.protocol import FAILURE
 
 from ..core.effects import Outcome
-from ..errors import RemoteError
+from ..errors import RemoteError, UnpicklableError
+from ..payload import standard_error
 from ..program import Program
 from ..service.mailbox import Recorder
 from ..service.ticket import Ticket
@@ -246,133 +245,6 @@ class AsyncResult(Generic[Result]):
         self._forget(self)
 
 
-class IMapIterator(Iterator[Result]):
-    """What ``imap`` and ``imap_unordered`` return.  An input whose call raised raises in its place; the next come.
-
-    ``chunked``: each part is a list of results.  ``room``: how many parts may be out at any time.
-    """
-
-    def __init__(
-        self, ordered: bool, chunked: bool, program: Program, room: int, forget: Callable[[IMapIterator[Any]], object]
-    ) -> None:
-        self._ordered, self._chunked, self._program, self._forget = ordered, chunked, program, forget
-        self._turn = threading.RLock()  # one thread at a time asks
-        self._came: deque[Came] = deque()  # if they are given as they come; else ...
-        self._early: dict[int, Came] = {}  # ... by part
-        self._asked = 0  # parts that were given to the user, or a part of them
-        self._values: deque[Any] = deque()  # of the part that is being given
-        self._length: int | None = None  # in parts, when it is known
-        self._out: dict[int, int] = {}  # by part: its bytes, while nothing has come of it
-        self._room = room
-        self._bytes = 0  # about so many are out
-        self._bell, self._feeder_bell = Bell(), Bell()
-        self.dropped = False
-
-    def __iter__(self) -> IMapIterator[Result]:
-        return self
-
-    def __next__(self) -> Result:
-        return self.next()
-
-    def next(self, timeout: float | None = None) -> Result:
-        """The next result.  Raises what its call raised, ``multiprocessing.TimeoutError`` after so many seconds."""
-        deadline = None if timeout is None else time.monotonic() + timeout
-        longest = -1 if timeout is None else min(max(0.0, timeout), threading.TIMEOUT_MAX)
-        if not self._turn.acquire(timeout=longest):
-            raise multiprocessing.TimeoutError
-        try:
-            while not self._values:
-                left = None if deadline is None else deadline - time.monotonic()
-                if not self._bell.wait_for(self._is_told, left):
-                    raise multiprocessing.TimeoutError
-                self._take()
-            result: Result = self._values.popleft()
-            return result
-        finally:
-            self._turn.release()
-
-    def _is_told(self) -> bool:
-        """Whether `_take` need not wait."""
-        came = self._asked in self._early if self._ordered else bool(self._came)
-        return came or self._asked == self._length or self.dropped
-
-    def _take(self) -> None:
-        """Have the values of the next part in `_values`; raise if there are none."""
-        came = self._early.get(self._asked) if self._ordered else self._came[0] if self._came else None
-        if came is None:
-            if self._asked == self._length:
-                raise StopIteration
-            raise terminated()
-        known = known_of(came, self._program)
-        if self._ordered:
-            del self._early[self._asked]
-        else:
-            self._came.popleft()
-        self._asked += 1
-        if known.error is not None:
-            raise known.error
-        if self._chunked:
-            self._values.extend(known.value)
-        else:
-            self._values.append(known.value)
-
-    # -- for the feeder
-
-    def wait_for_room(self) -> bool:
-        """Wait until one more part may be added; False if none is wanted any more."""
-        if not self.has_room():
-            self._feeder_bell.wait_for(self._has_much_room, None)
-        return not self.dropped
-
-    def has_room(self) -> bool:
-        """Whether one more part may be added now."""
-        out = len(self._out)
-        return self.dropped or out < self._room or (out < _MOST_OUT and self._bytes < _MOST_BYTES)
-
-    def _has_much_room(self) -> bool:
-        """Then it is worth while to wake the feeder."""
-        out = len(self._out)
-        return self.dropped or out < self._room or (out < _MOST_OUT / 2 and self._bytes < _MOST_BYTES / 2)
-
-    def goes_out(self, index: int, size: int) -> None:
-        """This part is about to be added."""
-        self._out[index] = size
-        self._bytes += size
-
-    def ends_after(self, parts: int) -> None:
-        """There are no more."""
-        self._length = parts
-        self._bell.ring()
-        if not self._out:
-            self._forget(self)
-
-    # -- filled by other threads
-
-    def settle(self, index: int, came: Came) -> None:
-        """See `Job`."""
-        size = self._out.pop(index, None)
-        self._bytes -= size or 0
-        if self._ordered:
-            self._early[index] = came
-        else:
-            self._came.append(came)
-        self._bell.ring()
-        if self._has_much_room():
-            self._feeder_bell.ring()
-        if self._length is not None and not self._out:
-            self._forget(self)
-
-    def drop(self, error: BaseException) -> None:
-        """The pool was terminated: nothing more comes."""
-        self.dropped = True
-        self._bell.ring()
-        self._feeder_bell.ring()
-
-
-_MOST_OUT = 10_000  # parts
-_MOST_BYTES = 16_000_000
-
-
 def terminated() -> BaseException:
     """What is raised by a result that does not come any more."""
     return concurrent.futures.CancelledError("the pool was terminated before this was done")
@@ -415,3 +287,14 @@ def _as_of_a_pool(error: BaseException) -> BaseException:
     )
     found.__cause__ = error
     return found
+
+
+def size_of(came: Came) -> int:
+    """How many bytes a result takes, about."""
+    outcome = came.outcome if isinstance(came, Recorded) else came
+    return outcome.size if isinstance(outcome, Outcome) else 0
+
+
+def standard(error: Exception) -> BaseException:
+    """What the standard library raises for what cannot be sent."""
+    return standard_error(error) if isinstance(error, UnpicklableError) else error

@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 
 import parallel
+from parallel.frontends import imap
 from tests.conftest import Make, ours
 from tests.frontends.test_executor import MARKS, die_once, initialize, mark_and_wait, marks, raise_unpicklable, speak
 from tests.support.waiting import eventually
@@ -258,6 +259,26 @@ def test_imap_takes_inputs_that_are_endless_or_wait_for_results() -> None:
             room.release()
         assert len(taken) <= 45
         room.release(100)
+
+
+def test_results_that_nobody_takes_hold_up_the_inputs_until_the_pool_is_closed(
+    pool: parallel.Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(imap, "_MOST_UNTAKEN", 20)
+    taken: list[int] = []
+
+    def inputs() -> Iterator[int]:
+        for number in range(200):
+            taken.append(number)
+            yield number
+
+    ordered, unordered = pool.imap(square, inputs()), pool.imap_unordered(square, inputs(), 2)
+    assert [next(ordered) for _ in range(3)] == [0, 1, 4]
+    eventually(lambda: len(taken) >= 21 + 42, SECONDS, "as many inputs as may be taken")
+    assert pool.map(abs, [-1]) == [1] and len(taken) <= 24 + 42
+    pool.close()
+    pool.join()
+    assert list(ordered) == [n * n for n in range(3, 200)] and sorted(unordered) == [n * n for n in range(200)]
 
 
 def test_a_large_function_is_sent_once_to_each_slave(pool: parallel.Pool) -> None:
