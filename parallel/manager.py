@@ -81,6 +81,7 @@ if TYPE_CHECKING:
     import ssl
 
     from .checkpoint.store import Stores
+    from .monitor.recorder import Source
     from .monitor.status import Status
 
 log = logging.getLogger("parallel")
@@ -431,10 +432,17 @@ class Manager:
             self.dispatcher.publisher.subscribe(shower, when_over=shower.tell_left_out)
 
     def _serve_page(self, controls: Callable[[], Controls]) -> None:
-        from .monitor.live_page import LivePage, OwnSource
+        from .monitor.live_page import LivePage
+
+        dispatcher, name = self.dispatcher, self._name
+
+        def source() -> Source:
+            from .monitor.own_source import OwnSource
+
+            return OwnSource(dispatcher, controls(), name)
 
         try:
-            page = LivePage(OwnSource(self.dispatcher, controls(), self._name))
+            page = LivePage(source)
         except OSError as error:
             self._closer.close_elsewhere()
             raise NetworkError(f"the live page cannot be served: {reason_of(error)}") from None

@@ -31,7 +31,7 @@ def run(options: argparse.Namespace) -> int:
     watcher = only_one(options).watcher()
     try:
         watcher.status()  # else what is wrong would be seen in the browser only
-        page = LivePage(watcher)
+        page = LivePage(lambda: watcher, later=0.0)
     except OSError as error:
         raise NoPort(f"no page can be served: {error.strerror or error}") from None
     page.start()

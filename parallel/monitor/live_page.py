@@ -1,77 +1,67 @@
-"""A live page: a server, a recorder, and the thread that takes its looks."""
+"""A live page: the address, at once, and a thread that makes the rest a moment later.
+
+To import a web server takes 40 ms, as long as a slave takes to start.  So the port is there first, where a browser that
+comes too early waits, and the server when the run has begun.
+"""
 
 from __future__ import annotations
 
-import json
 import logging
+import secrets
+import socket
 import threading
-from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Callable
 
-from ..service.dispatcher import Dispatcher
-from ..service.monitor_service import Controls
-from .page_server import PageServer
-from .recorder import Recorder, Source
-from .status import Status
-from .survey import status_of
+if TYPE_CHECKING:
+    from .page_server import PageServer
+    from .recorder import Source
 
 log = logging.getLogger("parallel")
 
+_HOST = "127.0.0.1"
+_LATER = 0.5  # seconds until the server is made
+_WAITING = 32  # connections
+
 
 class LivePage:
-    """See the module's text.  Raises OSError if no port is to be had."""
+    """See the module's text.  ``source`` makes what it looks at.  Raises OSError if no port is to be had."""
 
-    def __init__(self, source: Source, port: int = 0) -> None:
-        self.recorder = Recorder(source)
-        self._server = PageServer(self.recorder.data, port)
-        self.url = self._server.url
+    def __init__(self, source: Callable[[], Source], later: float = _LATER) -> None:
+        self._make_source, self._later = source, later
+        self._listener = socket.create_server((_HOST, 0), backlog=_WAITING)
+        self._token = secrets.token_urlsafe(24)
+        self.url = f"http://{_HOST}:{self._listener.getsockname()[1]}/{self._token}/"
         self._over = threading.Event()
-        self._thread = threading.Thread(target=self._look, name="parallel page", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="parallel page", daemon=True)
 
     def start(self) -> None:
         """Begin."""
         self._thread.start()
-        self._server.start()
 
     def close(self) -> None:
         """End.  May be called twice."""
-        if not self._over.is_set():
-            self._over.set()
-            self._server.close()
-            self._thread.join()
+        self._over.set()
+        self._thread.join()
 
-    def _look(self) -> None:
-        while True:
-            try:
-                self.recorder.look()
-            except Exception:
-                log.exception("parallel: the live page shows nothing new; please report this")
+    def _run(self) -> None:
+        server: PageServer | None = None
+        try:
+            if self._over.wait(self._later):
                 return
-            if self._over.wait(self.recorder.pause):
-                return
+            from .page_server import PageServer
+            from .recorder import Recorder
 
-
-class OwnSource:
-    """A manager of this process."""
-
-    def __init__(self, dispatcher: Dispatcher, controls: Controls, name: str) -> None:
-        self._dispatcher, self._controls, self._name = dispatcher, controls, name
-
-    def status(self) -> Status:
-        """How things are."""
-        return status_of(self._dispatcher, self._name)
-
-    def failures(self, after: int) -> list[dict[str, Any]]:
-        """See `Controls`."""
-        found: list[dict[str, Any]] = self._asked("failures", after)
-        return found
-
-    def output(self, places: Mapping[str, int]) -> dict[str, Any]:
-        """See `Controls`."""
-        found: dict[str, Any] = self._asked("output", json.dumps(places))
-        return found
-
-    def _asked(self, method: str, *args: object) -> Any:
-        """What is looked up in the dispatcher's thread, and made here."""
-        work = self._dispatcher.call(lambda now: getattr(self._controls, method)(*args))
-        return json.loads(work())
+            recorder = Recorder(self._make_source())
+            server = PageServer(self._listener, self._token, recorder.data)
+            server.start()
+            while True:
+                recorder.look()
+                if self._over.wait(recorder.pause):
+                    return
+        except Exception:
+            log.exception("parallel: the live page shows nothing new; please report this")
+            self._over.wait()
+        finally:
+            if server is not None:
+                server.close()
+            self._listener.close()

@@ -9,7 +9,6 @@ browser all else, and to make markup of what is text.
 from __future__ import annotations
 
 import hmac
-import secrets
 import socket
 import socketserver
 import threading
@@ -38,23 +37,21 @@ _HEADERS = {
 }
 _SECONDS = 10.0  # for a request to come and its answer to go
 _MOST = 32  # requests at a time
-_HOST = "127.0.0.1"
 
 
 class PageServer(socketserver.ThreadingTCPServer):
-    """Serves what ``data(since)`` returns, JSON, and the page that shows it.  Raises OSError if it gets no port."""
+    """Serves what ``data(since)`` returns, JSON, and the page that shows it, to who comes to ``listener``."""
 
-    allow_reuse_address = True
     daemon_threads = True
     block_on_close = False
-    request_queue_size = _MOST
 
-    def __init__(self, data: Callable[[int], bytes], port: int = 0) -> None:
-        super().__init__((_HOST, port), _Handler)
-        self.data = data
-        self.token = secrets.token_urlsafe(24)
-        self.port = int(self.server_address[1])
-        self.hosts = {f"{name}:{self.port}" for name in (_HOST, "localhost")}
+    def __init__(self, listener: socket.socket, token: str, data: Callable[[int], bytes]) -> None:
+        host, port = listener.getsockname()[:2]
+        super().__init__((host, port), _Handler, bind_and_activate=False)
+        self.socket.close()
+        self.socket = listener
+        self.data, self.token = data, token
+        self.hosts = {f"{name}:{port}" for name in (host, "localhost")}
         folder = Path(__file__).parent
         self.files = {name: ((folder / file).read_bytes(), kind) for name, (file, kind) in _FILES.items()}
         self._lock = threading.Lock()  # guards what follows
@@ -62,11 +59,6 @@ class PageServer(socketserver.ThreadingTCPServer):
         self._thread = threading.Thread(
             target=self.serve_forever, args=(0.2,), name="parallel page server", daemon=True
         )
-
-    @property
-    def url(self) -> str:
-        """What to open in a browser on this machine."""
-        return f"http://{_HOST}:{self.port}/{self.token}/"
 
     def start(self) -> None:
         """Serve, in threads of its own."""

@@ -152,7 +152,7 @@ def page() -> Iterator[LivePage]:
     source = FakeSource(hostile())
     source.fail(label=f"label {SCRIPT}", error=f"error {SCRIPT}", traceback=f"Traceback\n{SCRIPT}", slave=SCRIPT)
     source.lines = [(0, f"output {SCRIPT}")]
-    made = LivePage(source)
+    made = LivePage(lambda: source, later=0.0)
     made.start()
     yield made
     made.close()
@@ -353,7 +353,7 @@ def test_every_text_from_elsewhere_is_shown_as_text(page: LivePage) -> None:
 def test_it_is_live_and_fits_a_phone_and_the_dark(width: int, dark: bool) -> None:
     running = (slave(0, task=7, label="fit", runs_for=3.0), slave(1, "idle"))
     source = FakeSource(status(*running, contexts=(context(1, done=3, waiting=7),)))
-    page = LivePage(source)
+    page = LivePage(lambda: source, later=0.0)
     page.start()
     try:
         with Browser() as browser:
@@ -380,7 +380,7 @@ def test_keys_and_readers_get_everywhere() -> None:
     source = FakeSource(
         status(slave(0, task=7, label="fit", runs_for=3.0), slave(1, task=8, label="map", runs_for=1.0))
     )
-    page = LivePage(source)
+    page = LivePage(lambda: source, later=0.0)
     page.start()
     try:
         with Browser() as browser:
@@ -415,7 +415,8 @@ def test_keys_and_readers_get_everywhere() -> None:
 def test_a_thousand_slaves_in_a_browser() -> None:
     states = ["busy"] * 990 + ["lost"] * 10
     slaves = [slave(n, one, task=n + 1, label=f"f {n}", runs_for=1.0) for n, one in enumerate(states)]
-    page = LivePage(FakeSource(status(*slaves, contexts=(context(1, done=5_000_000, waiting=10),))))
+    source = FakeSource(status(*slaves, contexts=(context(1, done=5_000_000, waiting=10),)))
+    page = LivePage(lambda: source, later=0.0)
     page.start()
     try:
         with Browser() as browser:
