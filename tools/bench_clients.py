@@ -117,7 +117,7 @@ CLIENTS = {
     "dynesty, no-op": Client(functools.partial(dynesty_run, seconds=0, calls=600), POOL, 1.2),
     "scipy, 2 ms": Client(functools.partial(scipy_run, seconds=0.002, generations=8), POOL, 1.02),
     "scipy, no-op": Client(functools.partial(scipy_run, seconds=0, generations=80), POOL, 1.2),
-    "joblib, 2,000 no-op calls": Client(functools.partial(joblib_run, calls=2000), LOKY, 1.1),
+    "joblib, 20,000 no-op calls": Client(functools.partial(joblib_run, calls=20_000), LOKY, 1.1),
     "joblib, 200 calls of 2 ms": Client(functools.partial(joblib_run, calls=200, seconds=0.002), LOKY, 1.1),
     "GridSearchCV, 45 small fits": Client(search_run, LOKY, 1.1),
 }

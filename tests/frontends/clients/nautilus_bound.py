@@ -12,9 +12,9 @@ def likelihood(point):
 
 def evidence(pool=None):
     sampler = nautilus.Sampler(
-        lambda cube: cube, likelihood, n_dim=2, n_live=200, n_networks=0, pool=(pool, None), seed=1, pass_dict=False
+        lambda cube: cube, likelihood, n_dim=2, n_live=100, n_networks=0, pool=(pool, None), seed=1, pass_dict=False
     )
-    sampler.run(n_eff=300, verbose=False)
+    sampler.run(n_eff=100, verbose=False)
     return sampler.log_z
 
 
