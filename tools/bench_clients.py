@@ -7,7 +7,7 @@ emcee, dynesty and scipy on `parallel.Pool` and on `multiprocessing.Pool`; jobli
 one, on workers that are there; the ratio is the median of the rounds' ratios.  Calls that take 2 ms sleep for so long:
 what is compared is what a pool adds to them.
 
-Needs what tools/requirements.txt lists.
+Needs what tools/requirements-clients.txt lists.
 """
 
 from __future__ import annotations
