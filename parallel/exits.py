@@ -47,6 +47,7 @@ _SLAVE_CODES = {
     6: "it and the master cannot work together",
     7: "it had no usable key",
     8: "what it was sent made no sense",
+    9: "its machine, or a limit there (ulimit), left it without memory or open files",
 }
 
 

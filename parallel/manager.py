@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Callable, Literal, TypeVar, cast
 
 import slave as slave_package
+from slave import limits
 from slave.cpus import usable_cpus
 from slave.dial import Address, format_address
 from slave.errors import KeyTrouble
@@ -48,7 +49,7 @@ from .core.scheduler import Scheduler
 from .core.state import ContextRules
 from .core.users import SlaveInfo
 from .entrance import Record
-from .errors import InputError, InputTypeError, ManagerClosed, NetworkError, NoMoreSlavesError
+from .errors import InputError, InputTypeError, LaunchError, ManagerClosed, NetworkError, NoMoreSlavesError
 from .launch.base import Slave, SlaveArray
 from .launch.config import LaunchConfig
 from .launch.join import join_command
@@ -231,8 +232,12 @@ class Manager:
         self._begun = False
         self._checkpoints: Stores | None = None
         self._registration: Registration | None = None
-        publisher.start()
-        self.dispatcher.start()
+        try:
+            publisher.start()
+            self.dispatcher.start()
+        except RuntimeError as error:  # no thread to be had
+            self.dispatcher.forsake()
+            raise NetworkError(f"cannot make a manager: {limits.explained(error)}") from None
         self._watcher = Watcher(self.dispatcher, progress, self._name)
         scheduler.state.local_output_shows = config.inherits
         self._show(show_output)
@@ -523,8 +528,13 @@ class Manager:
         self._begun = True
         if self._forward_logging:
             self.dispatcher.scheduler.state.levels = levels_of(self._forward_logging)
-        self._watcher.begin()
-        self._launcher.start(self.connect_timeout)
+        try:
+            self._watcher.begin()
+            self._launcher.start(self.connect_timeout)
+        except RuntimeError as error:
+            if not limits.shortage(error):
+                raise
+            raise LaunchError(f"slaves cannot be started: {limits.explained(error)}") from error
 
     def tell_slaves(self) -> None:
         """Have slaves learn what has changed in this program since they were told last, before their next task."""

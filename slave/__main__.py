@@ -11,9 +11,17 @@ if sys.version_info < (3, 9):
     )
     sys.exit(6)
 
+_NO_MEMORY = "slave: there is no memory for the slave program: see what 'ulimit -a' says here\n"
+
 try:
     from slave.cli import run
+except MemoryError:
+    sys.stderr.write(_NO_MEMORY)
+    sys.exit(9)
 except ImportError as error:
+    if "failed to map segment" in str(error):
+        sys.stderr.write(_NO_MEMORY)
+        sys.exit(9)
     if "zlib not available" not in str(error):
         raise
     sys.stderr.write("slave: this Python (%s) has no zlib, without which slave.pyz cannot be read\n" % sys.executable)

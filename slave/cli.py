@@ -11,9 +11,9 @@ import sys
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
-from . import process_tree, streams
+from . import limits, process_tree, streams
 from .agent import AgentConfig
-from .errors import MasterFinished, MasterGone, SlaveError, Unreachable
+from .errors import MasterFinished, MasterGone, OutOfResources, SlaveError, Unreachable
 from .find_master import find_master
 from .keys import Key, forget_variable
 from .output_tail import SAYS
@@ -44,6 +44,11 @@ def main(arguments: list[str] | None = None) -> int:
     except SlaveError as error:
         log.error("%s", error)
         return error.exit_code
+    except (MemoryError, OSError, ImportError, RuntimeError, LookupError) as error:
+        if not limits.no_memory(error) and not limits.no_descriptor(error):
+            raise
+        log.error("this slave cannot go on: %s", limits.explained(error))
+        return OutOfResources.exit_code
 
 
 def _tell(level: int) -> None:

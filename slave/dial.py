@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 from typing import Any, Callable, NamedTuple
 
-from . import introduction, wire
+from . import introduction, limits, wire
 from .errors import Incompatible, Intercepted, ProtocolError, SlaveError, Unreachable, WrongKey, WrongMaster
 from .introduction import Steps
 from .transport import UNIX, Transport, is_unix, unix_target
@@ -29,7 +29,6 @@ _NO_WAY = (
     errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EADDRNOTAVAIL, errno.EACCES, errno.EPERM,
     errno.EAFNOSUPPORT,
 )  # fmt: skip
-_NO_DESCRIPTOR = errno.EMFILE  # of this process: ulimit -n
 _NOBODY_LISTENS = (errno.ECONNREFUSED, errno.ENOENT)  # the latter of a Unix socket's path
 
 
@@ -211,6 +210,7 @@ class _Attempts:
         self._refusals: list[SlaveError] = []
         self._refused: set[Address] = set()
         self._no_way: set[str] = set()  # of the errors' labels
+        self._exhausted: OSError | None = None
 
     def close(self) -> None:
         for attempt in self._running.values():
@@ -272,6 +272,8 @@ class _Attempts:
     def _fail(self, candidate: Candidate, error: BaseException, connected: bool = False) -> None:
         self._next_start = 0.0
         self.errors[candidate.label] = _reason(error, connected)
+        if isinstance(error, OSError) and limits.no_descriptor(error):
+            self._exhausted = error
         if isinstance(error, (WrongKey, Incompatible)):
             self._refusals.append(error)
         elif _is_elsewhere(error) or (not connected and getattr(error, "errno", 0) in _NOBODY_LISTENS):
@@ -285,15 +287,15 @@ class _Attempts:
         if self._refusals and len(self._refusals) == len(self.errors):
             return type(self._refusals[0])(message)
         others, no_way = len(self._refused) < len(self.errors), self._no_way == set(self.errors)
-        return Unreachable(message, self._refused, others, no_way)
+        return Unreachable(message, self._refused, others, no_way, self._exhausted)
 
 
 def _is_no_way(error: BaseException, candidate: Candidate, connected: bool) -> bool:
-    """Whether this machine's system, or this process's limit, says that there is no way."""
+    """Whether this machine's system says that there is no way."""
     number = getattr(error, "errno", 0)
     if isinstance(error, PermissionError) and candidate.label.startswith(UNIX):
         return True  # another user's process listens
-    return number == _NO_DESCRIPTOR or (not connected and number in _NO_WAY)
+    return not connected and number in _NO_WAY
 
 
 def _is_elsewhere(error: BaseException) -> bool:

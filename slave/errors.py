@@ -28,15 +28,22 @@ class Unreachable(SlaveError):
     master), which is how a master that has ended looks.
     ``others``: whether some address failed in another way.
     ``no_way``: whether this machine's system says of each that there is no way to it, or that it is not permitted.
+    ``exhausted``: why some could not even be tried: this process may open no more files.
     """
 
     exit_code = 4
 
     def __init__(
-        self, message: str, refused: Iterable[tuple[str, int]] = (), others: bool = True, no_way: bool = False
+        self,
+        message: str,
+        refused: Iterable[tuple[str, int]] = (),
+        others: bool = True,
+        no_way: bool = False,
+        exhausted: OSError | None = None,
     ) -> None:
         super().__init__(message)
         self.refused, self.others, self.no_way = frozenset(refused), others, no_way
+        self.exhausted = exhausted
 
 
 class WrongMaster(SlaveError):
@@ -104,6 +111,12 @@ class Intercepted(ProtocolError):
 
     Nothing of what he said was believed.  Another address, or another try, may well do.
     """
+
+
+class OutOfResources(SlaveError):
+    """This machine, or a limit that was set for this process, leaves it without memory or descriptors."""
+
+    exit_code = 9
 
 
 class SeveralMasters(SlaveError):

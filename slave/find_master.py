@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import math
 import time
 from typing import Callable
 
-from . import certificate
+from . import certificate, limits
 from .agent import Agent, AgentConfig
 from .dial import format_address
-from .errors import Incompatible, Intercepted, Rejected, SlaveError, Unreachable, WrongKey
+from .errors import Incompatible, Intercepted, OutOfResources, Rejected, SlaveError, Unreachable, WrongKey
 from .transport import UNIX
 
 log = logging.getLogger("slave")
@@ -52,7 +51,10 @@ def find_master(
             agent.close()
             refused = isinstance(error, Unreachable) and not error.others
             left = began + (min(seconds, refused_seconds) if refused else seconds) - time.monotonic()
-            if (config.stays and _is_no_way(error)) or not master_lives():
+            if limits.no_descriptor(_reason(error)):  # of this process: waiting brings none back
+                text = f"{_as_slave_error(error, config)}; {limits.told(_reason(error))}"
+                raise OutOfResources(text) from None
+            if (config.stays and isinstance(error, Unreachable) and error.no_way) or not master_lives():
                 left = 0.0
             if isinstance(error, (Rejected, *at_once)) or not isinstance(error, _UNPROVED) or left <= 0:
                 raise _as_slave_error(error, config) from None
@@ -65,10 +67,9 @@ def find_master(
             config = agent.config._replace(addresses=[*config.addresses[1:], *config.addresses[:1]])
 
 
-def _is_no_way(error: BaseException) -> bool:
-    if isinstance(error, Unreachable):
-        return error.no_way
-    return getattr(error, "errno", 0) == errno.EMFILE  # not even a selector was to be had
+def _reason(error: BaseException) -> BaseException | None:
+    """Why some address could not be tried; the error itself if not even a selector was to be had."""
+    return error.exhausted if isinstance(error, Unreachable) else error
 
 
 def _as_slave_error(error: BaseException, config: AgentConfig) -> BaseException:

@@ -6,6 +6,8 @@ import re
 import socket
 import sys
 
+from . import limits
+
 _CANNOT_GET = re.compile(r"Can't get (?:local )?attribute '([\w.]+)' on <module '([\w.]+)'")
 _requirements: dict[str, str] = {}  # by top-level module that is missing here: what the master would have installed
 _MAINS = ("__main__", "__mp_main__")
@@ -13,6 +15,8 @@ _MAINS = ("__main__", "__mp_main__")
 
 def missing_module(error: BaseException | None) -> str:
     """The module that is missing, or that lacks what was asked of it; '' if the error is of another kind."""
+    if limits.no_memory(error):  # for an extension module, say
+        return ""
     if isinstance(error, ImportError) and isinstance(error.name, str):
         return error.name
     found = _CANNOT_GET.match(str(error)) if type(error) is AttributeError else None
@@ -50,7 +54,7 @@ def remedy(error: BaseException) -> str:
     """What helps, in one line; '' if that is not known."""
     module = missing_module(error)
     if not module:
-        return ""
+        return limits.told(error)
     python = f"{sys.executable} (Python {sys.version.split()[0]}) on {socket.gethostname()}"
     package = module.partition(".")[0]
     if not isinstance(error, ModuleNotFoundError):

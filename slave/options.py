@@ -13,7 +13,8 @@ from .machine import is_tag, parse_size
 _EXIT_CODES = """exit codes: 0 the master is done; 2 wrong command line; 3 wrong key; 4 cannot reach the master; 5 the
 master is gone;
 6 protocol, encryption or Python version that cannot work together; 7 no usable key; 8 the master sent nonsense, or
-somebody on the way changes what it sends; 129, 130, 143 ended by SIGHUP (its terminal was closed), Ctrl-C, SIGTERM"""
+somebody on the way changes what it sends; 9 no memory, or too many open files; 129, 130, 143 ended by SIGHUP (its
+terminal was closed), Ctrl-C, SIGTERM"""
 
 
 def options_of(arguments: list[str] | None) -> argparse.Namespace:

@@ -22,7 +22,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Callable, NamedTuple, Protocol, TypeVar
 
-from . import cpus, forks, process_tree, streams
+from . import cpus, forks, limits, process_tree, streams
 from .contexts import Contexts, SetupFailed
 from .conversation import BROKEN, MOST_BREAKS, REFUSED, AnotherMaster, Conversation, NotThrough
 from .dial import Address
@@ -366,6 +366,8 @@ def main(
         print(f"slave: runner {config.slave} ends: {error}", file=sys.stderr)
     except REFUSED as error:
         sys.exit(f"slave: runner {config.slave} ends: the master has no use for what it says: {error}")
+    except MemoryError as error:  # not a task's
+        sys.exit(f"slave: runner {config.slave} ends: {limits.explained(error)}")
 
 
 def _reset_signals(shielded: bool) -> None:

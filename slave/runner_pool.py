@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Callable
 
-from . import machine, mp_adapter, process_tree
+from . import limits, machine, mp_adapter, process_tree
 from .cpu_clock import CpuClock
 from .gathering import SharedMemory, Watch, new_shared_memory
 from .guard import Guard
@@ -28,6 +28,7 @@ from .template import Adopted, Forked, Template, TemplateGone
 _LOOK_AT_MEMORY = 0.1  # seconds between two looks at how large a runner is
 _START_AGAIN = 1.0  # seconds after which a runner that could not be started is tried again
 _START_TRIES = 30  # that failed in a row, after which a slave is given up
+_DESCRIPTOR_TRIES = 2  # the same if this process may open no more files: seldom does it close some
 _TO_BE_KNOWN = 0.2  # seconds for a process that was just forked to become a program, which can be known
 _LOOK = 0.005  # seconds between two looks whether a process has ended
 _KILLED_TOO = 0.3  # seconds within which whoever kills all processes of a job has killed the agent, too
@@ -80,7 +81,8 @@ class Slave(SlaveState):
     @property
     def cannot_start(self) -> bool:
         """Whether no process could be had for it so often that another try is no use."""
-        return self.failed_starts >= _START_TRIES
+        tries = _DESCRIPTOR_TRIES if limits.no_descriptor(self.trouble) else _START_TRIES
+        return self.failed_starts >= tries
 
     def may_be_of_many(self, now: float) -> bool:
         """Whether its runner, found dead, may be one of many, of which this process is the next.

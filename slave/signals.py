@@ -25,8 +25,11 @@ def came_from_handler(error: BaseException) -> bool:
     A handler in Python was called with the signal's number and a frame, as nothing else is.  Python's own for SIGINT
     leaves no frame of its own; but nobody had to say ``raise KeyboardInterrupt`` then.
     """
-    import dis  # slow to import, and of no use where all goes well
-    import inspect
+    try:
+        import dis  # slow to import, and of no use where all goes well
+        import inspect
+    except (OSError, MemoryError):  # then neither is to be had, and that is what has gone wrong
+        return isinstance(error, KeyboardInterrupt)
 
     trace, raised_by_hand = error.__traceback__, False
     while trace is not None:

@@ -59,7 +59,7 @@ class Endings:
         """Its agent gives it up."""
         ending = self.waiting.get(slave.number)
         if ending is None:
-            self._state.end(slave, why)
+            self._state.end(slave, why, given_up=True)
         else:
             self.waiting[slave.number] = ending._replace(closes=ending.closes or why)
 
@@ -100,7 +100,7 @@ class Endings:
         if not self._state.closing and slave.pid in (ending.report.pid, 0):
             self._settle(slave, ending)
         if ending.closes is not None:
-            self._state.end(slave, ending.closes)
+            self._state.end(slave, ending.closes, given_up=not ending.leaves)
         if ending.leaves:
             self._state.roster.forget_agent(slave.agent)
 

@@ -224,9 +224,10 @@ class SlaveLeaving(SlaveEvent):
 
 @dataclass(frozen=True)
 class SlaveEnded(SlaveEvent):
-    """It has ended for good."""
+    """It has ended for good.  ``given_up``: by its agent, though nobody had asked it to end."""
 
     end: str
+    given_up: bool = False
 
 
 @dataclass(frozen=True)

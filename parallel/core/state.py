@@ -256,10 +256,14 @@ class State:
             slave.losses += 1
         self.release(slave)
 
-    def end(self, slave: SlaveRecord, why: str) -> None:
-        """The slave will not work again, unless it has a launcher: then that has the last word."""
+    def end(self, slave: SlaveRecord, why: str, given_up: bool = False) -> None:
+        """The slave will not work again, unless it has a launcher: then that has the last word.
+
+        ``given_up``: its agent says so of itself.
+        """
         if slave.life is Life.ENDED:
             return
+        given_up = given_up and not slave.leaving
         self.release(slave)
         self.table.give_back(slave.number)  # should its runner's end not have been told, or come late
         self.unlearn(slave)
@@ -268,7 +272,7 @@ class State:
         else:
             slave.end = f"{slave.parting}; {why}" if slave.parting else why
             self.roster.move(slave, Move.END)
-            self.tell(ev.SlaveEnded(self.now, slave.number, str(slave), slave.end))
+            self.tell(ev.SlaveEnded(self.now, slave.number, str(slave), slave.end, given_up))
         self.slaves_changed()
 
     def unlearn(self, slave: SlaveRecord) -> None:

@@ -8,9 +8,10 @@ import stat
 from collections.abc import Sequence
 from typing import Callable
 
+from slave import limits
 from slave.private_files import open_output
 
-from ..errors import InputError
+from ..errors import InputError, LaunchError
 from .job import Job, as_line, slave_command, slave_orders, this_python
 
 Address = tuple[str, int]
@@ -143,6 +144,8 @@ def _make_empty(path: str) -> None:
     try:
         os.close(open_output(path, truncate=True))
     except OSError as error:
+        if limits.no_descriptor(error):
+            raise LaunchError(f"the output file {path} cannot be written: {limits.explained(error)}") from None
         raise InputError(
             f"the output file {path} cannot be written: {error.strerror}; "
             f"name another place: Manager(output='/tmp/slave%d.output')"

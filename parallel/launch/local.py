@@ -16,9 +16,12 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import IO, Callable
 
+from slave import limits
+from slave.errors import OutOfResources
 from slave.private_files import append_to
 from slave.signals import came_from_handler
 
+from ..errors import LaunchError
 from ..exits import could_not_start, describe_slave_exit, last_lines, tails
 from .base import Slave
 from .config import LaunchConfig
@@ -30,6 +33,7 @@ log = logging.getLogger("parallel")
 
 _SOON = 5.0  # seconds of life below which an agent "died soon", ...
 _TRIES = 25  # ... and after so many such deaths in a row, between which no task was done, no other one is started
+_STARVED = 5  # for so many counts one that says that it got no memory or descriptors: that seldom changes soon
 _UNPUNISHED = 2  # such deaths in a row after which the next one is started without a pause
 _PAUSE = 0.1, 2.0  # seconds before the one after that, and at most: each pause is twice the one before
 _LOOK_SECONDS = 0.005  # between two looks whether what is waited for has happened
@@ -48,6 +52,7 @@ class LocalAgent:
 
     def __init__(self, on_end: Callable[[str], None], inherits: bool = False) -> None:
         self._on_end, self._inherits = on_end, inherits
+        self.code: int | None = None  # its exit code, when it has ended
         self._process: subprocess.Popen[bytes] | None = None
         self._given_up = False  # its start was interrupted: nobody is to hear of its end
 
@@ -87,7 +92,8 @@ class LocalAgent:
             raise
 
     def _watch(self, process: subprocess.Popen[bytes], output: IO[bytes], path: str | None) -> None:
-        end = describe_slave_exit(process.wait())
+        self.code = process.wait()
+        end = describe_slave_exit(self.code)
         if process.stdin is not None:
             _close(process.stdin)
         if self._given_up:
@@ -185,6 +191,8 @@ class LocalGroup:
         except BaseException as error:
             if isinstance(error, Exception) and not came_from_handler(error):
                 self._service.ended(self._id, could_not_start(error), numbers=list(taken))
+                if limits.shortage(error):
+                    raise LaunchError(f"local slaves cannot be started: {limits.explained(error)}") from error
             else:
                 self._new.update(taken)  # the next call starts them; an agent ignores what it has started already
             raise
@@ -218,7 +226,8 @@ class LocalGroup:
         said = tails((view.number, view.output) for view in views if not view.ended)
         with self._turn:
             soon = time.monotonic() - self._since < _SOON
-            self._count(soon, views)
+            starved = self._agent is not None and self._agent.code == OutOfResources.exit_code
+            self._count(soon, views, _STARVED if starved else 1)
             with self._id_lock:
                 self._id = secrets.token_hex(16)
             self._agent = None
@@ -237,12 +246,12 @@ class LocalGroup:
                 self._service.ended(self._id, could_not_start(error), numbers=numbers)
                 log.warning("parallel: the local slaves cannot be started again: %s", error)
 
-    def _count(self, soon: bool, views: Sequence[SlaveView]) -> None:
+    def _count(self, soon: bool, views: Sequence[SlaveView], weight: int) -> None:
         """One more agent has died.  As long as work gets done between two deaths, there is another one."""
         done = sum(view.done for view in views)
         worked, self._done = done > self._done, done
         self._deaths = self._deaths + 1 if soon else 1
-        self._in_vain = 0 if worked else self._in_vain + 1 if soon else 1
+        self._in_vain = 0 if worked else self._in_vain + weight if soon else weight
 
     def _pause(self) -> None:
         """Let some time pass if agents have died soon, and often."""

@@ -53,6 +53,8 @@ def log_line(event: ev.Event) -> Line | None:
         level = logging.INFO if event.wanted else logging.WARNING
         fate = _fate(event.tasks, event.given_up)
         return level, f"parallel: lost {event.name}: {event.end}{fate}"
+    if isinstance(event, ev.SlaveEnded) and event.given_up:
+        return logging.WARNING, f"parallel: {event.name} is given up: {event.end}"
     if isinstance(event, ev.Waiting):
         return logging.WARNING, f"parallel: waiting{_for_what(event)} {what_slaves_do(event)}"
     if isinstance(event, ev.SetupRaised):

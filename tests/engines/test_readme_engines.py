@@ -70,4 +70,4 @@ def test_in_a_job(own_folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, 
         f"#!/bin/sh\ncd {own_folder} && HOME={own_folder}/home PYTHONPATH={ROOT} {sys.executable} {name}\n"
     )
     run(*submission.replace("said", str(own_folder / "said")).split())
-    assert (own_folder / "said").read_text() == CUBES
+    assert (own_folder / "said").read_text().endswith(CUBES)  # before that it may tell whom it waits for

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.engines.conftest import SUM, SUMMED
+from tests.engines.conftest import SUM, SUMMED, run_folders
 from tests.support import engines
 from tests.support.programs import ROOT, Program
 from tests.support.waiting import eventually
@@ -51,7 +51,7 @@ def test_a_parallel_job_has_slaves_on_all_its_hosts(own_folder: Path) -> None:
     assert f"{SUMMED}n1 n1 n2 n2" in text, text
     assert text.count("SGEPESlaveArray()[n1]") == text.count("SGEPESlaveArray()[n2]") == 2
     assert sorted(path.name for path in folder.glob("slave*.output")) == [f"slave{i}.output" for i in range(4)]
-    assert not list((folder / ".cache" / "parallel").iterdir())
+    assert not run_folders(folder)
 
 
 def test_an_array_of_slaves_on_other_hosts_than_the_master(own_folder: Path) -> None:

@@ -98,7 +98,7 @@ def test_local_slaves_that_cannot_be_started_have_ended(make: Make, monkeypatch:
     context.add_task(functools.partial(tasks.give, "works"))
     with monkeypatch.context() as broken:
         broken.setattr("subprocess.Popen", fail)
-        with pytest.raises(BlockingIOError):
+        with pytest.raises(OSError, match="^local slaves cannot be started: BlockingIOError: .*no process to be had"):
             context.get_results_unordered()
     with pytest.raises(parallel.NoMoreSlavesError, match=r"(?s)all 2 slaves.*could not be started.*no process to be"):
         list(context.get_results_unordered())

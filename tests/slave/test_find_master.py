@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import re
 import socket
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from slave.errors import (
     KeyTrouble,
     MasterFinished,
     MasterGone,
+    OutOfResources,
     ProtocolError,
     Rejected,
     SlaveError,
@@ -61,9 +63,7 @@ def unreachable(number: int) -> Unreachable:
     return error
 
 
-@pytest.mark.parametrize(
-    "name", ["ENETUNREACH", "EHOSTUNREACH", "EADDRNOTAVAIL", "EACCES", "EPERM", "ENETDOWN", "EMFILE"]
-)
+@pytest.mark.parametrize("name", ["ENETUNREACH", "EHOSTUNREACH", "EADDRNOTAVAIL", "EACCES", "EPERM", "ENETDOWN"])
 def test_a_local_slave_to_which_there_is_no_way_says_so_at_once(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     error, tries = look(monkeypatch, LOCAL, unreachable(getattr(errno, name)))
     assert tries == 1 and "cannot reach the master at 127.0.0.1:9" in str(error)
@@ -77,9 +77,15 @@ def test_a_local_slave_waits_for_a_master_that_is_busy_and_ends_with_it(
     assert tries == 20 and isinstance(error, Unreachable)
 
 
-def test_a_local_slave_that_has_not_one_descriptor_left_says_so_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    error, tries = look(monkeypatch, LOCAL, OSError(errno.EMFILE, "Too many open files"))
-    assert tries == 1 and "Too many open files" in str(error)
+@pytest.mark.parametrize("stays", [True, False])
+@pytest.mark.parametrize("error", [OSError(errno.EMFILE, "Too many open files"), unreachable(errno.EMFILE)])
+def test_a_slave_that_has_not_one_descriptor_left_says_so_at_once(
+    monkeypatch: pytest.MonkeyPatch, stays: bool, error: Exception
+) -> None:
+    """Waiting brings none back."""
+    told, tries = look(monkeypatch, LOCAL._replace(stays=stays, encrypt=False), error)
+    assert tries == 1 and isinstance(told, OutOfResources)
+    assert re.search(r"cannot reach the master at 127.0.0.1:9: .*may have \d+ files open.*ulimit -n", str(told))
 
 
 def test_a_local_slave_of_another_user_says_so_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

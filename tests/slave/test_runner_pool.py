@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 from pathlib import Path
 from types import SimpleNamespace
@@ -100,6 +101,14 @@ def test_a_slave_for_which_no_process_can_be_had_for_long_is_given_up_and_the_ma
     assert "its process cannot be started: [Errno 11] Resource temporarily unavailable" in why and "ulimit -a" in why
     assert not agent._pool.slaves
     agent.close()
+
+
+def test_a_slave_is_given_up_soon_if_its_agent_may_open_no_more_files() -> None:
+    slave = runner_pool.Slave(1, None)
+    slave.failed_starts, slave.trouble = 2, OSError(errno.EAGAIN, "no process")
+    assert not slave.cannot_start
+    slave.trouble = OSError(errno.EMFILE, "Too many open files")
+    assert slave.cannot_start
 
 
 def test_an_agent_that_could_not_fork_says_so_once_and_works(own_folder: Path) -> None:
