@@ -297,6 +297,10 @@ class ArrayFolder:
     def state(self, place: int) -> None:
         """See `Reports`: the folder knows no more than `host`."""
 
+    def tells_end(self, place: int) -> bool:
+        """See `Reports`: a job that is deleted before it is started tells nothing."""
+        return False
+
     def await_end(self, job: str) -> list[str]:
         """See `Reports`: where the folder is gone, the script writes nothing."""
         return []

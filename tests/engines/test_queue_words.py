@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +11,7 @@ import pytest
 from parallel.launch.batch import array as array_module
 from tests.conftest import Make
 from tests.engines.conftest import Batch, prepared
-from tests.support import tasks
+from tests.support.gates import Gates
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.engines
@@ -33,20 +32,19 @@ def looks(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     return seen
 
 
-def works_and_leaves_nothing(batch: Batch, make: Make, folder: Path, looks: list[object], options: str = "") -> None:
+def works_and_leaves_nothing(batch: Batch, make: Make, gates: Gates, looks: list[object], options: str = "") -> None:
     manager = make(0)
     manager.add_slave(batch.array(2, options))
     manager.add_slave(batch.array(1, batch.hold))  # stays queued
     context = manager.get_context()
     for number in range(4):
-        context.add_task(functools.partial(tasks.wait_for, f"gate{number}"))
+        context.add_task(gates.task(f"gate{number}"))
     manager.wait_for_slaves(2, 60)
     before = len(looks)
     eventually(lambda: len(looks) > before + 12, 30, "the engine to be asked some times")
     states = [info.state for info in manager.slaves]
     assert states.count("ended") == 0 and "expected" in states, f"{manager.slaves}"
-    for number in range(4):
-        (folder / f"gate{number}").touch()
+    gates.open(*(f"gate{number}" for number in range(4)))
     assert len(list(context.get_results_unordered())) == 4
     manager.shutdown()
     eventually(lambda: not batch.jobs(), 30, f"an empty queue, not {batch.jobs()}")
@@ -58,12 +56,17 @@ def slurm(monkeypatch: pytest.MonkeyPatch) -> Iterator[Batch]:
 
 
 @pytest.fixture
+def htcondor(monkeypatch: pytest.MonkeyPatch) -> Iterator[Batch]:
+    yield from prepared("htcondor", monkeypatch)
+
+
+@pytest.fixture
 def sge(monkeypatch: pytest.MonkeyPatch) -> Iterator[Batch]:
     yield from prepared("sge", monkeypatch)
 
 
 def test_variables_that_filter_squeue_and_scancel(
-    slurm: Batch, make: Make, own_folder: Path, looks: list[object], monkeypatch: pytest.MonkeyPatch
+    slurm: Batch, make: Make, gates: Gates, looks: list[object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     jobs = slurm.jobs
 
@@ -78,12 +81,12 @@ def test_variables_that_filter_squeue_and_scancel(
     monkeypatch.setenv("SQUEUE_USERS", "nobody")
     monkeypatch.setenv("SQUEUE_FORMAT", "%j")
     monkeypatch.setenv("SCANCEL_STATE", "SUSPENDED")
-    works_and_leaves_nothing(slurm, make, own_folder, looks)
+    works_and_leaves_nothing(slurm, make, gates, looks)
 
 
 @pytest.mark.parametrize("filter_", ["-s r", "-u nobody", "-q nothing.q"])
 def test_a_file_that_filters_qstat(
-    sge: Batch, make: Make, own_folder: Path, looks: list[object], monkeypatch: pytest.MonkeyPatch, filter_: str
+    sge: Batch, make: Make, gates: Gates, looks: list[object], monkeypatch: pytest.MonkeyPatch, filter_: str
 ) -> None:
     """Of the site; ~/.sge_qstat is read in the same way, and not in a home of the test's."""
     file = Path(os.environ["SGE_ROOT"], os.environ.get("SGE_CELL", "default"), "common", "sge_qstat")
@@ -103,17 +106,45 @@ def test_a_file_that_filters_qstat(
     monkeypatch.setattr(sge, "jobs", really)
     file.write_text(filter_ + "\n")
     try:
-        works_and_leaves_nothing(sge, make, own_folder, looks)
+        works_and_leaves_nothing(sge, make, gates, looks)
     finally:
         file.unlink()
 
 
-def test_qsub_that_waits_for_the_end(sge: Batch, make: Make, own_folder: Path, looks: list[object]) -> None:
-    works_and_leaves_nothing(sge, make, own_folder, looks, "-sync y")
+def test_qsub_that_waits_for_the_end(sge: Batch, make: Make, gates: Gates, looks: list[object]) -> None:
+    works_and_leaves_nothing(sge, make, gates, looks, "-sync y")
 
 
 def test_sbatch_that_waits_for_the_end(
-    slurm: Batch, make: Make, own_folder: Path, looks: list[object], monkeypatch: pytest.MonkeyPatch
+    slurm: Batch, make: Make, gates: Gates, looks: list[object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SBATCH_WAIT", "1")
-    works_and_leaves_nothing(slurm, make, own_folder, looks, "--wait")
+    works_and_leaves_nothing(slurm, make, gates, looks, "--wait")
+
+
+@pytest.mark.parametrize("says", ["", "echo 'Failed to fetch ads from: <10.0.0.1:9618> : nobody' >&2; exit 1"])
+def test_a_condor_q_that_shows_nothing(
+    htcondor: Batch,
+    make: Make,
+    gates: Gates,
+    looks: list[object],
+    monkeypatch: pytest.MonkeyPatch,
+    own_folder: Path,
+    says: str,
+) -> None:
+    """The site's configuration, or a variable _CONDOR_SCHEDD_HOST, has it ask another schedd."""
+    path = os.environ["PATH"]
+    fake = own_folder / "bin" / "condor_q"
+    fake.parent.mkdir()
+    fake.write_text(f"#!/bin/sh\n{says}\n")
+    fake.chmod(0o755)
+    jobs = htcondor.jobs
+
+    def really() -> list[tuple[str, str, str]]:
+        with monkeypatch.context() as clean:
+            clean.setenv("PATH", path)
+            return jobs()
+
+    monkeypatch.setattr(htcondor, "jobs", really)
+    monkeypatch.setenv("PATH", f"{fake.parent}:{path}")
+    works_and_leaves_nothing(htcondor, make, gates, looks)

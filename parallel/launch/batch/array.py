@@ -218,10 +218,10 @@ class BatchArray(SlaveArray):
             self._told_itself.add(place)
             return end
         state = self._folder.state(place) or self._seen.get((piece.job, place - piece.first))
-        if self._missing[place] >= _GONE:
-            fate = self._fates.get((piece.job, place - piece.first), "was it deleted?")
+        fate = self._fates.get((piece.job, place - piece.first))
+        if self._missing[place] >= _GONE and (fate or not self._folder.tells_end(place)):
             where = f"after it had been started on {host}" if host else "before it was started"
-            return f"{self._task_name(piece, place)} left the queue {where} ({fate})"
+            return f"{self._task_name(piece, place)} left the queue {where} ({fate or 'was it deleted?'})"
         if host is not None:
             since = now - self._started.setdefault(place, now)
             slave.doing, slave.trouble = f"started on {host} {since:.0f} s ago, and not connected", ""

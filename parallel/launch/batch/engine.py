@@ -55,6 +55,10 @@ class Reports(Protocol):
         """How it ended, in words; None if that is not known."""
         ...
 
+    def tells_end(self, place: int) -> bool:
+        """Whether the end of its job would be reported, so that a queue which does not list it may be wrong."""
+        ...
+
     def forget(self, place: int) -> None:
         """Its job is started again: what is told of the former start is out of date."""
         ...

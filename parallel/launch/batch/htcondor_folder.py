@@ -160,6 +160,10 @@ class HTCondorFolder:
     def forget(self, place: int) -> None:
         """See `Reports`.  The log itself says when a job waits again."""
 
+    def tells_end(self, place: int) -> bool:
+        """See `Reports`.  The pool may have been configured to write no log here: then nothing is told."""
+        return any((one.job, place - one.first) in self._progress for one in self._pieces)
+
     def await_end(self, job: str) -> list[str]:
         """See `Reports`.  HTCondor makes the event log's folder anew where it is gone."""
         return ["condor_wait", "-wait", str(_TO_BE_GONE), os.path.join(self.path, "events"), job]
