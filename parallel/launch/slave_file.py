@@ -4,8 +4,8 @@
 
 It is a zip archive of the package ``slave`` behind a line that makes it a program where there is a ``python3``.  Its
 first module, ``__main__.py``, is that of the package: an old Python can read it, and says that it is too old; it is not
-compressed, so that a Python without zlib can say that too.  Docstrings and comments, a third of it, are left out; all
-else stands in its line, so that tracebacks show what they should.
+compressed, so that a Python without zlib can say that too.  Docstrings and comments, a third of it, are left out, and
+three of four blanks of the indentation; all else stands in its line, so that tracebacks show what they should.
 
 The same sources give the same bytes, whoever packs them, when, where and by which Python: names are sorted, times and
 permissions are fixed.  Only a zlib of another kind (zlib-ng) compresses otherwise.
@@ -56,7 +56,7 @@ def pack(sources: dict[str, bytes]) -> bytes:
     with zipfile.ZipFile(packed, "a", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr(_entry("__main__.py", zipfile.ZIP_STORED), sources["__main__.py"])
         for name in sorted(sources):
-            source = without_comments(without_docstrings(sources[name]))
+            source = with_less_indentation(without_comments(without_docstrings(sources[name])))
             archive.writestr(_entry(f"slave/{name}", zipfile.ZIP_DEFLATED), source, compresslevel=_LEVEL)
     return packed.getvalue()
 
@@ -89,6 +89,28 @@ def without_comments(source: bytes) -> bytes:
         if token.type == tokenize.COMMENT:
             line, column = token.start
             lines[line - 1] = lines[line - 1][:column].rstrip()
+    return "\n".join(lines).encode()
+
+
+def with_less_indentation(source: bytes) -> bytes:
+    """A module with one blank for each four at the beginning of a line; what stands in texts of several lines stays."""
+    import io
+    import tokenize
+
+    begins = {tokenize.STRING, getattr(tokenize, "FSTRING_START", None), getattr(tokenize, "TSTRING_START", None)}
+    ends = {tokenize.STRING, getattr(tokenize, "FSTRING_END", None), getattr(tokenize, "TSTRING_END", None)}
+    inside: set[int] = set()
+    open_at: list[int] = []
+    for token in tokenize.tokenize(io.BytesIO(source).readline):
+        if token.type in begins:
+            open_at.append(token.start[0])
+        if token.type in ends:
+            inside.update(range(open_at.pop() + 1, token.end[0] + 1))
+    lines = source.decode().split("\n")
+    for number, line in enumerate(lines, 1):
+        rest = line.lstrip(" ")
+        if number not in inside:
+            lines[number - 1] = " " * -(-(len(line) - len(rest)) // 4) + rest
     return "\n".join(lines).encode()
 
 

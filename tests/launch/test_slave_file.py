@@ -12,7 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from parallel.launch.slave_file import pack, slave_file, slave_file_hash, without_comments, without_docstrings
+from parallel.launch.slave_file import (
+    pack,
+    slave_file,
+    slave_file_hash,
+    with_less_indentation,
+    without_comments,
+    without_docstrings,
+)
 from tests.conftest import Make
 from tests.support.programs import ROOT, pyenv, pythons
 
@@ -94,6 +101,15 @@ def test_what_stands_beside_a_docstring_stays() -> None:
 def test_what_looks_like_a_comment_stays() -> None:
     source = 'x = "# é"  # é: why\nif x:  # so\n    # that\n    y = f"#{x}"\n'.encode()
     assert without_comments(source) == 'x = "# é"\nif x:\n\n    y = f"#{x}"\n'.encode()
+
+
+def test_indentation_is_shorter_and_texts_stay() -> None:
+    source = b'if x:\n    y = [\n        1,\n      2]\n    if y:\n        z = """a\n        b"""\n        f"{x}"\n'
+    assert with_less_indentation(source) == b'if x:\n y = [\n  1,\n  2]\n if y:\n  z = """a\n        b"""\n  f"{x}"\n'
+    for path in (ROOT / "slave").glob("*.py"):
+        packed = with_less_indentation(path.read_bytes())
+        assert ast.dump(ast.parse(packed)) == ast.dump(ast.parse(path.read_bytes())), path.name
+        assert packed.count(b"\n") == path.read_bytes().count(b"\n")
 
 
 def test_it_goes_to_stdout_too_and_says_where_it_cannot_be_written(own_folder: Path) -> None:
