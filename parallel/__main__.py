@@ -27,6 +27,16 @@ _COMMANDS: dict[str, Any] = {
 }
 
 
+WORDS = {  # the README has them, too
+    "master": "your program: it makes tasks and reads their results",
+    "slave": "what runs tasks, one at a time, on this machine or another; it has a number",
+    "agent": "the slave program on a machine: it starts the processes of its slaves and speaks for them",
+    "runner": "the process of a slave, in which tasks run; when it dies another one takes its place",
+    "lease": "the tasks that a slave holds, and until when: if it is not heard of by then they go elsewhere",
+    "context": "tasks that share a setup, whose result each slave keeps for them",
+}
+
+
 class _Parser(argparse.ArgumentParser):
     """What is wrong with a command line is told in one line."""
 
@@ -38,7 +48,10 @@ class _Parser(argparse.ArgumentParser):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a subcommand; returns its exit code.  Raises SystemExit(2) if the command line is wrong."""
     parser = _Parser(
-        prog="python3 -m parallel", description="Farm tasks out to slaves: the commands beside the library."
+        prog="python3 -m parallel",
+        description="Farm tasks out to slaves: the commands beside the library.",
+        epilog="\n".join(["words:", *(f"  {word:8} {meaning}" for word, meaning in WORDS.items())]),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command", required=True)
     for name, module in _COMMANDS.items():

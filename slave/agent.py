@@ -316,7 +316,13 @@ class Agent:
     def _reap(self) -> None:
         for ended in list(self._pool.reap()):
             level = logging.INFO if ended.exitcode or ended.task else logging.DEBUG  # else the master told it to end
-            log.log(level, "runner %d (pid %d) ended with exit code %s", ended.slave, ended.pid, ended.exitcode)
+            log.log(
+                level,
+                "the process of slave %d (pid %d) ended with exit code %s",
+                ended.slave,
+                ended.pid,
+                ended.exitcode,
+            )
             watch = self._pool.slaves[ended.slave].watch
             if self._tails is not None:
                 self._hear()
@@ -375,7 +381,7 @@ class Agent:
 
     def _start_runners(self) -> None:
         for trouble in self._pool.start_missing():
-            log.warning("a runner cannot be started for now: %s", trouble)
+            log.warning("a slave's process cannot be started for now: %s", trouble)
         for number, slave in list(self._pool.slaves.items()):
             if slave.cannot_start:
                 why = (

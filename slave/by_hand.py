@@ -136,6 +136,6 @@ def _serve_one(
     )
     agent = find_master(config, wait, at_once=at_once)
     names = ", ".join(map(format_address, addresses))
-    log.info("connected: %d runners for the master at %s", options.runners, names)
+    log.info("connected: %d slave%s for the master at %s", options.runners, "" if options.runners == 1 else "s", names)
     log.info("%s", agent.serve())
     return agent.stepped_back

@@ -92,7 +92,7 @@ def _serve_launched() -> int:
         if not error.others and not master:  # a job that the queue starts when the run is over has not failed
             raise MasterFinished(f"the master has finished: nobody listens there any more ({error})") from None
         raise
-    log.info("connected: %d runners", len(slaves))
+    log.info("connected: %d slave%s", len(slaves), "" if len(slaves) == 1 else "s")
     try:
         log.info("%s", agent.serve())
     except MasterGone:

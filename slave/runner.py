@@ -278,7 +278,7 @@ class Runner:
                     lambda: fetched(found.size, lambda at: self._get(lambda: service.setup_piece(slave, context, at))),
                 )
             except (OSError, ProtocolError) as error:
-                print(f"slave: a large setup cannot be kept for the other runners here: {error}", file=sys.stderr)
+                print(f"slave: a large setup cannot be kept for the other slaves here: {error}", file=sys.stderr)
         return self._get(functools.partial(self._tasks.setup_of, self._session.slave, context))
 
     def _post(self, packed: Packed) -> None:
@@ -363,11 +363,11 @@ def main(
         kind = TracedRunner if config.environment.get("traced") else Runner
         kind(config, status, memory, waker).work()
     except AnotherMaster as error:
-        print(f"slave: runner {config.slave} ends: {error}", file=sys.stderr)
+        print(f"slave: slave {config.slave} ends: {error}", file=sys.stderr)
     except REFUSED as error:
-        sys.exit(f"slave: runner {config.slave} ends: the master has no use for what it says: {error}")
+        sys.exit(f"slave: slave {config.slave} ends: the master has no use for what it says: {error}")
     except MemoryError as error:  # not a task's
-        sys.exit(f"slave: runner {config.slave} ends: {limits.explained(error)}")
+        sys.exit(f"slave: slave {config.slave} ends: {limits.explained(error)}")
 
 
 def _reset_signals(shielded: bool) -> None:
@@ -406,7 +406,10 @@ def _redirect(output: str | None) -> None:
             handle = open_output(output, fifo=True)  # a FIFO: pipe_agent.py's
         except OSError as error:  # its folder is on the master's machine, and not here
             why = error.strerror or error
-            print(f"slave: {output} cannot be written here ({why}); tasks print where the agent does", file=sys.stderr)
+            print(
+                f"slave: {output} cannot be written here ({why}); tasks print where the slave program does",
+                file=sys.stderr,
+            )
         else:
             os.dup2(handle, 1)
             os.dup2(handle, 2)

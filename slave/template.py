@@ -186,7 +186,7 @@ class Template:
             self.ready = True
             return False
         done, _, why = said.decode("utf-8", "replace").partition(" ")
-        log.debug("each runner imports for itself: %s", why or "the process that imports for all has ended")
+        log.debug("each slave imports for itself: %s", why or "the process that imports for all has ended")
         self.end()
         if not done.isdigit() or not int(done) or self._most is not None:
             return False
@@ -222,7 +222,7 @@ class Template:
                 began(pid)
                 self._connection.sendall(b"!")
         except (OSError, EOFError, pickle.PicklingError) as error:
-            log.debug("each runner imports for itself from now on: no process came from the one that has: %s", error)
+            log.debug("each slave imports for itself from now on: no process came from the one that has: %s", error)
             self.end()
             raise TemplateGone(str(error)) from None
         if not pid:

@@ -74,7 +74,7 @@ class Agents:
             state.see_tags(slave)
             state.heard(slave)
             if slave.pid and slave.number in pids and pids[slave.number] != slave.pid:
-                state.lose(slave, 0, "its process ended while its agent was out of reach")
+                state.lose(slave, 0, "its process ended while its machine was out of reach")
                 self._endings.replace(slave)
         shows = state.shows and not (agent.is_local and state.local_output_shows)
         environment = dict(state.environment_for(agent))
@@ -110,7 +110,7 @@ class Agents:
         commanded = [one.slave for _, one in agent.commands if isinstance(one, StartRunner)]
         for slave in list(agent.slaves.values()):
             if slave.number not in numbers and slave.number not in commanded:
-                why = "its process ended right after each start, while its agent was out of reach"
+                why = "its process ended right after each start, while its machine was out of reach"
                 self._state.lose(slave, 0, why)
                 self._state.end(slave, why)
 
@@ -267,7 +267,7 @@ class Agents:
                 continue
             slave.has_launcher = False
             words = last_words.get(slave.number, "")
-            state.lose(slave, 0, f"its agent ended: {why}", words)
+            state.lose(slave, 0, f"its slave program ended: {why}", words)
             if successor is not None and came and not slave.leaving:
                 state.release(slave)
                 state.roster.start_over(slave, successor)
@@ -295,5 +295,5 @@ class Agents:
 
 def _silence(slave: SlaveRecord, now: float) -> str:
     if slave.contact is Contact.CUT_OFF:
-        return "its agent's connection ended and did not come back (was it killed, or its machine switched off?)"
+        return "its connection ended and did not come back (was it killed, or its machine switched off?)"
     return f"nothing was heard of it for {now - slave.heard:.1f} s (is its machine off, or the network cut?)"

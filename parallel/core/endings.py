@@ -112,7 +112,7 @@ class Endings:
             if report.cause == TOO_LARGE:
                 self._too_large(slave, report)
             else:
-                state.lose(slave, 0, f"its agent ended it: {report.cause}", wanted=True)
+                state.lose(slave, 0, f"it was ended: {report.cause}", wanted=True)
         else:
             end = f"{ending.how} while it ran the context's setup" if report.setup else ending.how
             if report.setup:

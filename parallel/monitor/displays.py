@@ -65,7 +65,8 @@ class LastLine(Display):
     def end(self, summary: Summary) -> None:
         """See `Display`."""
         self._screen.clear()
-        _print(summary_line(summary, self._screen.columns - len(_PREFIX)))
+        columns = self._screen.columns
+        _print(summary_line(summary, columns - len(_PREFIX)) if columns else summary_line(summary))
 
     def close(self) -> None:
         """See `Display`."""

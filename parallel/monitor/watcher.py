@@ -103,11 +103,14 @@ class Watcher:
         since: float | None = self._began  # when there began to be work; None: there is none
         last, worked, offered = self._began, 0.0, 0.0
         shown = over = False
+        done = 0
         while not over:
             over = self._ending.is_set()
             course, cost = course_of(self._dispatcher)
             now = time.monotonic()
-            goes_on = course.tasks.left > 0 or not course.tasks.complete
+            tasks = course.tasks
+            goes_on = tasks.left > 0 or not tasks.complete or tasks.done > done  # one may be added when one is done
+            done = tasks.done
             if since is not None:
                 worked += now - last
                 offered += (now - last) * course.connected

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from .status import ContextStatus
 
+_SLOW = 0.1  # seconds of a task from which on it is named
 _RED, _YELLOW, _PLAIN = "\x1b[31m", "\x1b[33m", "\x1b[0m"
 
 
@@ -142,7 +143,7 @@ def summary_line(summary: Summary, width: int = 1000) -> str:
         parts.append(f"{summary.losses} slave{' was' if summary.losses == 1 else 's were'} lost")
     if summary.slaves:
         parts.append(f"{summary.slaves} slave{'' if summary.slaves == 1 else 's'} busy {100 * summary.busy:.0f}% of it")
-    if summary.slowest_seconds:
+    if summary.slowest_seconds >= _SLOW:
         parts.append(f"the slowest task took {duration(summary.slowest_seconds)}: {clean(summary.slowest)}")
     while len(parts) > 1 and width_of("; ".join(parts)) > width:
         parts.pop()

@@ -44,7 +44,7 @@ def _line_of_many(group: Sequence[ev.Event]) -> Line:
         fate = _fate(sum(event.tasks for event in group if isinstance(event, ev.SlaveLost)), 0)
         level = logging.INFO if first.wanted else logging.WARNING
         return level, f"parallel: lost {len(group)} slaves: {names}: {first.end}{fate}"
-    return logging.WARNING, f"parallel: {len(group)} slaves leave, since their agent was asked to end: {names}"
+    return logging.WARNING, f"parallel: {len(group)} slaves leave, since their slave program was asked to end: {names}"
 
 
 def log_line(event: ev.Event) -> Line | None:
@@ -71,7 +71,7 @@ def log_line(event: ev.Event) -> Line | None:
     if isinstance(event, ev.SlaveBack):
         return logging.WARNING, f"parallel: {event.name} is back"
     if isinstance(event, ev.SlaveLeaving):
-        return logging.WARNING, f"parallel: {event.name} leaves, since its agent was asked to end"
+        return logging.WARNING, f"parallel: {event.name} leaves, since its slave program was asked to end"
     if isinstance(event, ev.ConnectionCut):
         level = logging.INFO if event.again else logging.WARNING
         return level, f"parallel: the connection of {event.peer} {event.why}"
@@ -106,7 +106,7 @@ def _quiet_line(event: ev.Event) -> Line | None:
     elif isinstance(event, ev.SlaveEnded):
         text = f"{event.name} has ended: {event.end}"
     elif isinstance(event, ev.AgentCame):
-        text = f"agent on {event.host} (pid {event.pid}, Python {event.version}) has come"
+        text = f"the slave program on {event.host} (pid {event.pid}, Python {event.version}) has come"
     elif isinstance(event, ev.ConnectionRefused):
         text = f"a connection from {event.peer} was refused: {event.why}"
     elif isinstance(event, ev.CannotAnnounce):

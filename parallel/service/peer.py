@@ -95,7 +95,7 @@ class Call:
     def own_agent(self, agent: str) -> None:
         """Raises `ProtocolError` if the connection is not that agent's."""
         if self._peer.role is None or agent != self._peer.role.agent:
-            raise ProtocolError("it speaks for another agent than the one that it is")
+            raise ProtocolError("it speaks for another slave program than the one that it is")
 
     def answer(self, value: object) -> None:
         """Send what the call waits for."""

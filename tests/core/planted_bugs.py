@@ -155,7 +155,7 @@ def _(real: Any, self: State, slave: SlaveRecord, running: int, end: str, *argum
 
 @bug("a slave whose agent ended is blamed on its task", State, "lose")
 def _(real: Any, self: State, slave: SlaveRecord, running: int, end: str, *arguments: Any, **named: Any) -> None:
-    running = slave.running if end.startswith("its agent ended") else running
+    running = slave.running if end.startswith("its slave program ended") else running
     real(self, slave, running, end, *arguments, **named)
 
 

@@ -63,7 +63,7 @@ def test_a_slave_whose_agents_connection_ended_is_lost_a_second_later_and_nobody
     env.pass_time(0.1)
     assert env.lease_of(0) == [] and env.task(1).ends is None
     (lost,) = env.events(ev.SlaveLost)
-    assert lost.end.startswith("its agent's connection ended and did not come back")
+    assert lost.end.startswith("its connection ended and did not come back")
 
 
 def test_a_master_that_was_stopped_tells_that_once(env: Env) -> None:

@@ -91,7 +91,7 @@ def test_a_hundred_tasks_in_a_folder_with_an_awkward_name(
 
     def all_said() -> bool:
         texts = said()
-        whole = all("slave: connected: 1 runners" in text for text in texts)
+        whole = all("slave: connected: 1 slave" in text for text in texts)
         return whole and sum(text.count("said by a task") for text in texts) == 8
 
     eventually(all_said, 15, f"all that was said, not {said()}")

@@ -53,7 +53,7 @@ def test_mpirun(make: Make, own_folder: Path) -> None:
     manager.wait_for_slaves(4, 30)
     squares(manager)
     for number in range(4):
-        assert "slave: connected: 1 runners" in (own_folder / f"slave{number}.output").read_text()
+        assert "slave: connected: 1 slave" in (own_folder / f"slave{number}.output").read_text()
     manager.shutdown()
     assert not said_by(str(own_folder))
 
@@ -236,7 +236,7 @@ def test_a_greeting_of_the_login_shell_is_output_like_any_other(make: Make, own_
     manager.add_slave(parallel.PipedCommandSlave(greeting, 2, python=sys.executable))
     squares(manager)
     assert (
-        (own_folder / "slave0.output").read_text().startswith("\nWelcome to node7\n3 new\nslave: connected: 2 runners")
+        (own_folder / "slave0.output").read_text().startswith("\nWelcome to node7\n3 new\nslave: connected: 2 slaves")
     )
 
 

@@ -262,7 +262,7 @@ class Ledger:
             self.may_run_again = True
         if (
             event.slave not in self.mistaken
-            and event.end.startswith("its agent's connection ended")
+            and event.end.startswith("its connection ended")
             and runner is not None
             and runner.agent.is_served
         ):

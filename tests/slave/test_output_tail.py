@@ -130,12 +130,12 @@ def test_what_the_slave_program_says_itself_is_not_what_tasks_print(own_folder: 
     tails.add(3, str(path))
     log.addHandler(tails.unwanted)
     try:
-        log.warning("connected: %d runners", 2)
+        log.warning("connected: %d slaves", 2)
     finally:
         log.removeHandler(tails.unwanted)
-    say(path, b"slave: connected: 2 runners\nslave: connected: 2 runners\nhello\n")
+    say(path, b"slave: connected: 2 slaves\nslave: connected: 2 slaves\nhello\n")
     (part,) = tails.look(1.0)
-    assert bytes(part.data) == b"slave: connected: 2 runners\nhello\n", "the second one was printed by a task"
+    assert bytes(part.data) == b"slave: connected: 2 slaves\nhello\n", "the second one was printed by a task"
     assert tails.look(1.0) == [] and tails.patience(1.0) > 0
     tails.close()
 

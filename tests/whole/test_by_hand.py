@@ -62,7 +62,7 @@ def test_slave_joins_works_and_ends_with_the_master(make: Make, start: Start) ->
     assert names == {"started by hand"} and len(manager.slaves) == 2
     manager.shutdown()
     assert program.ends() == 0
-    said = f"slave: connected: 2 runners for the master at {address}\nslave: the master is done\n"
+    said = f"slave: connected: 2 slaves for the master at {address}\nslave: the master is done\n"
     assert program.err == said and program.out == ""
 
 

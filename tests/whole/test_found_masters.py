@@ -79,7 +79,7 @@ def test_a_slave_without_an_address_finds_the_master(hosts: TwoHosts, start: Sta
     began = master(hosts, start, own_folder)
     open_gates(own_folder, "one", 0, 1)
     program = start(*slave(hosts))
-    program.says(r"connected: 1 runners for the master at " + re.escape(SUBNET + "1:"))
+    program.says(r"connected: 1 slave for the master at " + re.escape(SUBNET + "1:"))
     assert began.ends() == 0 and program.ends() == 0
 
 

@@ -111,7 +111,7 @@ def test_it_is_pasted_with_a_token_on_stdin(
     manager.shutdown()
     code, said = slave.ends()
     assert code == 0, said
-    assert "slave: connected: 2 runners" in said
+    assert "slave: connected: 2 slaves" in said
 
 
 def test_it_asks_for_the_token_at_a_terminal(make: Make, folder: Path, own_folder: Path) -> None:
@@ -122,7 +122,7 @@ def test_it_asks_for_the_token_at_a_terminal(make: Make, folder: Path, own_folde
         terminal.type(token[:-1] + ("0" if token[-1] != "0" else "1") + "\n")
         terminal.shows("(?s)there is an error in this token.*paste the token")
         terminal.type(token + "\n")
-        terminal.shows("connected: 1 runners")
+        terminal.shows("connected: 1 slave")
         assert results(manager) == SQUARES
         manager.shutdown()
         assert terminal.ends() == 0
@@ -140,7 +140,7 @@ def test_a_key_of_this_machine_that_is_not_the_master_s_is_not_the_last_word(
     with Terminal(["/bin/sh", "-c", local_command(manager) + " -n 1"], **variables) as terminal:
         terminal.shows("(?s)wrong key: .*paste the token")
         terminal.type(manager.make_token() + "\n")
-        terminal.shows("connected: 1 runners")
+        terminal.shows("connected: 1 slave")
         manager.shutdown()
         assert terminal.ends() == 0
 

@@ -124,7 +124,7 @@ def test_a_killed_agent_takes_its_runners_with_it_and_another_one_comes(
     (third,) = results
     assert third not in pids
     manager.wait_for_slaves(2, 10)
-    assert caplog.text.count("its agent ended: it was killed by SIGKILL") == 2
+    assert caplog.text.count("its slave program ended: it was killed by SIGKILL") == 2
     said = "".join(Path(f"slave{number}.output").read_text() for number in (0, 1))
     assert said.count("before the end") == 2, "what the slaves said before is kept"
 

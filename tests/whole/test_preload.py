@@ -174,7 +174,7 @@ def test_what_cannot_be_shared_is_left_to_each_process(notes: Notes, source: str
     notes.install("heavy", source)
     runners, *words = notes.run(BY_HAND, "30" if why else "0.5").out.splitlines()
     assert set(map(int, runners.split())) <= set(notes.of("heavy"))
-    told = [line for line in words if "each runner imports for itself" in line]
+    told = [line for line in words if "each slave imports for itself" in line]
     assert [why in line for line in told] == ([True] if why else []), words
 
 

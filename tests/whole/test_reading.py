@@ -277,7 +277,7 @@ def test_slaves_that_are_lost_together_share_a_line(make: Make, caplog: pytest.L
     leaving = [ev.SlaveLeaving(1.0, number, f"slave {number}") for number in range(6)]
     ((_, (level, text)),) = log_lines(leaving)
     assert level == logging.WARNING
-    assert text.startswith("parallel: 6 slaves leave, since their agent was asked to end: slave 0, slave 1")
+    assert text.startswith("parallel: 6 slaves leave, since their slave program was asked to end: slave 0, slave 1")
 
 
 def test_a_full_disk_leaves_no_key_behind(own_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
