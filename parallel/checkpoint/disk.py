@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -46,9 +47,9 @@ class Disk:
     def read(self, offset: int, size: int) -> bytes:
         """Up to so many bytes from there; fewer only at the end.  Also when it was closed, if it is still there."""
         with self._opened() as file:
-            data = os.pread(file, size, offset)
+            data = _pread(file, size, offset)
             while data and len(data) < size:
-                more = os.pread(file, size - len(data), offset + len(data))
+                more = _pread(file, size - len(data), offset + len(data))
                 if not more:
                     break
                 data += more
@@ -59,10 +60,11 @@ class Disk:
         view, at = memoryview(into), 0
         with self._opened() as file:
             while at < len(into):
-                got = os.preadv(file, [view[at:]], offset + at)
-                if not got:
+                data = _pread(file, min(_COPIED, len(into) - at), offset + at)
+                if not data:
                     return False
-                at += got
+                view[at : at + len(data)] = data
+                at += len(data)
         return True
 
     @contextmanager
@@ -83,7 +85,7 @@ class Disk:
         views = [memoryview(piece).cast("B") for piece in pieces if size_of(piece)]
         done = 0
         while views:
-            done += (wrote := os.pwritev(self._file, views[:_MOST_PIECES], offset + done))
+            done += (wrote := _pwritev(self._file, views[:_MOST_PIECES], offset + done))
             while views and wrote >= views[0].nbytes:
                 wrote -= views.pop(0).nbytes
             if wrote:
@@ -118,7 +120,7 @@ class Disk:
                 if not data:
                     raise OSError("the file that has vanished cannot be read any more")
                 while data:
-                    wrote = os.pwrite(new, data, at)
+                    wrote = _pwritev(new, [data], at)
                     at, data = at + wrote, data[wrote:]
             os.dup2(new, self._file, inheritable=False)
         except BaseException:
@@ -133,6 +135,22 @@ class Disk:
         if file >= 0:
             self._facts = os.fstat(file)
             os.close(file)
+
+
+if hasattr(os, "pread") and hasattr(os, "pwritev"):
+    _pread, _pwritev = os.pread, os.pwritev
+else:  # Windows, and macOS before 11
+    _seeking = threading.Lock()  # held between a seek and what it is for
+
+    def _pread(file: int, size: int, offset: int, /) -> bytes:
+        with _seeking:
+            os.lseek(file, offset, os.SEEK_SET)
+            return os.read(file, size)
+
+    def _pwritev(file: int, buffers: Any, offset: int, /) -> int:  # type: ignore[misc]
+        with _seeking:
+            os.lseek(file, offset, os.SEEK_SET)
+            return os.write(file, buffers[0])
 
 
 def _status(path: str) -> os.stat_result | None:

@@ -66,7 +66,8 @@ class Lock:
             self._file = self._open(path)
         me = f"{os.getpid()} {socket.gethostname()} {_began(os.getpid())}\n".encode()
         os.ftruncate(self._file, 0)
-        os.pwrite(self._file, me, 0)
+        os.lseek(self._file, 0, os.SEEK_SET)
+        os.write(self._file, me)
         self._mine = os.getpid(), path
         _held.add(self._mine)
 
@@ -76,7 +77,7 @@ class Lock:
         file = os.open(self.path, flags, PRIVATE_FILE)
         try:
             known = self._lock(file)
-            holder = _holder(os.pread(file, _LONGEST, 0))
+            holder = _holder(os.read(file, _LONGEST))
             if known is False or (known is None and holder is not None and not self._is_over(holder)):
                 raise CheckpointError(_in_use(path, holder, self.path, known is None))
             try:

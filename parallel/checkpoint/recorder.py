@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from time import monotonic
 from typing import Any, Callable, NamedTuple, Protocol
 
@@ -18,7 +19,8 @@ from .results_file import Origin
 from .store import Record, Store
 
 _MOST_MORE = 64  # tasks that are taken ahead while all are known
-_STORED = -1  # the kind of an outcome that stands for a result in the file; its data is a `_Known`
+_EARLIER = "a slave of an earlier run"
+_STORED = -1  # the kind of an outcome that stands for a result in the file; it is a `_Known`
 
 
 _make = tuple.__new__  # three times as quick as the class itself, for millions of tasks
@@ -54,13 +56,23 @@ class Place(Protocol):
         """Have readers look that wait."""
 
 
-class _Known(NamedTuple):
-    """A task whose result is in the file: where, and what it takes to run it if that turns out to be damaged."""
+class _Known:
+    """Stands in the mailbox for an outcome that is in the file: where, and what it takes to run the task after all.
 
-    offset: int
-    entry: Entry
-    timeout: float | None
-    retries: int
+    There may be millions, so it is small.
+    """
+
+    __slots__ = "key", "label", "name", "nth", "payload", "place", "retries", "tag", "task", "timeout"
+
+    kind, size = _STORED, 0  # as of `Outcome`
+
+    def __init__(
+        self, task: int, place: int, nth: int, payload: bytes, name: str, key: bytes, label: bytes, tag: object
+    ) -> None:
+        self.task, self.place, self.nth, self.payload, self.name = task, place, nth, payload, name
+        self.key, self.label, self.tag = key, label, tag
+        self.timeout: float | None = None
+        self.retries = 0
 
 
 class _Waiting:
@@ -93,7 +105,7 @@ class Recorder:
         self._origins: dict[tuple[str, tuple[bytes, ...]], int] = {}  # by the task's name and what it refers to
         self._names: dict[int, Entry] = {}  # by task: under what its result is to be written
         self._other_ids: dict[int, int] = {}  # of tasks whose results were damaged: the one that the user knows
-        self._front: Entry | None = None  # of the outcome that `front` gave last
+        self._front: Entry | _Known | None = None  # of the outcome that `front` gave last
         self._added = self._unnamed = self._known = self._stale = 0  # tasks; those of them without a key
         self._in_a_row = 0  # tasks that were known, up to the one that was added last
         self._asked = self._told = False  # for results; the user was told what is known
@@ -122,7 +134,9 @@ class Recorder:
         id = self._mailbox.new_id()
         if place >= 0 and self._is_usable(place, entry):
             self._count_known(1)
-            self._mailbox.add_known(self._stored(id, place, entry, payload, timeout, retries, tag))
+            known = _Known(id, place, entry.nth, payload, name, entry.key, entry.label, tag)
+            known.timeout, known.retries = timeout, retries
+            self._mailbox.add_known(known)  # type: ignore[arg-type]  # see `front`
         else:
             self._names[id] = entry
             try:
@@ -142,10 +156,10 @@ class Recorder:
         self._asked = True
         id = self._mailbox.new_id()
         if place >= 0 and self._is_usable(place, entry):
-            outcome = self._stored(id, place, entry, payload, timeout, retries, addressee)
-            if self._read(outcome) is not None:
+            known = _Known(id, place, entry.nth, payload, name, b"", b"", None)
+            if self._read(known) is not None:
                 self._count_known(1)
-                addressee.settle(outcome)
+                addressee.settle(known)
                 return id
         self._names[id] = entry
         try:
@@ -159,13 +173,9 @@ class Recorder:
     def _entry(self, payload: bytes, name: str, key: str | None, label: str) -> tuple[Entry, int]:
         """What the task is written under, and the place of its result in the index or -1."""
         store = self._store
-        found = name, store.code.names_in(payload)
         text = b"" if key is None else key.encode()
-        identity = of_key(text) if text else self._identities.of_pickle(payload)
         with store.naming:
-            origin = self._origins.get(found)
-            if origin is None:
-                origin = self._origins[found] = self._new_origin(*found)
+            identity, origin = self._identify(payload, name, text)
             if text and store.counts.is_used(identity):
                 raise InputError(
                     f"the key {key!r} was given to another task in this run: each task of {store.path} needs one of "
@@ -178,15 +188,22 @@ class Recorder:
         parts = identity, nth, origin, text, label.encode()[:MOST_NAME] if label else b"", 0
         return _make(Entry, parts), place
 
+    def _identify(self, payload: bytes, name: str, key: bytes) -> tuple[tuple[int, int], int]:
+        """A task's identity, and the number of what its result comes from."""
+        found = name, self._store.code.names_in(payload)
+        origin = self._origins.get(found)
+        if origin is None:
+            origin = self._origins[found] = self._new_origin(*found)
+        return of_key(key) if key else self._identities.of_pickle(payload), origin
+
+    def _entry_of(self, known: _Known) -> Entry:
+        with self._store.naming:
+            identity, origin = self._identify(known.payload, known.name, known.key)
+        return Entry(identity, known.nth, origin, known.key, known.label)
+
     def _new_origin(self, name: str, found: tuple[bytes, ...]) -> int:
         modules = self._store.code.modules(*self._setup_names, found)
         return self._store.write_origin(Origin(name, self._identities.setup, modules))
-
-    def _stored(
-        self, id: int, place: int, entry: Entry, payload: bytes, timeout: float | None, retries: int, tag: object
-    ) -> Outcome:
-        known = _Known(self._store.file.index.offset(place), entry, timeout, retries)
-        return Outcome(id, _STORED, "", known, (), payload=payload, tag=tag)
 
     def _runs(self) -> None:
         """A task was added that is not known."""
@@ -208,7 +225,12 @@ class Recorder:
 
     def cancelled(self, task: int | None = None) -> None:
         """No outcome comes of the task, or of any that has none: it may be added again as what it was."""
-        for id in list(self._names) if task is None else [task]:
+        known: set[int] = set()
+        if task is None:
+            with suppress(CheckpointError):  # the next reader meets it
+                self._store.ensure(False)  # what has come for futures, say
+            known = {outcome.task for outcome in self._mailbox.ready.copy()}
+        for id in [id for id in list(self._names) if id not in known] if task is None else [task]:
             entry = self._names.pop(id, None)
             if entry is not None:
                 self._release(entry)
@@ -260,11 +282,13 @@ class Recorder:
             return outcome
         if outcome.kind != _STORED:
             return self.written(outcome)
-        self._front = outcome.data.entry
-        read = self._read(outcome)
+        known: _Known = outcome  # type: ignore[assignment]
+        read = self._read(known)
         if read is None:
             self._mailbox.ready.popleft()
-            self._run_again(outcome)
+            self._run_again(known)
+        else:
+            self._front = known
         return read
 
     def ensure(self) -> None:
@@ -278,7 +302,7 @@ class Recorder:
     def written(self, outcome: Outcome) -> Outcome:
         """The same outcome, which is in the file by now.  Raises `CheckpointError`."""
         if outcome.kind == _STORED:
-            read = self._read(outcome)
+            read = self._read(outcome)  # type: ignore[arg-type]
             if read is None:
                 raise CheckpointError(f"a result in {self._store.path} cannot be read any more, and was a moment ago")
             return read
@@ -292,35 +316,33 @@ class Recorder:
 
     def cannot_be_rebuilt(self) -> None:
         """The result that `front` gave cannot be rebuilt here: that is a failure, to be tried again in the next run."""
-        entry, self._front = self._front, None
-        if entry is not None:
+        front, self._front = self._front, None
+        if front is not None:
+            entry = self._entry_of(front) if isinstance(front, _Known) else front
             self._store.drop(entry)
             self._release(entry)
 
-    def _read(self, outcome: Outcome) -> Outcome | None:
-        """The outcome with what is in the file; None if that is damaged, or not to be read."""
-        known: _Known = outcome.data
+    def _read(self, known: _Known) -> Outcome | None:
+        """The outcome that is in the file; None if that is damaged, or not to be read."""
         file = self._store.file
         why = "it is damaged"
         try:
-            found = file.find(known.offset)
-            if found is not None and found.entry[:2] == known.entry[:2]:
+            found = file.find(file.index.offset(known.place))
+            if found is not None and (found.entry.identity, found.entry.nth) == self._entry_of(known)[:2]:
                 payload = file.load(found)
                 if payload is not None:
-                    data, buffers = payload
-                    return outcome._replace(kind=VALUE, data=data, buffers=buffers, slave="a slave of an earlier run")
+                    return Outcome(known.task, VALUE, _EARLIER, *payload, payload=known.payload, tag=known.tag)
         except OSError as error:
             why = error.strerror or str(error)
         self._store.tell(f"a result in {self._store.path} cannot be used, and its task runs again: {why}")
         return None
 
-    def _run_again(self, outcome: Outcome) -> None:
-        known: _Known = outcome.data
+    def _run_again(self, known: _Known) -> None:
         self._count_known(-1)
         id = self._mailbox.new_id()
-        self._other_ids[id] = outcome.task
-        self._names[id] = known.entry
-        self._mailbox.add(outcome.payload, known.timeout, known.retries, outcome.tag, id)
+        self._other_ids[id] = known.task
+        self._names[id] = self._entry_of(known)
+        self._mailbox.add(known.payload, known.timeout, known.retries, known.tag, id)
         self._runs()
 
     # -- what the user is told

@@ -235,6 +235,20 @@ def test_cancelled_tasks_may_be_added_again(make: Make) -> None:
     assert list(context.get_results_unordered()) == [1]
 
 
+def test_what_has_come_before_a_cancel_is_written(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    manager = make()
+    context = manager.get_context(checkpoint=FILE)
+    for x in range(5):
+        context.add_task(note, x)
+    future = context.submit(note, 5)
+    store = manager._checkpoints._stores[os.path.realpath(FILE)]  # type: ignore[union-attr]
+    with store._writing:  # nothing is written for now
+        eventually(lambda: future.done() and len(context._mailbox.ready) == 5, 20, "six results")
+    context.cancel()
+    assert sorted([*context.get_results_unordered(), future.result()]) == list(range(6))
+    assert in_file() == 6
+
+
 def test_a_result_that_cannot_be_rebuilt_is_made_again(make: Make) -> None:
     for expected in (parallel.ResultError, parallel.ResultError, int):
         manager = make()

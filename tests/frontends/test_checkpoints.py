@@ -62,10 +62,9 @@ def test_a_full_disk_loses_no_result_of_a_pool(own_folder: object, monkeypatch: 
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with parallel.Pool(1, checkpoint=FILE) as pool, parallel.Executor(1, checkpoint="other") as executor:
-        pool.map(note, [1])
-        assert executor.submit(note, 1).result() == 1
-        result, future = pool.apply_async(note, (2,)), executor.submit(note, 2)
+        assert pool.apply(note, (1,)) == executor.submit(note, 1).result() == 1
         monkeypatch.setattr(Disk, "write", full)
+        result, future = pool.apply_async(note, (2,)), executor.submit(note, 2)
         for get in (result.get, future.result):
             with pytest.raises(parallel.CheckpointError, match="No space left on device. No result is lost"):
                 get()
