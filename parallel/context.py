@@ -54,7 +54,7 @@ class Context(Generic[Result]):
         self._rules = rules._replace(base=self._mailbox.id)  # of its maps
         setups = [] if payload is None else [payload]
         self._entrance = Entrance(manager, self._mailbox, self._rules, record, setups)
-        self._pack = self._entrance.pack
+        self._pack, self._submitted = self._entrance.pack, Submitted(self._mailbox)
         self._recorder = None if record is None else record(self._mailbox, setups, manager.begin)
         self._feeder = Feeder(self._mailbox, self._feed)
         self._idle_maps = Idle()
@@ -250,7 +250,7 @@ class Context(Generic[Result]):
     @property
     def submitted(self) -> Submitted:
         """All that was submitted and has no outcome yet."""
-        return Submitted(self._mailbox)
+        return self._submitted
 
     def _begin(self) -> None:
         """Results are asked for: have the slaves started, unless all is known."""

@@ -83,6 +83,9 @@ class TaskFuture(concurrent.futures.Future[Result]):
         """As of any future: the result, waited for; raises the task's exception, TimeoutError, CancelledError."""
         try:
             self._know(timeout)
+            if self._exception is None:
+                result: Result = self._result
+                return result
             return super().result(0)
         finally:
             self = None  # type: ignore[assignment]  # else a traceback keeps the future, and that the result

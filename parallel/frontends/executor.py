@@ -86,7 +86,8 @@ class Executor(concurrent.futures.ProcessPoolExecutor):
         ``BrokenProcessPool`` when the initializer has raised on every slave.
         """
         with self._shutting:
-            self._check_open()
+            if self._shutdown or self._work.broken is not None or work.exiting():
+                self._check_open()
             return self._work.submit(fn, args, kwargs)
 
     def _check_open(self) -> None:
