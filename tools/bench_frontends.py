@@ -20,7 +20,7 @@ from tools import bench_peers
 Calls = Callable[[Any], object]
 
 _DATA = bytes(1_000_000)
-_TURNS = 20  # of each in a round
+_TURNS, _FEW_TURNS = 20, 4  # of each in a round
 
 
 class Row(NamedTuple):
@@ -67,8 +67,8 @@ ROWS = [
         40,
         wanted=1.0,
     ),
-    Row("Pool.imap, no-op calls per second", "pool", lambda pool: list(pool.imap(nothing, range(4000))), 1, 4000),
-    Row("Executor.submit, no-op calls per second", "executor", lambda one: submit_all(one, 4000), 1, 4000, 8.0),
+    Row("Pool.imap, no-op calls per second", "pool", lambda pool: list(pool.imap(nothing, range(10_000))), 1, 10_000),
+    Row("Executor.submit, no-op calls per second", "executor", lambda one: submit_all(one, 10_000), 1, 10_000, 8.0),
     Row("Executor.submit of one call alone, us", "executor", lambda one: one.submit(nothing).result(), 400, wanted=1.2),
 ]
 
@@ -93,7 +93,7 @@ def measure(row: Row, two: Sequence[Any], quick: bool) -> tuple[float, float]:
     """Microseconds, or calls per second, of the one and the other."""
     repeats = max(1, row.repeats // (4 if quick else 1) // _TURNS)
     times: list[list[float]] = [[], []]
-    for turn in range(_TURNS + 1):
+    for turn in range((_FEW_TURNS if row.amount else _TURNS) + 1):
         for one, taken in zip(two, times):
             for _ in range(repeats):
                 began = time.perf_counter()
