@@ -339,7 +339,7 @@ function drawBar(pen, color, bar, x, top, row, width) {
     pen.rect(left, top, wide, row);
     pen.clip();
     pen.fillStyle = color("back");
-    pen.fillText(tasks > 1 ? count(tasks) + " × " + label : label, left + 4, top + 13);
+    pen.fillText(tasks > 1 ? count(tasks) + " tasks, last " + label : label, left + 4, top + 13);
     pen.restore();
   }
 }
@@ -348,7 +348,7 @@ function tell(number, bar) {
   chosen = bar ? [number, bar[0]] : null;
   if (bar) {
     const [, kind, label, begins, ends, tasks] = bar;
-    const what = kind === "task" ? (tasks > 1 ? count(tasks) + " tasks of " : "") + (label || "a task") : kind;
+    const what = kind === "task" ? (tasks > 1 ? count(tasks) + " tasks, the last one " : "") + (label || "a task") : kind;
     put(byId("bar"), "slave " + number + ": " + what + ", " + time(ends - begins) + ", until " +
       time(Math.max(0, store.told.now - ends)) + " ago");
   }

@@ -19,7 +19,7 @@ from .status import SlaveStatus, Status
 from .timeline import Timeline
 
 _PAUSE = 1.0  # seconds between two looks
-_SHARE = 0.004  # of a processor that looks may take here; in the dispatcher's thread they take about as much again
+_SHARE = 0.0025  # of a processor that looks may take here; the dispatcher's and the server's threads take twice that
 _MOST_POINTS = 600  # of the history
 _MOST_LINES = 400  # of output
 _MOST_FAILURES = 50
