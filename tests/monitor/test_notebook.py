@@ -84,7 +84,7 @@ REAL = """
 import json, nbclient, nbformat, sys
 book = nbformat.v4.new_notebook()
 book.cells = [nbformat.v4.new_code_cell(text) for text in (
-    "import parallel, time\\ndef nap(n):\\n    time.sleep(0.4)\\n    return n",
+    "import parallel, time\\ndef nap(n):\\n    time.sleep(0.4)\\n    print('nap', n)\\n    return n",
     "m = parallel.Manager.local(2)\\nprint(sorted(m.get_context().map(nap, range(8))))",
     "m.shutdown()",
 )]
@@ -99,7 +99,10 @@ def test_a_real_notebook(own_folder: Path) -> None:
     program = script(own_folder / "notebook.py", REAL, PYTHONWARNINGS="ignore")
     assert program.ends(60) == 0, program.err
     first, second, third = json.loads(program.out)
-    texts = [one["text"] for one in second if one["output_type"] == "stream"]
-    assert not first and not third and texts == ["[0, 1, 2, 3, 4, 5, 6, 7]\n"]
+    texts = {name: [one["text"] for one in second if one.get("name") == name] for name in ("stdout", "stderr")}
+    assert not first and texts["stdout"] == ["[0, 1, 2, 3, 4, 5, 6, 7]\n"]
+    prints = [one["text"] for one in (*second, *third) if one.get("name") == "stderr"]
+    assert sorted("".join(prints).split()[3::4]) == list("01234567"), prints
+    assert "slave 0: nap " in "".join(texts["stderr"]), "under the cell that waited for it"
     (shown,) = [one["data"]["text/plain"] for one in second if one["output_type"] == "display_data"]
     assert shown.startswith("8 tasks done in "), shown

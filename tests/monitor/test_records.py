@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from parallel.monitor.output import Shower
 from parallel.monitor.records import Recorder, levels_of, record_of
 from slave.protocol import RECORD, WARNING
 from tests.conftest import Make
-from tests.support.programs import script
+from tests.support.programs import script, slave
+from tests.support.tasks import say
 from tests.support.waiting import eventually
 
 TOLD: dict[str, Any] = {
@@ -134,7 +136,43 @@ def test_that_some_were_left_out_is_told(caplog: pytest.LogCaptureFixture) -> No
 def test_a_warning_of_several_slaves_is_shown_once(capsys: pytest.CaptureFixture[str]) -> None:
     told = {"category": "UserWarning", "message": "old", "path": "/x.py", "line": 3, "text": "/x.py:3: old\n"}
     shower = Shower(True)
-    for slave in range(3):
-        shower(TaskRecord(0.0, slave, f"slave {slave}", WARNING, json.dumps(told).encode(), 0))
+    for number in range(3):
+        shower(TaskRecord(0.0, number, f"slave {number}", WARNING, json.dumps(told).encode(), 0))
     shower(TaskRecord(0.0, 2, "slave 2", WARNING, json.dumps({**told, "line": 4, "text": "b\n"}).encode(), 0))
     assert capsys.readouterr().err == "slave 0: /x.py:3: old\nslave 2: b\n"
+
+
+def test_slaves_behind_a_pipe_show_what_tasks_print(make: Make) -> None:
+    told: list[tuple[int, str]] = []
+    manager = make(slaves=0, show_output=lambda slave, line: told.append((slave, line)))
+    manager.add_slave(parallel.PipedCommandSlave("{command}", 1, python=sys.executable))
+    context = manager.get_context()
+    context.add_task(say, "hello\nand more")
+    list(context.get_results_unordered())
+    eventually(lambda: len(told) > 1)
+    assert told == [(0, "hello"), (0, "and more")]
+    eventually(lambda: "and more" in Path("slave0.output").read_text())
+
+
+def test_slaves_started_by_hand_show_and_log_too(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+    told: list[tuple[int, str]] = []
+    key = b"k" * 32
+    manager = make(
+        slaves=0,
+        port=0,
+        authkey=key,
+        forward_logging=True,
+        show_output=lambda slave, line: told.append((slave, line)),
+    )
+    program = slave(f"127.0.0.1:{manager.address[1]}", "-n", "1", PARALLEL_AUTHKEY=key.decode())
+    try:
+        context = manager.get_context()
+        context.add_task(say, "hello")
+        context.add_task(log_of_a_task, logging.WARNING, "loud")
+        list(context.get_results_unordered())
+        eventually(lambda: told and "loud" in caplog.text)
+        assert told == [(0, "hello")]
+        manager.shutdown()
+        assert program.ends() == 0 and "hello" in program.out + program.err
+    finally:
+        program.kill()
