@@ -64,6 +64,13 @@ def nested(count: int) -> list[tuple[int, int]]:
     return found
 
 
+def nested_by_name() -> list[tuple[int, int]]:
+    """The same, and it asks for this backend."""
+    with parallel_config(backend=ParallelBackend(), n_jobs=2):
+        assert joblib.effective_n_jobs(-1) == 1
+        return nested(3)
+
+
 def mark(word: str) -> None:
     MARKS.append(word)
 
@@ -180,9 +187,9 @@ def test_inside_a_task_calls_run_in_that_process_and_the_backend_that_travels_is
     backend = ParallelBackend(make(1))
     batch = BatchedCalls([(abs, (1,), {})], backend.get_nested_backend())
     assert len(pickle.dumps(batch)) < 250
-    (found,) = Parallel(backend=backend)([delayed(nested)(4)])
-    assert [value for value, _ in found] == [0, 1, 4, 9]
-    assert len({pid for _, pid in found} - {os.getpid()}) == 1
+    found, by_name = Parallel(backend=backend)([delayed(nested)(4), delayed(nested_by_name)()])
+    assert [value for value, _ in found + by_name] == [0, 1, 4, 9, 0, 1, 4]
+    assert len({pid for _, pid in found + by_name} - {os.getpid()}) == 1
 
 
 def test_threads_and_initializer_of_a_slave(make: Make) -> None:

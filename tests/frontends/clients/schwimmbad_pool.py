@@ -1,11 +1,11 @@
-"""schwimmbad: programs that were written for its pools, each with `map` and a callback for each result."""
+"""schwimmbad: a program for its pools, on the one that hands joblib's arguments on; what only maps takes ours."""
 
 import functools
 
 import numpy as np
 import schwimmbad
 
-import parallel
+import parallel.frontends.joblib
 
 
 def worker(scale, task):
@@ -13,13 +13,24 @@ def worker(scale, task):
     return scale * np.arange(start, stop).sum()
 
 
+TASKS = [(start, start + 100) for start in range(0, 1000, 100)]
+WORKER = functools.partial(worker, 2.0)
+
+
 def main(pool):
-    tasks = [(start, start + 100) for start in range(0, 1000, 100)]
-    return list(pool.map(functools.partial(worker, 2.0), tasks))
+    seen = []
+    if not pool.is_master():
+        pool.wait()
+    results = list(pool.map(WORKER, TASKS, callback=seen.append))
+    assert seen == results
+    return results
 
 
 if __name__ == "__main__":
+    parallel.frontends.joblib.register()
+    serial = main(schwimmbad.SerialPool())
+    with schwimmbad.JoblibPool(2, backend="parallel") as pool:
+        assert main(pool) == serial
     with parallel.Pool(2) as pool:
-        found = main(pool)
-    assert found == main(schwimmbad.SerialPool())
+        assert list(pool.map(WORKER, TASKS)) == serial
     print("equal")
