@@ -120,6 +120,14 @@ class Context(Generic[Result]):
         self._entrance.look()
         return self._submit(dump_by_value("the task", self._program, task), task)
 
+    def submit_input(self, mailbox: Mailbox, item: object) -> TaskFuture[Any]:
+        """For front ends: the same for an input of a function that has a mailbox (`Entrance.mailbox_of`)."""
+        self._entrance.look()
+        future: TaskFuture[Any] = TaskFuture(mailbox, self, self._program)
+        payload = dump_by_value("the task", self._program, item)
+        future.task_id = mailbox.add_for(future, payload, self._timeout, self._retries)
+        return future
+
     def _submit(self, payload: bytes, task: object) -> TaskFuture[Any]:
         future: TaskFuture[Any] = TaskFuture(self._mailbox, self, self._program)
         if self._recorder is not None:

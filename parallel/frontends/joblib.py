@@ -36,6 +36,7 @@ from slave.cpus import THREADS, prepare, usable_cpus
 
 from .inline import inside_task
 from .lane import AnyFuture, Callback, Lane
+from .shared_arrays import SharedArrays
 from .work import Work
 
 if TYPE_CHECKING:
@@ -70,7 +71,10 @@ class ParallelBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[m
 
     ``inner_max_num_threads``: how many threads BLAS, OpenMP and the like may start in a slave; default: its share of
     the machine's CPUs.  ``initializer(*initargs)`` runs once in each slave before its first call.  Other arguments of
-    joblib's backends, those about memory maps among them, are accepted and have no effect.
+    joblib's backends are accepted and have no effect.
+
+    A NumPy array of ``max_nbytes`` (joblib's, 1 MB) or more that stands in several calls of one `Parallel` is sent once
+    to each slave, and is read-only there; not so with ``max_nbytes=None`` or a ``mmap_mode`` other than 'r'.
 
     Functions that cannot be pickled by reference are sent by cloudpickle where that is installed.  `Parallel` calls
     inside a task run in that process, one call after the other.
@@ -95,7 +99,8 @@ class ParallelBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[m
         self.parallel: Any = None  # the `joblib.Parallel` that was configured last
         self._initializer = initializer, tuple(initargs)
         self._kept = _own if manager is None else _Kept()
-        self._lanes: weakref.WeakKeyDictionary[Any, Lane] = weakref.WeakKeyDictionary()  # by `joblib.Parallel`
+        # by `joblib.Parallel`
+        self._lanes: weakref.WeakKeyDictionary[Any, tuple[Lane, SharedArrays]] = weakref.WeakKeyDictionary()
         self._lock = threading.Lock()  # guards them
 
     # -- how many
@@ -125,6 +130,8 @@ class ParallelBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[m
         parallel: Any = None,
         initializer: Callable[..., object] | None = None,
         initargs: tuple[object, ...] = (),
+        max_nbytes: int | None = None,
+        mmap_mode: str | None = "r",
         **ignored: object,
     ) -> int:
         """Make ready for the calls of ``parallel``; returns `effective_n_jobs`."""
@@ -139,8 +146,10 @@ class ParallelBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[m
         slaves = self._kept.take(self.manager, count, threads, initializer, tuple(initargs))
         wanted = self._wanted(n_jobs)
         most = wanted if self.manager is not None and wanted < self._available() else None
+        shared = SharedArrays(slaves, max_nbytes if mmap_mode == "r" else None)
+        weakref.finalize(parallel, shared.release).atexit = False
         with self._lock:
-            self._lanes[parallel] = Lane(slaves, most, _fail)
+            self._lanes[parallel] = Lane(shared, most, _fail), shared
         return count
 
     def submit(self, func: Callable[[], object], callback: Callback | None = None) -> Lane:
@@ -151,7 +160,7 @@ class ParallelBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[m
 
     def _lane(self, parallel: Any) -> Lane:
         with self._lock:
-            return self._lanes[parallel]
+            return self._lanes[parallel][0]
 
     def retrieve_result_callback(self, out: AnyFuture) -> Any:
         """What the batch returned; raises what it raised, with the remote traceback as the cause."""
@@ -160,13 +169,17 @@ class ParallelBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[m
     def abort_everything(self, ensure_ready: bool = True) -> None:
         """Cancel the calls of the `joblib.Parallel` that is being aborted; the slaves stay."""
         with self._lock:
-            lanes = [lane for parallel, lane in self._lanes.items() if getattr(parallel, "_aborting", True)]
+            lanes = [lane for parallel, (lane, _) in self._lanes.items() if getattr(parallel, "_aborting", True)]
         for lane in lanes:
             lane.cancel()
 
     def terminate(self) -> None:
         """The end of a call.  The slaves stay for the next one."""
         self.reset_batch_stats()
+        with self._lock:
+            over = [shared for lane, shared in self._lanes.values() if lane.idle]
+        for shared in over:
+            shared.release()
 
     def get_nested_backend(self) -> tuple[Any, int | None]:
         """For `Parallel` inside a task.  It travels with each batch, and is small."""
@@ -185,14 +198,13 @@ class _Slaves:
     """A context on slaves, which ends when nobody has this any more and all is done."""
 
     def __init__(self, work: Work, key: object) -> None:
-        self._work, self.key = work, key
-        self.submit_by_value = work.submit_by_value
+        self.work, self.key = work, key
         weakref.finalize(self, work.finish_soon).atexit = False
 
     @property
     def broken(self) -> bool:
         """Whether they cannot run anything."""
-        return self._work.broken is not None
+        return self.work.broken is not None
 
 
 class _Kept:

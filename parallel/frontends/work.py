@@ -21,6 +21,7 @@ from .inline import InlineWork, inside_task
 
 if TYPE_CHECKING:
     from ..context import Context
+    from ..service.mailbox import Mailbox
 
 _unfinished: set[Work] = set()
 _exiting = False
@@ -102,6 +103,13 @@ class Work:
         """The same, by `Context.submit_by_value`."""
         try:
             return self.context.submit_by_value(function)
+        except UnpicklableError as error:
+            return _failed(error)
+
+    def submit_input(self, mailbox: Mailbox, item: object) -> concurrent.futures.Future[Any]:
+        """The same, by `Context.submit_input`."""
+        try:
+            return self.context.submit_input(mailbox, item)
         except UnpicklableError as error:
             return _failed(error)
 

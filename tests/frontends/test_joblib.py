@@ -192,6 +192,31 @@ def test_inside_a_task_calls_run_in_that_process_and_the_backend_that_travels_is
     assert len({pid for _, pid in found + by_name} - {os.getpid()}) == 1
 
 
+def look_at(array: Any, number: int) -> tuple[float, bool, int]:
+    return float(array[number]), array.flags.writeable, id(array)
+
+
+def test_a_large_array_of_many_calls_is_sent_once_to_each_slave(make: Make) -> None:
+    numpy = pytest.importorskip("numpy")
+    large, small = numpy.arange(300_000.0), numpy.arange(30.0)
+    manager = make(1)
+    backend = ParallelBackend(manager, initializer=mark, initargs=("once",))
+
+    def look(array: Any, **options: Any) -> list[tuple[float, bool, int]]:
+        call = Parallel(backend=backend, batch_size=1, **options)
+        return list(call(delayed(look_at)(array, number=number) for number in range(20)))
+
+    found = look(large)
+    assert [value for value, _, _ in found] == list(range(20))
+    assert len({(writeable, id) for _, writeable, id in found[1:]}) == 1 and not found[-1][1]
+    large += 1
+    assert [value for value, _, _ in look(large)] == list(range(1, 21)), "the next call has it as it is then"
+    assert all(writeable for _, writeable, _ in look(large, max_nbytes=None) + look(large, mmap_mode="c") + look(small))
+    assert Parallel(backend=backend)([delayed(marks)(0)]) == [["once"]]
+    with pytest.raises(ValueError, match="read-only"):
+        Parallel(backend=backend, batch_size=1)(delayed(large.__class__.fill)(large, 1) for _ in range(6))
+
+
 def test_threads_and_initializer_of_a_slave(make: Make) -> None:
     manager = make(1)
     with parallel_config(backend=ParallelBackend(manager), inner_max_num_threads=3):
