@@ -11,7 +11,9 @@ def distance(x):
 
 
 def best(executor=None):
-    optimizer = ng.optimizers.OnePlusOne(parametrization=ng.p.Array(shape=(2,)), budget=40, num_workers=2)
+    space = ng.p.Array(shape=(2,)).set_bounds(-2, 2)
+    # which asks the same, whichever of a batch is known first
+    optimizer = ng.optimizers.ScrHammersleySearch(parametrization=space, budget=40, num_workers=2)
     optimizer.parametrization.random_state.seed(1)
     return optimizer.minimize(distance, executor=executor, batch_mode=True).value
 
