@@ -8,8 +8,9 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Iterable, Iterator
-from types import ModuleType
+from collections.abc import Iterator
+from importlib.machinery import ModuleSpec
+from types import FunctionType, ModuleType
 from typing import Any, Callable, Protocol
 
 from slave.missing import version_of
@@ -160,8 +161,11 @@ def _of_kind(failed: FailedTask) -> tuple[str, str]:
 
 
 def packages_of_program() -> dict[str, str]:
-    """The installed packages that the user's program has imported itself, with their versions ('' if not known)."""
-    found = {name for module in _users_modules() for name in _named_in(vars(module))}
+    """The installed packages that the user's program has imported itself, with their versions ('' if not known).
+
+    No code of the user's is run: his objects are asked for nothing, and modules that load late stay as they are.
+    """
+    found = {name for module in _users_modules() for name in _named_in(_namespace_of(module))}
     packages = sorted(name for name in found if _kind(sys.modules.get(name)) == PACKAGES)
     return {name: version_of(name).partition(" ")[2] for name in packages}
 
@@ -169,24 +173,37 @@ def packages_of_program() -> dict[str, str]:
 def _users_modules() -> Iterator[ModuleType]:
     for name, module in sys.modules.copy().items():
         ours = name.partition(".")[0] in ("parallel", "slave")
-        if (
-            isinstance(module, ModuleType)
-            and not ours
-            and (name == "__main__" or _kind(module) not in (LIBRARY, PACKAGES))
-        ):
+        if not ours and _is_module(module) and (name == "__main__" or _kind(module) not in (LIBRARY, PACKAGES)):
             yield module
 
 
-def _named_in(namespace: dict[str, Any]) -> Iterable[str]:
+def _is_module(value: object) -> bool:
+    return issubclass(type(value), ModuleType)  # isinstance would ask the object
+
+
+def _namespace_of(module: ModuleType) -> dict[str, Any]:
+    found: dict[str, Any] = ModuleType.__getattribute__(module, "__dict__")
+    return found
+
+
+def _named_in(namespace: dict[str, Any]) -> Iterator[str]:
     for value in namespace.copy().values():
-        name = value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", None)
-        if isinstance(name, str):
+        if _is_module(value):
+            name = _namespace_of(value).get("__name__")
+        elif type(value) in (type, FunctionType):
+            name = (
+                type.__getattribute__(value, "__dict__").get("__module__") if type(value) is type else value.__module__
+            )
+        else:
+            continue
+        if type(name) is str:
             yield name.partition(".")[0]
 
 
 def _kind(module: object) -> str:
-    file = getattr(getattr(module, "__spec__", None), "origin", None)
-    return kind_of(os.path.dirname(file)) if isinstance(file, str) and os.path.isabs(file) else LIBRARY
+    spec = _namespace_of(module).get("__spec__") if _is_module(module) else None  # type: ignore[arg-type]  # it is one
+    file = spec.origin if type(spec) is ModuleSpec else None
+    return kind_of(os.path.dirname(file)) if type(file) is str and os.path.isabs(file) else LIBRARY
 
 
 def _json(value: object) -> bytes:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import calendar
+import importlib.machinery
 import platform
 import secrets
 import socket
+import sys
 import time
+import types
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,7 @@ import pytest
 import parallel
 from parallel.__main__ import main
 from parallel.monitor import doctor
+from parallel.monitor.controls import packages_of_program
 from parallel.monitor.doctor import BAD, NOTE, OK, Finding
 from parallel.monitor.firewall import evidence
 from slave.errors import Unreachable
@@ -255,3 +259,23 @@ def test_what_the_systems_programs_say(program: str, says: str, sign: str, tmp_p
 
 def test_this_machine_can_be_asked() -> None:
     assert isinstance(evidence(5757), list)
+
+
+def test_the_programs_objects_are_asked_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a module holds may answer any question with an error, or do something."""
+
+    class Sly:
+        def __getattribute__(self, name: str) -> object:
+            raise RuntimeError(f"asked for {name}")
+
+    class Late(types.ModuleType):
+        def __getattribute__(self, name: str) -> object:
+            raise RuntimeError(f"loaded for {name}")
+
+    module = types.ModuleType("a_users_module")
+    module.__spec__ = importlib.machinery.ModuleSpec("a_users_module", None, origin="/home/somebody/a_users_module.py")
+    module.__dict__.update(sly=Sly(), late=Late("late"), tests=pytest, function=pytest.importorskip)
+    monkeypatch.setitem(sys.modules, "a_users_module", module)
+    monkeypatch.setitem(sys.modules, "late", Late("late"))
+    monkeypatch.setitem(sys.modules, "sly", Sly())
+    assert packages_of_program()["pytest"] == pytest.__version__
