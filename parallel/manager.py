@@ -52,6 +52,7 @@ from .entrance import Record
 from .errors import InputError, InputTypeError, LaunchError, ManagerClosed, NetworkError, NoMoreSlavesError
 from .launch.base import Slave, SlaveArray
 from .launch.config import LaunchConfig
+from .launch.job import flags_elsewhere
 from .launch.join import join_command
 from .launch.launcher import Launcher
 from .launch.local import LocalSlave
@@ -305,7 +306,7 @@ class Manager:
         self._open_for_others()
         addresses = [format_address(address) for address in self._endpoint.addresses(local=False)]
         master, encrypt = self._endpoint.fingerprint(local=False)[:SHOWN], self._endpoint.identity.encrypt
-        return join_command(addresses, master, encrypt, slave_file_hash())
+        return join_command(addresses, master, encrypt, slave_file_hash(), flags_elsewhere())
 
     def make_token(self, *, reusable: bool = False) -> str:
         """A join token: what a slave that is started by hand asks for, in one word.

@@ -33,6 +33,7 @@ def dump(value: object, name: str, program: Program) -> bytes:
         original: Exception | None = error.with_traceback(None)
         why = f"{name} cannot be sent to a slave: {explain(value, name, error)}"
         nameless = "<lambda>" in why or "<locals>" in why or "local object" in why or "__main__" in why
+        nameless = nameless or "import of module" in why  # '__console__' of code.interact(), say
     else:
         left = stays_behind(payload) if program.main_stays else []
         if not left:

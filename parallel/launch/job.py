@@ -68,8 +68,13 @@ def shell_python(python: str | None) -> str:
     """The shell fragment that starts Python with this interpreter's flags; ``python``: as given to the manager."""
     if python is None:
         return shlex.join([this_python(), *interpreter_flags()])
-    # "-P" is new in 3.11, and an older Python would refuse it; -X options that are not known are passed over
     return " ".join([python, *map(shlex.quote, (flag for flag in interpreter_flags() if flag != "-P"))])
+
+
+def flags_elsewhere() -> list[str]:
+    """Those of them that another machine's interpreter, of another version perhaps, has a use for (not -B, -P)."""
+    # "-P" is new in 3.11, and an older Python would refuse it; -X options that are not known are passed over
+    return [flag for flag in interpreter_flags() if flag not in ("-P", "-B")]
 
 
 def interpreter_flags() -> list[str]:

@@ -40,9 +40,15 @@ with tempfile.TemporaryDirectory(prefix='parallel-slave-') as t:
 """
 
 
-def join_command(addresses: Sequence[str], master: str, encrypt: bool, file_hash: str) -> str:
-    """The command.  ``master``: how its fingerprint begins; ``file_hash``: the SHA-256 of slave.pyz, as hex digits."""
+def join_command(
+    addresses: Sequence[str], master: str, encrypt: bool, file_hash: str, flags: Sequence[str] = ()
+) -> str:
+    """The command.  ``master``: how its fingerprint begins; ``file_hash``: the SHA-256 of slave.pyz, as hex digits.
+
+    ``flags``: of the interpreter, so that a task runs there as it would here.
+    """
     program = _PROGRAM.format(fetch=FETCH, skip=GREETING_SIZE, hash=file_hash)
     code = "exec('''" + program.replace("\n", "\\n") + "''')"
     words = [*map(shlex.quote, addresses), "--master", master]  # [::1] is a pattern to a shell
-    return " ".join(['python3 -c "' + code + '"', *words, *([] if encrypt else ["--no-encryption"])])
+    python = " ".join(["python3", *map(shlex.quote, flags), "-c"])
+    return " ".join([f'{python} "{code}"', *words, *([] if encrypt else ["--no-encryption"])])

@@ -95,6 +95,15 @@ class Acceptor(threading.Thread):
                 pass  # somebody came just now, and the thread woke, saw that it is over and has ended already
         self.join()
 
+    def abandon(self) -> None:
+        """End it, though it may not even have been started."""
+        if self.ident is not None:
+            self.close()
+        else:
+            self._selector.close()
+            self._waker.close()
+            self._wake.close()
+
     def sockets(self) -> Sequence[socket.socket]:
         """What a forked process must close; safe to call there."""
         announcer = self._announcer

@@ -72,8 +72,12 @@ class Endpoint:
                     self._local = self._local[0], server.port
                     server.patience, server.identity = patience, self.identity
                     server.keyring, server.slave_file = self.keyring, self._slave_file
-                    server.serve(self._objects, self._dispatcher)
-                    self._server = server
+                    try:
+                        server.serve(self._objects, self._dispatcher)
+                        self._server = server
+                    except BaseException:  # of a signal's handler: nobody else would end its thread
+                        server.abandon()
+                        raise
                 if lan and not self._lan_port:
                     self.identity.context()
                     host = self._bound_to()

@@ -98,6 +98,13 @@ class QueueServer(mp_adapter.Server):
         )
         self._acceptor.start()
 
+    def abandon(self) -> None:
+        """Undo what was begun of `serve`, which was interrupted."""
+        acceptor: Acceptor | None = getattr(self, "_acceptor", None)
+        if acceptor is not None:
+            acceptor.abandon()
+        self.listener.close()
+
     def listen(self, host: str, port: int) -> int:
         """Listen on one more address; returns the port."""
         added = Listener((host, port))

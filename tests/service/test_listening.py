@@ -3,12 +3,33 @@
 from __future__ import annotations
 
 import signal
+import threading
 from types import FrameType
 
 import pytest
 
 import parallel
-from parallel.service import endpoint
+from parallel.service import acceptor, endpoint
+
+
+@pytest.mark.parametrize("started", [True, False])
+def test_nothing_is_left_of_a_server_whose_start_was_interrupted(
+    monkeypatch: pytest.MonkeyPatch, started: bool
+) -> None:
+    """Its thread and its sockets: `nothing_left` looks for them."""
+    start = acceptor.Acceptor.start
+
+    def interrupted(thread: acceptor.Acceptor) -> None:
+        if started:
+            start(thread)
+        raise KeyboardInterrupt
+
+    with parallel.Manager(output=None) as manager:
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(acceptor.Acceptor, "start", interrupted)
+            list(manager.get_context().get_results_unordered())
+        assert not [thread for thread in threading.enumerate() if thread.name == "parallel acceptor"]
+        assert list(manager.get_context().get_results_unordered()) == []
 
 
 def test_a_timeout_of_the_users_alarm_is_no_failure_to_listen(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from typing import Any, Callable
 import pytest
 
 import parallel
+from parallel import payload
 from slave import by_value
 from tests.conftest import Make
 from tests.support.programs import Program
@@ -146,3 +147,12 @@ def test_results_are_not_sent_by_value_where_nothing_came_so(monkeypatch: pytest
         by_value.load_by_value(*other)
     assert not by_value._used
     assert by_value.load_by_value("f", sys.version_info[:2], pickle.dumps(7)) == 7 and by_value._used
+
+
+def test_what_a_console_defines_is_told_with_the_remedies(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in code.interact() without ``local``: its names are of a module that nobody can import."""
+    monkeypatch.setattr(payload, "_cloudpickle", lambda: None)
+    names: dict[str, Any] = {"__name__": "__console__"}
+    exec("def task(): return 1", names)
+    with pytest.raises(parallel.UnpicklableError, match=r"import of module '__console__' failed.*Put it into a module"):
+        make(1).get_context().add_task(names["task"])

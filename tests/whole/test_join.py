@@ -194,6 +194,17 @@ def test_the_token_alone_says_where_the_master_is(make: Make, own_folder: Path) 
     assert slave.ends()[0] == 0
 
 
+def test_the_interpreters_flags_are_in_the_command(own_folder: Path) -> None:
+    text = "import parallel\nwith parallel.Manager(port=0, output=None) as m: print(m.join_command)\n"
+    (own_folder / "script.py").write_text(text)
+    program = Program(sys.executable, "-O", "-W", "ignore:a 'b'", "-X", "utf8", "script.py", cwd=own_folder)
+    assert program.ends() == 0, program.err
+    python, *words = shlex.split(program.out)
+    code = words.index("-c")
+    assert python == "python3" and words[code + 1].startswith("exec(") and "-O" in words[:code]
+    assert "-Wignore:a 'b'" in words[:code] and words[words.index("-X") + 1].startswith("utf8")
+
+
 @pytest.mark.skipif(not OLD, reason="no Python older than 3.9 on this machine")
 def test_old_pythons_say_so_in_one_line(make: Make, folder: Path) -> None:
     command = local_command(make(0, port=0))
