@@ -9,6 +9,7 @@
                    it outlives its front end's object, and ends at interpreter exit
     joblib.py      joblib's backend: the one file that needs joblib
     lane.py        for callbacks that may wait, as joblib's do
+    shared_arrays.py   large arrays of many calls of joblib's, sent once to each slave
     inline.py      the same inside a task: calls run in that process, one after the other
     processes.py   the slaves as the standard pools show their processes
 
