@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from .work import Work
 
 _MOST_MAPS = 4  # of one `joblib.Parallel`; calls with other arrays have them inside
+_LOOKED_AT = (
+    8  # calls of a batch: where joblib puts many together they are short, and looking takes longer than pickling
+)
 
 
 class HasWork(Protocol):
@@ -50,9 +53,9 @@ class SharedArrays:
         return self._work.submit_input(mailbox, _without(function, arrays))
 
     def _arrays_of(self, items: list[Any], kind: type[Any]) -> tuple[Any, ...]:
-        """The large arrays that stand in the calls, each once; none if one of them was not seen before."""
+        """The large arrays that stand in the first calls, each once; none if one of them was not seen before."""
         found: dict[int, Any] = {}
-        for _, args, named in items:
+        for _, args, named in items[:_LOOKED_AT]:
             for value in (*args, *named.values()):
                 if type(value) is kind and value.nbytes >= self._least and not value.dtype.hasobject:
                     found[id(value)] = value
