@@ -51,7 +51,10 @@ Rounds = Mapping[str, Sequence[Mapping[str, float]]]  # by peer, then one for ea
 
 
 class Target(NamedTuple):
-    """A ratio that is to be reached: of one column's measure to another's, or to another measure."""
+    """A ratio that is to be reached: of one column's measure to another's, or to another measure.
+
+    ``to`` "": the number itself.
+    """
 
     title: str
     measure: str
@@ -86,6 +89,8 @@ TARGETS = [
         ]
     ),
     Target("first result: parallel / Pool", "first", OWN, "Pool", 1.5, at_most=True),
+    Target("adding a task, us", "adding", OWN, "", 4.0, at_most=True),
+    Target("a waiting task, bytes beyond its pickle", "waiting", OWN, "", 250.0, at_most=True),
 ]
 
 
@@ -108,6 +113,8 @@ def measure(name: str, slaves: int, sizes: Sizes, loops: Mapping[str, int]) -> d
                 found[one] = bench_measures.large(peer, one, sizes.large)
     if name not in MEASURES_OF:
         found["first"] = bench_peers.time_of_first(name, slaves)
+    if name == OWN:
+        found["adding"], found["waiting"] = bench_measures.adding_and_waiting(sizes.adding)
     return found
 
 
@@ -144,16 +151,15 @@ def beside_peers(options: argparse.Namespace) -> None:
             rounds[name].append(take(name, options.slaves, sizes, loops))
             print(f"round {number + 1}: {name} {rounds[name][-1]}", file=sys.stderr)
     print(f"{conditions(options)}, median of {options.rounds} rounds\n")
-    print_peers(rounds)
-    print_targets(rounds)
+    print_table(rounds)
     if options.json:
         Path(options.json).write_text(json.dumps(rounds, indent=1))
 
 
-def print_peers(rounds: Rounds) -> None:
-    """Medians, and in brackets how many times better `parallel` is."""
-    print("| | " + " | ".join(rounds) + " |")
-    print("|---" * (len(rounds) + 1) + "|")
+def print_table(rounds: Rounds) -> None:
+    """Medians, in brackets how many times better `parallel` is, and the ratios that are to be reached."""
+    print("| | " + " | ".join(rounds) + " | to reach |")
+    print("|---" * (len(rounds) + 2) + "|")
     for key, (title, form, more_is_better) in MEASURES.items():
         cells = []
         for name in rounds:
@@ -163,19 +169,27 @@ def print_peers(rounds: Rounds) -> None:
             if name != OWN and ratio is not None:
                 cell += f" ({ratio if more_is_better else 1 / ratio:.2f}x)"
             cells.append(cell)
-        print(f"| {title} | " + " | ".join(cells) + " |")
-    print("\nIn brackets: how many times better parallel is.\n")
+        print(f"| {title} | " + " | ".join([*cells, targets_of(rounds, key)]) + " |")
+    print("\nIn brackets: how many times better parallel is.")
 
 
-def print_targets(rounds: Rounds) -> None:
-    """The ratios that are to be reached."""
-    print("| ratio | found | to reach |\n|---|---|---|")
+def targets_of(rounds: Rounds, measure: str) -> str:
+    """The ratios of a measure that are to be reached, and what they are."""
+    cells = []
     for target in TARGETS:
-        ratio = ratio_of(rounds, (target.column, target.measure), (target.to, target.to_measure or target.measure))
+        if target.measure != measure:
+            continue
+        if target.to:
+            ratio = ratio_of(rounds, (target.column, measure), (target.to, target.to_measure or measure))
+        else:
+            found = [one[measure] for one in rounds.get(target.column, ()) if measure in one]
+            ratio = statistics.median(found) if found else None
         if ratio is not None:
             reached = ratio <= target.wanted if target.at_most else ratio >= target.wanted
             bound = "at most" if target.at_most else "at least"
-            print(f"| {target.title} | {ratio:.2f} | {bound} {target.wanted:g}{'' if reached else ': **missed**'} |")
+            missed = "" if reached else ": **missed**"
+            cells.append(f"{target.title} {ratio:.2f}, {bound} {target.wanted:g}{missed}")
+    return "; ".join(cells)
 
 
 def ratio_of(rounds: Rounds, one: tuple[str, str], other: tuple[str, str]) -> float | None:
@@ -197,7 +211,7 @@ def parse() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("peers", nargs="*", metavar="peer", help=f"of {', '.join(bench_peers.PEERS)}; default: all")
-    parser.add_argument("--rounds", type=int, help="default: 5, with --quick 3")
+    parser.add_argument("--rounds", type=int, help="default: 5, with --quick 1")
     parser.add_argument("--slaves", type=int, default=2)
     parser.add_argument("--cores", type=int, default=2, help="use so many of this machine's cores; 0: all")
     parser.add_argument("--quick", action="store_true", help="less of everything, for a first look")
@@ -215,7 +229,7 @@ def parse() -> argparse.Namespace:
     paired.add_argument("--inside", choices=OWN_MEASURES, help=argparse.SUPPRESS)  # one measurement, in this process
     options = parser.parse_args()
     options.pairs = options.pairs or (3 if options.quick else 7)
-    options.rounds = options.rounds or (3 if options.quick else 5)
+    options.rounds = options.rounds or (1 if options.quick else 5)
     return options
 
 

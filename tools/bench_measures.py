@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import os
 import statistics
 import time
+from pathlib import Path
 from typing import NamedTuple
 
 from tools import bench_peers
@@ -32,11 +34,13 @@ MEASURES = {
     "arguments": Measure(f"{MEGABYTES} MB bytes arguments, MB/s", "{:,.0f}", True),
     "array arguments": Measure(f"{MEGABYTES} MB NumPy arguments, MB/s", "{:,.0f}", True),
     "first": Measure("first result after the interpreter's start, s", "{:.2f}", False),
+    "adding": Measure("adding a task before there are slaves, us of processor time", "{:.2f}", False),
+    "waiting": Measure("memory of a task that waits, bytes beyond its pickle", "{:.0f}", False),
 }
 OWN_MEASURES = {  # of this library, against a revision of it
     **{name: MEASURES[name] for name in ("noop", "alone", "bytes", "array", "arguments")},
     "first": MEASURES["first"]._replace(form="{:.3f}"),
-    "adding": Measure("adding a task before there are slaves, us", "{:.2f}", False),
+    "adding": MEASURES["adding"],
     "noop by TCP": Measure("no-op tasks per second, slaves by TCP", "{:,.0f}", True),
     "bytes by TCP": Measure(f"{MEGABYTES} MB bytes results by TCP, MB/s", "{:,.0f}", True),
 }
@@ -114,12 +118,24 @@ def drain(peer: bench_peers.Peer, task: bench_peers.Task, count: int) -> None:
 
 
 def adding(count: int) -> float:
-    """Microseconds for adding one task to a manager that has no slaves yet."""
+    """Microseconds of processor time for adding one task to a manager that has no slaves yet."""
+    return adding_and_waiting(count)[0]
+
+
+def adding_and_waiting(count: int) -> tuple[float, float]:
+    """The same, and the bytes of memory of each: the function's pickle is one for all."""
     import parallel
 
     with parallel.Manager(output=None) as manager:
         add_task, task = manager.get_context().add_task, bench_peers.noop
-        began = time.perf_counter()
+        add_task(task)
+        before, began = memory(), time.process_time()
         for _ in range(count):
             add_task(task)
-        return (time.perf_counter() - began) / count * 1e6
+        took = time.process_time() - began
+        return took / count * 1e6, (memory() - before) / count
+
+
+def memory() -> int:
+    """Bytes of this process that are in memory."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
