@@ -65,6 +65,8 @@ def run(options: argparse.Namespace) -> int:
                 return code
     except CheckpointError as error:
         return _failed(str(error))
+    except BrokenPipeError:  # "| head": see __main__.py
+        raise
     except OSError as error:
         return _failed(f"{path} cannot be used: {error.strerror or error}")
     finally:

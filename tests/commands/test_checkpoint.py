@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import pickle
@@ -14,6 +15,7 @@ from parallel.__main__ import main
 from parallel.checkpoint.format import RESULT, Entry
 from parallel.checkpoint.lock import Lock
 from parallel.checkpoint.results_file import Origin
+from parallel.commands import checkpoint
 from slave.keys import find_key
 from tests.checkpoint.files import Opened
 
@@ -60,6 +62,15 @@ def test_it_tells_who_uses_it(file: Path, capsys: pytest.CaptureFixture[str]) ->
         assert "in use by" in capsys.readouterr().err
     finally:
         lock.release()
+
+
+def test_nobody_need_read_all_of_it(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def hung_up(lines: object) -> None:
+        raise BrokenPipeError
+
+    monkeypatch.setattr("sys.stdout.writelines", hung_up)
+    with pytest.raises(BrokenPipeError):
+        checkpoint.run(argparse.Namespace(file=str(file), drop=None, compact=False, export=None, list=False))
 
 
 def test_drop(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
