@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from parallel.checkpoint import format as fmt
@@ -36,6 +36,7 @@ def read(data: bytes, chunk: int = 1 << 20) -> list[Found | Damage]:
     return list(fmt.scan(lambda at, size: data[at : at + size], 0, len(data), SEAL, chunk))
 
 
+@settings(deadline=None)
 @given(st.lists(RECORDS, max_size=6), st.sampled_from([fmt.FIXED, 200, 1 << 20]))
 def test_what_was_written_is_read(records: list[tuple[int, Entry, bytes, list[bytes]]], chunk: int) -> None:
     data = written(records)
@@ -53,6 +54,7 @@ def test_what_was_written_is_read(records: list[tuple[int, Entry, bytes, list[by
         assert at == one.end
 
 
+@settings(deadline=None)
 @given(st.lists(RECORDS, min_size=1, max_size=4), st.data(), st.sampled_from([200, 1 << 20]))
 def test_what_was_changed_is_not_read(
     records: list[tuple[int, Entry, bytes, list[bytes]]], draw: st.DataObject, chunk: int
@@ -72,6 +74,7 @@ def test_what_was_changed_is_not_read(
         assert after == [one for one in before if one is not hit]
 
 
+@settings(deadline=None)
 @given(st.lists(RECORDS, max_size=3), st.binary(max_size=300), st.lists(RECORDS, max_size=3), st.integers(70, 400))
 @example([], fmt.MARK, [], 70)
 @example([], fmt.MARK * 60, [(fmt.DROP, Entry((1, 2)), b"", [])], 71)
@@ -86,6 +89,7 @@ def test_records_are_found_behind_what_is_none(
     assert found == [entry for _, entry, _, _ in before + after]
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=400))
 def test_anything_may_be_read(data: bytes) -> None:
     assert all(isinstance(one, Damage) for one in read(data))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from parallel.checkpoint.identity import Counts
@@ -11,6 +11,7 @@ from parallel.checkpoint.index import Index
 FEW = st.sampled_from([0, 1, 2, 8, 16, 2**63, 2**64 - 1])
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(FEW, st.integers(0, 3), st.booleans())))
 def test_the_last_record_of_an_identity_is_what_is_known(records: list[tuple[int, int, bool]]) -> None:
     index = Index()
@@ -41,6 +42,7 @@ def test_it_takes_little_memory() -> None:
         assert index.nbytes <= 120 * count
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 3), st.booleans())), st.sets(st.tuples(st.integers(0, 3), st.integers(0, 2))))
 def test_tasks_of_one_identity_are_counted(steps: list[tuple[int, bool]], known: set[tuple[int, int]]) -> None:
     """Each has a number of its own; one that came to nothing leaves its number to the next."""
