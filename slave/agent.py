@@ -212,6 +212,7 @@ class Agent:
             # a terminal that was closed, or a machine that shuts down, asks for the end and not for patience
             grace = 0.0 if asked == getattr(signal, "SIGHUP", None) else self._config.grace
             log.warning("asked to end; running tasks have %g s to finish (again: at once)", grace)
+            self._pool.hurry()
             self._drain(list(self._pool.slaves), grace)
         if self._owner_is_back():
             self._drain(list(self._pool.slaves), self._config.grace)

@@ -337,6 +337,11 @@ class RunnerPool:
         now = time.monotonic()
         return slave.drain(now + grace, now)
 
+    def hurry(self) -> None:
+        """A batch system has asked all to end: what it kills from now on, it kills for that."""
+        for slave in self.slaves.values():
+            slave.hurried = slave.shielded
+
     def stop_late(self) -> None:
         """End the runners whose task, or whose time to drain, is over."""
         now = time.monotonic_ns()

@@ -64,6 +64,7 @@ class SlaveState(ABC):
         self.stopped: tuple[str, int] | None = None  # why we end the process, and the task because of which
         self.draining = False  # its runner is to leave, and none comes after it
         self.drain_until = math.inf  # when a draining slave's task is ended
+        self.hurried = False  # a batch system has asked its job to end, and kills all of it when its time is over
 
     @property
     @abstractmethod
@@ -165,8 +166,10 @@ class SlaveState(ABC):
         """Its runner has been found dead."""
         task, setup = self.status[TASK], self.status[SETUP]
         cause, because = self.stopped or (BY_ITSELF, 0)
-        if self.draining and (not exitcode or (cause == BY_ITSELF and exitcode in _KILLED)):
-            cause = DRAINED  # of itself, or who asked for the end was in a hurry: no fault of its task
+        if self.draining and not exitcode:
+            cause = DRAINED
+        elif self.hurried and cause == BY_ITSELF and exitcode in _KILLED:
+            cause = DRAINED  # who asked the whole job to end waits no longer: no fault of its task
         elif cause == BY_ITSELF and self.status[OUTDATED_CODE]:
             cause = RECYCLED if self.status[OUTDATED_CODE] == RECYCLE else OUTDATED
         if cause == TOO_LARGE and not (task or setup):

@@ -92,12 +92,14 @@ def test_a_recalled_lease_is_called_back_unless_the_slave_is_leaving_anyway() ->
 
 
 @pytest.mark.parametrize(("exitcode", "cause"), [(-9, DRAINED), (-15, DRAINED), (-11, BY_ITSELF), (1, BY_ITSELF)])
-def test_who_asked_for_the_end_and_kills_in_a_hurry_is_not_blamed_on_the_task(exitcode: int, cause: str) -> None:
-    """A batch system that wants the machine back, a machine that shuts down; a crash remains the task's."""
+def test_a_batch_system_that_waits_no_longer_is_not_blamed_on_the_task(exitcode: int, cause: str) -> None:
+    """A crash remains the task's, and so does a kill of a slave that nobody but its master has asked to end."""
     slave = Fake()
     slave.runs_task(7)
     slave.drain(130.0, 100.5)
     slave.alive = False
+    assert slave.ended(exitcode, 103.0) == (7, 0, BY_ITSELF)
+    slave.hurried = True
     assert slave.ended(exitcode, 103.0) == (7, 0, cause)
 
 
