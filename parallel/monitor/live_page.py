@@ -1,25 +1,27 @@
 """A live page: the address, at once, and a thread that makes the rest a moment later.
 
-To import a web server takes 40 ms, as long as a slave takes to start.  So the port is there first, where a browser that
-comes too early waits, and the server when the run has begun.
+To import a web server and what looks takes 40 ms, in which thousands of tasks could be done.  So the port is there
+first, looks begin when the run has, and the server is made when somebody comes.
 """
 
 from __future__ import annotations
 
 import logging
 import secrets
+import selectors
 import socket
 import threading
+import time
 from typing import TYPE_CHECKING, Callable
 
 if TYPE_CHECKING:
     from .page_server import PageServer
-    from .recorder import Source
+    from .recorder import Recorder, Source
 
 log = logging.getLogger("parallel")
 
 _HOST = "127.0.0.1"
-_LATER = 0.5  # seconds until the server is made
+_LATER = 1.5  # seconds until the first look, unless somebody comes before
 _WAITING = 32  # connections
 
 
@@ -31,7 +33,9 @@ class LivePage:
         self._listener = socket.create_server((_HOST, 0), backlog=_WAITING)
         self._token = secrets.token_urlsafe(24)
         self.url = f"http://{_HOST}:{self._listener.getsockname()[1]}/{self._token}/"
-        self._over = threading.Event()
+        self._waker, self._wake = socket.socketpair()
+        self._over = False
+        self._server: PageServer | None = None
         self._thread = threading.Thread(target=self._run, name="parallel page", daemon=True)
 
     def start(self) -> None:
@@ -40,28 +44,48 @@ class LivePage:
 
     def close(self) -> None:
         """End.  May be called twice."""
-        self._over.set()
+        self._over = True
+        try:
+            self._wake.send(b"!")
+        except OSError:
+            pass  # it has ended
         self._thread.join()
 
     def _run(self) -> None:
-        server: PageServer | None = None
-        try:
-            if self._over.wait(self._later):
-                return
-            from .page_server import PageServer
-            from .recorder import Recorder
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._waker, selectors.EVENT_READ)
+            selector.register(self._listener, selectors.EVENT_READ)
+            try:
+                self._look_and_serve(selector)
+            except Exception:
+                log.exception("parallel: the live page shows nothing new; please report this")
+                self._waker.recv(1)
+            finally:
+                if self._server is not None:
+                    self._server.close()
+                for sock in (self._listener, self._waker, self._wake):
+                    sock.close()
 
-            recorder = Recorder(self._make_source())
-            server = PageServer(self._listener, self._token, recorder.data)
-            server.start()
-            while True:
+    def _look_and_serve(self, selector: selectors.BaseSelector) -> None:
+        """Until it is over; the server is made when somebody comes."""
+        recorder: Recorder | None = None
+        next_look = time.monotonic() + self._later
+        while True:
+            ready = selector.select(max(0.0, next_look - time.monotonic()))
+            if self._over:
+                return
+            somebody = any(key.fileobj is self._listener for key, _ in ready)
+            if recorder is None:
+                from .recorder import Recorder
+
+                recorder = Recorder(self._make_source())
+                next_look = time.monotonic()
+            if time.monotonic() >= next_look:
                 recorder.look()
-                if self._over.wait(recorder.pause):
-                    return
-        except Exception:
-            log.exception("parallel: the live page shows nothing new; please report this")
-            self._over.wait()
-        finally:
-            if server is not None:
-                server.close()
-            self._listener.close()
+                next_look = time.monotonic() + recorder.pause
+            if somebody:
+                from .page_server import PageServer
+
+                selector.unregister(self._listener)
+                self._server = PageServer(self._listener, self._token, recorder.data)
+                self._server.start()
