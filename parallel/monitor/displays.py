@@ -23,7 +23,7 @@ _PREFIX = "parallel: "
 class Display(abc.ABC):
     """For one thread.  ``period``: seconds between two looks at how far it is."""
 
-    period = 0.2
+    period = 0.5
 
     @abc.abstractmethod
     def show(self, course: Course, seconds: float) -> None:

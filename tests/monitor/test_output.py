@@ -55,6 +55,7 @@ def test_nothing_is_shown_where_nobody_sits(own_folder: Path, options: str) -> N
     assert program.err == program.out == "" and "printed" in (own_folder / "slave0.output").read_text()
 
 
+@pytest.mark.slow
 def test_on_a_terminal_it_is_shown_and_with_a_dash_once(own_folder: Path) -> None:
     path = own_folder / "script.py"
     for options, before in (("", "slave "), ("output='-'", "printed ")):

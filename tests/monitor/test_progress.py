@@ -105,6 +105,7 @@ def test_what_scrolls_and_what_returns_to_its_line_is_not_torn(see: Any, own_fol
     assert [line for line in text if line.startswith("WARNING")][-1] == "WARNING:root:line 29"
 
 
+@pytest.mark.slow
 def test_the_window_is_resized(see: Any, own_folder: Path) -> None:
     seen = see(rows=12, columns=100)
     seen.until(lambda: LONG in seen.last)
@@ -118,12 +119,14 @@ def test_the_window_is_resized(see: Any, own_folder: Path) -> None:
     assert any("6 tasks done" in line for line in seen.lines)
 
 
+@pytest.mark.slow
 def test_no_color_is_none(see: Any) -> None:
     seen = see(NO_COLOR="1")
     seen.until(lambda: LONG in seen.last)
     assert b"\x1b[31m" not in seen.raw
 
 
+@pytest.mark.slow
 def test_a_terminal_that_knows_no_commands_gets_none(see: Any, own_folder: Path) -> None:
     seen = see("os.path.exists('gate') or time.sleep(1.5)", TERM="dumb")
     seen.until(lambda: (own_folder / "slave1.output").exists())
@@ -131,6 +134,7 @@ def test_a_terminal_that_knows_no_commands_gets_none(see: Any, own_folder: Path)
     assert seen.until_end() == 0 and seen.raw == b""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", ["progress=False", "progress=True"])
 def test_it_is_told_or_not(see: Any, own_folder: Path, options: str) -> None:
     seen = see("result == 4 and time.sleep(1.3)", options)
@@ -148,6 +152,7 @@ def test_a_run_that_is_over_within_a_second_shows_nothing(own_folder: Path) -> N
         assert seen.raw.decode() in ("[0, 1, 2]\r\n", "") or "\x1b" not in seen.raw.decode(), seen.raw
 
 
+@pytest.mark.slow
 def test_it_is_drawn_at_most_ten_times_a_second(see: Any, own_folder: Path) -> None:
     seen = see(rows=12)
     seen.until(lambda: LONG in seen.last)
@@ -164,6 +169,7 @@ def test_a_master_that_is_killed_gives_the_terminal_back(see: Any, own_folder: P
     seen.until(lambda: seen.screen.margins is None and not seen.last, what="a screen as before")
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_it(see: Any) -> None:
     seen = see(rows=70)
     seen.until(lambda: LONG in seen.last)
@@ -173,6 +179,7 @@ def test_ctrl_c_ends_it(see: Any) -> None:
     assert seen.screen.margins is None and "3 of 6 tasks done in" in text and "KeyboardInterrupt" in text, text
 
 
+@pytest.mark.slow
 def test_of_two_managers_one_has_the_line(see: Any, own_folder: Path) -> None:
     gate = str(own_folder / "gate")
     other = f"contextlib.nullcontext(other.get_context().submit(wait_for, {gate!r}))"

@@ -146,7 +146,7 @@ if __name__ == '__main__':
     )
     assert program.ends() == 0, program.err
     assert program.out == "[5]\n"
-    assert program.err.count("a runner cannot be started for now: [Errno 11] no process to be had") == 1
+    assert program.err.count("a slave's process cannot be started for now: [Errno 11] no process to be had") == 1
 
 
 def test_a_failed_setup_is_told_again_when_the_word_was_lost_with_its_connection(
