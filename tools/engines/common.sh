@@ -38,11 +38,14 @@ locked() { # one caller at a time
 
 packages() { # names of packages; their services must not be started by the installation
     local denied=/usr/sbin/policy-rc.d status=0 out=$ENGINES_DIR/apt.log
+    exec 8>"$ENGINES_DIR/.packages.lock" # engines are started side by side, and share the file that denies
+    flock -w 600 8 || die "another one installs packages for ten minutes"
     [ -e $denied ] && denied='' || { printf '#!/bin/sh\nexit 101\n' >$denied && chmod 755 $denied; }
     log "installing $*"
-    get() { apt-get install -q -y --no-install-recommends -o DPkg::Lock::Timeout=300 "$@" >"$out" 2>&1 9>&-; }
-    get "$@" || { apt-get update -q >/dev/null 2>&1 9>&- && get "$@"; } || status=$?
+    get() { apt-get install -q -y --no-install-recommends -o DPkg::Lock::Timeout=300 "$@" >"$out" 2>&1 8>&- 9>&-; }
+    get "$@" || { apt-get update -q >/dev/null 2>&1 8>&- 9>&- && get "$@"; } || status=$?
     [ -z "$denied" ] || rm -f $denied
+    exec 8>&-
     [ $status = 0 ] || { tail -n 5 "$out" >&2 && impossible "apt-get cannot install it"; }
 }
 
