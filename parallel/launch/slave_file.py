@@ -4,8 +4,8 @@
 
 It is a zip archive of the package ``slave`` behind a line that makes it a program where there is a ``python3``.  Its
 first module, ``__main__.py``, is that of the package: an old Python can read it, and says that it is too old; it is not
-compressed, so that a Python without zlib can say that too.  Docstrings and comments, a third of it, are left out, and
-three of four blanks of the indentation; all else stands in its line, so that tracebacks show what they should.
+compressed, so that a Python without zlib can say that too.  Docstrings, comments, types and three of four blanks of the
+indentation are left out, a third of it; all else stands in its line, so that tracebacks show what they should.
 
 The same sources give the same bytes, whoever packs them, when, where and by which Python: names are sorted, times and
 permissions are fixed.  Only a zlib of another kind (zlib-ng) compresses otherwise.
@@ -56,7 +56,8 @@ def pack(sources: dict[str, bytes]) -> bytes:
     with zipfile.ZipFile(packed, "a", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr(_entry("__main__.py", zipfile.ZIP_STORED), sources["__main__.py"])
         for name in sorted(sources):
-            source = with_less_indentation(without_comments(without_docstrings(sources[name])))
+            source = without_annotations(without_comments(without_docstrings(sources[name])))
+            source = with_less_indentation(source)
             archive.writestr(_entry(f"slave/{name}", zipfile.ZIP_DEFLATED), source, compresslevel=_LEVEL)
     return packed.getvalue()
 
@@ -90,6 +91,27 @@ def without_comments(source: bytes) -> bytes:
             line, column = token.start
             lines[line - 1] = lines[line - 1][:column].rstrip()
     return "\n".join(lines).encode()
+
+
+def without_annotations(source: bytes) -> bytes:
+    """A module without the types of arguments and of what functions return, as far as each stands in one line."""
+    import ast
+
+    cuts: list[tuple[int, int, int]] = []  # line, first byte, end
+    lines = source.split(b"\n")
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.arg) and node.annotation is not None:
+            begin, what = node.col_offset + len(node.arg.encode()), node.annotation
+            if what.lineno == what.end_lineno == node.lineno:
+                cuts.append((what.lineno - 1, begin, what.end_col_offset or 0))
+        elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and node.returns is not None:
+            what = node.returns
+            begin = lines[what.lineno - 1].rfind(b" -> ", 0, what.col_offset)
+            if what.lineno == what.end_lineno and begin >= 0:
+                cuts.append((what.lineno - 1, begin, what.end_col_offset or 0))
+    for line, begin, end in sorted(cuts, reverse=True):
+        lines[line] = lines[line][:begin] + lines[line][end:]
+    return b"\n".join(lines)
 
 
 def with_less_indentation(source: bytes) -> bytes:
