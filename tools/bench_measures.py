@@ -6,6 +6,7 @@ import functools
 import importlib.util
 import os
 import statistics
+import sys
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -139,3 +140,7 @@ def adding_and_waiting(count: int) -> tuple[float, float]:
 def memory() -> int:
     """Bytes of this process that are in memory."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+if __name__ == "__main__":
+    print(*adding_and_waiting(int(sys.argv[1])))
