@@ -115,6 +115,8 @@ class Packer:
         """Keep what is needed of a task; None if it is none of which there is a reference."""
         if type(task) is not FunctionType or "." in task.__qualname__ or self._program.main_stays:
             return None
+        if task.__module__ == task.__qualname__:  # copy.copy: its pickle refers back to its own beginning
+            return None
         namespace, environment = vars(sys.modules.get(task.__module__, _NO_MODULE)), self._program.environment
         pickled = quick_pickle(task) if namespace.get(task.__qualname__) is task else None
         if pickled is None:

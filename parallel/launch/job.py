@@ -7,6 +7,7 @@ a machine can see.
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -74,7 +75,8 @@ def shell_python(python: str | None) -> str:
 def flags_elsewhere() -> list[str]:
     """Those of them that another machine's interpreter, of another version perhaps, has a use for (not -B, -P)."""
     # "-P" is new in 3.11, and an older Python would refuse it; -X options that are not known are passed over
-    return [flag for flag in interpreter_flags() if flag not in ("-P", "-B")]
+    left_out = {"-P", "-B", *(f"-W{one}" for one in os.environ.get("PYTHONWARNINGS", "").split(","))}  # a variable
+    return [flag for flag in interpreter_flags() if flag not in left_out]
 
 
 def interpreter_flags() -> list[str]:

@@ -80,8 +80,11 @@ class Watcher:
     def _run(self) -> None:
         if self._ending.wait(FIRST):
             return
-        from .displays import display_for
-
+        try:
+            from .displays import display_for
+        except OSError as error:  # no descriptor is left
+            log.warning("parallel: how far the run is cannot be told: %s", error)
+            return
         display = display_for(self._wanted, self._cells, self._dispatcher, self._master)
         try:
             self._watch(display)

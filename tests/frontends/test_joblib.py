@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 import threading
@@ -264,13 +265,15 @@ def test_nothing_else_imports_joblib() -> None:
 
 
 @pytest.mark.slow
-def test_joblibs_own_tests_pass_that_can_apply(own_folder: Path) -> None:
+def test_joblibs_own_tests_pass_that_can_apply(temporary_folder: Path) -> None:
     pytest.importorskip("cloudpickle")
     pytest.importorskip("threadpoolctl")
-    (own_folder / "theirs").mkdir()
+    theirs = temporary_folder / "theirs"  # where they may leave what they like
+    theirs.mkdir()
     command = [sys.executable, str(ROOT / "tests" / "frontends" / "joblib_backends.py")]
-    variables = {**os.environ, "TMPDIR": str(own_folder / "theirs")}  # where they may leave what they like
+    variables = {**os.environ, "TMPDIR": str(theirs)}
     done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False, env=variables)
+    shutil.rmtree(theirs)
     outcomes = dict(json.loads(line) for line in done.stdout.splitlines() if line.startswith("["))
     names = {name.partition("[")[0] for name in outcomes}
     assert {name.partition("[")[0] for name in JOBLIB} <= names, "these are not in the suite any more"

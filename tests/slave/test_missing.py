@@ -17,6 +17,8 @@ def numpy(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
     module = types.ModuleType("numpy")
     module.__version__ = "1.24.4"  # type: ignore[attr-defined]
     module.__path__ = []
+    for name in [name for name in sys.modules if name.startswith("numpy.")]:  # of the one that is installed
+        monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "numpy", module)
     return module
 

@@ -144,7 +144,7 @@ def test_results_come_also_where_slaves_are_as_quick_as_tasks_are_made(monkeypat
     """What is wanted never ends then: the reader once made 20,000 tasks for each result that it gave."""
     clock = [0.0]
     monkeypatch.setattr(feeder_module, "time", SimpleNamespace(monotonic=lambda: clock[0]))
-    mailbox = SimpleNamespace(ready=["a result"], wanted=lambda seconds: 100, no_more_tasks=lambda: None)
+    mailbox = SimpleNamespace(ready=["a result"], wanted=lambda seconds: 100, no_more_tasks=lambda: None, coming=0.0)
     made: list[Any] = []
 
     def add(task: Any, timeout: float | None) -> None:

@@ -240,11 +240,11 @@ def test_a_derived_slave_must_define_its_verbs(make: Make) -> None:
 
 
 def test_without_output_files_a_slave_program_that_ends_is_told_with_its_last_words(make: Make) -> None:
-    manager = make(1, output=None, python="echo 'no such module: py' >&2; exit 9;")
+    manager = make(1, output=None, python="echo 'no such module: py' >&2; exit 11;")
     context = manager.get_context()
     context.add_task(tasks.give)
     with pytest.raises(
-        parallel.NoMoreSlavesError, match=r"(?s)it exited with code 9; its last words:\n    \| no such module: py"
+        parallel.NoMoreSlavesError, match=r"(?s)it exited with code 11; its last words:\n    \| no such module: py"
     ):
         list(context.get_results_unordered())
 

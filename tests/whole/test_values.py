@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import functools
+import glob
 import math
 import operator
 import threading
@@ -206,3 +208,12 @@ def test_random_numbers_differ_between_runners(make: Make) -> None:
     manager.wait_for_slaves(3, 10)
     results = run(manager, *[tasks.random_number] * 30)
     assert len(set(results)) == 30
+
+
+def test_functions_that_have_the_name_of_their_module(make: Make) -> None:
+    """The pickle of such a function refers back to its own beginning, which is not where arguments stand before it."""
+    context = make(1).get_context()
+    context.add_task(copy.copy, {"a": 1})
+    context.add_task(copy.copy, ["b"])
+    assert list(context.get_results_unordered()) == [{"a": 1}, ["b"]]
+    assert context.submit(glob.glob, "nothing*").result(20) == []
