@@ -432,8 +432,14 @@ class Agent:
     def _heard_end(self) -> bool:
         """Whether the word that the master is done lies here unread: it waits only so long for us to hang up."""
         try:
+            connection = self._commands.connection
+            with _Selector() as selector:
+                selector.register(connection, selectors.EVENT_READ)
+                if not connection.has_more and not selector.select(0):
+                    return False  # nothing is there, and on a line that is cut nothing may come for long
+            connection.limit(_GOODBYE_SECONDS)  # half of a word may lie there
             reply = self._command_service.commands()
-        except (*_BROKEN, CallFailed):
+        except (*_BROKEN, CallFailed, ValueError):  # it is closed
             return False
         return reply is not None and any(isinstance(command, End) for command in commands_of(reply))
 

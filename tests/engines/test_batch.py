@@ -16,6 +16,7 @@ from tests.conftest import Make
 from tests.engines.conftest import Batch, run_folders
 from tests.support import tasks
 from tests.support.gates import Gates
+from tests.support.processes import command_lines
 from tests.support.programs import Program, script
 from tests.support.waiting import eventually
 
@@ -46,17 +47,6 @@ def master(batch: Batch, gates: Gates, folder: Path, n: int, end: str, wait: int
 
 KEY = b"the key that nobody may see"
 SECRETS = [KEY.decode(), KEY.hex()]  # as it might stand somewhere
-
-
-def command_lines() -> str:
-    """What ``ps`` shows of everybody."""
-    shown = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            shown.append(path.read_text(errors="replace").replace("\0", " "))
-        except OSError:
-            continue  # it has ended
-    return "\n".join(shown)
 
 
 def test_a_hundred_tasks_in_a_folder_with_an_awkward_name(

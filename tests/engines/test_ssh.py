@@ -17,6 +17,7 @@ from slave.process_tree import Process, running
 from tests.conftest import Make, children
 from tests.engines.conftest import WAIT
 from tests.support import engines, tasks
+from tests.support.processes import command_lines
 from tests.support.programs import pyenv, script
 from tests.support.waiting import eventually
 
@@ -75,8 +76,8 @@ def test_several_hosts_with_nothing_installed(config: str, make: Make, own_folde
     manager.add_slave(parallel.SSHSlave("node1", 2, python=f"cd / && {PYTHON}", options=config))
     manager.add_slave(parallel.SSHSlave("node2", 1, python=f"cd / && {PYTHON}", options=config))
     manager.wait_for_slaves(3, 30)
-    shown = [path.read_text(errors="replace") for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists()]
-    assert not [line for line in shown if key.hex() in line or key.decode() in line]
+    shown = command_lines()
+    assert key.hex() not in shown and key.decode() not in shown
     squares(manager)
     context = manager.get_context()
     for number in range(12):

@@ -140,3 +140,14 @@ def arm_an_alarm(number: int) -> int:
     """A watchdog that nobody disarms: it goes off when the task is done."""
     signal.setitimer(signal.ITIMER_REAL, 0.05)
     return number
+
+
+def command_lines() -> str:
+    """What ``ps`` shows of everybody."""
+    shown = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            shown.append(path.read_text(errors="replace").replace("\0", " "))
+        except OSError:
+            continue  # it has ended
+    return "\n".join(shown)
