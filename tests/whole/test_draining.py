@@ -87,7 +87,7 @@ def test_the_end_of_a_slave_does_not_overtake_its_last_outcome(
     context = manager.get_context()
     (started,) = gates(context, own_folder, "a")
     results = context.get_results_unordered()
-    eventually(started.exists)
+    eventually(lambda: started.exists() and started.read_text())  # it is made, and then written to
     hear_all, told, waiting = Peer._hear, threading.Event(), list[int]()
     held: list[object] = []
 
@@ -129,7 +129,7 @@ def test_a_second_signal_ends_it_at_once(by_hand: tuple[parallel.Manager, Progra
     context = manager.get_context()
     (started,) = gates(context, own_folder, "a")
     results = context.get_results_unordered()
-    eventually(started.exists)
+    eventually(lambda: started.exists() and started.read_text())  # it is made, and then written to
     program.process.send_signal(signal.SIGINT)
     program.says("asked to end")
     program.process.send_signal(signal.SIGINT)
@@ -146,7 +146,7 @@ def test_the_grace_ends(make: Make, own_folder: Path) -> None:
     context = manager.get_context()
     (started,) = gates(context, own_folder, "a")
     results = context.get_results_unordered()
-    eventually(started.exists)
+    eventually(lambda: started.exists() and started.read_text())  # it is made, and then written to
     program.process.send_signal(signal.SIGTERM)
     assert program.ends(10) == 128 + signal.SIGTERM
     assert attempts(manager) == [None], "nothing is counted against the task"
@@ -221,7 +221,7 @@ def test_removing_with_a_grace(make: Make, own_folder: Path) -> None:
     context = manager.get_context()
     (started,) = gates(context, own_folder, "a")
     results = context.get_results_unordered()
-    eventually(started.exists)
+    eventually(lambda: started.exists() and started.read_text())  # it is made, and then written to
     busy = next(info for info in manager.slaves if info.state == "busy")
     manager.remove_slave(busy, grace=0)
     eventually(lambda: len(set(started.read_text().splitlines())) == 2, what="the task to run on the other slave")
@@ -253,7 +253,7 @@ def test_a_task_that_dies_on_a_draining_slave_is_blamed(make: Make, own_folder: 
     context = manager.get_context()
     (started,) = gates(context, own_folder, "a")
     results = context.get_results_unordered()
-    eventually(started.exists)
+    eventually(lambda: started.exists() and started.read_text())  # it is made, and then written to
     pid = manager.slaves[0].pid
     manager.remove_slave(0)
     eventually(lambda: manager.slaves[0].state == "draining")
