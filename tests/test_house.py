@@ -176,3 +176,15 @@ def test_only_monotonic_time_counts(path: Path) -> None:
             assert called not in ("time.time", "time.time_ns", "datetime.now", "datetime.today"), f"line {node.lineno}"
         if isinstance(node, ast.ImportFrom):
             assert node.module != "datetime", f"line {node.lineno}"
+
+
+def test_all_packages_are_installed() -> None:
+    """What ``pip install`` takes is listed."""
+    listed = re.search(r"^packages = \[(.*?)\]", (ROOT / "pyproject.toml").read_text(), re.MULTILINE | re.DOTALL)
+    assert listed is not None
+    found = {
+        ".".join(path.parent.relative_to(ROOT).parts)
+        for top in ("parallel", "slave")
+        for path in (ROOT / top).rglob("__init__.py")
+    }
+    assert set(re.findall(r'"([\w.]+)"', listed[1])) == found
