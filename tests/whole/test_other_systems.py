@@ -50,7 +50,8 @@ import parallel, slave
 for package in (slave, parallel):
     for found in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
         if not found.name.endswith("__main__"):
-            importlib.import_module(found.name)
+            if found.name != "parallel.frontends.joblib":  # which imports joblib, and that asyncio
+                importlib.import_module(found.name)
             print(found.name)
 """
 )
