@@ -35,6 +35,7 @@ _HEAD = struct.Struct("!IQ")
 WINDOW = 256 * 1024  # bytes read ahead
 _MOST_PARSED = WINDOW - _HEAD.size  # bytes of a body that is parsed in place
 NOTHING = memoryview(b"")
+_LONGEST_LIMIT = 1e6  # seconds; a lease may be longer than what a socket takes as a time limit
 MOST_BODY = 8 << 20  # bytes; leases are cut far below, and large payloads are buffers
 MOST_BUFFERS = 1 << 16
 _MOST_BUFFER = 1 << 44  # bytes
@@ -86,7 +87,7 @@ class Connection:
 
     def limit(self, seconds: float | None) -> None:
         """Let no wait in ``send`` or ``recv`` last longer (they raise socket.timeout then); None: no limit."""
-        self.transport.limit(seconds)
+        self.transport.limit(None if seconds is None else min(seconds, _LONGEST_LIMIT))
 
     @property
     def peer(self) -> tuple[str, int]:
