@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,6 +11,9 @@ from hypothesis import strategies as st
 from parallel.launch.batch.engine import Piece, TaskState
 from parallel.launch.batch.event_log import SUBMITTED, Event, Progress, after, events
 from parallel.launch.batch.htcondor import HTCondorEngine, parse_condor_q
+from parallel.launch.batch.htcondor_folder import HTCondorFolder
+from parallel.launch.job import Job
+from parallel.launch.staging import StagingFolder
 
 SUBMIT = """000 (013.002.000) 2026-11-25 21:53:40 Job submitted from host: <10.0.0.1:9618?addrs=10.0.0.1-9618&alias=a>
     [ JobBatchName = "parallel-1f" ]
@@ -108,6 +113,26 @@ def test_a_log_that_makes_no_sense_is_no_error(text: str) -> None:
         progress = after(progress, event)
     for number in range(60):
         progress = after(progress, Event(number, "1", 0, (text,)))
+
+
+def test_what_jobs_print_is_added_to_the_users_files(own_folder: Path) -> None:
+    """All of it in one look, however much; what a job prints when it starts again comes behind it."""
+    staging = StagingFolder()
+    output = own_folder / "slave0.output"
+    try:
+        folder = HTCondorFolder(staging, [Job(("true",), b"", (0,), str(output), orders={"slots": [(0, None)]})], "")
+        printed = Path(folder.path, "0.output")
+        folder.look()
+        assert not output.exists()
+        printed.write_bytes(b"first\n" * 500_000)
+        folder.look()
+        assert output.read_bytes() == b"first\n" * 500_000
+        printed.write_bytes(b"again\n")
+        folder.look()
+        folder.look()
+        assert output.read_bytes()[-12:] == b"first\nagain\n"
+    finally:
+        staging.remove()
 
 
 QUEUE = "\n".join(

@@ -30,7 +30,7 @@ log = logging.getLogger("parallel")
 PYTHON = "python3"  # on the machines of a pool, of which this one's path says nothing
 _TO_BE_GONE = 20  # seconds for deleted jobs to leave the queue, when nobody waits for that
 _EVENT_END = b"\n...\n"
-_MOST_AT_ONCE = 1 << 20  # bytes of a job's output that are added to the user's file in one look
+_PIECE = 1 << 20  # bytes of a job's output that are copied at a time
 
 _SCRIPT = """\
 #!/bin/sh
@@ -188,24 +188,32 @@ class HTCondorFolder:
         target = self._outputs[place]
         if target is None or place in self._unwritable:
             return
+        new = self._read_on(place)
+        if not new:
+            return
+        try:
+            with append_to(target) as output:
+                while new:
+                    output.write(new)
+                    self._copied[place] += len(new)
+                    new = self._read_on(place)
+        except OSError as error:
+            self._unwritable.add(place)
+            log.warning("parallel: the output of a slave cannot be written to %s any more: %s", target, error)
+
+    def _read_on(self, place: int) -> bytes:
+        """What a job has printed behind what was copied, or a part of it; b"" for nothing."""
         try:
             size = os.stat(self._output(place)).st_size
             if size < self._copied[place]:
                 self._copied[place] = 0  # it was started again
             if size == self._copied[place]:
-                return
+                return b""
             with open(self._output(place), "rb") as file:
                 file.seek(self._copied[place])
-                new = file.read(_MOST_AT_ONCE)
+                return file.read(_PIECE)
         except OSError:
-            return  # the job has not been started yet
-        try:
-            with append_to(target) as output:
-                output.write(new)
-        except OSError as error:
-            self._unwritable.add(place)
-            log.warning("parallel: the output of a slave cannot be written to %s any more: %s", target, error)
-        self._copied[place] += len(new)
+            return b""  # the job has not been started yet
 
 
 def _files(path: str, program: str, jobs: Sequence[Job], text: str) -> Mapping[str, bytes]:
