@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import multiprocessing.process
-import os
 import signal
 import sys
 from collections.abc import Mapping
@@ -85,7 +84,9 @@ def _serve_launched() -> int:
     master = told.get("master_pid", 0)  # of a local slave
     outlives = float(told.get("outlives", 0.0))  # seconds
     try:
-        agent = find_master(config, told["wait"], told["wait_refused"], master_lives=lambda: _exists(master))
+        agent = find_master(
+            config, told["wait"], told["wait_refused"], master_lives=lambda: process_tree.exists(master)
+        )
     except Unreachable as error:
         if outlives:
             return _serve_next(config, told, outlives)
@@ -108,19 +109,6 @@ def _serve_next(config: AgentConfig, told: Mapping[str, Any], seconds: float) ->
 
     log.info("%s", serve_next(config, str(told.get("program", "")), seconds))
     return 0
-
-
-def _exists(pid: int) -> bool:
-    """Whether that process is there; True for 0, and where that cannot be told."""
-    if not pid or os.name != "posix":
-        return True
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        pass  # it is there, and not ours
-    return True
 
 
 def run() -> NoReturn:

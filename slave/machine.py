@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator
 from typing import Callable, Union
 
 from .errors import BadRequest
+from .process_tree import stat_of
 
 Number = Union[int, float]
 
@@ -72,11 +73,7 @@ def look_at(pid: int) -> tuple[int, int]:
 
 def is_stopped(pid: int) -> bool:
     """Whether somebody has stopped a process (SIGSTOP, Ctrl-Z, a debugger); False where the system does not tell."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            return file.read().rpartition(b")")[2].split()[0] in (b"T", b"t")
-    except (OSError, IndexError):
-        return False
+    return stat_of(pid)[:1] in ([b"T"], [b"t"])
 
 
 def tells_memory() -> bool:
@@ -243,12 +240,9 @@ def _seconds_of(pids: Iterable[int]) -> dict[int, float]:
     found = {}
     for root in pids:
         for pid in [root, *_descendants(root)]:
-            try:
-                with open(f"/proc/{pid}/stat", "rb") as file:
-                    words = file.read().rpartition(b")")[2].split()
-            except OSError:
-                continue
-            found[pid] = sum(map(int, words[11:15])) / _ticks()  # proc(5): utime, stime, cutime, cstime
+            words = stat_of(pid)
+            if words:
+                found[pid] = sum(map(int, words[11:15])) / _ticks()  # utime, stime, cutime, cstime
     return found
 
 

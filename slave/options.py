@@ -50,14 +50,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     add(
         "--wait",
-        type=_seconds,
+        type=seconds,
         default=60.0,
         metavar="SECONDS",
         help="how long to look for a master (default: %(default)g)",
     )
     add(
         "--grace",
-        type=_seconds,
+        type=seconds,
         default=30.0,
         metavar="SECONDS",
         help="how long running tasks may go on after Ctrl-C or SIGTERM (default: %(default)g); a second ends at once",
@@ -80,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add(
         "--idle-only",
-        type=_seconds,
+        type=seconds,
         nargs="?",
         const=300.0,
         metavar="SECONDS",
@@ -135,11 +135,12 @@ def _positive(text: str) -> int:
     return int(text)
 
 
-def _seconds(text: str) -> float:
+def seconds(text: str) -> float:
+    """Seconds from 0 on, on a command line."""
     try:
-        seconds = float(text)
+        found = float(text)
     except ValueError:
-        seconds = -1.0
-    if not 0 <= seconds < 1e9:
+        found = -1.0
+    if not 0 <= found < 1e9:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds from 0 on")
-    return seconds
+    return found

@@ -96,6 +96,34 @@ def send(pid: int, signum: int) -> None:
         pass
 
 
+def exists(pid: int) -> bool:
+    """Whether there is such a process, also another user's; True for 0, and where that cannot be told."""
+    if os.name != "posix":
+        return True
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return True
+    except (OSError, OverflowError):
+        return False
+    return True
+
+
+def stat_of(pid: int) -> list[bytes]:
+    """What Linux tells of a process behind its name, from its state on, see proc(5); [] where it is not told."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return file.read().rpartition(b")")[2].split()  # the name may hold blanks and brackets
+    except OSError:
+        return []
+
+
+def began(pid: int) -> int:
+    """When a process began, in the system's units: tells it from a later one of its number; 0 if not told."""
+    words = stat_of(pid)
+    return int(words[19]) if len(words) > 19 else 0
+
+
 def running() -> dict[int, Process]:
     """All processes that have not ended, by their ids; none where the system does not tell."""
     found: dict[int, Process] = {}

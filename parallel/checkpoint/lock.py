@@ -12,6 +12,7 @@ import os
 import socket
 from typing import NamedTuple
 
+from slave import process_tree
 from slave.private_files import NO_WAIT, PRIVATE_FILE
 
 from ..errors import CheckpointError
@@ -36,13 +37,7 @@ class Holder(NamedTuple):
     @property
     def is_here(self) -> bool:
         """Whether it is a process of this machine that still runs."""
-        if self.host != socket.gethostname():
-            return False
-        try:
-            os.kill(self.pid, 0)
-        except PermissionError:
-            pass
-        except (OSError, OverflowError):
+        if self.host != socket.gethostname() or not process_tree.exists(self.pid):
             return False
         return self.began in ("", _began(self.pid))
 
@@ -136,11 +131,7 @@ def _holder(text: bytes) -> Holder | None:
 
 def _began(pid: int) -> str:
     """When a process of this machine began, in the system's units; '' where that is not told."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            return file.read().rpartition(b")")[2].split()[19].decode()
-    except (OSError, IndexError):
-        return ""
+    return str(process_tree.began(pid) or "")
 
 
 def _in_use(path: str, holder: Holder | None, lock: str, by_text: bool) -> str:

@@ -138,13 +138,7 @@ class Recorder:
             known.timeout, known.retries = timeout, retries
             self._mailbox.add_known(known)  # type: ignore[arg-type]  # see `front`
         else:
-            self._names[id] = entry
-            try:
-                self._mailbox.add(payload, timeout, retries, tag, id)
-            except BaseException:
-                self.cancelled(id)
-                raise
-            self._runs()
+            self._add(id, entry, lambda: self._mailbox.add(payload, timeout, retries, tag, id))
         return id
 
     def submit(self, addressee: Any, payload: bytes, timeout: float | None, retries: int, name: str) -> int:
@@ -161,14 +155,18 @@ class Recorder:
                 self._count_known(1)
                 addressee.settle(known)
                 return id
+        self._add(id, entry, lambda: self._mailbox.add_for(addressee, payload, timeout, retries, id))
+        return id
+
+    def _add(self, id: int, entry: Entry, add: Callable[[], object]) -> None:
+        """A task runs, whose result is not known."""
         self._names[id] = entry
         try:
-            self._mailbox.add_for(addressee, payload, timeout, retries, id)
+            add()
         except BaseException:
             self.cancelled(id)
             raise
         self._runs()
-        return id
 
     def _entry(self, payload: bytes, name: str, key: str | None, label: str) -> tuple[Entry, int]:
         """What the task is written under, and the place of its result in the index or -1."""

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import argparse
 
+from slave.options import seconds
+
+__all__ = ["count", "number", "pause", "seconds"]
+
 _MOST = 10_000
 
 
@@ -19,17 +23,6 @@ def count(text: str) -> int:
     if not (text.isascii() and text.isdigit()) or not 1 <= int(text[:15]) <= _MOST:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 to {_MOST:,}")
     return int(text)
-
-
-def seconds(text: str) -> float:
-    """Seconds from 0 on."""
-    try:
-        found = float(text)
-    except ValueError:
-        found = -1.0
-    if not 0 <= found < 1e9:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds from 0 on")
-    return found
 
 
 def pause(text: str) -> float:

@@ -222,11 +222,7 @@ class Runners:
         settled, numbers, indices = state.table.settle_all(context, data)
         if not settled and not numbers:
             return
-        slave = state.roster.known(number)
-        name = f"slave {number}" if slave is None else str(slave)
-        state.contexts[context].rebuilt_by.add(number)
-        if slave is not None:
-            slave.done += len(settled) + len(numbers)
+        slave, name = self._worked(number, context, len(settled) + len(numbers))
         if numbers:
             some = [data[id] for id in numbers]
             size = _OVERHEAD * len(some) + sum(map(len, some))
@@ -241,6 +237,15 @@ class Runners:
             )
         state.deliver(context, outcomes, slave)
 
+    def _worked(self, number: int, context: int, count: int) -> tuple[SlaveRecord | None, str]:
+        """A slave has done so many tasks of a context; returns it, if it is still known, and what it is called."""
+        slave = self._state.roster.known(number)
+        self._state.contexts[context].rebuilt_by.add(number)
+        if slave is None:
+            return None, f"slave {number}"
+        slave.done += count
+        return slave, str(slave)
+
     def _outcome(self, message: OutcomeMessage) -> None:
         state = self._state
         number, lease, context, task_id, kind, data, buffers = message
@@ -251,11 +256,7 @@ class Runners:
         task = state.table.settle(context, task_id)
         if task is None:
             return
-        slave = state.roster.known(number)
-        name = f"slave {number}" if slave is None else str(slave)
-        state.contexts[context].rebuilt_by.add(number)
-        if slave is not None:
-            slave.done += 1
+        slave, name = self._worked(number, context, 1)
         size = _OVERHEAD + len(data) + sum(map(len, buffers))
         tries = 1 + task.failures
         if kind == VALUE:

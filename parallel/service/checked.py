@@ -48,16 +48,12 @@ def enlist_request(parts: object) -> EnlistRequest:
 
 def beats(runners: object) -> list[RunnerBeat]:
     """The runners that an agent names.  Raises `ProtocolError`."""
-    if not _is_list(runners):
-        raise ProtocolError(f"runners cannot be {reprlib.repr(runners)}")
-    return [message(RunnerBeat, runner) for runner in runners]  # type: ignore[attr-defined]  # it is a list
+    return _each(RunnerBeat, "runners", runners)
 
 
 def output(parts: object) -> list[OutputPart]:
     """What an agent says that slaves have printed.  Raises `ProtocolError`."""
-    if not _is_list(parts):
-        raise ProtocolError(f"output cannot be {reprlib.repr(parts)}")
-    found = [message(OutputPart, part) for part in parts]  # type: ignore[attr-defined]  # it is a list
+    found = _each(OutputPart, "output", parts)
     for part in found:
         size = memoryview(part.data).nbytes
         if size > _MOST_OUTPUT or part.left_out < 0:
@@ -67,9 +63,7 @@ def output(parts: object) -> list[OutputPart]:
 
 def records(parts: object) -> list[RecordPart]:
     """What an agent says that tasks have logged.  Raises `ProtocolError`."""
-    if not _is_list(parts):
-        raise ProtocolError(f"records cannot be {reprlib.repr(parts)}")
-    found = [message(RecordPart, part) for part in parts]  # type: ignore[attr-defined]  # it is a list
+    found = _each(RecordPart, "records", parts)
     for part in found:
         if memoryview(part.data).nbytes > _MOST_OUTPUT or part.left_out < 0 or part.kind not in (RECORD, WARNING):
             raise ProtocolError(f"slave {part.slave} cannot have logged a record of kind {part.kind}")
@@ -117,6 +111,13 @@ def _is_number(value: object) -> bool:
 
 def _is_text(value: object) -> bool:
     return type(value) is str and len(value) <= _LONGEST and value.isprintable()  # it goes into lines of the log
+
+
+def _each(kind: type[Message], what: str, parts: object) -> list[Message]:
+    """The messages that a list holds.  Raises `ProtocolError`."""
+    if not _is_list(parts):
+        raise ProtocolError(f"{what} cannot be {reprlib.repr(parts)}")
+    return [message(kind, part) for part in parts]  # type: ignore[attr-defined]  # it is a list
 
 
 def _is_list(value: object) -> bool:

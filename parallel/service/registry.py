@@ -13,6 +13,7 @@ import socket
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from slave import process_tree
 from slave.dial import Address
 from slave.keys import Key
 from slave.private_files import make_folder, user_folder, write_new
@@ -36,7 +37,9 @@ def register(entry: Entry) -> str:
     folder = os.path.join(user_folder(_base(), _ELSEWHERE), "masters")
     make_folder(folder)
     made = entry._replace(key=Key(b""))._asdict()
-    made.update(secret=entry.key.decode(), ident=entry.key.ident.hex(), machine=_machine(), began=_began(entry.pid))
+    made.update(
+        secret=entry.key.decode(), ident=entry.key.ident.hex(), machine=_machine(), began=process_tree.began(entry.pid)
+    )
     del made["key"]
     path = os.path.join(folder, f"{socket.gethostname()}-{entry.pid}-{entry.key.ident.hex()[-20:]}.json")
     write_new(path, json.dumps(made).encode())
@@ -82,7 +85,7 @@ def _read(path: str) -> Entry | None:
             told = json.load(file)
         if told["machine"] != _machine():
             return None  # the folder is shared with other machines
-        if told["began"] != _began(told["pid"]) or not _lives(told["pid"]):
+        if told["began"] != process_tree.began(told["pid"]) or not process_tree.exists(told["pid"]):
             unregister(path)
             return None
         key = Key(told["secret"].encode(), bytes.fromhex(told["ident"]))
@@ -113,24 +116,3 @@ def _machine() -> str:
             return file.read().strip()
     except OSError:
         return socket.gethostname()
-
-
-def _began(pid: int) -> int:
-    """What tells a process from a later one of the same number; 0 where the system does not tell."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            return int(file.read().rpartition(b")")[2].split()[19])
-    except (OSError, ValueError, IndexError):
-        return 0
-
-
-def _lives(pid: int) -> bool:
-    if os.name != "posix":
-        return True
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        pass
-    return True

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from slave import by_hand, cli, dial, find_master
+from slave import by_hand, cli, dial, find_master, process_tree
 from slave.agent import Agent, AgentConfig
 from slave.errors import (
     Incompatible,
@@ -120,7 +120,7 @@ def test_one_address_that_refuses_does_not_shorten_the_time_for_another(monkeypa
 
 
 def test_whether_a_process_is_there() -> None:
-    assert cli._exists(0) and cli._exists(1) and not cli._exists(1 << 22)
+    assert process_tree.exists(0) and process_tree.exists(1) and not process_tree.exists(1 << 22)
 
 
 class Masters:
