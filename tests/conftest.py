@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import shutil
 import signal
+import sys
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -22,6 +24,24 @@ Make = Callable[..., parallel.Manager]
 
 # a shell ignores SIGINT in what it runs in the background, and programs inherit that: Ctrl-C would be nothing to them
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+LONGEST = 600  # seconds, of one test with all that it waits for: an engine that is installed takes some minutes
+_said = 2  # where the standard error goes while no test captures it; a copy of it, once that is known
+
+
+def pytest_configure() -> None:
+    """Remember the standard error: nothing is captured yet."""
+    global _said
+    _said = os.dup(sys.__stderr__.fileno() if sys.__stderr__ else 2)
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """A test that hangs ends its process, which says where each thread stood; the others go on in a new one."""
+    faulthandler.dump_traceback_later(LONGEST, exit=True, file=_said)
+    yield
+    faulthandler.cancel_dump_traceback_later()
 
 
 @pytest.hookimpl(optionalhook=True)

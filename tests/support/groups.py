@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from xdist.scheduler import LoadScopeScheduling
 
 # by words in the names of tests; there is one of each engine
@@ -26,3 +28,12 @@ class Groups(LoadScopeScheduling):  # type: ignore[misc]  # it has no type hints
 
     def _split_scope(self, nodeid: str) -> str:
         return group_of(nodeid)
+
+    def remove_node(self, node: Any) -> str | None:
+        """A process has ended: its test is not tried again (pytest-xdist would, and the next process ended, too)."""
+        crashed: str | None = super().remove_node(node)
+        for group in [group for group, tests in self.workqueue.items() if crashed in tests]:
+            self.workqueue[group][crashed] = True
+            if all(self.workqueue[group].values()):
+                del self.workqueue[group]
+        return crashed
