@@ -70,8 +70,7 @@ class Program:
             raise AssertionError(
                 f"still running after {seconds:g} s; stdout:\n{self.out}\nstderr:\n{self.err}"
             ) from None
-        for reader in self._readers:
-            reader.join()
+        self._read_to_the_end()
         return code
 
     def kill(self) -> None:
@@ -79,8 +78,29 @@ class Program:
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()
+        self._read_to_the_end()
+
+    def _read_to_the_end(self, seconds: float = 30.0) -> None:
+        """All that it printed; what it left behind may print, too, and has to end soon."""
         for reader in self._readers:
-            reader.join()
+            reader.join(seconds)
+        if any(reader.is_alive() for reader in self._readers):
+            held = {stream.fileno() for stream in (self.process.stdout, self.process.stderr) if stream}
+            pipes = {os.readlink(f"/proc/self/fd/{fd}") for fd in held}
+            raise AssertionError(f"it has ended, but its output is still held by {holders(pipes)}; stderr:\n{self.err}")
+
+
+def holders(pipes: set[str]) -> list[str]:
+    """The processes, but this one, that have one of these open (named as in /proc/PID/fd): id and command line."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            open_ones = {os.readlink(fd) for fd in (process / "fd").iterdir()}
+            if open_ones & pipes and process.name != str(os.getpid()):
+                found.append(f"{process.name}: " + (process / "cmdline").read_text().replace("\0", " "))
+        except OSError:
+            continue  # it has just ended
+    return found
 
 
 def slave(*arguments: str, python: str = sys.executable, **variables: str) -> Program:

@@ -7,6 +7,7 @@ HERE=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")
 ENGINES_DIR=${ENGINES_DIR:-/tmp/parallel-engines}
 TEST_USER=${TEST_USER:-paralleltest} # jobs are submitted as an ordinary user: engines treat root differently
 PATH=$PATH:/usr/sbin:/sbin
+unset TMPDIR TMP TEMP # the caller's may not be there for a daemon, or in another root
 
 log() { echo "engines: $ENGINE: $*" >&2; }
 die() {
