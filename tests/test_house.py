@@ -148,14 +148,19 @@ def test_the_top_level_holds_what_it_should() -> None:
     assert found - {"build", "lan_parallel.egg-info", "__pycache__"} == TOP_LEVEL
 
 
-def test_what_the_readme_names_exists() -> None:
-    readme = (ROOT / "README.md").read_text()
-    for path in re.findall(r"(?<![./\w])(?:tools|parallel|slave|tests)/[\w./]*\w", readme):
-        assert (ROOT / path).exists(), f"the README names {path}"
+@pytest.mark.parametrize("path", [ROOT / "README.md", *sorted(ROOT.glob("tools/*.md"))], ids=name)
+def test_what_the_documents_name_exists(path: Path) -> None:
+    text = path.read_text()
+    for named in re.findall(r"(?<![./\w])(?:tools|parallel|slave|tests)/[\w./]*\w", text):
+        assert (ROOT / named).exists(), named
+    for link in re.findall(r"\]\(([^)#]+)\)", text):
+        assert re.match("https?:", link) or (path.parent / link).exists(), link
+    headings = {re.sub(r"[^\w -]", "", line).lower().replace(" ", "-") for line in re.findall(r"^#+ (.*)", text, re.M)}
+    assert set(re.findall(r"\]\(#([^)]+)\)", text)) <= headings
     import parallel
 
-    for public in re.findall(r"`parallel\.(?!py`)(\w+)", readme):
-        assert hasattr(parallel, public), f"the README names parallel.{public}"
+    for public in re.findall(r"`parallel\.(?!py`)(\w+)", text):
+        assert hasattr(parallel, public), f"parallel.{public}"
 
 
 def test_every_public_name_has_a_docstring() -> None:

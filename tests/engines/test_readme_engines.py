@@ -1,4 +1,4 @@
-"""The README's programs for clusters and ssh are run, on the real engines, as they stand there."""
+"""The README's ways to start slaves on clusters and by ssh are run, on the real engines, as they stand there."""
 
 from __future__ import annotations
 
@@ -12,31 +12,25 @@ import pytest
 from tests.engines.conftest import run
 from tests.support import engines
 from tests.support.programs import ROOT, Program
-from tests.whole.test_readme import ON_ENGINES, PROGRAMS
+from tests.whole.test_readme import WAYS, output_of, squares_by
 
 pytestmark = pytest.mark.engines
 
-TEXTS = {name: text for name, text in PROGRAMS if name in ON_ENGINES}
-CUBES = f"{sum(x**3 for x in range(100))}\n"
 
-
-def result_of(folder: Path, name: str, **variables: str) -> str:
-    """What the program prints."""
-    (folder / name).write_text(TEXTS[name])
-    program = Program(sys.executable, name, cwd=folder, variables=variables)
+def prints_its_squares(folder: Path, way: str, **variables: str) -> None:
+    """Run the README's first program with the lines of this way in it."""
+    (folder / "squares.py").write_text(squares_by(WAYS[way]))
+    program = Program(sys.executable, "squares.py", cwd=folder, variables=variables)
     assert program.ends(60) == 0, program.err
-    return program.out
-
-
-def test_all_are_there() -> None:
-    assert set(TEXTS) == ON_ENGINES
+    assert program.out == output_of("squares.py")
 
 
 @pytest.mark.parametrize(
-    ("name", "engine"), [("on_sge.py", "sge"), ("on_slurm.py", "slurm"), ("on_htcondor.py", "htcondor")]
+    ("way", "engine"),
+    [("SGEQsubSlaveArray", "sge"), ("SlurmSlaveArray", "slurm"), ("HTCondorSlaveArray", "htcondor")],
 )
-def test_arrays(own_folder: Path, name: str, engine: str) -> None:
-    assert result_of(own_folder, name, **engines.need(engine)) == CUBES
+def test_arrays(own_folder: Path, way: str, engine: str) -> None:
+    prints_its_squares(own_folder, way, **engines.need(engine))
 
 
 def test_by_ssh(own_folder: Path) -> None:
@@ -46,28 +40,29 @@ def test_by_ssh(own_folder: Path) -> None:
     ssh.parent.mkdir()
     ssh.write_text(f'#!/bin/sh\nexec {shutil.which("ssh")} -F {config} "$@"\n')
     ssh.chmod(0o755)
-    assert result_of(own_folder, "by_ssh.py", PATH=f"{ssh.parent}:{os.environ['PATH']}") == CUBES
+    prints_its_squares(own_folder, "SSHSlave", PATH=f"{ssh.parent}:{os.environ['PATH']}")
 
 
 def test_by_command(own_folder: Path) -> None:
     engines.need("openmpi")
     as_root = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
-    assert result_of(own_folder, "by_command.py", **as_root) == CUBES
+    prints_its_squares(own_folder, "CommandSlaveArray", **as_root)
 
 
 @pytest.mark.parametrize(
-    ("name", "engine", "submission"),
+    ("way", "engine", "submission"),
     [
-        ("in_sge_job.py", "sge", "qsub -sync y -pe smp 3 -S /bin/sh -j y -o said job"),
-        ("in_slurm_job.py", "slurm", "sbatch -W -n 3 -o said job"),
+        ("SGEPESlaveArray", "sge", "qsub -sync y -pe smp 3 -S /bin/sh -j y -o said job"),
+        ("SlurmSlaves", "slurm", "sbatch -W -n 3 -o said job"),
     ],
 )
-def test_in_a_job(own_folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, engine: str, submission: str) -> None:
+def test_in_a_job(own_folder: Path, monkeypatch: pytest.MonkeyPatch, way: str, engine: str, submission: str) -> None:
     for variable, value in engines.need(engine).items():
         monkeypatch.setenv(variable, value)
-    (own_folder / name).write_text(TEXTS[name])
+    (own_folder / "squares.py").write_text(squares_by(WAYS[way]))
     (own_folder / "job").write_text(
-        f"#!/bin/sh\ncd {own_folder} && HOME={own_folder}/home PYTHONPATH={ROOT} {sys.executable} {name}\n"
+        f"#!/bin/sh\ncd {own_folder} && HOME={own_folder}/home PYTHONPATH={ROOT} {sys.executable} squares.py\n"
     )
     run(*submission.replace("said", str(own_folder / "said")).split())
-    assert (own_folder / "said").read_text().endswith(CUBES)  # before that it may tell whom it waits for
+    # before that it may tell whom it waits for
+    assert (own_folder / "said").read_text().endswith(str(output_of("squares.py")))

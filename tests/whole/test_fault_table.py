@@ -1,13 +1,15 @@
-"""The fault table: each fault of a runner at each moment; the trials are those of tools/faults.py."""
+"""The table of tools/faults.md: each fault of a runner at each moment; the trials are those of tools/faults.py."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
+from tests.support.programs import ROOT
 from tools import faults
-from tools.sabotage import FAULTS
+from tools.sabotage import FAULTS, MOMENTS
 
 MEANING = {
     "SIGKILL": "it was killed by SIGKILL, perhaps out of memory",
@@ -46,7 +48,17 @@ def test_each_task_has_one_outcome_and_the_slave_is_back(own_folder: Path, name:
     assert (MEANING[name] if fault.kills or moment in ("setup", "task") else "it exited with code 1") in told
     if fault.kills or moment not in ("setup", "task"):
         assert trial.back is not None and trial.back < 5, (
-            "it is milliseconds, as the README tells; this machine is busy"
+            "it is milliseconds, as tools/faults.md tells; this machine is busy"
         )
     if fault.kills and moment == "task":
         assert trial.rerun is not None and trial.rerun < 5
+
+
+def test_the_table_has_each_fault_and_moment() -> None:
+    rows = re.findall(
+        r"^\| (.*) \|$", (ROOT / "tools" / "faults.md").read_text().partition("## Everything")[0], re.MULTILINE
+    )
+    moments, *cells = [row.split(" | ") for row in rows]
+    assert moments[1:] == list(MOMENTS.values())
+    filled = {cell[0]: [text.strip() != "" for text in cell[1:]] for cell in cells}
+    assert filled == {name: [moment in fault.moments for moment in MOMENTS] for name, fault in FAULTS.items()}
