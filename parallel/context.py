@@ -218,7 +218,10 @@ class Context(Generic[Result]):
         if recorder is None:
             self._manager.begin()
         else:
-            results.record = functools.partial(_record_input, recorder, rules.name, mapped.starred, key)
+            if key is None:
+                results.record_input = recorder.begin_inputs(results.stream, rules.name)
+            else:
+                results.record = functools.partial(_record_input, recorder, rules.name, mapped.starred, key)
             recorder.begin()
         return results
 
@@ -337,7 +340,7 @@ def _record_input(
     recorder: Recorder,
     name: str,
     starred: bool,
-    key: Callable[..., str] | None,
+    key: Callable[..., str],
     payload: bytes,
     timeout: float | None,
     retries: int,
@@ -345,11 +348,8 @@ def _record_input(
     item: Any,
 ) -> None:
     """Add an input of a map, by way of its recorder."""
-    text = None
-    if key is not None:
-        try:
-            made = key(*item) if starred else key(item)
-        except Exception as error:
-            raise InputError(f"the key of input {index} cannot be made: {type(error).__name__}: {error}") from error
-        text = check_key(made)
-    recorder.add(payload, name, timeout, retries, key=text, tag=index)
+    try:
+        made = key(*item) if starred else key(item)
+    except Exception as error:
+        raise InputError(f"the key of input {index} cannot be made: {type(error).__name__}: {error}") from error
+    recorder.add(payload, name, timeout, retries, key=check_key(made), tag=index)

@@ -91,6 +91,7 @@ class MapResults(Iterator[Result], Generic[Result]):
         mailbox.coming = still_in(self._inputs)
         mailbox.read = True  # inputs are taken when somebody asks for results
         self.record: Callable[[bytes, float | None, int, int, Any], object] | None = None  # how inputs are added, if so
+        self.record_input: Callable[[bytes, int, bool], object] | None = None  # or so
         self._ordered, self._limit, self._retries = ordered, limit, retries
         self._ahead = ahead if ahead is not None else _MOST_EARLY
         self._bounded = ordered or ahead is not None
@@ -100,7 +101,7 @@ class MapResults(Iterator[Result], Generic[Result]):
         self._asking = self._exhausted = False
         self._taken = self._given = 0  # inputs, results
         self._early: dict[int, tuple[bool, Any]] = {}  # by index: what is known and has not been given
-        self._stream = mailbox.inputs(limit, retries)  # how inputs are added, if there is no `record`
+        self.stream = mailbox.inputs(limit, retries)  # how inputs are added, if there is no `record`
         self._block: Values | None = None  # what came together, and is given one by one
         self._at = 0  # which of it is next
         self._rests_until = 0.0  # as of `Feeder`: until then results have precedence over further inputs
@@ -190,7 +191,7 @@ class MapResults(Iterator[Result], Generic[Result]):
             self._away = max(time.monotonic() - self._left_at, 0.9 * self._away)
             self._left_at = 0.0
         began = time.monotonic()
-        if self._taken or self.record is not None:
+        if self._taken or self._mailbox.recorder is not None:
             wanted = self._mailbox.wanted(min(_LONGEST_AHEAD, 2 * self._away))
         else:  # a short map is over before the dispatcher is asked anything
             wanted = self._mailbox.wanted_at_first()
@@ -216,16 +217,19 @@ class MapResults(Iterator[Result], Generic[Result]):
 
     def _add(self, item: Any) -> None:
         try:
-            payload = pickle.dumps(item, 5) if type(item) in _ATOMS else self._dumps(item)
-            if self.record is None:
-                self._mailbox.add_input(self._stream, payload)
+            plain = type(item) in _ATOMS
+            payload = pickle.dumps(item, 5) if plain else self._dumps(item)
+            if self.record_input is not None:
+                self.record_input(payload, self._taken, plain)
+            elif self.record is None:
+                self._mailbox.add_input(self.stream, payload)
             else:
                 self.record(payload, self._limit, self._retries, self._taken, item)
         except (InputError, CheckpointError) as error:  # it cannot be pickled, or has no key
             index = self._taken
             self._early[index if self._ordered else -1 - index] = True, error
             if self.record is None:
-                self._mailbox.add_input(self._stream, None)
+                self._mailbox.add_input(self.stream, None)
         self._taken += 1
 
     # -- results
@@ -254,11 +258,13 @@ class MapResults(Iterator[Result], Generic[Result]):
     def _take(self) -> None:
         """The next outcome, rebuilt, leaves the mailbox when it stands here: Ctrl-C loses nothing."""
         outcome = first = self._mailbox.ready[0]
+        recorder = self._mailbox.recorder
         if type(outcome) is Values:
+            if recorder is not None:
+                recorder.front_values(outcome)
             self._block, self._at = outcome, 0
             self._mailbox.took(outcome)
             return
-        recorder = self._mailbox.recorder
         if recorder is not None:
             found = recorder.front()
             if found is None:
@@ -296,6 +302,8 @@ class MapResults(Iterator[Result], Generic[Result]):
             if came_from_handler(error):
                 raise
             outcome = Outcome(block.tasks[at], VALUE, block.slave, data, ())
+            if self._mailbox.recorder is not None:
+                self._mailbox.recorder.input_cannot_be_rebuilt(block.indices[at])
             return True, self._error(block.indices[at], cannot_be_rebuilt(outcome, error))
 
     def _error(self, index: int, error: RemoteError) -> BaseException:

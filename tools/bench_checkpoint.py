@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import statistics
 import subprocess
@@ -79,7 +80,12 @@ def make_file(path: Path) -> None:
     file = ResultsFile(disk, KEY, print)
     numbers = iter(range(RECORDS))
     while batch := [number for number, _ in zip(numbers, range(10_000))]:
-        file.append([(RESULT, Entry((number * 0x9E3779B97F4A7C15 % 2**64, number)), b"x" * 40, ()) for number in batch])
+        file.append(
+            [
+                (RESULT, Entry(hashlib.blake2b(b"%d" % number, digest_size=16).digest()), b"x" * 40, ())
+                for number in batch
+            ]
+        )
     disk.close()
 
 

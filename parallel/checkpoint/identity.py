@@ -14,11 +14,11 @@ from slave.protocol import Buffer
 
 from .index import Index
 
-_TWO_WORDS = struct.Struct("<QQ")
-_SMALL = (1 << 60) - 1  # numbers up to here take 32 bytes of memory
+_LOW = struct.Struct("<Q8x").unpack
+SMALL = (1 << 60) - 1  # numbers up to here take 32 bytes of memory
 NO_SETUP = ""
 
-Identity = tuple[int, int]
+Identity = bytes  # 16 of them
 
 
 class Identities:
@@ -29,18 +29,18 @@ class Identities:
         for setup in setups:
             digest.update(hashlib.blake2b(setup).digest())
         self.setup = digest.hexdigest() if setups else NO_SETUP
-        self._begun = hashlib.blake2b(b"task\0" + self.setup.encode(), digest_size=16)
+        self.begun = hashlib.blake2b(b"task\0" + self.setup.encode(), digest_size=16)  # of a task's pickle
 
     def of_pickle(self, payload: Buffer) -> Identity:
         """Of a task."""
-        state = self._begun.copy()
+        state = self.begun.copy()
         state.update(payload)
-        return _TWO_WORDS.unpack(state.digest())
+        return state.digest()
 
 
 def of_key(key: bytes) -> Identity:
     """Of a task to which the user gave a key."""
-    return _TWO_WORDS.unpack(hashlib.blake2b(b"key\0" + key, digest_size=16).digest())
+    return hashlib.blake2b(b"key\0" + key, digest_size=16).digest()
 
 
 class Counts:
@@ -48,7 +48,9 @@ class Counts:
 
     def __init__(self, index: Index) -> None:
         self._index = index
-        self._seen: dict[int, int] = {}  # by the identity's first bits; not of those in the index that came once
+        self.seen: dict[int, int] = {}  # by the identity's hash; not of those in the index that came once
+        # whether the n-th task of an identity is just the n-th one that was seen: the file was empty
+        self.begins = not index.records
         self._free: dict[Identity, list[int]] = {}  # counts of tasks that came to nothing
 
     def next(self, identity: Identity) -> tuple[int, int]:
@@ -58,23 +60,23 @@ class Counts:
             count = counts.pop(0)
             if not counts:
                 del self._free[identity]
-            return count, self._index.find(identity[0], count)
-        index, low = self._index, identity[0]
+            return count, self._index.find(_LOW(identity)[0], count)
+        index, bits = self._index, hash(identity) & SMALL
         if not index.records:
-            bits = low & _SMALL
-            count = self._seen.get(bits, 0)
-            self._seen[bits] = count + 1
+            count = self.seen.get(bits, 0)
+            self.seen[bits] = count + 1
             return count, -1
+        low = _LOW(identity)[0]
         place = index.find(low, 0)
         if place >= 0 and index.take(place):
             return 0, place
-        bits = low & _SMALL
-        count = self._seen.get(bits, 0 if place < 0 else 1)
-        self._seen[bits] = count + 1
+        count = self.seen.get(bits, 0 if place < 0 else 1)
+        self.seen[bits] = count + 1
         return count, index.find(low, count) if count else place
 
     def release(self, identity: Identity, count: int) -> None:
         """The task came to nothing, and is to be known by the same count if it is added again."""
+        self.begins = False
         counts = self._free.setdefault(identity, [])
         counts.append(count)
         counts.sort()
@@ -83,7 +85,7 @@ class Counts:
         """Whether there is such a task already, other than those that came to nothing."""
         if identity in self._free:
             return False
-        place = self._index.find(identity[0], 0)
+        place = self._index.find(_LOW(identity)[0], 0)
         if place >= 0 and not self._index.was_taken(place):
             return False
-        return place >= 0 or identity[0] & _SMALL in self._seen
+        return place >= 0 or hash(identity) & SMALL in self.seen

@@ -6,6 +6,7 @@ in some ten million files of a million results, one of them is not found, or fou
 
 from __future__ import annotations
 
+import struct
 from array import array
 from collections.abc import Iterator
 
@@ -32,6 +33,12 @@ class Index:
         self._words.append(word(low, count) if count else low)
         self._offsets.append(offset)
         self._origins.append(origin)
+
+    def add_group(self, window: bytes, at: int, count: int, origin: int, offset: int) -> None:
+        """So many results, whose identities stand there one behind the other; their places count from that one on."""
+        self._words.extend(struct.unpack_from(f"<{2 * count}Q", window, at)[::2])
+        self._offsets.extend(range(offset, offset + count))
+        self._origins.extend((origin,) * count)
 
     def add_drop(self, low: int, count: int) -> None:
         """What is known by that identity so far is not any more."""
@@ -83,7 +90,7 @@ class Index:
         return bool(self._taken[place])
 
     def offset(self, place: int) -> int:
-        """Where its record begins in the file."""
+        """Where its record begins in the file, as it was added."""
         return self._offsets[place]
 
     def origin(self, place: int) -> int:

@@ -10,13 +10,16 @@ from typing import Any, Callable, NamedTuple, Protocol
 
 from slave.protocol import VALUE, Buffer
 
-from ..core.effects import Outcome
+from ..core.chunk import Inputs
+from ..core.effects import Outcome, Values
 from ..errors import CheckpointError, InputError
+from .batch import Batch, Name
 from .code import changed
-from .format import MOST_NAME, RESULT, Entry
-from .identity import Identities, of_key
+from .format import MOST_NAME, Entry
+from .format import SMALL as SMALL_RESULT
+from .identity import SMALL, Identities, of_key
 from .results_file import Origin
-from .store import Record, Store
+from .store import Store
 
 _MOST_MORE = 64  # tasks that are taken ahead while all are known
 _EARLIER = "a slave of an earlier run"
@@ -36,8 +39,7 @@ class Rules(NamedTuple):
 class Place(Protocol):
     """What a recorder needs of its context's mailbox: see there."""
 
-    added: int
-    ready: deque[Outcome]
+    ready: deque[Any]
     recorder: Any
 
     def new_id(self) -> int:
@@ -48,6 +50,9 @@ class Place(Protocol):
 
     def add_for(self, addressee: Any, payload: Buffer, timeout: float | None, retries: int, id: int = 0) -> int:
         """The same for somebody of its own."""
+
+    def add_input(self, inputs: Inputs, payload: bytes | None) -> None:
+        """One more input of a map; None: there is no such task."""
 
     def add_known(self, outcome: Outcome) -> None:
         """One more task, whose outcome is known."""
@@ -103,10 +108,19 @@ class Recorder:
         self._identities = Identities(setups)
         self._setup_names = [store.code.names_in(setup) for setup in setups]
         self._origins: dict[tuple[str, tuple[bytes, ...]], int] = {}  # by the task's name and what it refers to
-        self._names: dict[int, Entry] = {}  # by task: under what its result is to be written
+        # by task, or by the input of a map: under what its result is to be written
+        self._names: dict[int, Name] = {}
+        self._by_input = False  # its outcomes' tags are these keys
+        self._block: Sequence[int] = ()  # inputs whose results a reader has taken together, and gives one by one
         self._other_ids: dict[int, int] = {}  # of tasks whose results were damaged: the one that the user knows
-        self._front: Entry | _Known | None = None  # of the outcome that `front` gave last
-        self._added = self._unnamed = self._known = self._stale = 0  # tasks; those of them without a key
+        self._front: Name | _Known | None = None  # of the outcome that `front` gave last
+        self._inputs = Inputs(0, None, 0)  # if the tasks are inputs of a map: those, and the name of its function
+        self._calls = ""
+        self._runs_some = self._begun = False  # not all tasks are known; and the slaves have been started
+        # what its first task comes from, as nearly all do: the number, what its pickle refers to, and its name
+        self._origin, self._name = -1, "?"
+        self._refers: tuple[bytes, ...] = (b"?",)
+        self._added = self._keyed = self._known = self._stale = 0  # tasks; those of them with a key
         self._in_a_row = 0  # tasks that were known, up to the one that was added last
         self._asked = self._told = False  # for results; the user was told what is known
         self.waits = 0  # readers that wait for an outcome, and write what comes
@@ -130,15 +144,27 @@ class Recorder:
         ``name``: of its callable; ``tag``: as of `Mailbox.add`.  Raises `ManagerClosed`, `CheckpointError`, and for a
         key that cannot be `InputError`.
         """
-        entry, place = self._entry(payload, name, key, label)
+        named: Name | None = None
+        place = -1
+        if key is None and not label:
+            named = self._new_name(payload, name)
+        if named is None:
+            named, place = self._named(payload, name, key, label)
         id = self._mailbox.new_id()
-        if place >= 0 and self._is_usable(place, entry):
+        if place >= 0 and self._is_usable(place, named):
             self._count_known(1)
-            known = _Known(id, place, entry.nth, payload, name, entry.key, entry.label, tag)
+            known = self._make_known(id, place, named, payload, name, tag)
             known.timeout, known.retries = timeout, retries
             self._mailbox.add_known(known)  # type: ignore[arg-type]  # see `front`
-        else:
-            self._add(id, entry, lambda: self._mailbox.add(payload, timeout, retries, tag, id))
+            return id
+        self._names[id] = named
+        try:
+            self._mailbox.add(payload, timeout, retries, tag, id)
+        except BaseException:
+            self.cancelled(id)
+            raise
+        if self._in_a_row or not self._begun:
+            self._runs()
         return id
 
     def submit(self, addressee: Any, payload: bytes, timeout: float | None, retries: int, name: str) -> int:
@@ -146,34 +172,95 @@ class Recorder:
 
         A result in the file is looked at now: a future that has its outcome cannot do without it later.
         """
-        entry, place = self._entry(payload, name, None, "")
+        named, place = self._named(payload, name, None, "")
         self._asked = True
         id = self._mailbox.new_id()
-        if place >= 0 and self._is_usable(place, entry):
-            known = _Known(id, place, entry.nth, payload, name, b"", b"", None)
+        if place >= 0 and self._is_usable(place, named):
+            known = self._make_known(id, place, named, payload, name, None)
             if self._read(known) is not None:
                 self._count_known(1)
                 addressee.settle(known)
                 return id
-        self._add(id, entry, lambda: self._mailbox.add_for(addressee, payload, timeout, retries, id))
-        return id
-
-    def _add(self, id: int, entry: Entry, add: Callable[[], object]) -> None:
-        """A task runs, whose result is not known."""
-        self._names[id] = entry
+        self._names[id] = named
         try:
-            add()
+            self._mailbox.add_for(addressee, payload, timeout, retries, id)
         except BaseException:
             self.cancelled(id)
             raise
         self._runs()
+        return id
 
-    def _entry(self, payload: bytes, name: str, key: str | None, label: str) -> tuple[Entry, int]:
+    def begin_inputs(self, inputs: Inputs, name: str) -> Callable[[bytes, int, bool], None]:
+        """The tasks are those inputs of a map of the function of that name.
+
+        Returns what adds one more, or its result at once: ``(payload, index, plain)``, the last if it refers to no
+        module.  That raises as `add`.
+        """
+        self._inputs, self._calls, self._by_input = inputs, name, True
+        naming, counts, names, code = self._store.naming, self._store.counts, self._names, self._store.code
+        seen, copy, add_input = counts.seen, self._identities.begun.copy, self._mailbox.add_input
+
+        def add(payload: bytes, index: int, plain: bool) -> None:  # this runs for each of millions of inputs
+            with naming:
+                as_ever = (
+                    self._begun
+                    and counts.begins
+                    and ((plain and not self._refers) or code.names_in(payload) == self._refers)
+                )
+                if as_ever:
+                    state = copy()
+                    state.update(payload)
+                    identity = state.digest()
+                    bits = hash(identity) & SMALL
+                    as_ever = bits not in seen
+                    if as_ever:
+                        seen[bits] = 1
+                        names[index] = identity
+                if not as_ever:
+                    self._add_input(payload, index, *self._named(payload, name, None, ""))
+                    return
+            self._added += 1
+            add_input(inputs, payload)
+
+        return add
+
+    def _new_name(self, payload: bytes, name: str) -> bytes | None:
+        """What a task is written under that is like the first one, and whose identity is a new one; else None."""
+        store = self._store
+        counts = store.counts
+        if counts.begins and name == self._name:
+            with store.naming:
+                if store.code.names_in(payload) == self._refers:
+                    state = self._identities.begun.copy()
+                    state.update(payload)
+                    identity = state.digest()
+                    bits = hash(identity) & SMALL
+                    if bits not in counts.seen:
+                        counts.seen[bits] = 1
+                        self._added += 1
+                        return identity
+        return None
+
+    def _add_input(self, payload: bytes, index: int, named: Name, place: int) -> None:
+        inputs = self._inputs
+        if place >= 0 and self._is_usable(place, named):
+            self._count_known(1)
+            known = self._make_known(self._mailbox.new_id(), place, named, payload, self._calls, index)
+            known.timeout, known.retries = inputs.timeout, inputs.retries
+            self._mailbox.add_input(inputs, None)
+            self._mailbox.add_known(known)  # type: ignore[arg-type]  # see `front`
+        else:
+            self._names[index] = named
+            self._mailbox.add_input(inputs, payload)
+            self._runs()
+
+    def _named(self, payload: bytes, name: str, key: str | None, label: str) -> tuple[Name, int]:
         """What the task is written under, and the place of its result in the index or -1."""
         store = self._store
         text = b"" if key is None else key.encode()
         with store.naming:
-            identity, origin = self._identify(payload, name, text)
+            origin = self._origin_of(payload, name)
+            identity = of_key(text) if text else self._identities.of_pickle(payload)
             if text and store.counts.is_used(identity):
                 raise InputError(
                     f"the key {key!r} was given to another task in this run: each task of {store.path} needs one of "
@@ -181,23 +268,39 @@ class Recorder:
                 )
             nth, place = store.counts.next(identity)
         self._added += 1
-        if not text:
-            self._unnamed += 1
+        if not (text or label or nth) and origin == self._origin:
+            return identity, place
+        self._keyed += bool(text)
         parts = identity, nth, origin, text, label.encode()[:MOST_NAME] if label else b"", 0
         return _make(Entry, parts), place
 
-    def _identify(self, payload: bytes, name: str, key: bytes) -> tuple[tuple[int, int], int]:
-        """A task's identity, and the number of what its result comes from."""
-        found = name, self._store.code.names_in(payload)
-        origin = self._origins.get(found)
+    def _origin_of(self, payload: bytes, name: str) -> int:
+        """The number of what a task's result comes from.  Raises `CheckpointError`."""
+        refers = self._store.code.names_in(payload)
+        if refers == self._refers and name == self._name:
+            return self._origin
+        origin = self._origins.get((name, refers))
         if origin is None:
-            origin = self._origins[found] = self._new_origin(*found)
-        return of_key(key) if key else self._identities.of_pickle(payload), origin
+            origin = self._origins[name, refers] = self._new_origin(name, refers)
+        if self._origin < 0:
+            self._origin, self._refers, self._name = origin, refers, name
+        return origin
 
-    def _entry_of(self, known: _Known) -> Entry:
+    def _entry_of(self, named: Name | _Known) -> Entry:
+        if type(named) is bytes:
+            return Entry(named, 0, self._origin)
+        if not isinstance(named, _Known):
+            return named  # type: ignore[return-value]  # the one that is left
         with self._store.naming:
-            identity, origin = self._identify(known.payload, known.name, known.key)
-        return Entry(identity, known.nth, origin, known.key, known.label)
+            origin = self._origin_of(named.payload, named.name)
+        return Entry(self._identity_of(named), named.nth, origin, named.key, named.label)
+
+    def _identity_of(self, known: _Known) -> bytes:
+        return of_key(known.key) if known.key else self._identities.of_pickle(known.payload)
+
+    def _make_known(self, id: int, place: int, named: Name, payload: bytes, name: str, tag: object) -> _Known:
+        _, nth, _, key, label, _ = self._entry_of(named)
+        return _Known(id, place, nth, payload, name, key, label, tag)
 
     def _new_origin(self, name: str, found: tuple[bytes, ...]) -> int:
         modules = self._store.code.modules(*self._setup_names, found)
@@ -206,15 +309,19 @@ class Recorder:
     def _runs(self) -> None:
         """A task was added that is not known."""
         self._in_a_row = 0
-        if self._asked:
-            self._begin()
+        if not self._runs_some or not self._begun:
+            self._runs_some = True
+            if self._asked:
+                self._begun = True
+                self._begin()
 
     def begin(self) -> None:
         """Results are asked for: start the slaves, if there is something for them to do."""
         self._asked = True
         if self._added and not self._told:
             self._tell()
-        if self._mailbox.added:
+        if self._runs_some:
+            self._begun = True
             self._begin()
 
     def id_of(self, task: int) -> int:
@@ -223,36 +330,61 @@ class Recorder:
 
     def cancelled(self, task: int | None = None) -> None:
         """No outcome comes of the task, or of any that has none: it may be added again as what it was."""
-        known: set[int] = set()
+        known: set[object] = set()
         if task is None:
             with suppress(CheckpointError):  # the next reader meets it
                 self._store.ensure(False)  # what has come for futures, say
-            known = {outcome.task for outcome in self._mailbox.ready.copy()}
+            known.update(self._block)
+            for outcome in self._mailbox.ready.copy():
+                known.update(outcome.indices if type(outcome) is Values else (self._key_of(outcome),))
         for id in [id for id in list(self._names) if id not in known] if task is None else [task]:
-            entry = self._names.pop(id, None)
-            if entry is not None:
-                self._release(entry)
+            named = self._names.pop(id, None)
+            if named is not None:
+                self._release(named)
 
-    def _release(self, entry: Entry) -> None:
+    def _key_of(self, outcome: Outcome) -> Any:
+        """Where its task stands in `_names`."""
+        return outcome.tag if self._by_input else outcome.task
+
+    def _release(self, named: Name) -> None:
+        entry = self._entry_of(named)
         with self._store.naming:
             self._store.counts.release(entry.identity, entry.nth)
 
     # -- outcomes, for the dispatcher and the store
 
-    def note(self, outcomes: Sequence[Outcome]) -> None:
+    def note(self, outcomes: Sequence[Any]) -> None:
         """See `Store.note`."""
         self._store.note(self, outcomes)
 
-    def record(self, outcomes: Sequence[Outcome], records: list[Record]) -> int:
+    def record(self, outcomes: Sequence[Any], batch: Batch) -> None:
         """See `Source`.  Failures are not written, for they are to be tried again."""
-        names, size = self._names, 0
+        names, origin, by_input = self._names, self._origin, self._by_input
+        identities: list[bytes] = []
+        small: list[bytes] = []
         for outcome in outcomes:
-            task, kind, _, data, buffers, bytes_, *_ = outcome
-            entry = names.get(task)
-            if entry is not None and kind == VALUE:
-                records.append((RESULT, entry, data, buffers))
-                size += bytes_
-        return size
+            batch.size += outcome.size
+            if type(outcome) is Values:
+                self._record_values(outcome, batch)
+            elif outcome.kind == VALUE:
+                named = names.get(outcome.tag if by_input else outcome.task)
+                data = outcome.data
+                if type(named) is bytes and type(data) is bytes and len(data) <= SMALL_RESULT and not outcome.buffers:
+                    identities.append(named)
+                    small.append(data)
+                elif named is not None:
+                    batch.add(named, origin, data, outcome.buffers)
+        batch.add_small(origin, identities, small)
+
+    def _record_values(self, values: Values, batch: Batch) -> None:
+        names = self._names
+        try:
+            batch.add_all([names[index] for index in values.indices], self._origin, values.data)
+        except KeyError:  # some have been cancelled
+            for index, data in zip(values.indices, values.data):
+                named = names.get(index)
+                if named is not None:
+                    batch.add(named, self._origin, data, ())
 
     # -- outcomes, for readers
 
@@ -271,12 +403,14 @@ class Recorder:
 
         Raises `CheckpointError` if it cannot be written: it stays where it is, as it does in any case.
         """
-        outcome = self._mailbox.ready[0]
+        outcome: Outcome = self._mailbox.ready[0]
+        if self._block:
+            self._leave_block()
         if outcome.kind == VALUE and not self._other_ids:
             store = self._store
             if store.queue or monotonic() > store.look_at or self._rules.durable:
                 self.ensure()
-            self._front = self._names.pop(outcome.task, None)
+            self._front = self._names.pop(outcome.tag if self._by_input else outcome.task, None)  # type: ignore[call-overload]
             return outcome
         if outcome.kind != _STORED:
             return self.written(outcome)
@@ -288,6 +422,18 @@ class Recorder:
         else:
             self._front = known
         return read
+
+    def front_values(self, values: Values) -> None:
+        """These, the first in the mailbox, are in the file by now.  Raises as `front`."""
+        if self._block:
+            self._leave_block()
+        self.ensure()
+        self._block = values.indices
+
+    def _leave_block(self) -> None:
+        for index in self._block:
+            self._names.pop(index, None)
+        self._block = ()
 
     def ensure(self) -> None:
         """What has come is in the file.  Raises `CheckpointError`."""
@@ -305,9 +451,9 @@ class Recorder:
                 raise CheckpointError(f"a result in {self._store.path} cannot be read any more, and was a moment ago")
             return read
         self.ensure()
-        entry = self._front = self._names.pop(outcome.task, None)
-        if entry is not None and outcome.kind != VALUE:
-            self._release(entry)
+        named = self._front = self._names.pop(self._key_of(outcome), None)
+        if named is not None and outcome.kind != VALUE:
+            self._release(named)
         if outcome.task in self._other_ids:
             outcome = outcome._replace(task=self._other_ids.pop(outcome.task))
         return outcome
@@ -316,9 +462,14 @@ class Recorder:
         """The result that `front` gave cannot be rebuilt here: that is a failure, to be tried again in the next run."""
         front, self._front = self._front, None
         if front is not None:
-            entry = self._entry_of(front) if isinstance(front, _Known) else front
+            entry = self._entry_of(front)
             self._store.drop(entry)
             self._release(entry)
+
+    def input_cannot_be_rebuilt(self, index: int) -> None:
+        """The same of the result of an input that `front_values` gave."""
+        self._front = self._names.pop(index, None)
+        self.cannot_be_rebuilt()
 
     def _read(self, known: _Known) -> Outcome | None:
         """The outcome that is in the file; None if that is damaged, or not to be read."""
@@ -326,7 +477,7 @@ class Recorder:
         why = "it is damaged"
         try:
             found = file.find(file.index.offset(known.place))
-            if found is not None and (found.entry.identity, found.entry.nth) == self._entry_of(known)[:2]:
+            if found is not None and found.entry[:2] == (self._identity_of(known), known.nth):
                 payload = file.load(found)
                 if payload is not None:
                     return Outcome(known.task, VALUE, _EARLIER, *payload, payload=known.payload, tag=known.tag)
@@ -339,7 +490,7 @@ class Recorder:
         self._count_known(-1)
         id = self._mailbox.new_id()
         self._other_ids[id] = known.task
-        self._names[id] = self._entry_of(known)
+        self._names[known.tag if self._by_input else id] = self._entry_of(known)  # type: ignore[index]
         self._mailbox.add(known.payload, known.timeout, known.retries, known.tag, id)
         self._runs()
 
@@ -350,9 +501,9 @@ class Recorder:
         self._in_a_row += more
         self._store.known += more
 
-    def _is_usable(self, place: int, entry: Entry) -> bool:
+    def _is_usable(self, place: int, named: Name) -> bool:
         """Whether the result was made by the same code, or by any if that is wanted."""
-        file = self._store.file
+        file, entry = self._store.file, self._entry_of(named)
         number = file.index.origin(place)
         if number == entry.origin or self._rules.any_code:
             return True
@@ -372,7 +523,7 @@ class Recorder:
         held = len(store.file.index)
         if self._known:
             store.tell(f"{self._known} of {self._added} tasks have their results in {store.path}, and do not run again")
-        elif held and not store.known and not self._stale and self._unnamed:
+        elif held and not store.known and not self._stale and self._added > self._keyed:
             setup = self._identities.setup
             same = any(
                 origin.setup == setup for number, origin in store.file.origins.items() if number < store.first_origin

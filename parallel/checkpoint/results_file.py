@@ -11,11 +11,12 @@ from typing import Any, Callable, NamedTuple
 from ..errors import CheckpointError
 from . import format as fmt
 from .disk import Disk, now
-from .format import DROP, ORIGIN, RESULT, Damage, Entry, Found
+from .format import DROP, GROUP, ORIGIN, RESULT, Damage, Entry, Found, low_of
 from .index import Index
 
 _AT_ONCE = 1 << 16  # bytes that are read to see one record
 _JOINED = 1 << 18  # bytes that are copied into one piece to be written: many small ones take longer
+_ITEM_BITS = 8  # of where a result is: which one of its group; the other ones are the record's offset
 _NOTHING_LOST = "No result is lost: they wait, and the next call for results goes on"
 
 
@@ -48,6 +49,7 @@ class ResultsFile:
         self.origins: dict[int, Origin] = {}
         self._next_origin = 0
         self._gone = False  # it is not where it was
+        self._group: tuple[int, list[Found]] = -1, []  # the one that was read last: its offset, and what it holds
         try:
             self.seal = self._begin()
             self.end = self.disk.size()
@@ -89,7 +91,9 @@ class ResultsFile:
             ) from None
         except fmt.NoCheckpoint:
             raise CheckpointError(f"{path} is no checkpoint: it begins otherwise. Name another file") from None
-        if len(data) < fmt.HEADER_SIZE and disk.writes:
+        if disk.writes and seal.version < fmt.VERSION:  # from now on there are records that only this one knows
+            disk.write(0, [fmt.header(seal, now())])
+        elif len(data) < fmt.HEADER_SIZE and disk.writes:
             disk.write(0, [data[: fmt.HEADER_SIZE // 2] * 2])
         return seal
 
@@ -99,11 +103,13 @@ class ResultsFile:
             if len(fields) == 3:
                 self._damaged(Damage(*fields))
                 continue
-            offset, _, _, _, head = fields
+            offset, _, window, at, head = fields
             if head[0] == RESULT:
-                add(head[8], head[5], head[4], offset)
+                add(low_of(window, at), head[5], head[4], offset << _ITEM_BITS)
+            elif head[0] == GROUP:
+                self.index.add_group(window, at + fmt.FIXED, head[5], head[4], offset << _ITEM_BITS)
             elif head[0] == DROP:
-                self.index.add_drop(head[8], head[5])
+                self.index.add_drop(low_of(window, at), head[5])
             elif head[0] == ORIGIN:
                 self._read_origin(head[4], offset)
             self._next_origin = max(self._next_origin, head[4] + 1)
@@ -127,7 +133,7 @@ class ResultsFile:
             self.disk.cut(self.end)
 
     def _read_origin(self, number: int, offset: int) -> None:
-        found = self.find(offset)
+        found = self.find(offset << _ITEM_BITS)
         data = None if found is None else self.load(found)
         if data is None:
             return
@@ -140,11 +146,14 @@ class ResultsFile:
 
     # -- reading
 
-    def find(self, offset: int) -> Found | None:
-        """The record that begins there; None if it is damaged."""
-        for found in fmt.scan(self.disk.read, offset, self.end, self.seal, _AT_ONCE):
-            return found if isinstance(found, Found) and found.offset == offset else None
-        return None
+    def find(self, place: int) -> Found | None:
+        """The result that is there, as the index has it; None if it is damaged."""
+        offset, item = place >> _ITEM_BITS, place & ((1 << _ITEM_BITS) - 1)
+        known, group = self._group
+        if known != offset:
+            group = fmt.records_at(self.disk.read, offset, self.end, self.seal, _AT_ONCE)
+            self._group = offset, group
+        return group[item] if item < len(group) else None
 
     def records(self) -> Iterator[Found]:
         """Of all results that are known, in the file's order."""
@@ -172,7 +181,7 @@ class ResultsFile:
                 return number
         number = self._next_origin
         data = json.dumps(wanted._asdict()).encode()
-        entry = Entry((0, 0), origin=number, made=now())
+        entry = Entry(b"", origin=number, made=now())
         self.append([(ORIGIN, entry, data, ()), (ORIGIN, entry, data, ())])  # twice: many results depend on it
         self._next_origin, self.origins[number] = number + 1, wanted
         return number
@@ -180,13 +189,18 @@ class ResultsFile:
     def append(self, records: Iterable[tuple[int, Entry, Any, Sequence[Any]]], made: int | None = None) -> None:
         """Write records behind the last one: all of them, or none is there.  Raises `CheckpointError`.
 
-        ``made``: when they were, if their entries do not tell.
+        ``made``: when they were, if their entries do not tell.  Of a GROUP the entry tells the origin alone, the
+        payload is a list of its identities, and what stands for buffers are its results.
         """
         self.check_place()
         at = begin = self.end
         pieces: list[Any] = []
         encode, seal = fmt.encode, self.seal
         for kind, entry, payload, buffers in records:
+            if kind == GROUP:
+                pieces.append(fmt.encode_group(seal, at, entry.origin, payload, buffers, made or entry.made))
+                at += len(pieces[-1])
+                continue
             record = encode(seal, at, kind, entry, payload, buffers, made)
             pieces += record
             at += len(record[0])

@@ -18,9 +18,9 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any, Callable, Protocol
 
-from ..core.effects import Outcome
 from ..errors import CheckpointError, InputTypeError
 from ..program import Program
+from .batch import Batch
 from .code import Code, changed
 from .disk import Disk, now
 from .format import DROP, Entry
@@ -35,16 +35,14 @@ _MOST_AT_ONCE = 4 << 20  # bytes that are written with one call, about
 _CLOSE_SECONDS = 2.0
 _LOOK_SECONDS = 1e-4  # for which the file is taken to be where it was: results that come one right after the other
 
-Record = tuple[int, Entry, Any, Sequence[Any]]
-
 
 class Source(Protocol):
     """Whose tasks the outcomes are of.  ``waits``: readers wait, who write what comes."""
 
     waits: int
 
-    def record(self, outcomes: Sequence[Outcome], records: list[Record]) -> int:
-        """Append what is to be written of outcomes; returns about how many bytes that is."""
+    def record(self, outcomes: Sequence[Any], batch: Batch) -> None:
+        """Put in what is to be written of outcomes, each an `Outcome` or `Values`."""
 
 
 class Store:
@@ -71,7 +69,7 @@ class Store:
         self.first_origin = max(self.file.origins, default=-1) + 1  # of this run
         self.known = 0  # tasks of this run whose results are in the file
         self._told_of: set[int] = set()  # origins of which the user knows that their code has changed
-        self.queue: deque[tuple[Source, Sequence[Outcome]]] = deque()
+        self.queue: deque[tuple[Source, Sequence[Any]]] = deque()
         self._writing = threading.RLock()  # held by whoever takes from the queue and writes; see `_write`
         self._bell: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._resting = False  # the thread waits for the bell
@@ -85,7 +83,7 @@ class Store:
 
     # -- for the dispatcher
 
-    def note(self, source: Source, outcomes: Sequence[Outcome]) -> None:
+    def note(self, source: Source, outcomes: Sequence[Any]) -> None:
         """These have come.  Never waits, and opens no file."""
         self.queue.append((source, outcomes))
         if not source.waits:
@@ -173,14 +171,15 @@ class Store:
         records, and maybe more, to the same place.
         """
         while self.queue and os.getpid() == self._pid and not self._closed:
-            records: list[Record] = []
-            written, size = [], 0
+            batch = Batch()
+            written = []
             for item in self.queue.copy():
                 source, outcomes = item
                 written.append(item)
-                size += source.record(outcomes, records)
-                if size > _MOST_AT_ONCE:
+                source.record(outcomes, batch)
+                if batch.size > _MOST_AT_ONCE:
                     break
+            records = batch.records()
             if records:
                 self.file.append(records, now())
                 if not self._unsynced:

@@ -102,14 +102,15 @@ class Inputs:
         here = [payloads.popleft() for _ in range(len(payloads))]
         chunks, at = [], 0
         while at < len(here):
-            end = here.index(None, at) if None in here else len(here)
+            try:
+                end = here.index(None, at)
+            except ValueError:
+                end = len(here)
             if end > at:
                 inputs: dict[int, bytes] = dict(zip(itertools.islice(ids, end - at), here[at:end]))  # type: ignore[arg-type]
                 chunks.append(
                     Chunk(self.context, inputs, self.taken + at - next(iter(inputs)), self.timeout, self.retries)
                 )
             at = end + 1
-            if end < len(here):
-                here[end] = b""
         self.taken += len(here)
         return chunks

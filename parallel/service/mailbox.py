@@ -58,8 +58,8 @@ class Recorder(Protocol):
 
     waits: int
 
-    def note(self, outcomes: Sequence[Outcome]) -> None:
-        """These have come.  Called by the dispatcher."""
+    def note(self, outcomes: Sequence[Any]) -> None:
+        """These have come, each an `Outcome` or `Values`.  Called by the dispatcher."""
 
     def waiting(self) -> AbstractContextManager[object]:
         """While a reader waits for an outcome; at the end what has come is written, or `CheckpointError` raised."""
@@ -69,6 +69,12 @@ class Recorder(Protocol):
 
     def front(self) -> Outcome | None:
         """The first of `Mailbox.ready`, written or read; None: look again.  Raises `CheckpointError`."""
+
+    def front_values(self, values: Values) -> None:
+        """These, the first of `Mailbox.ready`, are written by now.  Raises `CheckpointError`."""
+
+    def input_cannot_be_rebuilt(self, index: int) -> None:
+        """What came of that one of them."""
 
     def written(self, outcome: Outcome) -> Outcome:
         """The same of an outcome that is in no mailbox."""
@@ -208,7 +214,7 @@ class Mailbox:
     def deliver(self, outcomes: Sequence[Any]) -> None:
         """Outcomes, in the order of their coming."""
         if self.recorder is not None:
-            self.recorder.note(outcomes)  # no `Values`: it adds a map's inputs as tasks
+            self.recorder.note(outcomes)
         if not self._addressed:
             self.ready.extend(outcomes)
             return

@@ -12,6 +12,16 @@ from parallel.checkpoint.results_file import ResultsFile
 KEY = b"a key of sixteen bytes and more"
 
 
+def identity(low: int, high: int = 0) -> bytes:
+    """That of two numbers."""
+    return low.to_bytes(8, "little") + high.to_bytes(8, "little")
+
+
+def low(entry: Entry) -> int:
+    """The first of them."""
+    return int.from_bytes(entry.identity[:8], "little")
+
+
 class Opened:
     """A file that was opened and looked through: what it holds, and what was told about it."""
 
@@ -36,19 +46,19 @@ class Opened:
         for record in self.file.records():
             payload = self.file.load(record)
             if payload is not None:
-                found[record.entry.identity[0], record.entry.nth] = bytes(b"".join([payload[0], *payload[1]]))
+                found[low(record.entry), record.entry.nth] = bytes(b"".join([payload[0], *payload[1]]))
         return found
 
-    def add(self, identity: int, payload: bytes, buffers: tuple[bytes, ...] = (), key: bytes = b"") -> None:
+    def add(self, number: int, payload: bytes, buffers: tuple[bytes, ...] = (), key: bytes = b"") -> None:
         """One more result."""
-        self.file.append([(fmt.RESULT, Entry((identity, 7), key=key), payload, buffers)])
+        self.file.append([(fmt.RESULT, Entry(identity(number, 7), key=key), payload, buffers)])
 
 
 def make(path: Path, *payloads: bytes) -> list[int]:
     """A file of so many results, with the identities 1, 2 ...; returns where each record begins, and the last ends."""
     offsets = []
     with Opened(path) as made:
-        for identity, payload in enumerate(payloads, 1):
+        for number, payload in enumerate(payloads, 1):
             offsets.append(made.file.end)
-            made.add(identity, payload)
+            made.add(number, payload)
         return [*offsets, made.file.end]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from parallel.checkpoint import format as fmt
 from parallel.checkpoint.format import Damage, Entry, Found
-from tests.checkpoint.files import KEY, Opened, make
+from tests.checkpoint.files import KEY, Opened, identity, make
 
 SEAL = fmt.Seal(KEY, bytes(16))
 WORDS = st.integers(0, 2**64 - 1)
@@ -18,7 +18,7 @@ NUMBERS = st.integers(0, 2**32 - 1)
 SIZES = st.sampled_from([0, 1, 100, fmt.INLINE - 1, fmt.INLINE, fmt.INLINE + 1, 5000])
 PAYLOADS = st.binary(max_size=40) | st.builds(lambda size, byte: byte * size, SIZES, st.binary(min_size=1, max_size=1))
 ENTRIES = st.builds(
-    Entry, st.tuples(WORDS, WORDS), NUMBERS, NUMBERS, st.binary(max_size=300), st.binary(max_size=20), WORDS
+    Entry, st.binary(min_size=16, max_size=16), NUMBERS, NUMBERS, st.binary(max_size=300), st.binary(max_size=20), WORDS
 )
 RECORDS = st.tuples(
     st.sampled_from([fmt.RESULT, fmt.ORIGIN, fmt.DROP]), ENTRIES, PAYLOADS, st.lists(PAYLOADS, max_size=3)
@@ -77,7 +77,7 @@ def test_what_was_changed_is_not_read(
 @settings(deadline=None)
 @given(st.lists(RECORDS, max_size=3), st.binary(max_size=300), st.lists(RECORDS, max_size=3), st.integers(70, 400))
 @example([], fmt.MARK, [], 70)
-@example([], fmt.MARK * 60, [(fmt.DROP, Entry((1, 2)), b"", [])], 71)
+@example([], fmt.MARK * 60, [(fmt.DROP, Entry(identity(1, 2)), b"", [])], 71)
 def test_records_are_found_behind_what_is_none(
     before: list[tuple[int, Entry, bytes, list[bytes]]],
     rubbish: bytes,
@@ -98,7 +98,7 @@ def test_anything_may_be_read(data: bytes) -> None:
 
 
 def test_a_record_is_none_at_another_place_or_in_another_file() -> None:
-    record = b"".join(fmt.encode(SEAL, 0, fmt.RESULT, Entry((1, 2)), b"payload"))
+    record = b"".join(fmt.encode(SEAL, 0, fmt.RESULT, Entry(identity(1, 2)), b"payload"))
     assert isinstance(read(record)[0], Found)
     assert [type(one) for one in read(record + record)] == [Found, Damage]
     other = fmt.Seal(KEY, b"\1" * 16)
@@ -107,10 +107,12 @@ def test_a_record_is_none_at_another_place_or_in_another_file() -> None:
 
 def test_a_record_in_a_result_is_no_record() -> None:
     """A result may be the bytes of a checkpoint, of this very one; and be damaged in front of them."""
-    inner = b"".join(fmt.encode(SEAL, 0, fmt.RESULT, Entry((1, 2)), b"payload"))
-    data = bytearray(written([(fmt.RESULT, Entry((3, 4)), inner * 9, []), (fmt.DROP, Entry((5, 6)), b"", [])]))
+    inner = b"".join(fmt.encode(SEAL, 0, fmt.RESULT, Entry(identity(1, 2)), b"payload"))
+    data = bytearray(
+        written([(fmt.RESULT, Entry(identity(3, 4)), inner * 9, []), (fmt.DROP, Entry(identity(5, 6)), b"", [])])
+    )
     data[30] ^= 1
-    assert [one.entry.identity for one in read(bytes(data)) if isinstance(one, Found)] == [(5, 6)]
+    assert [one.entry.identity for one in read(bytes(data)) if isinstance(one, Found)] == [identity(5, 6)]
 
 
 def test_half_of_the_header_may_be_damaged() -> None:
@@ -195,3 +197,70 @@ def test_a_damaged_origin_is_there_a_second_time(own_folder: Path) -> None:
         path.write_bytes(data)
         with Opened(path, write=False) as opened:
             assert opened.file.origins == {number: origin}
+
+
+# -- groups
+
+GROUPS = st.lists(
+    st.tuples(st.binary(min_size=16, max_size=16), st.binary(max_size=fmt.SMALL)), min_size=1, max_size=fmt.MOST_GROUPED
+)
+
+
+def grouped(results: list[tuple[bytes, bytes]], begin: bytes = b"") -> bytes:
+    identities, payloads = zip(*results)
+    return begin + fmt.encode_group(SEAL, len(begin), 5, identities, payloads, 9)
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(RECORDS, max_size=2), GROUPS, st.lists(RECORDS, max_size=2), st.sampled_from([fmt.FIXED, 300, 1 << 20]))
+def test_what_was_written_as_a_group_is_read(
+    before: list[tuple[int, Entry, bytes, list[bytes]]],
+    results: list[tuple[bytes, bytes]],
+    after: list[tuple[int, Entry, bytes, list[bytes]]],
+    chunk: int,
+) -> None:
+    begin = written(before)
+    data = written(after, grouped(results, begin))
+    found = [one for one in read(data, chunk) if isinstance(one, Found)]
+    assert len(found) == len(before) + len(results) + len(after)
+    inside = found[len(before) : len(before) + len(results)]
+    assert [(one.entry, data[one.payload_at : one.end]) for one in inside] == [
+        (Entry(identity, 0, 5, made=9), payload) for identity, payload in results
+    ]
+    assert [(one.offset, one.item, one.kind) for one in inside] == [
+        (len(begin), item, fmt.RESULT) for item in range(len(results))
+    ]
+    assert fmt.records_at(lambda at, size: data[at : at + size], len(begin), len(data), SEAL, chunk) == inside
+
+
+@settings(deadline=None, max_examples=50)
+@given(GROUPS, st.data())
+def test_a_group_is_whole_or_it_is_none(results: list[tuple[bytes, bytes]], draw: st.DataObject) -> None:
+    last: list[tuple[int, Entry, bytes, list[bytes]]] = [(fmt.DROP, Entry(identity(1, 2)), b"", [])]
+    whole = grouped(results)
+    data = bytearray(written(last, whole))
+    data[draw.draw(st.integers(0, len(whole) - 1))] ^= 1 << draw.draw(st.integers(0, 7))
+    assert [one.entry for one in read(bytes(data)) if isinstance(one, Found)] == [last[0][1]]
+    cut = whole[: draw.draw(st.integers(0, len(whole) - 1))]
+    assert all(isinstance(one, Damage) for one in read(cut))
+
+
+def test_a_group_in_a_file(own_folder: Path) -> None:
+    """The last result of an identity counts, in whatever record it stands; a file of version 1 gets groups too."""
+    path = own_folder / "results"
+    make(path, b"first", b"second")
+    data = path.read_bytes()
+    seal = fmt.read_header(data, KEY)
+    head = fmt._HEADER.pack(fmt.MAGIC, 1, seal.file_id, 5)
+    path.write_bytes(2 * (head + seal.of(bytes(8) + head)) + data[fmt.HEADER_SIZE :])
+    with Opened(path) as opened:
+        group = [identity(number) for number in (2, 3, 4)], [b"again", b"", b"fourth"]
+        opened.file.append([(fmt.GROUP, Entry(b""), *group)], made=5)
+        opened.file.append([(fmt.DROP, Entry(identity(4)), b"", ())])
+    for write in (False, True):
+        with Opened(path, write) as opened:
+            assert not opened.told
+            assert opened.results() == {(1, 0): b"first", (2, 0): b"again", (3, 0): b""}
+            assert opened.file.seal.version == fmt.VERSION
+            opened.file.rewrite(lambda found: True)
+        assert fmt.read_header(path.read_bytes(), KEY).version == fmt.VERSION

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from parallel.checkpoint.identity import Counts
 from parallel.checkpoint.index import Index
+from tests.checkpoint.files import identity
 
 FEW = st.sampled_from([0, 1, 2, 8, 16, 2**63, 2**64 - 1])
 
@@ -54,9 +55,9 @@ def test_tasks_of_one_identity_are_counted(steps: list[tuple[int, bool]], known:
     held: dict[int, list[int]] = {low: [] for low in range(4)}
     for low, comes_to_nothing in steps:
         if comes_to_nothing and held[low]:
-            counts.release((low, 0), held[low].pop())
+            counts.release(identity(low), held[low].pop())
         else:
-            nth, place = counts.next((low, 0))
+            nth, place = counts.next(identity(low))
             assert nth not in held[low]
             assert nth <= len(held[low]) + 1
             assert (place >= 0) == ((low, nth) in known)

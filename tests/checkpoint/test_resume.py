@@ -276,6 +276,55 @@ def test_maps(make: Make, method: str, key: Callable[[Any], str] | None) -> None
         manager.shutdown()
 
 
+def odd_one(x: Any) -> Any:
+    """Fails for 7 the first time, and returns for 5 what cannot be rebuilt before the file says so."""
+    return fail_first(x) if x == 7 else make_unloadable(x) if x == 5 else note(x)
+
+
+def test_inputs_of_a_map_that_come_to_nothing_run_again(make: Make) -> None:
+    """In the midst of others that come together: they alone, and the same input twice is two of them."""
+    inputs = [*range(40), 3, "text", None]
+    for expected in (2, 1, 0):
+        manager = make()
+        context = manager.get_context(checkpoint=FILE)
+        found, errors = [], 0
+        results = context.map_unordered(odd_one, inputs)
+        while True:
+            try:
+                found.append(next(results))
+            except parallel.RemoteError as error:
+                assert error.index is not None
+                assert inputs[error.index] in (5, 7)
+                errors += 1
+            except StopIteration:
+                break
+        assert errors == expected
+        assert len(found) == len(inputs) - expected
+        assert sorted(map(str, found)) == sorted(str(x) for x in inputs if x in found)
+        manager.shutdown()
+        if expected == 1:
+            Path("loadable").touch()
+    counts = {x: ran().count(x) for x in set(ran())}
+    assert {x: count for x, count in counts.items() if count > 1} == {"3": 2, "5": 3, "7": 2}
+    assert list(make(0).get_context(checkpoint=FILE).map(odd_one, inputs)) == inputs
+
+
+def test_a_map_that_was_closed_goes_on(make: Make) -> None:
+    """What its slaves had brought is in the file; the next map of this run has what was not given to anybody."""
+    manager = make()
+    context = manager.get_context(checkpoint=FILE)
+    results = context.map(note, range(200))
+    assert [next(results) for _ in range(20)] == list(range(20))
+    results.close()
+    assert in_file() >= 20
+    again = list(context.map(note, range(100, 300)))
+    assert again == list(range(100, 300))
+    manager.shutdown()
+    before = len(ran())
+    assert list(make(0).get_context(checkpoint=FILE).map(note, range(20))) == list(range(20))
+    assert len(ran()) == before
+
+
 def test_a_map_of_known_inputs_starts_no_slave(make: Make) -> None:
     for slaves in (1, 0):
         manager = make(slaves)

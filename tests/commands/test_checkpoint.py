@@ -17,7 +17,7 @@ from parallel.checkpoint.lock import Lock
 from parallel.checkpoint.results_file import Origin
 from parallel.commands import checkpoint
 from slave.keys import find_key
-from tests.checkpoint.files import Opened
+from tests.checkpoint.files import Opened, identity
 
 FILE = Path("fit.results")
 
@@ -28,13 +28,13 @@ def file(own_folder: Path) -> Path:
     with Opened(FILE, key=find_key(create=True)) as opened:
         walk = opened.file.origin(Origin("Walk", "", ()))
         fit = opened.file.origin(Origin("fit", "", ()))
-        for identity, key, label, origin, value in (
+        for number, key, label, origin, value in (
             (1, b"one", b"", walk, 1.5),
             (2, b"", b"the second", walk, [2, 3]),
             (1, b"one", b"", walk, {"a": 1}),
             (3, "schön".encode(), b"", fit, "x" * 3000),
         ):
-            entry = Entry((identity, 7), 0, origin, key, label, 1_700_000_000_000_000)
+            entry = Entry(identity(number), 0, origin, key, label, 1_700_000_000_000_000)
             opened.file.append([(RESULT, entry, pickle.dumps(value), ())])
     return FILE
 
