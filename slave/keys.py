@@ -34,7 +34,11 @@ _ENCODINGS = (  # the longer marks first: that of UTF-32 begins with that of UTF
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
-_BY_OTHER_WAYS = f"set {VARIABLE}, pass Manager(authkey=...), or name a file to the slave with --key-file"
+_BY_OTHER_WAYS = f"set {VARIABLE}, or give it to the program, Manager(authkey=...), and to slaves, --key-file FILE"
+_NOT_ASKED = (
+    f"set {VARIABLE} to the key or a token (python3 -m parallel key --token shows one there), or name a file of "
+    f"either, --key-file; a slave that is started in a terminal asks for it"
+)
 _ANEW = "bring the master's key here again (python3 -m parallel key, there, tells how)"
 _ELSEWHERE = "keep the key in a folder of your own"
 
@@ -186,7 +190,7 @@ def _on_stdin() -> Key:
 def _asked_for(trouble: str, ask: bool, check: Callable[[Key], object]) -> Key:
     """The key that the user types.  Raises `KeyTrouble`, which tells the trouble, where nobody can be asked."""
     if not (ask and can_ask()):
-        remedy = f"copy the master's key file there (and chmod 600 it), or {_BY_OTHER_WAYS}"
+        remedy = f"copy the master's key file there (and chmod 600 it), or {_NOT_ASKED if ask else _BY_OTHER_WAYS}"
         raise KeyTrouble(trouble if _BY_OTHER_WAYS in trouble else f"{trouble}; {remedy}")
     return ask_for_key(trouble, check)
 

@@ -64,8 +64,9 @@ def more_slaves(run: Summary) -> str | None:
     if saved < 2 * _WORTH * run.seconds:
         return None
     share = run.share("work") + run.share("set-up")
+    these = "the only one was" if slaves == 1 else f"the {slaves} were"
     return (
-        f"more slaves: the {slaves} were busy for {share:.0%} of the time; with {2 * slaves} of the same kind the run "
+        f"more slaves: {these} busy for {share:.0%} of the time; with {2 * slaves} of the same kind the run "
         f"would have taken about {show_time(run.seconds - saved)} in place of {show_time(run.seconds)}"
     )
 

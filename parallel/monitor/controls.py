@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import calendar
 import json
+import logging
 import os
 import platform
 import sys
@@ -24,6 +25,8 @@ from ..service.dispatcher import Dispatcher
 from . import output_tail
 from .firewall import evidence
 from .survey import survey
+
+log = logging.getLogger("parallel")
 
 _MOST_ENDS = 20_000  # characters on how attempts ended
 
@@ -103,7 +106,9 @@ class Controls:
         """Have the manager shut down."""
 
         def stop() -> bytes:
-            self._there().shutdown(wait=False)
+            there = self._there()
+            log.warning("parallel: shutting down, as python3 -m parallel stop said")
+            there.shutdown(wait=False)
             return _json(None)
 
         return stop

@@ -12,8 +12,9 @@ def text_of(run: Summary, most_slaves: int = 20) -> str:
     lines = [run.program] if run.program else []
     state = "" if run.finished else " (the trace has no end: the master was killed, or still runs)"
     failed = f", {run.failed} of them failed" if run.failed else ""
-    lost = f", {run.lost} slaves lost" if run.lost else ""
-    lines.append(f"{run.tasks} tasks{failed} in {show_time(run.seconds)} on {len(run.slaves)} slaves{lost}{state}")
+    lost = f", {_counted(run.lost, 'slave')} lost" if run.lost else ""
+    on = f"{show_time(run.seconds)} on {_counted(len(run.slaves), 'slave')}"
+    lines.append(f"{_counted(run.tasks, 'task')}{failed} in {on}{lost}{state}")
     if run.longest[2] >= 0:
         seconds, name, slave = run.longest
         lines.append(f"the slowest task: {name}, {show_time(seconds)} on slave {slave}")
@@ -29,6 +30,10 @@ def text_of(run: Summary, most_slaves: int = 20) -> str:
     lines += ["", *_slave_lines(run, most_slaves), "", "what would have helped:"]
     lines += [f"  - {text}" for text in advice(run)] or ["  - nothing stands out"]
     return "\n".join(lines) + "\n"
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def _slave_lines(run: Summary, most: int) -> list[str]:

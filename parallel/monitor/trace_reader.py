@@ -9,6 +9,7 @@ A run lasts from its first task to the end of its last one.  Each slave's share 
     waiting    there was nothing for it to do, and later there was
     idle tail  there was nothing more for it to do, and others still worked
     in vain    tasks ran that ended with their slave
+    gone       it had ended
     other      the rest: a slave's process was replaced, say
 """
 
@@ -21,7 +22,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-PARTS = ("starting", "set-up", "work", "sending", "waiting", "idle tail", "in vain", "other")
+PARTS = ("starting", "set-up", "work", "sending", "waiting", "idle tail", "in vain", "gone", "other")
 
 
 class NotATrace(Exception):
@@ -47,6 +48,7 @@ class SlaveTimes:
     name: str = ""
     joined: float = math.inf
     last: float = 0.0  # end of its last bar
+    ended: float = math.inf
     parts: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PARTS, 0.0))
 
 
@@ -143,6 +145,8 @@ def _add_moment(summary: Summary, event: dict[str, Any]) -> None:
     elif name == "joined":
         one = summary.slaves.setdefault(slave, SlaveTimes())
         one.joined = min(one.joined, float(event["ts"]) / 1e6)
+    elif name == "ended":
+        summary.slaves.setdefault(slave, SlaveTimes()).ended = float(event["ts"]) / 1e6
     elif name == "lost":
         summary.lost += 1
     elif name == "run ends":
@@ -192,7 +196,9 @@ def _close(summary: Summary) -> None:
     for slave in summary.slaves.values():
         parts = slave.parts
         parts["starting"] = max(0.0, min(slave.joined, summary.ends) - summary.begins)
-        parts["idle tail"] = max(0.0, summary.ends - max(slave.last, slave.joined, summary.begins))
+        last = max(slave.last, slave.joined, summary.begins)
+        parts["gone"] = max(0.0, summary.ends - max(slave.ended, last))
+        parts["idle tail"] = max(0.0, summary.ends - last) - parts["gone"]
         told = sum(parts.values())
         excess = told - summary.seconds  # a slave that waited before the first task was there
         parts["waiting"] = max(0.0, parts["waiting"] - max(0.0, excess))

@@ -120,7 +120,9 @@ def test_bad_input_is_told_in_one_line(
     assert err.startswith("parallel: ") and text in err and err.count("\n") == 1
 
 
-def test_slaves_are_added_and_drained_and_the_master_is_stopped(make: Make, capsys: pytest.CaptureFixture[str]) -> None:
+def test_slaves_are_added_and_drained_and_the_master_is_stopped(
+    make: Make, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
     manager = make(1)
     manager.wait_for_slaves(1)
     assert said(capsys, "add", "2") == (0, "2 more slaves will join\n", "")
@@ -136,6 +138,7 @@ def test_slaves_are_added_and_drained_and_the_master_is_stopped(make: Make, caps
     code, out, _ = said(capsys, "stop")
     assert code == 0 and out.endswith("shuts down\n")
     eventually(lambda: manager.closed, 10)
+    assert "shutting down, as python3 -m parallel stop said" in caplog.text
 
 
 def test_a_stopped_slave_is_told_as_stopped(make: Make) -> None:

@@ -75,11 +75,21 @@ def test_the_parts_of_the_time_are_told_and_add_up() -> None:
     assert run.seconds == 10.0
     assert run.slaves[0].parts == {
         "starting": 1.0, "set-up": 2.0, "work": 5.0, "sending": 1.25, "waiting": 0.75, "idle tail": 0.0, "in vain": 0.0,
-        "other": 0.0,
+        "gone": 0.0, "other": 0.0,
     }  # fmt: skip
     assert run.slaves[1].parts["in vain"] == 3.0 and run.slaves[1].parts["idle tail"] == 6.0
     assert sum(run.share(part) for part in PARTS) == pytest.approx(1.0)
-    assert "2 tasks in 10 s on 2 slaves, 1 slaves lost (the trace has no end" in text_of(run)
+    assert "2 tasks in 10 s on 2 slaves, 1 slave lost (the trace has no end" in text_of(run)
+
+
+def test_a_slave_that_has_ended_is_not_idle() -> None:
+    made = work(Made(2), [2.0, 2.0], 2)
+    made.moment("ended", 1, 3.0)
+    made.bar("task", 0, 6.0)
+    made.moment("ended", 0, 9.0)
+    run = made.summary()
+    assert [run.slaves[1].parts[part] for part in ("work", "idle tail", "gone", "other")] == [2.0, 1.0, 5.0, 0.0]
+    assert run.slaves[0].parts["gone"] == 0.0, "it ended when the run was over"
 
 
 def test_slaves_that_waited_before_the_first_task_are_not_counted_as_idle() -> None:
@@ -97,6 +107,7 @@ def test_nothing_stands_out_of_a_run_that_was_well_made() -> None:
     made.bar("task", 2, 1.0).bar("task", 3, 1.0)  # two tasks each: with twice as many slaves it would be one
     assert made.advice().startswith("more slaves: the 4 were busy for 100% of the time; with 8 ")
     assert "about 1 s in place of 2 s" in made.advice()
+    assert work(Made(1), [1.0] * 2, 1).advice().startswith("more slaves: the only one was busy for 100% of the time; ")
     text = text_of(work(Made(4), [1.0] * 4, 4).summary())
     assert text.endswith("what would have helped:\n  - nothing stands out\n")
 
@@ -193,7 +204,7 @@ def test_the_report_of_a_real_run(tmp_path: Path, capsys: pytest.CaptureFixture[
         assert len(list(context.get_results_unordered())) == 20
     code, out, err = report(path, capsys)
     assert (code, err) == (0, "")
-    assert "\n20 tasks in " in out and " on 1 slaves\n" in out and "where the slaves' time went:" in out
+    assert "\n20 tasks in " in out and " on 1 slave\n" in out and "where the slaves' time went:" in out
     code, out, _ = report(path, capsys, "--json")
     told = json.loads(out)
     assert code == 0 and told["tasks"] == 20 and told["finished"] and set(told["parts"]) == set(PARTS)
@@ -204,7 +215,7 @@ def test_the_last_line_may_be_half_written(tmp_path: Path, capsys: pytest.Captur
     lines = work(Made(1), [1.0, 1.0], 1).lines
     path.write_text("[\n" + ",\n".join(lines) + ',\n{"ph": "X", "na')
     code, out, _ = report(path, capsys)
-    assert code == 0 and "2 tasks in 2 s on 1 slaves (the trace has no end" in out
+    assert code == 0 and "2 tasks in 2 s on 1 slave (the trace has no end" in out
 
 
 @pytest.mark.parametrize(
