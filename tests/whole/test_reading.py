@@ -161,7 +161,7 @@ def test_a_handler_that_raises_loses_no_result_and_no_task(make: Make) -> None:
         while len(found) < 100:
             try:
                 # one at a time: a second one would meet this loop where it catches the first
-                signal.setitimer(signal.ITIMER_REAL, 0.002 + 0.0003 * (stops % 13))
+                signal.setitimer(signal.ITIMER_REAL, 0.002 + 0.0003 * (stops % 40))
                 for result in context.get_results_unordered():
                     found.append(result.number)
                 signal.setitimer(signal.ITIMER_REAL, 0)
