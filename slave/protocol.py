@@ -22,7 +22,7 @@ from typing import Any, NamedTuple, Union
 from .errors import ProtocolError
 
 RELEASE = "0.1.0"  # of this project
-VERSION = 5  # of the protocol; see handshake.py for what happens when two differ
+VERSION = 6  # of the protocol; see handshake.py for what happens when two differ
 
 Buffer = Union[bytes, bytearray, memoryview, pickle.PickleBuffer]
 

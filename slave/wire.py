@@ -4,9 +4,10 @@ A message is a tuple of builtins, pickled with protocol 5 (plain.py).  A frame c
 
     number of buffers (4 bytes) | size of body (8) | size of each buffer (8 each) | body | buffers
 
-All numbers are big-endian.  The buffers are the message's out-of-band parts (PEP 574): arrays and large payloads go
-from their own memory to the socket and from the socket to fresh memory without a copy in between.  What users pickled
-travels inside messages as opaque bytes, so that no class of theirs is ever rebuilt in the master's server threads.
+All numbers are big-endian; the highest bit of a buffer's size says that it is read-only.  The buffers are the
+message's out-of-band parts (PEP 574): arrays and large payloads go from their own memory to the socket and from the
+socket to fresh memory without a copy in between.  What users pickled travels inside messages as opaque bytes, so that
+no class of theirs is ever rebuilt in the master's server threads.
 
 `Listener` and `Client` are the pair that multiprocessing.managers knows as a serializer (mp_adapter.py).
 """
@@ -14,16 +15,16 @@ travels inside messages as opaque bytes, so that no class of theirs is ever rebu
 from __future__ import annotations
 
 import errno
-import mmap
 import os
 import pickle
 import socket
 import struct
-from typing import Any, Union
+from typing import Any
 
 from . import introduction, plain
 from .errors import Oversized, ProtocolError
 from .introduction import HANDSHAKE_SECONDS as HANDSHAKE_SECONDS  # callers look for it here too
+from .memory import Memory, filled
 from .mp_adapter import register_serializer
 from .pieces import END
 from .protocol import Buffer
@@ -41,9 +42,7 @@ MOST_BUFFERS = 1 << 16
 _MOST_BUFFER = 1 << 44  # bytes
 _SCRAP = 1 << 20
 _PAID = 256 * 1024  # bytes that must have come before memory for more than four times as many is taken
-_LARGE = 64 << 20  # bytes from which memory comes page by page; below, memory that is used again is quicker
-
-Memory = Union[bytearray, mmap.mmap]
+_FIXED = 1 << 63  # added to the size of a buffer that is read-only, and bytes for whoever gets it
 
 
 class Unfit(bytes):
@@ -242,29 +241,38 @@ class Connection:
         if count > MOST_BUFFERS or size > MOST_BODY:
             raise ProtocolError(f"a frame announces {count} buffers and a body of {size} bytes; that is no message")
         head = self._exactly(_HEAD.size + 8 * count)
-        sizes = struct.unpack_from(f"!{count}Q", head, _HEAD.size)
+        sizes = [one & ~_FIXED for one in struct.unpack_from(f"!{count}Q", head, _HEAD.size)]
+        fixed = [bool(one & _FIXED) for one in struct.unpack_from(f"!{count}Q", head, _HEAD.size)]
         if any(one > _MOST_BUFFER for one in sizes):
             raise ProtocolError(f"a frame announces a buffer of {max(sizes)} bytes; that is no message")
-        body = self._buffer(size)
+        body = self._buffer(size, True)
         if isinstance(body, Unfit):
             raise MemoryError(f"no memory for a message of {size} bytes")
-        return plain.loads(body, [self._buffer(one) for one in sizes])
+        return plain.loads(body, list(map(self._buffer, sizes, fixed)))
 
-    def _buffer(self, size: int) -> Memory | Unfit:
+    def _buffer(self, size: int, fixed: bool) -> Memory | Unfit:
         """So many bytes.  What a peer merely announces costs nothing: the first part must come before there is room."""
-        paid = self._exactly(_PAID) if size > 4 * _PAID else bytearray()
-        have = len(paid)
+        paid = memoryview(self._exactly(_PAID) if size > 4 * _PAID else b"")
+        left, within = size, False
+
+        def fill(view: memoryview) -> None:
+            nonlocal paid, left, within
+            within = True
+            have = min(paid.nbytes, view.nbytes)
+            view[:have], paid = paid[:have], paid[have:]
+            self._read_into(view[have:])
+            left -= view.nbytes
+            within = False
+
         try:
-            data = _memory(size)
+            return filled(size, fixed, fill)
         except MemoryError:
+            if within:
+                raise
             scrap = memoryview(bytearray(_SCRAP))
-            for left in range(size - have, 0, -_SCRAP):
-                self._read_into(scrap[: min(left, _SCRAP)])
+            for more in range(left - paid.nbytes, 0, -_SCRAP):
+                self._read_into(scrap[: min(more, _SCRAP)])
             return Unfit.of(size)
-        view = memoryview(data)
-        view[:have] = paid
-        self._read_into(view[have:])
-        return data
 
     def _exactly(self, size: int) -> bytearray:
         data = bytearray(size)
@@ -277,20 +285,6 @@ class Connection:
         self._start += have
         if have < view.nbytes:
             self.transport.read_all(view[have:])
-
-
-def _memory(size: int) -> Memory:
-    """Room for so many bytes.  Raises MemoryError.
-
-    A large one is the system's, which fills it page by page as the bytes come: what a peer merely announces costs
-    nothing, and nobody waits while a gigabyte is zeroed with the interpreter's lock held.
-    """
-    if size < _LARGE or not hasattr(mmap, "MAP_PRIVATE"):  # Windows has none
-        return bytearray(size)
-    try:
-        return mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)  # not shared with forked processes
-    except (OSError, OverflowError, ValueError):
-        raise MemoryError(f"no memory for {size} bytes") from None
 
 
 def frame_of_pieces(pieces: bytes) -> bytes:
@@ -307,7 +301,7 @@ def _encode(message: object) -> bytes | list[memoryview]:
     if len(body) > MOST_BODY or len(buffers) > MOST_BUFFERS:  # the peer would hang up, and never get it
         raise Oversized(f"a message of {len(body)} bytes with {len(buffers)} buffers is more than anybody takes")
     views = [buffer.raw() for buffer in buffers]
-    sizes = struct.pack(f"!{len(views)}Q", *[view.nbytes for view in views])
+    sizes = struct.pack(f"!{len(views)}Q", *[view.nbytes + _FIXED * view.readonly for view in views])
     return [memoryview(_HEAD.pack(len(views), len(body)) + sizes), memoryview(body), *(view for view in views if view)]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import pickle
 import socket
@@ -9,13 +10,13 @@ import struct
 import threading
 import tracemalloc
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Callable
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from slave import wire
+from slave import memory, wire
 from slave.errors import Oversized, ProtocolError
 from slave.transport import SocketTransport, tune
 
@@ -78,6 +79,36 @@ def test_small_payloads_stay_bytes_and_large_ones_are_buffers() -> None:
     assert isinstance(wire.opaque(bytes(wire.OUT_OF_BAND)), pickle.PickleBuffer)
 
 
+@pytest.mark.parametrize("size", [0, 40_000, 2_000_000])
+def test_what_is_read_only_arrives_as_bytes_and_what_is_not_can_be_written(pair: Pair, size: int) -> None:
+    ((fixed, free),) = pair.through((pickle.PickleBuffer(b"z" * size), pickle.PickleBuffer(bytearray(b"y" * size))))
+    assert type(fixed) is bytes and fixed == b"z" * size
+    free[:] = b"x" * size
+    assert free == b"x" * size
+
+
+def test_large_memory_is_the_systems_own(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "LARGE", 100_000)
+    got = pair.through(pickle.PickleBuffer(bytearray(b"y" * 100_000)))[0]
+    assert bytes(got) == b"y" * 100_000 and not memoryview(got).readonly
+    assert isinstance(memoryview(got).obj, mmap.mmap)
+
+
+def test_memory_may_be_filled_in_steps(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    def in_steps(size: int, fixed: bool, fill: Callable[[memoryview], object]) -> memory.Memory:
+        made = memoryview(bytearray(size))
+        for at in range(0, size, 700_000):
+            fill(made[at : at + 700_000])
+            if at and size == 3_000_001:
+                raise MemoryError
+        return made.tobytes()
+
+    monkeypatch.setattr(wire, "filled", in_steps)
+    data = os.urandom(3_000_000)
+    got, unfit, after = pair.through(wire.opaque(data), wire.opaque(bytes(3_000_001)), "after")
+    assert got == data and isinstance(unfit, wire.Unfit) and after == "after"
+
+
 def test_many_buffers_in_one_message(pair: Pair) -> None:
     buffers = [bytearray(b"%d" % number) for number in range(2000)]
     (got,) = pair.through([pickle.PickleBuffer(buffer) for buffer in buffers])
@@ -102,7 +133,7 @@ def test_an_end_in_the_middle_of_a_frame_is_told(pair: Pair) -> None:
     [
         struct.pack("!IQ", 0, 1 << 63),
         struct.pack("!IQ", 1 << 31, 10),
-        struct.pack("!IQQ", 1, 10, 1 << 63),
+        struct.pack("!IQQ", 1, 10, 1 << 62),
         struct.pack("!IQ", 0, wire.MOST_BODY + 1),
         struct.pack("!IQ", wire.MOST_BUFFERS + 1, 10),
         b"GET / HTTP/1.1\r\n\r\n",
@@ -142,14 +173,14 @@ def test_what_is_announced_takes_no_memory_before_it_comes(pair: Pair) -> None:
 
 
 def test_a_buffer_that_finds_no_memory_is_skipped(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = wire._memory
+    real = memory.filled
 
-    def poor(size: int) -> wire.Memory:
+    def poor(size: int, fixed: bool, fill: Callable[[memoryview], object]) -> memory.Memory:
         if size == 3_000_000:
             raise MemoryError
-        return real(size)
+        return real(size, fixed, fill)
 
-    monkeypatch.setattr(wire, "_memory", poor)
+    monkeypatch.setattr(wire, "filled", poor)
     got, after = pair.through(("big", wire.opaque(bytes(3_000_000))), "after")
     assert got[0] == "big" and after == "after"
     assert isinstance(got[1], memoryview) or got[1].size == 3_000_000
