@@ -91,10 +91,13 @@ class Gatherer:
         self._cells[USED] = self._used = end
         return True
 
-    def may_wait(self, now: int) -> bool:
-        """Whether what was put in, the outcome of a task that has just ended last, may wait while the next one runs."""
+    def may_wait(self, now: int, last: bool = False) -> bool:
+        """Whether what was put in, the outcome of a task that has just ended last, may wait while the next one runs.
+
+        ``last``: it is of the last task of a lease, and goes with the question for the next one in any case.
+        """
         short, self._last = now - self._last < SHORT, now
-        if not short:
+        if last or not short:
             return False
         if self._cells[WATCHED]:
             return now - self._since < GATHER
@@ -103,6 +106,11 @@ class Gatherer:
             self._cells[ASKED] += 1
             self._ask()
         return False
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing is to be sent."""
+        return not self._used
 
     @property
     def pieces(self) -> bytes:

@@ -66,7 +66,7 @@ class ModuleClient:
 
     def rest(self) -> None:
         """Close the connection for now."""
-        if self._pid == os.getpid() and self._link.connected:
+        if self._link.connected and self._pid == os.getpid():
             with self._lock:
                 self._link.drop()
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, Callable, TypeVar
+from typing import Any, TypeVar
 
 from . import wire
 from .dial import Address, dial, format_address
@@ -86,6 +86,7 @@ class Link:
         self.master, self._encrypt = master, encrypt
         self._connection: wire.Connection | None = None
         self.count = 0  # of connections
+        self.stays_here = False  # the connection does not leave this machine: nobody is between
         self.gathered: Gatherer | None = None  # values that wait to be sent with what is sent next
         self._look_again = 0.0  # when it may be looked for on the local network
 
@@ -121,7 +122,7 @@ class Link:
             connection.close()
             self._addresses.append(self._addresses.pop(0))  # the next try begins with another one: see find_master.py
             raise
-        self._connection = connection
+        self._connection, self.stays_here = connection, connection.peer[0].startswith(UNIX)
 
     def _dial(self) -> wire.Connection:
         return dial(self._addresses, self.key, self.patience, master=self.master, encrypt=self._encrypt)
@@ -194,7 +195,7 @@ class ServiceProxy(Proxy):
         self._link, self._ident = link, self.service.ident
 
     def _send_and_receive(self, method: str, args: tuple[Any, ...]) -> Any:
-        self._send(method, args)
+        self._link.send((self._ident, method, args, {}))
         return self._receive()
 
     def _send(self, method: str, args: tuple[Any, ...]) -> None:
@@ -203,24 +204,32 @@ class ServiceProxy(Proxy):
 
     def _receive(self) -> Any:
         """The answer to the call that was sent last."""
-        return self._dropping(lambda connection: _value(connection.recv()))
+        try:
+            message = self._link.connection.recv()
+        except BaseException:
+            self._link.drop()
+            raise
+        return self._said(message)
 
     def _receive_if_here(self) -> Any:
         """The same if it is here whole, else None."""
 
-        def receive(connection: wire.Connection) -> Any:
-            message = connection.receive_one()
-            return None if message is None else _value(message)
+        message = self._receive_one()
+        return None if message is None else self._said(message)
 
-        return self._dropping(receive)
-
-    def _dropping(self, receive: Callable[[wire.Connection], Any]) -> Any:
-        """Receive, and drop the connection if that fails half way."""
+    def _receive_one(self) -> Any:
+        """The next message if it is here whole, else None; the connection is dropped if that fails half way."""
         try:
-            return receive(self._link.connection)
-        except CallFailed:
-            raise
+            return self._link.connection.receive_one()
         except BaseException:
+            self._link.drop()
+            raise
+
+    def _said(self, message: Any) -> Any:
+        """What an answer says.  Raises `CallFailed`; `ProtocolError` if it is none, and drops the connection."""
+        try:
+            return _value(message)
+        except ProtocolError:
             self._link.drop()
             raise
 
@@ -237,15 +246,19 @@ class TaskQueueProxy(ServiceProxy):
     def fetch(self, request: FetchRequest) -> LeaseMessage | None:
         """A lease, possibly of nothing after some seconds in which there was nothing; None when the master is done."""
         slave, pid, number, ran = request
-        connection = self._link.connection
-        # somebody between may swallow the answer
-        connection.limit(min(_LONGEST_WAIT, POLL_SECONDS + self._link.patience))
-        found = self._callmethod("fetch", ((slave, pid, number, _plain(ran)),))
-        connection.limit(None)
+        link, plain = self._link, (slave, pid, number, _plain(ran))
+        if link.stays_here:  # and to set a limit costs more than all that the system does otherwise
+            found = self._callmethod("fetch", (plain,))
+        else:
+            connection = link.connection
+            # somebody between may swallow the answer
+            connection.limit(min(_LONGEST_WAIT, POLL_SECONDS + link.patience))
+            found = self._callmethod("fetch", (plain,))
+            connection.limit(None)
         if found is None:
             return None
-        lease = LeaseMessage(*found)
-        return lease._replace(entries=unpack_entries(lease.entries))
+        lease, entries, *rest = found
+        return LeaseMessage(lease, unpack_entries(entries), *rest)
 
     def setup_of(self, slave: int, context: int) -> Buffer | None:
         """The context's pickled setup; None if it has none."""
@@ -275,9 +288,9 @@ class ResultQueueProxy(ServiceProxy):
         gathered = self._link.gathered
         slave, lease, context, task, _, data, _ = outcome
         assert gathered is not None and isinstance(data, bytes)
-        may_wait = gathered.may_wait(now)
+        may_wait = gathered.may_wait(now, last)
         if gathered.lease != lease or gathered.context != context:
-            if gathered.pieces:
+            if not gathered.empty:
                 self._link.send_gathered()
             gathered.begin(lease, context, head(slave, lease, context))
         if not gathered.put(piece(task, data), now):
@@ -349,7 +362,7 @@ class AgentServiceProxy(ServiceProxy):
 
     def listen(self) -> None:
         """Hear whether the master has hung up: then this raises EOFError, or what else `recv` raises."""
-        if self._dropping(lambda connection: connection.receive_one()) is not None:
+        if self._receive_one() is not None:
             raise ProtocolError("the master answered what nobody had asked")
 
     def heartbeat(self, agent: str, beats: Sequence[RunnerBeat]) -> None:

@@ -12,6 +12,7 @@ import struct
 
 _MOST = 1 << 31  # what fits a BININT
 _NUMBER = struct.Struct("<ci")
+_NUMBERS = struct.Struct("<cicici2s")
 _LARGE_NUMBER = struct.Struct("<2sq")  # LONG1 of eight bytes
 _SHORT = struct.Struct("<cicB")
 _LONG = struct.Struct("<cicI")
@@ -22,6 +23,8 @@ END = b"et}t."  # APPENDS, TUPLE (the arguments), EMPTY_DICT, TUPLE, STOP
 
 def head(slave: int, lease: int, context: int) -> bytes:
     """What comes before the pieces: whose values they are."""
+    if lease < _MOST and slave < _MOST and context < _MOST:
+        return _FRONT + _NUMBERS.pack(b"J", slave, b"J", lease, b"J", context, b"](")
     return b"%b%b%b%b](" % (_FRONT, _number(slave), _number(lease), _number(context))  # EMPTY_LIST, MARK
 
 

@@ -170,7 +170,8 @@ class Runner:
                 self._give_back()
                 break
             if context != current:
-                session.ran(current, count, time.perf_counter() - began)
+                if count:
+                    session.ran(current, count, time.perf_counter() - began)
                 current, count = 0, 0
                 if not self._contexts.ready(context) and not self._set_up(context):
                     continue

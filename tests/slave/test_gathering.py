@@ -90,6 +90,16 @@ def test_nothing_waits_as_long_as_nobody_looks(pair: Pair) -> None:
     assert pair.task(b"7")
 
 
+def test_for_the_last_of_a_lease_nobody_need_look(pair: Pair) -> None:
+    """It goes with the question for the next lease: tasks that come one by one do not wake the agent."""
+    for _ in range(10):
+        pair.now += 10_000
+        assert not pair.gatherer.may_wait(pair.now, last=True)
+    assert pair.asked == 0
+    assert not pair.gatherer.may_wait(pair.now + 10_000)
+    assert pair.asked == 1
+
+
 def test_outcomes_of_short_tasks_go_together_after_a_while(pair: Pair) -> None:
     pair.watched()
     waited = 0
