@@ -517,21 +517,26 @@ class Manager:
 
     def begin(self) -> None:
         """Open the server and start the slaves that were added; done by the first call for results."""
-        self._open()
-        check_lease(self.heartbeat_timeout)
+        if not self._begun or self._launcher.has_new:
+            self._open()
+            check_lease(self.heartbeat_timeout)
+        else:
+            self._check_open()
         self.dispatcher.check_alive()
         program = self.program
         if not program.watching or program.may_have_changed() or program.may_have_moved():
             program.watching = True
             self.tell_slaves()
         if self.heartbeat_timeout != self.dispatcher.scheduler.state.table.term:
+            check_lease(self.heartbeat_timeout)
             self.dispatcher.call(self.dispatcher.scheduler.set_term, self.heartbeat_timeout)
         self._begun = True
         if self._forward_logging:
             self.dispatcher.scheduler.state.levels = levels_of(self._forward_logging)
         try:
             self._watcher.begin()
-            self._launcher.start(self.connect_timeout)
+            if self._launcher.has_new:
+                self._launcher.start(self.connect_timeout)
         except RuntimeError as error:
             if not limits.shortage(error):
                 raise

@@ -128,7 +128,7 @@ class Scheduler:
         state.now = state.now if now is None else now
         if state.judge_again and state.picky_contexts and not state.closing:
             self.runners.rebuilding.judge_all()
-        if state.idle and not state.closing:
+        if state.idle and (state.table.waiting or state.incoming) and not state.closing:
             state.feed()
         state.send_outcomes()
         if state.judge_again or (state.tagged and state.incoming and state.forlorn):

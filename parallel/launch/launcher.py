@@ -151,6 +151,11 @@ class Launcher:
         """Whether some slave may run elsewhere, so that the server must be reachable from there."""
         return self._leaves
 
+    @property
+    def has_new(self) -> bool:
+        """Whether something was added and not yet started."""
+        return bool(self._new) or self._local.has_new
+
     def start(self, connect_timeout: float) -> None:
         """Start what was added and not yet started.  Raises what a launcher's ``start`` raises."""
         thread = threading.get_ident()

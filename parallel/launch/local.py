@@ -178,6 +178,11 @@ class LocalGroup:
         self._service.ended(agent, "it was removed before it came", numbers=[number])
         return True
 
+    @property
+    def has_new(self) -> bool:
+        """Whether some were added and not yet started."""
+        return bool(self._new)
+
     def start(self) -> None:
         """Start what was added and not yet started.  Those that cannot be started have ended, and the error goes on."""
         taken = {number: agent for number in list(self._new) if (agent := self._new.pop(number, None)) is not None}

@@ -19,6 +19,8 @@ _LONGEST = 1000  # characters of a text
 _MOST_OUTPUT = 128 * 1024  # bytes of what a slave has printed, in one message
 _LONGEST_TEXT = 100_000
 
+_FETCH, _RAN = (int, int, int, list), (int, int, float)  # types of the parts, as slaves say it
+
 Message = TypeVar("Message", bound="tuple[Any, ...]")
 
 
@@ -35,7 +37,11 @@ def message(kind: type[Message], parts: object) -> Message:
 
 
 def fetch_request(parts: object) -> FetchRequest:
-    """As `message`, with what is in it."""
+    """As `message`, with what is in it; one comes with each lease, and is looked at in few steps if all is right."""
+    if type(parts) is tuple and tuple(map(type, parts)) == _FETCH:
+        quick = FetchRequest(*parts)
+        if max(map(abs, parts[:3])) < _LARGEST and all(map(_is_ran, quick.ran)):
+            return quick
     found = message(FetchRequest, parts)
     return found._replace(ran=[message(Ran, one) for one in found.ran])
 
@@ -118,6 +124,12 @@ def _each(kind: type[Message], what: str, parts: object) -> list[Message]:
     if not _is_list(parts):
         raise ProtocolError(f"{what} cannot be {reprlib.repr(parts)}")
     return [message(kind, part) for part in parts]  # type: ignore[attr-defined]  # it is a list
+
+
+def _is_ran(one: object) -> bool:
+    if type(one) is not tuple or tuple(map(type, one)) != _RAN:
+        return False
+    return max(map(abs, one)) < _LARGEST and one[2] >= 0  # type: ignore[no-any-return]  # it is a bool
 
 
 def _is_list(value: object) -> bool:

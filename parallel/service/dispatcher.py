@@ -15,7 +15,6 @@ launcher's code, opens a file, writes a log or waits for one peer: what may bloc
 
 from __future__ import annotations
 
-import selectors
 import socket
 import threading
 import time
@@ -27,6 +26,7 @@ from ..core.effects import Answer, Deliver, Forsaken, Pause, Refuse, WantTasks
 from ..core.scheduler import Scheduler
 from ..errors import InternalError
 from .courier import Courier
+from .poller import new_poller
 from .publisher import Publisher
 from .side_threads import SideThreads
 from .ticket import Ticket
@@ -97,10 +97,10 @@ class Dispatcher(threading.Thread):
         self._timer = ExpiryTimer(scheduler)
         self._inbox: deque[tuple[Ticket | None, Method, tuple[Any, ...]]] = deque()
         self._waiting: dict[Waiter, None] = {}  # those for users' threads that the scheduler has
-        self._selector = selectors.DefaultSelector()
+        self._poller = new_poller()
         self._waker, self._wake = socket.socketpair()
         self._wake.setblocking(False)
-        self._selector.register(self._waker, selectors.EVENT_READ, self._woken)
+        self._poller.watch(self._waker, self._woken)
         self._asleep = self._ending = self._over = False
 
     # -- for other threads
@@ -178,11 +178,11 @@ class Dispatcher(threading.Thread):
 
     def watch(self, fileobj: Any, on_readable: Callable[[float], None]) -> None:
         """Call ``on_readable(now)`` whenever something can be read there."""
-        self._selector.register(fileobj, selectors.EVENT_READ, on_readable)
+        self._poller.watch(fileobj, on_readable)
 
     def unwatch(self, fileobj: Any) -> None:
         """Watch it no more."""
-        self._selector.unregister(fileobj)
+        self._poller.unwatch(fileobj)
 
     def run(self) -> None:
         """The thread's body."""
@@ -200,19 +200,20 @@ class Dispatcher(threading.Thread):
         if self._inbox or self.failure is not None or (state.incoming and state.idle):
             patience = 0.0
         else:
-            patience = self._timer.patience(time.monotonic())
-        ready = self._selector.select(patience)
+            patience = max(0.0, state.due - time.monotonic())
+        ready = self._poller.wait(patience)
         self._asleep = False
         now = time.monotonic()
-        for key, _ in ready:
-            key.data(now)
+        for on_readable in ready:
+            on_readable(now)
         if self.connections is not None:
             self.connections.carry_out(now)
         if state.incoming and state.idle:
             self._apply()  # the slave works while we look at what else there is
         while self._inbox:
             self._carry_out(*self._inbox.popleft(), now)
-        self._timer.ring(now)
+        if now >= state.due:
+            self._timer.ring(now)
         self._apply()
         if self.failure is not None:
             raise self.failure
@@ -293,7 +294,7 @@ class Dispatcher(threading.Thread):
                 box.fail(self._broken())
         self.side_threads.end()
         self.courier.stop()
-        self._selector.close()
+        self._poller.close()
         self._waker.close()
         self._wake.close()
 
@@ -313,6 +314,6 @@ class Dispatcher(threading.Thread):
     def forsake(self) -> None:
         """In a forked process, which has no such thread: close its copies of the descriptors."""
         self._over = True
-        self._selector.close()
+        self._poller.close()
         self._waker.close()
         self._wake.close()

@@ -87,4 +87,4 @@ def lease_message(granted: Granted | None, environment: int) -> tuple[Any, ...] 
         else:
             payload = task.payload
             entries[-1] += (task.id, payload if len(payload) < OUT_OF_BAND else opaque(payload))
-    return tuple(LeaseMessage(lease.id, entries, limits, list(forget), environment, dict(most)))
+    return lease.id, entries, limits, list(forget), environment, dict(most)  # a `LeaseMessage`

@@ -16,10 +16,6 @@ class ExpiryTimer:
         self._scheduler = scheduler
         self._ticked = False
 
-    def patience(self, now: float) -> float:
-        """Seconds for which the dispatcher may sleep."""
-        return max(0.0, self._scheduler.due - now)
-
     def ring(self, now: float) -> None:
         """Tick if that is due."""
         due = self._scheduler.due

@@ -184,6 +184,11 @@ WRONG: dict[str, tuple[str, Any]] = {
     "an outcome of numbers": (RUNNER, ("results", "post", (1, 1, 1, 1, 0, 5, [5]), {})),
     "an outcome of its own kind": (RUNNER, ("results", "post", (1, 1, 1, 1, 2, b"", []), {})),
     "a beat with a list for a task": (REPORTS, ("agents", "heartbeat", ("a" * 32, [(1, 8, [])]), {})),
+    "a stretch of no number of seconds": (RUNNER, ("tasks", "fetch", ((1, 8, 1, [(1, 2, float("nan"))]),), {})),
+    "a stretch of less than no time": (RUNNER, ("tasks", "fetch", ((1, 8, 1, [(1, 2, -1.0)]),), {})),
+    "a stretch of 2^300 tasks": (RUNNER, ("tasks", "fetch", ((1, 8, 1, [(1, -1 << 300, 0.5)]),), {})),
+    "a stretch of a text": (RUNNER, ("tasks", "fetch", ((1, 8, 1, ["1, 2"]),), {})),
+    "a fetch by process -2^300": (RUNNER, ("tasks", "fetch", ((1, -1 << 300, 1, []),), {})),
     "a stretch of infinite tasks": (RUNNER, ("tasks", "fetch", ((1, 8, 1, [(1, 2, float("inf"))]),), {})),
     "a host of a million letters": (
         REPORTS,
