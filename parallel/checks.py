@@ -115,11 +115,27 @@ def check_arguments(host: str | None, port: int | None, lease: float, attempts: 
     """Raise `InputError` or `NetworkError` for what cannot be."""
     if host is not None:
         _check_host(host)
-    if port is not None and not (isinstance(port, int) and 0 <= port < 65536):
+    if port is not None and (isinstance(port, bool) or not (isinstance(port, int) and 0 <= port < 65536)):
         raise InputError(f"port={port!r} is not a port number: 0 to 65535, where 0 means any free one")
     check_lease(lease)
     if not (isinstance(attempts, int) and attempts >= 1):
         raise InputError(f"max_attempts={attempts!r} is not a whole number from 1 on")
+
+
+def check_python(python: object) -> None:
+    """Raise `InputError` or `InputTypeError` unless it is a command line, or None."""
+    if python is not None and not isinstance(python, str):
+        raise InputTypeError(f"python={python!r} is no command line that starts Python: a text, as in 'nice python3'")
+    if python is not None and not python.strip():
+        raise InputError(f"python={python!r} starts nothing; leave it out for this interpreter, or name another")
+
+
+def check_trace(trace: object) -> str:
+    """The name of the file.  Raises `InputTypeError`."""
+    try:
+        return os.fsdecode(trace)  # type: ignore[arg-type]  # that is what is tried
+    except TypeError:
+        raise InputTypeError(f"trace={trace!r} is no file name, as 'run.json' is one") from None
 
 
 def check_output(output: str | bytes | os.PathLike[Any] | None) -> str | None:
@@ -178,11 +194,24 @@ def check_lease(lease: float) -> None:
         raise InputError(f"lease={lease!r} is not a positive number of seconds")
 
 
+def check_manager(manager: object) -> None:
+    """Raise `InputTypeError` unless it is a manager, or None."""
+    if manager is not None and (isinstance(manager, type) or not callable(getattr(manager, "get_context", None))):
+        raise InputTypeError(f"manager={manager!r} is no manager, as Manager() makes one")
+
+
 def check_timeout(timeout: float) -> float | None:
     """The time limit in seconds, None for infinity.  Raises `InputError` unless it is positive."""
     if isinstance(timeout, bool) or not (isinstance(timeout, (int, float)) and timeout > 0):
         raise InputError(f"timeout={timeout!r} is not a positive number of seconds")
     return None if timeout == float("inf") else float(timeout)
+
+
+def check_seconds(seconds: float, name: str) -> float | None:
+    """A number of seconds, None for infinity.  Raises `InputError` unless it is one from 0 on."""
+    if isinstance(seconds, bool) or not (isinstance(seconds, (int, float)) and seconds >= 0):
+        raise InputError(f"{name}={seconds!r} is not a number of seconds from 0 on")
+    return None if seconds == float("inf") else float(seconds)
 
 
 def check_wait(seconds: float) -> float:
@@ -199,10 +228,11 @@ def check_count(count: int, name: str) -> int:
     return count
 
 
-def check_retries(retries: int) -> None:
-    """Raise `InputError` unless it is a number of tries."""
-    if isinstance(retries, bool) or not (isinstance(retries, int) and retries >= 0):
-        raise InputError(f"retries={retries!r} is not a whole number from 0 on")
+def check_from_0(number: int, name: str) -> int:
+    """Raise `InputError` unless it is a whole number from 0 on."""
+    if isinstance(number, bool) or not (isinstance(number, int) and number >= 0):
+        raise InputError(f"{name}={number!r} is not a whole number from 0 on")
+    return number
 
 
 def check_bytes(count: float, name: str) -> None:

@@ -156,6 +156,7 @@ class Context(Generic[Result]):
         are taken ahead of the results that were given.  ``key``: called as the function is, here, it gives the text by
         which the input is known again if the context has a checkpoint.
 
+        Raises `InputError` (`InputTypeError`, `UnpicklableError`) for what cannot be, and what `Manager.begin` raises.
         The iterator raises, where `get_results_unordered` does, the same; in the place of a result the `RemoteError`
         (an `UnpicklableError` for an input that cannot be pickled) of that input, whose ``index`` it has: the next call
         goes on behind it.  `MapResults.close` stops what runs.  ``async for`` works too.
@@ -298,9 +299,11 @@ class Context(Generic[Result]):
 
         A running task is stopped by ending its slave's process; a new one takes its place, and runs setup again when
         it gets a task.  Iterables given to `add_tasks` are asked no more.  Results that are known already stay and can
-        be read; new tasks can be added.
+        be read; new tasks can be added.  Raises `InputTypeError` for what is no id.
         """
         if task is not None:
+            if not isinstance(task, int) or isinstance(task, bool):
+                raise InputTypeError(f"cancel takes the id that add_task returned, a whole number, and not {task!r}")
             return int(self._mailbox.cancel_task(task))
         self._feeder.clear()
         return self._mailbox.cancel()
@@ -326,8 +329,9 @@ class Context(Generic[Result]):
         - "return": it stands among the results, and is not raised;
         - "last": all results come first; then the first error is raised, and the others are its ``others``.
 
-        The generator raises `NoMoreSlavesError` when no slave is left, `ManagerClosed` after a shutdown; this call
-        `InputError` for other ``errors``.
+        The generator raises `NoMoreSlavesError` when no slave is left and none is to come, `ManagerClosed` after a
+        shutdown, `CheckpointError` when results cannot be kept, `InternalError` for a bug in this package; this call
+        `InputError` for other ``errors``, and what `Manager.begin` raises.
         """
         if errors not in (RAISE, RETURN, LAST):
             raise InputError(f"errors={errors!r} is not one of 'raise', 'return', 'last'")

@@ -11,6 +11,7 @@ Error
     ResultError      ... its result cannot be rebuilt in this process
   NetworkError     the network: a port in use, an unknown host
   CheckpointError  the file of a checkpoint: somebody else's or in use, a full disk
+  LaunchError      what starts slaves, a batch system say: it refuses
   NoMoreSlavesError  the slaves: all have ended, and none is to come
   InternalError    a bug in this package: a thread of the manager has died
 """
@@ -25,7 +26,11 @@ SomeError = TypeVar("SomeError", bound="RemoteError")
 
 
 class Error(Exception):
-    """Base of all errors of this package.  What a task raised is never raised as itself: see `RemoteError`."""
+    """Base of all errors of this package.
+
+    A context never raises as itself what a task raised: see `RemoteError`.  `map`, `Executor` and `Pool` do, as the
+    functions and classes do in whose place they stand.
+    """
 
 
 class InputError(Error, ValueError):
@@ -46,7 +51,10 @@ class UnpicklableError(InputTypeError):
 
 
 class ManagerClosed(Error, RuntimeError):
-    """The manager was shut down (also by leaving its ``with`` block), or belongs to this process's parent."""
+    """The manager was shut down, or belongs to this process's parent.
+
+    Also by leaving its ``with`` block, or by ``python3 -m parallel stop``.
+    """
 
 
 class NetworkError(Error, OSError):
@@ -139,7 +147,11 @@ class RemoteError(Error):
 
 
 class TaskGivenUp(RemoteError):
-    """A task ended its slave again and again and is not tried any more.  ``ends``: how each attempt ended (text)."""
+    """A task ended its slave again and again and is not tried any more.  ``ends``: how each attempt ended (text).
+
+    Only for a task whose own process died while it ran.  Not raised for what machines, networks and batch systems do,
+    nor for a slave that was told to end: those attempts do not count.
+    """
 
     def __init__(self, what: str, slave: str, ends: Sequence[str]) -> None:
         Error.__init__(self, what, slave, list(ends))

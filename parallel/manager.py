@@ -26,17 +26,20 @@ from .checks import (
     check_bytes,
     check_count,
     check_forward_logging,
+    check_from_0,
     check_label,
     check_lease,
     check_memory,
     check_most_tasks,
     check_output,
     check_progress,
-    check_retries,
+    check_python,
+    check_seconds,
     check_ship,
     check_show_output,
     check_tags,
     check_timeout,
+    check_trace,
     check_wait,
     name_of,
     refuse_inside_slave,
@@ -98,7 +101,8 @@ SomeManager = TypeVar("SomeManager", bound="Manager")
 class Manager:
     """Farms tasks out to slaves.
 
-    ``python``: shell fragment that starts Python on the slaves ('nice python3'); default: this interpreter.
+    ``python``: shell fragment that starts Python on the slaves ('nice python3'); default: this interpreter,
+    and ``python3`` for `SSHSlave` and `HTCondorSlaveArray`, whose machines share nothing with this one.
     ``host``: the name by which slaves reach this machine; default: every address of it, tried by the slave.
     ``output``: pattern for the name of each launched slave's output file, given the slave's number; None: no file;
     '-': no file, and what tasks on local slaves print appears where this program's own output does.
@@ -138,8 +142,13 @@ class Manager:
     ``forward_logging``: what tasks log goes to the loggers of this process instead, with the attributes ``slave`` and
     ``task_id``.  True: at the levels that loggers have here when the run begins; a level: of the root logger there.
 
-    Raises `InputError` and `NetworkError` for what cannot be.  Use it as a context manager, or call `shutdown`; a
-    manager that is garbage-collected or still open when the interpreter exits is shut down too.
+    Two class attributes may be set until the run begins, also on an instance or in a derived class, in seconds:
+    ``heartbeat_timeout`` is the lease, ``connect_timeout`` how long a launched slave may take to connect (7,200: queues
+    are slow) before it is given up.
+
+    Raises `InputError` (`InputTypeError`) and `NetworkError` for what cannot be, `Error` in a slave.  Use it as a
+    context manager, or call `shutdown`; a manager that is garbage-collected or still open when the interpreter exits is
+    shut down too.
     """
 
     heartbeat_timeout: float = _LEASE
@@ -176,7 +185,9 @@ class Manager:
             port = 0  # the next run's slaves join as those do that are started by hand
         if lease != _LEASE:
             self.heartbeat_timeout = lease
+        check_python(python)
         pattern = check_output(output)
+        trace_file = None if trace is None else check_trace(trace)
         check_arguments(host, port, self.heartbeat_timeout, max_attempts)
         check_bytes(result_bytes, "result_bytes")
         check_bytes(share_bytes, "share_bytes")
@@ -250,8 +261,8 @@ class Manager:
         weakref.finalize(self, self._closer.close_elsewhere).atexit = False
         atexit.register(close_weakly, weakref.ref(self._closer))
         self.page_url: str | None = None
-        if trace is not None:
-            self._trace(os.fspath(trace))
+        if trace_file is not None:
+            self._trace(trace_file)
         if page:
             self._serve_page(controls)
         if port is not None:
@@ -292,7 +303,12 @@ class Manager:
 
     @property
     def address(self) -> Address:
-        """``(host, port)`` where slaves reach this manager: the first address that they are told."""
+        """``(host, port)`` where slaves reach this manager: the first address that they are told.
+
+        If all slaves are local and no port was given, no other machine can reach it: it is a Unix socket,
+        ``("unix:...", 0)``, or the loopback.  It listens from now on.  Raises `NetworkError` if it cannot,
+        `ManagerClosed`.
+        """
         self._open()
         return self._endpoint.addresses(local=False)[0]
 
@@ -331,7 +347,11 @@ class Manager:
     # -- slaves
 
     def add_slave(self, slave: Slave | SlaveArray) -> None:
-        """Add a slave or an array of them; it starts when results are first asked for, or at once if a run is on."""
+        """Add a slave or an array of them; it starts when results are first asked for, or at once if a run is on.
+
+        Raises `InputTypeError` for what is neither, `InputError` (a ValueError) for one that was added before or that
+        cannot be started, as its class says, `ManagerClosed`; if a run is on also what `begin` raises.
+        """
         self._check_open()
         self._launcher.add(slave)
         if self._begun:
@@ -351,9 +371,11 @@ class Manager:
 
         Returns at once.  The slave gets no more tasks, those that it has not started go to others, and the one that it
         runs may go on for ``grace`` seconds (None: as long as it takes) before it is stopped and goes to another slave.
-        Raises `InputError` if there is no such slave.
+        Raises `InputError` if there is no such slave, or for another ``grace`` than seconds from 0 on; `ManagerClosed`.
         """
         self._check_open()
+        if grace is not None:
+            grace = check_seconds(grace, "grace")
         members = slave.slaves if isinstance(slave, SlaveArray) else [slave]
         for number in [number for one in members for number in self._numbers_of(one)]:
             if not self._launcher.withdraw(number):
@@ -370,15 +392,20 @@ class Manager:
 
     @property
     def slaves(self) -> list[SlaveInfo]:
-        """All slaves, as they are now."""
+        """All slaves as they are now, by their numbers: those that have ended, too.  May be asked after a shutdown."""
         infos: list[SlaveInfo] = self.dispatcher.call(self.dispatcher.scheduler.users.infos)
         return infos
 
     def wait_for_slaves(self, n: int, timeout: float | None = None) -> None:
         """Start the slaves and wait until ``n`` are connected.
 
-        Raises TimeoutError after ``timeout`` seconds, `NoMoreSlavesError` if there can never be so many.
+        Raises TimeoutError after ``timeout`` seconds (None: never), `NoMoreSlavesError` if there can never be so many,
+        `ManagerClosed` when the manager is shut down meanwhile, `InputError` unless ``n`` is a whole number from 0 on
+        and ``timeout`` a number of seconds, and what `begin` raises.
         """
+        check_from_0(n, "n")
+        if timeout is not None:
+            timeout = check_seconds(timeout, "timeout")
         self.begin()
         users = self.dispatcher.scheduler.users
         ticket = Ticket()
@@ -411,8 +438,11 @@ class Manager:
 
         A slow callback holds up nobody: when 100,000 events wait for it, it misses those that come then, and a `Missed`
         event tells how many.  One that raises is logged and told no more.  ``close()`` of what is returned ends it.
+        Raises `InputTypeError` if it is not callable, `ManagerClosed`.
         """
         self._check_open()
+        if not callable(callback):
+            raise InputTypeError(f"subscribe takes a function to be called with each event, and {callback!r} is none")
         subscription = self.dispatcher.publisher.subscribe(callback)
         self.dispatcher.call(self._watch)
         return subscription
@@ -494,7 +524,7 @@ class Manager:
         self._check_open()
         if setup is not None and not callable(setup):
             raise InputTypeError(f"setup must be a callable without arguments, or None; {setup!r} is neither")
-        check_retries(retries)
+        check_from_0(retries, "retries")
         most = check_most_tasks(max_tasks_per_slave)
         rules = ContextRules(check_tags(needs), most, label=check_label(label), name=name_of(setup))
         if code not in ("check", "ignore"):
@@ -516,10 +546,16 @@ class Manager:
     # -- begin and end
 
     def begin(self) -> None:
-        """Open the server and start the slaves that were added; done by the first call for results."""
+        """Open the server and start the slaves that were added; done by the first call for results.
+
+        Raises `NetworkError` if it cannot listen, `LaunchError` if what starts slaves refuses, `InputError` for a slave
+        that cannot be started or a ``heartbeat_timeout`` that cannot be, `InternalError`, `ManagerClosed`.  Not raised
+        for slaves that are started and end: see `NoMoreSlavesError`.
+        """
         if not self._begun or self._launcher.has_new:
             self._open()
             check_lease(self.heartbeat_timeout)
+            check_seconds(self.connect_timeout, "connect_timeout")
         else:
             self._check_open()
         self.dispatcher.check_alive()

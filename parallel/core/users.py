@@ -22,13 +22,19 @@ _EVER = 1e9  # seconds
 
 
 class SlaveInfo(NamedTuple):
-    """A slave as it was when `Manager.slaves` was read."""
+    """A slave as it was when `Manager.slaves` was read.
+
+    ``number``: from 0 on, in the order of adding and joining.  ``name``: what it is, as in messages.  ``host``: its
+    machine, '' before it has come.  ``pid``: of the process in which its tasks run, there; 0 if there is none.
+    ``state``: 'expected', 'idle', 'busy', 'stopped' (by SIGSTOP), 'draining', 'lost' or 'ended'.  ``tasks_done``: how
+    many.  ``output``: its output file on this machine; None: it has none.
+    """
 
     number: int
     name: str
     host: str
     pid: int
-    state: str  # 'expected', 'idle', 'busy', 'draining', 'lost' or 'ended'
+    state: str
     tasks_done: int
     output: str | None
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Callable, TypeVar
 
 from slave.cpus import usable_cpus
 
+from ..checks import check_manager
 from .inline import inside_task
 from .work import Work
 
@@ -53,6 +54,11 @@ def map(
     ``buffersize``: see `Context.map`.  Inside a task it is the builtin one.
 
     The slaves of this machine are started by the first call and end with the interpreter.
+
+    Raises `InputTypeError`, `UnpicklableError` for what cannot be.  A call whose process died ``max_attempts`` times
+    raises `TaskGivenUp`, one whose result cannot be rebuilt `ResultError`, an input that cannot be pickled
+    `UnpicklableError`: each in its place.  Not raised as itself is an exception that cannot be rebuilt here: that is
+    a `RemoteError`.
     """
     if inside_task("map"):
         return itertools.starmap(function, zip(*iterables))
@@ -66,11 +72,12 @@ def starmap(
     manager: Manager | None = None,
     buffersize: int | None = None,
 ) -> Iterator[Result]:
-    """`itertools.starmap` in the same way: each input is the arguments of one call."""
+    """`itertools.starmap` in the same way: each input is the arguments of one call.  Raises what `map` raises."""
     if inside_task("starmap"):
         return itertools.starmap(function, inputs)
     return _context(manager).map_inputs(function, (inputs,), True, None, buffersize, starred=True, originals=True)
 
 
 def _context(manager: Manager | None) -> Context[Any]:
+    check_manager(manager)
     return _default.context() if manager is None else manager.get_context()

@@ -12,6 +12,7 @@ import os
 import threading
 from typing import TYPE_CHECKING, Any, Callable, Union
 
+from ..checks import check_manager
 from ..errors import ManagerClosed, UnpicklableError
 from ..manager import Manager
 from ..payload import standard_error
@@ -198,6 +199,7 @@ def begin(
     """The work of a front end that the user called ``name``: on slaves, or inside a task in this process."""
     if inside_task(name):
         return InlineWork(setup)
+    check_manager(manager)
     return Work(manager, max_workers, setup, most_tasks, dropped_at_exit, checkpoint)
 
 

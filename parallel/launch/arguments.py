@@ -14,6 +14,13 @@ def whole_number(n: object, whose: str) -> int:
     return n
 
 
+def python_text(python: object, whose: str) -> str:
+    """``python``, a shell fragment.  Raises `InputError` if it is none."""
+    if not isinstance(python, str) or not python.strip():
+        raise InputError(f"{whose}: python={python!r} is no command line that starts Python, such as 'nice python3'")
+    return python
+
+
 def words_of(options: object, program: str) -> list[str]:
     """The words of a user's own text for a command line.  Raises `InputError` if it cannot be split as a shell does."""
     try:

@@ -8,7 +8,7 @@ import string
 import subprocess
 
 from ..errors import InputError, InputTypeError
-from .arguments import whole_number
+from .arguments import python_text, whole_number
 from .bootstrap import receiving_command
 from .pipe import PipedSlave
 from .program_array import Placed, ProgramArray, Start
@@ -62,6 +62,8 @@ class PipedCommandSlave(PipedSlave):
 
     ``'docker run -i --rm --network host python:3.12 {command}'``, ``'kubectl run one -i --image=python -- {command}'``
     ``n``: how many; None: as many as there are CPUs to use there.  ``python``: what starts Python there.
+
+    Raises `InputError` for what cannot be, at `Manager.add_slave` also if there is no such command.
     """
 
     def __init__(self, template: str, n: int | None = 1, python: str = "python3") -> None:
@@ -69,6 +71,7 @@ class PipedCommandSlave(PipedSlave):
         fields = check_template(template)
         if fields & {"i", "n"}:
             raise InputError(f"{template!r} starts one slave program: there is no {{i}} and no {{n}} in it")
+        python_text(python, "PipedCommandSlave")
         self._template, self._python = template, python
 
     def __repr__(self) -> str:

@@ -6,7 +6,7 @@ See pipe.py.  What ~/.ssh/config says of the host holds.
 from __future__ import annotations
 
 from ..errors import InputError
-from .arguments import words_of
+from .arguments import python_text, words_of
 from .bootstrap import receiving_command
 from .pipe import PipedSlave
 from .run_command import require
@@ -53,6 +53,8 @@ class SSHSlave(PipedSlave):
         if not isinstance(host, str) or not host or host.startswith("-") or host.split() != [host]:
             raise InputError(f"{host!r} is no name of a host for ssh")
         self._options = words_of(options, "ssh")
+        if python is not None:
+            python_text(python, "SSHSlave")
         self._host, self._python, self._n = host, python, n
 
     def __repr__(self) -> str:

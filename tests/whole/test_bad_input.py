@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import os
 import socket
 import sys
@@ -104,7 +105,7 @@ def test_a_port_in_use() -> None:
             parallel.Manager(port=port)
 
 
-@pytest.mark.parametrize("port", [-1, 65536, "5757", 1.5])
+@pytest.mark.parametrize("port", [-1, 65536, "5757", 1.5, True])
 def test_what_is_no_port(port: Any) -> None:
     with pytest.raises(parallel.InputError, match="is not a port number"):
         parallel.Manager(port=port)
@@ -123,11 +124,39 @@ def test_an_unknown_host() -> None:
         ({"max_attempts": 0}, "max_attempts=0 is not a whole number from 1 on"),
         ({"authkey": b"short"}, "the authkey argument holds a key of 5 bytes"),
         ({"authkey": "text"}, "must be bytes, not str"),
+        ({"python": 5}, "python=5 is no command line that starts Python"),
+        ({"python": " "}, "python=' ' starts nothing; leave it out for this interpreter"),
+        ({"trace": 5}, "trace=5 is no file name"),
     ],
 )
 def test_other_arguments_that_cannot_be(options: dict[str, Any], message: str) -> None:
     with pytest.raises(parallel.InputError, match=message):
         parallel.Manager(**options)
+
+
+def test_arguments_of_calls_that_cannot_be(make: Make) -> None:
+    """Nothing of it reaches the thread that decides: that would end it, and with it the manager."""
+    manager = make()
+    context = manager.get_context()
+    wrong: list[tuple[Callable[..., object], tuple[Any, ...], str]] = [
+        *((manager.wait_for_slaves, (n,), f"n={n!r} is not a whole number from 0 on") for n in ("2", -1, 1.5, None)),
+        *((manager.wait_for_slaves, (1, t), "timeout=.* is not a number of seconds") for t in ("1", -1, math.nan)),
+        *((manager.remove_slave, (0, t), "grace=.* is not a number of seconds") for t in ("1", -1, math.nan)),
+        *((context.cancel, (task,), "cancel takes the id that add_task returned") for task in ("fits", [0], 1.0)),
+        (manager.subscribe, (5,), "subscribe takes a function to be called with each event, and 5 is none"),
+        (lambda other: parallel.map(abs, [1], manager=other), (parallel.Manager,), "manager=.* is no manager"),
+        (lambda other: parallel.Executor(manager=other), (5,), "manager=5 is no manager"),
+        (parallel.SSHSlave, ("node1", 1, 5), "SSHSlave: python=5 is no command line"),
+        (parallel.PipedCommandSlave, ("sh {command}", 1, ""), "PipedCommandSlave: python='' is no command line"),
+    ]
+    for call, arguments, message in wrong:
+        with pytest.raises(parallel.InputError, match=message):
+            call(*arguments)
+    manager.wait_for_slaves(0, timeout=0)
+    assert works(context)
+    manager.connect_timeout = "soon"  # type: ignore[assignment]
+    with pytest.raises(parallel.InputError, match="connect_timeout='soon' is not a number of seconds"):
+        manager.add_slave(parallel.LocalSlave())
 
 
 def test_a_key_file_that_others_can_read() -> None:
