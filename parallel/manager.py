@@ -204,6 +204,7 @@ class Manager:
         self.program = program = Program(hidden_main(sys._getframe(1)), shipped, bool(preload))
         self._source = ModuleSource(shipped or (), lambda: program.environment["main_path"])
         self.program.was_missed = self._source.was_missed
+        self.program.sent_and_edited = self._source.edited
         self.program.watching = port is not None
         self._root = os.path.dirname(os.path.dirname(os.path.realpath(slave_package.__file__)))
         config = LaunchConfig(python, self._root, key, pattern, lambda local: [])

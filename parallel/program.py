@@ -4,7 +4,8 @@ Slaves are told when `look` sees that sys.path, the working folder, sys.argv or 
 a module was loaded anew.  What `importlib.reload` (or an import, after the module was taken out of `sys.modules`) has
 loaded has another ``__spec__`` object than before: to see that takes no look at any file.  Time and size of its file
 then tell whether that may have changed anything.  A file that is edited, and not loaded by this program, changes
-nothing: what runs on the slaves is to be what this program has, and not what somebody is writing just now.
+nothing: what runs on the slaves is to be what this program has, and not what somebody is writing just now.  In an
+interactive session that holds for what the session has imported; of what only its tasks import the last edit counts.
 
 `look` goes through all modules, which takes 100 us and more.  So what may have changed is found out before, where a run
 begins and when a task is added while slaves may run, by going through the user's own modules (0.06 us each); installed
@@ -26,6 +27,7 @@ from types import FrameType, ModuleType
 from typing import Any, Callable
 
 from slave.environment import describe, main_can_travel, working_folder
+from slave.imported_files import stamp_of
 from slave.main_module import NAMES as MAIN_NAMES
 from slave.search_path import LIBRARY, PACKAGES, kind_of
 
@@ -40,9 +42,6 @@ def _pickle(value: object) -> bytes:
     return pickle.dumps(value, 5)
 
 
-Stamp = tuple[int, int]  # time of the last change in ns, size
-
-
 class Program:
     """See the module's text.
 
@@ -55,12 +54,13 @@ class Program:
     ) -> None:
         self._main, self.main_is_hidden, self._ship, self._preload = main, main is not None, ship, preload
         self.was_missed: Callable[[str], bool] = lambda module: False  # slaves were told that it is not there
+        self.sent_and_edited: Callable[[], list[str]] = list  # modules that slaves have and this program has not
         self._lock = threading.RLock()  # guards what follows; reentrant, since a signal handler may add tasks
         self._specs: dict[str, object] = {}  # by module: its spec, as it was seen last
-        self._stamps: dict[str, Stamp | None] = {}  # by module that may change: its file, as it was seen last
+        self._stamps: dict[str, object] = {}  # by module that may change: its file, as it was seen last
         self._users: tuple[list[str], list[Any], list[object]] = [], [], []  # the user's own modules, and their specs
         self._count = 0  # of modules
-        self._main_stamp: Stamp | None = None
+        self._main_stamp: object = None
         self._path: list[Any] = []
         self._module: tuple[object, object] = (None, None)  # ``__main__`` and its ``__file__``
         self._next_look = 0.0
@@ -117,6 +117,9 @@ class Program:
                 changed.append("__main__")
             number = old["number"]
             new.update(number=number, changed=old["changed"])
+            if hasattr(sys, "ps1"):
+                changed += self.sent_and_edited()
+                new.update(session=sorted(self._users[0]))
             if not changed and new == old:
                 return None
             new.update(number=number + 1, changed={**old["changed"], **dict.fromkeys(changed, number + 1)})
@@ -139,7 +142,7 @@ class Program:
                 continue
             former = self._stamps.get(name)
             if kind != PACKAGES:
-                self._stamps[name] = _stamp_of(spec.origin)
+                self._stamps[name] = stamp_of(spec.origin)
             if (former is None or former != self._stamps[name]) if seen_before else self.was_missed(name):
                 found.append(name)
         if _AUTORELOAD in modules:
@@ -152,7 +155,7 @@ class Program:
         """The user's modules whose files have changed: IPython's autoreload patches modules, and loads none anew."""
         found = []
         for name, former in list(self._stamps.items()):
-            stamp = _stamp_of(getattr(self._specs[name], "origin", None))
+            stamp = stamp_of(getattr(self._specs[name], "origin", None))
             if stamp != former:
                 self._stamps[name] = stamp
                 found.append(name)
@@ -160,7 +163,7 @@ class Program:
 
     def _main_has_changed(self, old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
         """Whether ``__main__`` is another one; in a session, which may have run a script again, also its file."""
-        former, self._main_stamp = self._main_stamp, _stamp_of(new["main_path"]) if hasattr(sys, "ps1") else None
+        former, self._main_stamp = self._main_stamp, stamp_of(new["main_path"]) if hasattr(sys, "ps1") else None
         if any(old[key] != new[key] for key in ("main_name", "main_path")):
             return main_can_travel(old)
         return former is not None and former != self._main_stamp
@@ -228,13 +231,3 @@ def kind_of_module(spec: Any) -> str:
     """Whose the module is; what is built in counts to the interpreter's library, and has no code that could change."""
     origin = getattr(spec, "origin", None)
     return kind_of(os.path.dirname(origin)) if isinstance(origin, str) and os.path.isabs(origin) else LIBRARY
-
-
-def _stamp_of(path: str | None) -> Stamp | None:
-    if path is None:
-        return None
-    try:
-        status = os.stat(path)
-    except OSError:
-        return None
-    return status.st_mtime_ns, status.st_size

@@ -85,6 +85,7 @@ def describe(
         "preload": preload,
         "number": 1,
         "changed": {},
+        "session": None,  # the user's modules that an interactive session has imported; None: it is a program
     }
 
 
@@ -168,6 +169,17 @@ class Environment:
         """Whether the master's Python is of this version, for this platform."""
         theirs = list(self._environment["version"]), self._environment["platform"]
         return theirs == (list(sys.version_info[:2]), sysconfig.get_platform())
+
+    @property
+    def session(self) -> Sequence[str] | None:
+        """The user's modules that the master, an interactive session, has imported itself; None if it is none."""
+        found: Sequence[str] | None = self._environment.get("session")
+        return found
+
+    @property
+    def from_start(self) -> frozenset[str]:
+        """Modules that a fresh runner has, too."""
+        return self._from_start
 
     def apply(self) -> None:
         """Take over all of it.  What does not exist here is left as it is."""

@@ -29,6 +29,7 @@ from .dial import Address
 from .environment import Environment
 from .errors import ProtocolError
 from .gathering import Gatherer, SharedMemory
+from .imported_files import ImportedFiles
 from .imports import ModuleClient, fetched
 from .link import Link, ModuleServiceProxy, ResultQueueProxy, TaskQueueProxy
 from .missing import missing_module, remedy, shown
@@ -130,6 +131,7 @@ class Runner:
         Raises `AnotherMaster` if this run is over and another began there.
         """
         self._environment.apply()
+        self._files = ImportedFiles(self._environment.from_start)
         session = self._session
         while not session.leaves(self._status[RECALL]):
             self._modules.rest()
@@ -143,13 +145,15 @@ class Runner:
                     for _ in session.tasks():
                         self._tell_not_rebuilt(_not_here("what has changed in the program", error))
                     continue
-                if not current:
+                if not current or self._edited():
                     self._status[OUTDATED_CODE] = 1
                     self._give_back()
                     return
                 self._run_lease(lease)
                 if self._status[OUTDATED_CODE]:
                     return
+                if self._environment.session is not None:
+                    self._files.learn()
         if session.unanswered:
             # else the agent's word that this process has ended may overtake our last outcome, and its task be run again
             self._give_back()
@@ -199,6 +203,11 @@ class Runner:
     def _update(self) -> bool:
         """Take over what has changed in the master; False if a fresh process must do that."""
         return self._environment.update(self._get(functools.partial(self._tasks.environment, self._session.slave)))
+
+    def _edited(self) -> bool:
+        """Whether somebody has edited what only this process has imported, and means the new one."""
+        session = self._environment.session
+        return session is not None and bool(self._files.edited(session))
 
     def _announce(self, limit: float) -> None:
         """Have the agent look often enough at the time of a task that may run for ``limit`` seconds at most."""

@@ -14,11 +14,12 @@ import importlib.machinery
 import os
 import sys
 import threading
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Callable, NamedTuple
 
 from slave import archive
 from slave.archive import File, Found
+from slave.imported_files import stamp_of
 from slave.protocol import ABSENT, ARCHIVE, SAME, ModuleReply
 from slave.search_path import LIBRARY, PACKAGES, kind_of
 
@@ -31,6 +32,7 @@ class Packed(NamedTuple):
 
     reply: ModuleReply
     files: frozenset[str]  # their names
+    stamps: Mapping[str, object]  # by the path of what was read, where that is a file
 
 
 class ModuleSource:
@@ -66,7 +68,7 @@ class ModuleSource:
             return ModuleReply(ABSENT, requirement=requirement_of(name) if kind == PACKAGES else "")
         inside = _in_zip(name, spec)
         if inside is not None:
-            return self._keep(name, inside, (), str(origin))
+            return self._keep(name, inside, (), str(origin), {})
         return self._found(name, archive.files_of(name, spec), stamp, str(origin))
 
     def piece(self, digest: str, offset: int, size: int) -> bytes:
@@ -95,15 +97,23 @@ class ModuleSource:
         path = module.replace(".", "/")
         return not any(file == f"{path}.py" or file.startswith(f"{path}/") for file in packed.files)
 
+    def edited(self) -> list[str]:
+        """The modules that slaves have, which this process never loaded, and whose files are not what they were."""
+        sent = [(name, packed) for name, packed in list(self._packed.items()) if name not in sys.modules]
+        return [name for name, packed in sent if any(stamp_of(path) != one for path, one in packed.stamps.items())]
+
     def _found(self, name: str, found: Sequence[Found], stamp: str, origin: str) -> ModuleReply:
         kept, compiled = archive.without_compiled(found)
         if not kept:
             return ModuleReply(ABSENT, compiled=compiled, requirement=requirement_of(name), origin=origin)
         if stamp and stamp == archive.stamp_of(kept):
             return ModuleReply(SAME)
-        return self._keep(name, archive.read(kept), compiled, origin)
+        stamps = {path: stamp_of(path) for _, path in kept}  # before they are read: what comes later is another one
+        return self._keep(name, archive.read(kept), compiled, origin, stamps)
 
-    def _keep(self, name: str, files: Sequence[File], compiled: Sequence[str], origin: str) -> ModuleReply:
+    def _keep(
+        self, name: str, files: Sequence[File], compiled: Sequence[str], origin: str, stamps: Mapping[str, object]
+    ) -> ModuleReply:
         digest = archive.content_hash(files)
         if digest not in self._data:
             self._data[digest] = archive.pack(files)
@@ -111,7 +121,7 @@ class ModuleSource:
             del self._former[name]
         requirement = requirement_of(name) if compiled else ""
         reply = ModuleReply(ARCHIVE, digest, len(self._data[digest]), compiled, requirement, origin)
-        self._packed[name] = Packed(reply, frozenset(file.name for file in files))
+        self._packed[name] = Packed(reply, frozenset(file.name for file in files), stamps)
         return reply
 
 

@@ -73,6 +73,25 @@ def test_what_was_sent_stays_until_it_is_loaded_anew(folder: Path) -> None:
     assert not found.piece(first.digest, 0, 9)
 
 
+def test_what_only_slaves_have_and_was_edited_is_told(folder: Path) -> None:
+    (folder / "goods").mkdir()
+    for file in ("goods/__init__.py", "goods/part.py", "alone.py", "loaded.py"):
+        (folder / file).write_text("X = 1\n")
+    importlib.invalidate_caches()
+    importlib.import_module("loaded")
+    found = source()
+    for name in ("goods", "alone", "loaded"):
+        names(found, name)
+    assert found.edited() == []
+    for file in ("goods/part.py", "loaded.py"):
+        (folder / file).write_text("X = 22\n")
+    assert found.edited() == ["goods"], "this program has loaded the other one: its affair"
+    found.forget(found.edited())
+    assert found.edited() == [] and names(found, "goods") and found.edited() == []
+    (folder / "goods/part.py").unlink()
+    assert found.edited() == ["goods"]
+
+
 def test_a_module_that_slaves_were_told_is_not_there_is_noticed_when_it_comes(folder: Path) -> None:
     (folder / "goods").mkdir()
     (folder / "goods/__init__.py").write_text("")

@@ -528,6 +528,39 @@ def test_code_that_was_loaded_anew_runs_on_slaves_that_had_the_old_one(run: Run,
     assert out_of(program) == "done\n"
 
 
+ONLY_THERE = """
+import importlib, os, sys, time
+import parallel
+{session}
+def edit(file, text):
+    with open(file, 'w') as opened: opened.write(text)
+edit('deep.py', 'X = 0\\n')
+edit('module.py', 'import os\\ndef f():\\n    import deep\\n    return deep.X, os.getpid()\\n')
+import module
+m = parallel.Manager()
+m.add_slave(parallel.LocalSlave())
+c = m.get_context()
+def result():
+    c.add_task(module.f)
+    [found] = c.get_results_unordered()
+    return found
+first = result()
+assert first[0] == 0 and result() == first
+edit('deep.py', 'X = 10\\n')
+print('then', result()[0])
+m.shutdown()
+"""
+
+
+@pytest.mark.parametrize(("session", "then"), [("sys.ps1 = '>>> '", 10), ("", 0)])
+def test_code_that_only_slaves_import_is_new_in_a_session_and_what_it_was_in_a_program(
+    run: Run, session: str, then: int
+) -> None:
+    """A session goes on after an edit; a program is what it was when it began."""
+    program = run(ONLY_THERE.format(session=session))
+    assert out_of(program) == f"then {then}\n"
+
+
 def test_code_that_is_loaded_anew_in_the_loop_over_results(run: Run) -> None:
     program = run(
         NOTEBOOK
