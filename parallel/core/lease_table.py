@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from .chunk import Chunk, ids_of
 from .moves import IllegalMove
-from .pacing import LEASE_BYTES, LEASE_SECONDS, LEAST_SECONDS, Pacing
+from .pacing import LEASE_BYTES, LEAST_SECONDS, Pacing
 from .task import MOVES, Move, State, Task
 from .turns import ContextTasks, Line, Turns
 
@@ -224,12 +224,13 @@ class LeaseTable:
             raise IllegalMove(f"slave {slave} holds lease {self.leases[slave].id} and is to get another one")
         lease = Lease(self._last_lease + 1, slave, now, now + self.term)
         aside: list[tuple[int, int]] = []
-        seconds, size = LEASE_SECONDS, LEASE_BYTES
+        whole = seconds = pace.lease_seconds
+        size = LEASE_BYTES
         while seconds > 0 and size > 0:
             line = self._turns.first(slave, excluded, aside)
             if line is None:
                 break
-            spent = LEASE_SECONDS - seconds
+            spent = whole - seconds
             in_no_time = pace.fits(line.id, LEAST_SECONDS - spent) if spent < LEAST_SECONDS else 0
             room = min(max(share - len(lease.tasks), in_no_time), pace.fits(line.id, seconds))
             if not lease.tasks:
@@ -239,7 +240,7 @@ class LeaseTable:
             before = len(lease.tasks)
             lease.contexts.add(line.id)
             size = self._take(line, lease, room, self._turns.take_first(slave, excluded, aside), size)
-            seconds -= (len(lease.tasks) - before) * (pace.seconds_per_task(line.id) or LEASE_SECONDS)
+            seconds -= (len(lease.tasks) - before) * (pace.seconds_per_task(line.id) or whole)
         self._turns.put_back(aside)
         if not lease.tasks:
             return None

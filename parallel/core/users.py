@@ -9,7 +9,7 @@ from slave.protocol import Drain, StopTasks
 
 from . import events as ev
 from .effects import Call, Closed
-from .pacing import LEASE_SECONDS, MOST_TASKS
+from .pacing import MOST_TASKS
 from .patience import Patience
 from .readers import Readers
 from .slave import Contact, Life, Move, SlaveRecord
@@ -188,7 +188,7 @@ class Users:
     def tasks_wanted_at_first(self, id: int, seconds: float) -> int:
         """The same of a context that has none.  Only looks: may be called by any thread."""
         state = self._state
-        each = min(MOST_TASKS, max(_LEAST_EACH, state.pace.fits(id, max(seconds, 4 * LEASE_SECONDS))))
+        each = min(MOST_TASKS, max(_LEAST_EACH, state.pace.fits(id, max(seconds, 4 * state.pace.lease_seconds))))
         return each * max(1, len(state.roster.slaves))
 
     def no_more_tasks(self, id: int, now: float) -> None:

@@ -23,6 +23,7 @@ from collections.abc import Sequence
 from typing import Any, Callable, Protocol
 
 from ..core.effects import Answer, Deliver, Forsaken, Pause, Refuse, WantTasks
+from ..core.pacing import LEASE_SECONDS
 from ..core.scheduler import Scheduler
 from ..errors import InternalError
 from .courier import Courier
@@ -32,6 +33,7 @@ from .side_threads import SideThreads
 from .ticket import Ticket
 from .timer import ExpiryTimer
 
+_LONG_TURN = 0.002  # seconds: others of this program have kept the interpreter meanwhile
 _LOOK_AGAIN = 1.0  # seconds; whoever waits for this thread looks whether it lives
 
 Method = Callable[..., Any]
@@ -215,6 +217,9 @@ class Dispatcher(threading.Thread):
         if now >= state.due:
             self._timer.ring(now)
         self._apply()
+        took, pace = time.monotonic() - now, state.pace
+        if ready and (took > _LONG_TURN or pace.lease_seconds > LEASE_SECONDS):
+            pace.took_turn(took)
         if self.failure is not None:
             raise self.failure
 

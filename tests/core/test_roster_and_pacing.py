@@ -7,9 +7,11 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parallel.core.pacing import LEASE_SECONDS, MOST_TASKS, Pacing
+from parallel.core.lease_table import LeaseTable
+from parallel.core.pacing import LEASE_SECONDS, MOST_LEASE_SECONDS, MOST_TASKS, Pacing
 from parallel.core.roster import Roster
 from parallel.core.slave import Contact, Life, Move, SlaveRecord
+from parallel.core.task import Task
 from tests.core.fake import Env
 
 
@@ -134,3 +136,27 @@ def test_the_estimate_follows_a_trend_and_forgets_an_outlier() -> None:
     for _ in range(20):
         pace.learn(1, 10, 0.01)
     assert abs((pace.seconds_per_task(1) or 0) - 0.001) < 1e-3
+
+
+def test_leases_are_longer_while_the_master_answers_late_and_as_before_when_it_does_not() -> None:
+    table, pace = LeaseTable(30.0, 3), Pacing()
+    pace.learn(1, 1000, 1.0)
+    for id in range(1, 3001):
+        table.add(Task(id, 1, b"task"))
+    assert tasks_granted(table, pace) == 100
+    pace.took_turn(0.0001)
+    assert tasks_granted(table, pace) == 100
+    pace.took_turn(0.01)
+    assert tasks_granted(table, pace) == 250
+    pace.took_turn(60.0)
+    assert tasks_granted(table, pace) == 1000 * MOST_LEASE_SECONDS
+    for _ in range(1000):
+        pace.took_turn(0.0001)
+    assert pace.lease_seconds == LEASE_SECONDS and tasks_granted(table, pace) == 100
+
+
+def tasks_granted(table: LeaseTable, pace: Pacing) -> int:
+    """How many tasks slave 0 is granted, which it gives back."""
+    lease = table.grant(0, 0.0, (), 10_000, pace)
+    assert lease is not None
+    return table.give_back(0)
