@@ -57,9 +57,6 @@ class Place(Protocol):
     def add_known(self, outcome: Outcome) -> None:
         """One more task, whose outcome is known."""
 
-    def tell_of_known(self) -> None:
-        """Have readers look that wait."""
-
 
 class _Known:
     """Stands in the mailbox for an outcome that is in the file: where, and what it takes to run the task after all.

@@ -46,7 +46,6 @@ class Admission(Generic[Stranger]):
 
     def __init__(self, most: int) -> None:
         self.most = most
-        self.evicted = 0  # how many had to make place so far
         self._sources: dict[str, dict[Stranger, None]] = {}
         self._source_of: dict[Stranger, str] = {}
 
@@ -68,7 +67,6 @@ class Admission(Generic[Stranger]):
         fullest = max(self._sources.values(), key=len)
         goes = next(iter(fullest))
         self.leave(goes)
-        self.evicted += 1
         return goes
 
     def leave(self, stranger: Stranger) -> None:

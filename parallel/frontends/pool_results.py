@@ -77,10 +77,6 @@ class Part:
         """See `Addressee`."""
         self.job.settle(self.index, Known(error))
 
-    def know(self, value: Any) -> None:
-        """It was called in this process."""
-        self.job.settle(self.index, Known(None, value))
-
 
 class Bell:
     """Wakes the threads that wait for something; who rings it never waits."""

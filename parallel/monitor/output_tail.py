@@ -43,7 +43,8 @@ def _look(path: str, known: int | None, most: int) -> tuple[int, list[str]]:
         skipped = max(0, size - at - most)
         handle = os.open(path, os.O_RDONLY | _NO_WAIT)
         try:
-            data = os.pread(handle, most, at + skipped) if hasattr(os, "pread") else _read(handle, most, at + skipped)
+            os.lseek(handle, at + skipped, os.SEEK_SET)
+            data = os.read(handle, most)
         finally:
             os.close(handle)
     except OSError:
@@ -55,8 +56,3 @@ def _look(path: str, known: int | None, most: int) -> tuple[int, list[str]]:
     if skipped:
         found.insert(0, f"({skipped:,} bytes left out: see {path})")
     return at + skipped + end, found
-
-
-def _read(handle: int, size: int, at: int) -> bytes:
-    os.lseek(handle, at, os.SEEK_SET)
-    return os.read(handle, size)

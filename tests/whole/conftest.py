@@ -8,6 +8,7 @@ from typing import Any, Callable
 
 import pytest
 
+from tests.support.network import TwoHosts
 from tests.support.programs import Program, script
 
 Run = Callable[..., Program]
@@ -25,6 +26,22 @@ def run(own_folder: Path) -> Iterator[Run]:
     yield begin
     for program in started:
         program.kill()
+
+
+@pytest.fixture
+def programs() -> Iterator[list[Program]]:
+    """Those that a test puts in here are ended after it."""
+    started: list[Program] = []
+    yield started
+    for program in started:
+        program.kill()
+
+
+@pytest.fixture
+def hosts() -> Iterator[TwoHosts]:
+    """Two machines, as far as their networks go."""
+    with TwoHosts() as made:
+        yield made
 
 
 OPENING = """

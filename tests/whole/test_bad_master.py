@@ -21,14 +21,6 @@ from tests.support.programs import Program, script, slave
 from tests.support.waiting import eventually
 
 
-@pytest.fixture
-def programs() -> Iterator[list[Program]]:
-    started: list[Program] = []
-    yield started
-    for program in started:
-        program.kill()
-
-
 def test_a_master_without_descriptors_says_so_and_goes_on(own_folder: Path, programs: list[Program]) -> None:
     programs.append(
         script(

@@ -36,12 +36,6 @@ if __name__ == '__main__':
 """
 
 
-@pytest.fixture
-def hosts() -> Iterator[TwoHosts]:
-    with TwoHosts() as made:
-        yield made
-
-
 Start = Callable[..., Program]
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import shlex
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -29,20 +28,6 @@ if __name__ == '__main__':
         for pid in c.get_results_unordered():
             print('done', flush=True)
 """
-
-
-@pytest.fixture
-def hosts() -> Iterator[TwoHosts]:
-    with TwoHosts() as made:
-        yield made
-
-
-@pytest.fixture
-def programs() -> Iterator[list[Program]]:
-    started: list[Program] = []
-    yield started
-    for program in started:
-        program.kill()
 
 
 def start_master(hosts: TwoHosts, programs: list[Program], folder: Path, lease: float) -> Program:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -35,20 +34,6 @@ GATES = "[c.add_task(functools.partial(tasks.wait_for, f'gate{n}')) for n in ran
 FROM_MASTER = ("INPUT", "-p", "tcp", "--sport", "5757", "-j", "DROP")  # on the slave's host
 TO_MASTER = ("INPUT", "-p", "tcp", "--dport", "5757", "-j", "DROP")  # on the master's host
 REFUSED = ("INPUT", "-p", "tcp", "--dport", "5757", "-j", "REJECT", "--reject-with", "tcp-reset")
-
-
-@pytest.fixture
-def hosts() -> Iterator[TwoHosts]:
-    with TwoHosts() as made:
-        yield made
-
-
-@pytest.fixture
-def programs() -> Iterator[list[Program]]:
-    started: list[Program] = []
-    yield started
-    for program in started:
-        program.kill()
 
 
 def start_master(

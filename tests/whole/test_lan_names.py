@@ -10,9 +10,6 @@ import pytest
 
 from tests.support.network import TwoHosts, possible
 from tests.support.programs import Program
-from tests.whole.test_lan import hosts, programs
-
-__all__ = ["hosts", "programs"]
 
 pytestmark = pytest.mark.skipif(not possible(), reason="making network namespaces needs root and iproute2")
 

@@ -51,14 +51,6 @@ def wares(own_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[object]
     sys.modules.pop("wares", None)
 
 
-@pytest.fixture
-def programs() -> Iterator[list[Program]]:
-    made: list[Program] = []
-    yield made
-    for program in made:
-        program.kill()
-
-
 def join(manager: parallel.Manager, programs: list[Program], lacks: str) -> None:
     """A slave by hand whose machine lacks that."""
     key = str(default_file())

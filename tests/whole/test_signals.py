@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,14 +19,6 @@ def state(pid: int) -> str:
     except OSError:
         return ""
     return "" if letter in "ZX" else letter
-
-
-@pytest.fixture
-def programs() -> Iterator[list[Program]]:
-    started: list[Program] = []
-    yield started
-    for program in started:
-        program.kill()
 
 
 def stopped_master_and_slave(folder: Path, programs: list[Program], patches: str = "") -> tuple[Program, int]:
