@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Iterable
 from typing import TYPE_CHECKING, Any, Callable, Generic, Literal, TypeVar, overload
 
 from slave.mapped import Mapped
+from slave.protocol import Payload
 
 from .checks import check_count, check_key, check_label, check_timeout, name_of
 from .core.effects import Outcome
@@ -18,7 +19,7 @@ from .entrance import Entrance, Owner, Record
 from .errors import InputError, InputTypeError, RemoteError
 from .feeder import Feeder
 from .mapping import Idle, MapResults, inputs_of
-from .payload import dump, dump_by_value, quick_dump
+from .payload import dump, dump_by_value
 from .results import LAST, RAISE, RETURN, Results, put_back, take
 from .service.mailbox import Mailbox
 from .task_future import Submitted, TaskFuture
@@ -96,6 +97,7 @@ class Context(Generic[Result]):
             key = check_key(key)
         if self._recorder is None:
             return self._mailbox.add(payload, limit, self._retries, tag)
+        assert type(payload) is bytes  # with a checkpoint
         return self._recorder.add(
             payload, name_of(task), limit, self._retries, key=key, label="" if tag is None else str(tag), tag=tag
         )
@@ -128,9 +130,10 @@ class Context(Generic[Result]):
         future.task_id = mailbox.add_for(future, payload, self._timeout, self._retries)
         return future
 
-    def _submit(self, payload: bytes, task: object) -> TaskFuture[Any]:
+    def _submit(self, payload: Payload, task: object) -> TaskFuture[Any]:
         future: TaskFuture[Any] = TaskFuture(self._mailbox, self, self._program)
         if self._recorder is not None:
+            assert type(payload) is bytes  # with a checkpoint
             future.task_id = self._recorder.submit(future, payload, self._timeout, self._retries, name_of(task))
             return future
         future.task_id = self._entrance.mailbox.add_for(future, payload, self._timeout, self._retries)
@@ -205,7 +208,7 @@ class Context(Generic[Result]):
         results: MapResults[Result] = MapResults(
             mailbox,
             inputs,
-            functools.partial(quick_dump, "the input", program),
+            self._entrance.input_packer(),
             program,
             ordered=ordered,
             limit=limit,

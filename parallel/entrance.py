@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Callable, Protocol
 
 from slave.mapped import Mapped
+from slave.protocol import Payload
 
 from .core.state import ContextRules
 from .errors import InputTypeError
@@ -53,7 +54,7 @@ class Entrance:
         self.program = manager.program
         self._record, self._setups = record, setups
         self._manager, self._mailbox, self._rules = manager, mailbox, rules
-        self._packer = Packer(manager.program)
+        self._packer = Packer(manager.program, in_parts=record is None)
         self._begun = False
 
     @property
@@ -64,7 +65,7 @@ class Entrance:
             self._begun = True
         return self._mailbox
 
-    def pack(self, task: Callable[..., Any], args: tuple[object, ...], named: dict[str, object]) -> bytes:
+    def pack(self, task: Callable[..., Any], args: tuple[object, ...], named: dict[str, object]) -> Payload:
         """The pickle of a task.  Raises `InputTypeError` if it is not callable, `UnpicklableError`."""
         if not callable(task):
             raise InputTypeError(f"a task must be callable, and {task!r} is not; to pass data, use functools.partial")
@@ -76,6 +77,10 @@ class Entrance:
         """The pickle of an input of a mapped function.  Raises `UnpicklableError`."""
         self.look()
         return quick_dump("the input", self.program, item)
+
+    def input_packer(self) -> Callable[[object], Payload]:
+        """What pickles the inputs of a map.  It raises `UnpicklableError`."""
+        return Packer(self.program, in_parts=self._record is None).input
 
     def look(self) -> None:
         """Have slaves learn what has changed in the program, if something may have."""

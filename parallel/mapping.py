@@ -16,7 +16,7 @@ import weakref
 from collections.abc import Iterable, Iterator
 from typing import Any, Callable, Generic, TypeVar
 
-from slave.protocol import VALUE
+from slave.protocol import VALUE, Payload
 from slave.signals import came_from_handler
 
 from .core.effects import Outcome, Values
@@ -76,7 +76,7 @@ class MapResults(Iterator[Result], Generic[Result]):
         self,
         mailbox: Mailbox,
         inputs: Iterable[Any],
-        dumps: Callable[[Any], bytes],
+        dumps: Callable[[Any], Payload],
         program: Program,
         *,
         ordered: bool,
@@ -90,8 +90,8 @@ class MapResults(Iterator[Result], Generic[Result]):
         self._mailbox, self._inputs, self._dumps, self._program = mailbox, iter(inputs), dumps, program
         mailbox.coming = still_in(self._inputs)
         mailbox.read = True  # inputs are taken when somebody asks for results
-        self.record: Callable[[bytes, float | None, int, int, Any], object] | None = None  # how inputs are added, if so
-        self.record_input: Callable[[bytes, int, bool], object] | None = None  # or so
+        self.record: Callable[[Any, float | None, int, int, Any], object] | None = None  # how inputs are added, if so
+        self.record_input: Callable[[Any, int, bool], object] | None = None  # or so
         self._ordered, self._limit, self._retries = ordered, limit, retries
         self._ahead = ahead if ahead is not None else _MOST_EARLY
         self._bounded = ordered or ahead is not None

@@ -8,9 +8,11 @@ import sys
 from types import FunctionType, ModuleType
 from typing import Any, Callable, NamedTuple
 
+from slave import parted
 from slave.by_value import ByValue
 from slave.main_module import NAMES as MAIN_NAMES
 from slave.pickling import explain, references
+from slave.protocol import Payload
 from slave.signals import came_from_handler
 
 from .errors import UnpicklableError
@@ -88,14 +90,23 @@ class Packer:
     Most are one function again and again, with or without arguments.  A pickle has it by reference; to find out that
     its module's name for it still stands for it costs more than all else.  So its part of the pickle is kept, and
     put behind that of the arguments.
+
+    ``in_parts``: whether large tasks may be `Parted`.  That a task is large is known when it is pickled, and then those
+    that come after it are thought to be large, too: others pay nothing.
     """
 
-    def __init__(self, program: Program) -> None:
-        self._program = program
+    def __init__(self, program: Program, in_parts: bool) -> None:
+        self._program, self._in_parts = program, in_parts
+        self._large = False  # the last task was
         self._last: _Reference | None = None  # in one piece: several threads add tasks
 
-    def task(self, task: object, args: tuple[object, ...], named: dict[str, object]) -> bytes:
+    def task(self, task: object, args: tuple[object, ...], named: dict[str, object]) -> Payload:
         """The pickle of a task: of a callable or, with arguments, of ``((args, named), task)``.  Raises as `dump`."""
+        if self._large:
+            found = _in_parts(self._program, ((args, named), task) if args or named else task)
+            self._large = found is not None and len(found) >= parted.LARGE
+            if found is not None:
+                return found
         last = self._last
         if (
             last is None
@@ -105,11 +116,25 @@ class Packer:
         ):
             last = self._learn(task)
         if not args and not named:
-            return quick_dump("the task", self._program, task) if last is None else last.pickled
+            return self._noted(quick_dump("the task", self._program, task)) if last is None else last.pickled
         arguments = None if last is None else quick_pickle((args, named))
         if last is None or arguments is None:
-            return quick_dump("the task", self._program, ((args, named), task))
+            return self._noted(quick_dump("the task", self._program, ((args, named), task)))
+        if len(arguments) >= parted.LARGE:
+            self._large = self._in_parts
         return b"%b%b%b" % (arguments[:-1], last.part, _WITH_ARGUMENTS)
+
+    def input(self, item: object) -> Payload:
+        """The pickle of a map's input.  Raises as `dump`."""
+        found = _in_parts(self._program, item) if self._large else None
+        if found is None:
+            return self._noted(quick_dump("the input", self._program, item))
+        self._large = len(found) >= parted.LARGE
+        return found
+
+    def _noted(self, payload: bytes) -> bytes:
+        self._large = self._in_parts and len(payload) >= parted.LARGE
+        return payload
 
     def _learn(self, task: object) -> _Reference | None:
         """Keep what is needed of a task; None if it is none of which there is a reference."""
@@ -143,6 +168,18 @@ def quick_dump(name: str, program: Program, value: object) -> bytes:
     if payload is None or (program.main_stays and stays_behind(payload)):
         return dump(value, name, program)
     return payload
+
+
+def _in_parts(program: Program, value: object) -> Payload | None:
+    """The same, parted if it is large; None if it is not to be had so, and then `dump` tells why."""
+    if program.main_stays:
+        return None
+    try:
+        return parted.dumps(value)
+    except Exception as error:
+        if came_from_handler(error):
+            raise
+        return None
 
 
 def dump_by_value(name: str, program: Program, value: object) -> bytes:

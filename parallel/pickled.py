@@ -10,6 +10,7 @@ import pickle
 from collections.abc import Iterator
 from typing import Any
 
+from slave.protocol import Payload
 from slave.signals import came_from_handler
 
 _LONGEST = 200  # characters
@@ -131,9 +132,9 @@ def _name_of(value: object) -> str:
     return value.name
 
 
-def describe(payload: bytes) -> str:
+def describe(payload: Payload) -> str:
     """The pickled object as its repr would be if its class had the usual one, cut at 200 characters."""
-    if len(payload) > _LARGEST:
+    if type(payload) is not bytes or len(payload) > _LARGEST:  # parts are larger
         return f"an object of {len(payload)} bytes"
     try:
         value = _Reader(io.BytesIO(payload)).load()

@@ -8,9 +8,9 @@ from typing import Any, Callable
 from . import forks
 from .environment import Environment
 from .mapped import Mapped, call
+from .memory import Unfit
 from .outcome import Packed, pack_failure
 from .protocol import Buffer
-from .wire import Unfit
 
 
 class SetupFailed(Exception):

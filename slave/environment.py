@@ -13,7 +13,6 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
-import pickle
 import socket
 import sys
 import sysconfig
@@ -25,8 +24,9 @@ from typing import Any
 from .imports import MasterFinder, ModuleClient
 from .keys import VARIABLE
 from .main_module import MainLoader, MainSource
+from .parted import Arrived, pickle_of
+from .parted import loads as rebuilt
 from .pickling import references
-from .protocol import Buffer
 from .search_path import Entry, own_entries, search_path
 
 try:
@@ -226,12 +226,12 @@ class Environment:
         importlib.invalidate_caches()
         return True
 
-    def loads(self, payload: Buffer) -> Any:
+    def loads(self, payload: Arrived) -> Any:
         """Rebuild what the master pickled; raises whatever that raises, and where we know better, that."""
         if payload == self._reference and self._namespace.get(self._name) is self._function:
             return self._function  # again, and it is still what its module has by that name
         try:
-            found = pickle.loads(payload)
+            found = rebuilt(payload)
         except Exception as error:
             found = self._loads_again(payload, error)
         if type(found) is FunctionType and type(payload) is bytes and "." not in found.__qualname__:
@@ -239,7 +239,7 @@ class Environment:
             self._function, self._reference, self._name = found, payload, found.__qualname__
         return found
 
-    def _loads_again(self, payload: Buffer, error: Exception) -> Any:
+    def _loads_again(self, payload: Arrived, error: Exception) -> Any:
         """What could not be rebuilt, if that is so no more; or why, where we know better."""
         try:
             raise error
@@ -248,15 +248,15 @@ class Environment:
             if not _is_there(error.name):
                 raise
         except (AttributeError, ImportError) as error:
-            trouble = self._main.trouble(payload)
+            trouble = self._main.trouble(pickle_of(payload))
             if trouble is None:
                 raise error
             raise trouble from trouble.__cause__
         except (OSError, EOFError, AuthenticationError) as error:
-            if ("multiprocessing.managers", "RebuildProxy") not in references(payload):
+            if ("multiprocessing.managers", "RebuildProxy") not in references(pickle_of(payload)):
                 raise
             raise ProxyUnusable(_about_proxy(error, self._environment["host"])) from error
-        return pickle.loads(payload)
+        return rebuilt(payload)
 
     def _main_loader(self, environment: Mapping[str, Any]) -> MainLoader:
         return MainLoader(_main_of(environment), None if self._finder is None else self._finder.main_file)

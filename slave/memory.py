@@ -1,49 +1,43 @@
 """Memory for the large parts of messages: taken when the bytes come, filled in place, and touched once.
 
 To make a bytearray is to zero it first, and to make bytes of it is to copy it.  Both cost as much as to receive it.
-pickle knows another way: it makes bytes, or a bytearray, and has its file fill them.
+pickle knows another way: it makes bytes, or a bytearray, and has its file fill them.  So memory is there page by page
+as the bytes come: what a peer merely announces costs nothing, and nobody waits while a gigabyte is zeroed.
 """
 
 from __future__ import annotations
 
 import io
-import mmap
+import pickle
 import struct
 from typing import Any, Callable, Union
 
-Memory = Union[bytes, bytearray, mmap.mmap]
+Memory = Union[bytes, bytearray]
 
-LARGE = 32 << 20  # bytes from which memory is the system's; below, that which is used again is quicker (mallopt(3))
 _SIZE = struct.Struct("<Q")
 _BYTES, _BYTEARRAY, _STOP = b"\x8e", b"\x96", b"."  # BINBYTES8, BYTEARRAY8
 
 
+class Unfit(bytes):
+    """Stands for a buffer that this process had no memory for; its bytes were read and dropped."""
+
+    size: int
+
+    @classmethod
+    def of(cls, size: int) -> Unfit:
+        """In the place of ``size`` bytes."""
+        self = cls()
+        self.size = size
+        return self
+
+
 def filled(size: int, fixed: bool, fill: Callable[[memoryview], object]) -> Memory:
-    """So many bytes, which ``fill`` puts in.  ``fixed``: as bytes, and not as memory that can be written.
+    """So many bytes, which ``fill`` puts in, at once or in steps.  ``fixed``: as bytes, which nobody changes.
 
-    Raises MemoryError, before ``fill`` is called, and whatever that raises.
+    Raises MemoryError, before ``fill`` is called or between two steps, and whatever that raises.
     """
-    if size < LARGE or fixed or not hasattr(mmap, "MAP_PRIVATE"):  # Windows has none
-        return _Filled(_BYTES if fixed else _BYTEARRAY, size, fill).load()
-    memory = system_memory(size)
-    fill(memoryview(memory))
-    return memory
-
-
-def system_memory(size: int) -> mmap.mmap:
-    """Zeroed memory of the system's, which is there page by page as it is used.  Raises MemoryError.
-
-    Large pages where the system has them: a page costs more than what fits into it.
-    """
-    try:
-        memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)  # not shared with forked processes
-    except (OSError, OverflowError, ValueError):
-        raise MemoryError(f"no memory for {size} bytes") from None
-    try:
-        memory.madvise(mmap.MADV_HUGEPAGE)
-    except (AttributeError, OSError):
-        pass  # another system, or a kernel without them
-    return memory
+    found: Memory = pickle.Unpickler(_Filled(_BYTES if fixed else _BYTEARRAY, size, fill)).load()
+    return found
 
 
 class _Filled(io.BytesIO):
@@ -57,9 +51,3 @@ class _Filled(io.BytesIO):
         """Pickle wants the bytes."""
         self._fill(into)
         return len(into)
-
-    def load(self) -> Memory:
-        import pickle
-
-        found: Memory = pickle.Unpickler(self).load()
-        return found

@@ -12,11 +12,12 @@ import pickle
 import traceback
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from . import by_value, plain
 from .errors import ProtocolError
 from .missing import remedy
+from .parted import OutOfBand
 from .pickling import explain
 from .protocol import FAILURE, VALUE, Buffer
 from .session import KEEP_UNASKED
@@ -70,7 +71,7 @@ def pack_value(value: object) -> Packed:
 
     large = type(value) in (bytes, bytearray) and len(value) >= KEEP_UNASKED  # type: ignore[arg-type]
     try:
-        return VALUE, pickle.dumps(_OutOfBand(value) if large else value, 5, buffer_callback=keep), buffers
+        return VALUE, pickle.dumps(OutOfBand(value) if large else value, 5, buffer_callback=keep), buffers
     except Exception as error:
         buffers.clear()
         data = by_value.dumps(value, keep)
@@ -88,16 +89,6 @@ def _shown(value: object) -> str:
         return _clipped(_exact(repr(value)))
     except Exception:
         return f"<{type(value).__name__}>"
-
-
-class _OutOfBand:
-    """Pickles bytes, which pickle itself would copy, by reference to their memory."""
-
-    def __init__(self, data: Any) -> None:
-        self._data = data
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self._data), (pickle.PickleBuffer(self._data),)
 
 
 _NONE: Packed = (VALUE, pickle.dumps(None, 5), ())

@@ -115,10 +115,28 @@ POLL_SECONDS = 20.0  # for which a call may wait in the master; then it is answe
 
 # -- runners: tasks
 
-TaskEntry = tuple[int, int, Buffer]  # task, context, pickled callable
+
+class Parted:
+    """A pickle and its large parts (parted.py); its length is that of all.  They are not changed any more."""
+
+    __slots__ = ("parts", "pickled")
+
+    def __init__(self, pickled: bytes, parts: Sequence[Buffer]) -> None:
+        self.pickled, self.parts = pickled, parts
+
+    def __len__(self) -> int:
+        return len(self.pickled) + sum(map(len, self.parts))  # type: ignore[arg-type]  # they are memoryviews
+
+    def message(self) -> tuple[Any, ...]:
+        """As it goes over the wire."""
+        return self.pickled, [pickle.PickleBuffer(part) for part in self.parts]
 
 
-def task_entry(task: int, context: int, payload: Buffer) -> TaskEntry:
+Payload = Union[bytes, Parted]  # of a task, in the master
+TaskEntry = tuple[int, int, Any]  # task, context, pickled callable (parted.py)
+
+
+def task_entry(task: int, context: int, payload: Any) -> TaskEntry:
     """One task of a lease."""
     return task, context, payload
 

@@ -35,6 +35,7 @@ from .link import Link, ModuleServiceProxy, ResultQueueProxy, TaskQueueProxy
 from .missing import missing_module, remedy, shown
 from .module_cache import ModuleCache
 from .outcome import Packed, pack_failure, pack_value
+from .parted import Arrived, missing, pieces_of
 from .private_files import open_output
 from .protocol import (
     ARCHIVE,
@@ -61,7 +62,6 @@ from .shared_status import (
     SharedStatus,
 )
 from .voice import Speaker, Voice
-from .wire import Unfit
 
 _LONGEST_LIMIT = 1e9  # seconds; what is longer is no limit
 _NANO = 1_000_000_000
@@ -222,13 +222,13 @@ class Runner:
         except BlockingIOError:
             pass  # it is being woken already
 
-    def _outcome_of(self, context: int, payload: Buffer, limit: float | None) -> Packed:
+    def _outcome_of(self, context: int, payload: Arrived, limit: float | None) -> Packed:
         if limit is not None:
             self._status[DEADLINE] = time.monotonic_ns() + int(min(limit, _LONGEST_LIMIT) * _NANO)
         rebuilt = False
         try:
-            if isinstance(payload, Unfit):
-                raise MemoryError(f"no memory here for the task of {payload.size} bytes")
+            if type(payload) is not bytes and missing(payload):
+                raise MemoryError(f"no memory here for {missing(payload)} bytes of the task")
             task = self._environment.loads(payload)
             if forks.came_back:
                 forks.leave(None)
@@ -326,8 +326,8 @@ class TracedRunner(Runner):
         tasks.notes = contexts.notes = self._notes
         self._tasks, self._contexts = tasks, contexts
 
-    def _outcome_of(self, context: int, payload: Buffer, limit: float | None) -> Packed:
-        size = payload.size if isinstance(payload, Unfit) else len(memoryview(payload))
+    def _outcome_of(self, context: int, payload: Arrived, limit: float | None) -> Packed:
+        size = missing(payload) + sum(len(memoryview(piece)) for piece in pieces_of(payload))
         self._notes.begins(self._status[TASK], context, size)
         return super()._outcome_of(context, payload, limit)
 

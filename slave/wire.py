@@ -24,10 +24,10 @@ from typing import Any
 from . import introduction, plain
 from .errors import Oversized, ProtocolError
 from .introduction import HANDSHAKE_SECONDS as HANDSHAKE_SECONDS  # callers look for it here too
-from .memory import Memory, filled
+from .memory import Memory, Unfit, filled
 from .mp_adapter import register_serializer
 from .pieces import END
-from .protocol import Buffer
+from .protocol import Buffer, Parted
 from .transport import UNIX, Transport, rest_of, unix_target
 
 OUT_OF_BAND = 32 * 1024  # bytes from which a payload is worth a buffer of its own
@@ -45,23 +45,12 @@ _PAID = 256 * 1024  # bytes that must have come before memory for more than four
 _FIXED = 1 << 63  # added to the size of a buffer that is read-only, and bytes for whoever gets it
 
 
-class Unfit(bytes):
-    """Stands for a buffer that this process had no memory for; its bytes were read and dropped."""
-
-    size: int
-
-    @classmethod
-    def of(cls, size: int) -> Unfit:
-        """In the place of ``size`` bytes."""
-        self = cls()
-        self.size = size
-        return self
-
-
-def opaque(payload: Buffer) -> Buffer:
+def opaque(payload: Buffer | Parted) -> Any:
     """``payload`` as a part of a message: a large one as a buffer that is not copied into the frame."""
     if type(payload) is bytes and len(payload) < OUT_OF_BAND:
         return payload
+    if isinstance(payload, Parted):
+        return payload.message()
     return pickle.PickleBuffer(payload)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import pickle
 import sys
+import threading
 from types import ModuleType
 from typing import Any, Callable
 
@@ -16,10 +17,16 @@ from parallel.pickled import describe
 from parallel.program import Program
 from slave.environment import Environment
 from slave.mapped import call
+from slave.parted import LARGE
+from slave.protocol import Parted, Payload
 
 
 def double(number: int, plus: int = 0) -> int:
     return 2 * number + plus
+
+
+def swallow(data: object, plus: object = None) -> None:
+    pass
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +36,7 @@ def program() -> Program:
 
 @pytest.fixture
 def packer(program: Program) -> Packer:
-    return Packer(program)
+    return Packer(program, in_parts=True)
 
 
 @pytest.fixture
@@ -37,9 +44,14 @@ def environment(program: Program) -> Environment:
     return Environment(program.environment)
 
 
+def whole(payload: Payload) -> bytes:
+    assert type(payload) is bytes
+    return payload
+
+
 def test_a_task_is_what_pickle_makes_of_it_also_when_it_comes_again(packer: Packer, environment: Environment) -> None:
     for task in (double, double, len, functools.partial(double, 1), double):
-        payload = packer.task(task, (), {})
+        payload = whole(packer.task(task, (), {}))
         assert payload == pickle.dumps(task, 5)
         found = environment.loads(payload)
         assert found is task or found.func is double
@@ -51,12 +63,12 @@ def test_arguments_come_with_it_and_are_told(
 ) -> None:
     shared = [1] * 300
     for args in ((), (shared,), (shared, shared), ("x" * 70_000,)):
-        payload = packer.task(function, args, {"plus": shared})
+        payload = whole(packer.task(function, args, {"plus": shared}))
         (found, named), task = environment.loads(payload)
         assert (found, named) == (args, {"plus": shared}) and repr(task) == repr(function)
         assert named["plus"] is found[0] if args == (shared,) else True
-    assert describe(packer.task(double, (4,), {"plus": 1})) == "double(4, plus=1)"
-    assert call(pickle.loads(packer.task(double, (4,), {"plus": 1})), ()) == 9
+    assert describe(whole(packer.task(double, (4,), {"plus": 1}))) == "double(4, plus=1)"
+    assert call(pickle.loads(whole(packer.task(double, (4,), {"plus": 1}))), ()) == 9
 
 
 class Interloper:
@@ -76,7 +88,7 @@ def half(number: int) -> int:
 def test_several_threads_may_add_tasks_of_several_functions(packer: Packer) -> None:
     Interloper.packer = packer
     for _ in range(2):
-        assert call(pickle.loads(packer.task(double, (Interloper(),), {})), ()) == 8
+        assert call(pickle.loads(whole(packer.task(double, (Interloper(),), {}))), ()) == 8
 
 
 def test_a_map_s_input_is_told_as_it_is() -> None:
@@ -92,13 +104,78 @@ def test_a_function_whose_name_stands_for_another_one_is_refused(
     exec("def first(): return 1", vars(module))
     first = module.first
     for _ in range(2):
-        payload = packer.task(first, (), {})
+        payload = whole(packer.task(first, (), {}))
         assert environment.loads(payload) is first
     module.first = double  # type: ignore[attr-defined]
     try:
-        found = environment.loads(packer.task(first, (), {}))
+        found = environment.loads(whole(packer.task(first, (), {})))
     except UnpicklableError as error:  # without cloudpickle
         assert "not the same object" in str(error)
     else:
         assert found() == 1
     assert environment.loads(payload) is double, "as pickle has it"
+
+
+def arrived(payload: Payload) -> Any:
+    """As a slave gets it."""
+    if not isinstance(payload, Parted):
+        return payload
+    pickled, parts = payload.message()
+    return pickled, [bytes(part) if part.raw().readonly else bytearray(part) for part in parts]
+
+
+def test_the_large_parts_of_a_task_stand_beside_its_pickle_once_one_was_large(
+    packer: Packer, environment: Environment
+) -> None:
+    data, array = bytes(LARGE), bytearray(b"a" * LARGE)
+    assert type(packer.task(double, (data,), {})) is bytes  # it was not known that tasks are large
+    parted = packer.task(double, (data, data, "x", array), {"plus": 1})
+    assert isinstance(parted, Parted) and 2 * LARGE < len(parted) < 2 * LARGE + 1000, "data is there once"
+    assert memoryview(parted.parts[0]).obj is data, "and not copied"
+    array[:] = b"b" * LARGE
+    (args, named), task = environment.loads(arrived(parted))
+    assert args == (data, data, "x", b"a" * LARGE) and named == {"plus": 1} and task is double
+    assert args[0] is args[1] and type(args[3]) is bytearray
+    assert type(packer.task(double, (1,), {})) is bytes
+    assert type(packer.task(double, (data,), {})) is bytes, "the last one was small"
+
+
+def test_a_partial_s_large_bytes_are_not_copied_and_what_has_none_is_as_ever(
+    packer: Packer, environment: Environment
+) -> None:
+    data = bytes(LARGE)
+    task: Any = functools.partial(swallow, data, plus=data)
+    for _ in range(2):
+        parted = packer.task(task, (), {})
+    assert isinstance(parted, Parted) and len(parted) < LARGE + 1000
+    found = environment.loads(arrived(parted))
+    assert (found.func, found.args, found.keywords) == (swallow, (data,), {"plus": data})
+    many = functools.partial(swallow, list(range(LARGE)))
+    assert packer.task(many, (), {}) == pickle.dumps(many, 5)
+
+
+def test_a_list_that_is_known_twice_is_rebuilt_as_one(packer: Packer, environment: Environment) -> None:
+    shared = [bytes(LARGE)]
+    for _ in range(2):
+        (args, _), _ = environment.loads(arrived(packer.task(double, (shared, (shared,), bytes(LARGE)), {})))
+        assert args[0] is args[1][0]
+
+
+def test_what_is_wrong_with_a_large_task_is_told_as_ever(packer: Packer) -> None:
+    packer.task(double, (bytes(LARGE),), {})
+    with pytest.raises(UnpicklableError, match=r"args|\[0\]"):
+        packer.task(double, (bytes(LARGE), [threading.Lock()]), {})
+
+
+def test_with_a_checkpoint_a_task_is_one_pickle(program: Program) -> None:
+    packer = Packer(program, in_parts=False)
+    assert {type(packer.task(double, (bytes(LARGE),), {})) for _ in range(3)} == {bytes}
+    assert {type(packer.input(bytes(LARGE))) for _ in range(3)} == {bytes}
+
+
+def test_a_map_s_large_inputs_stand_beside_their_pickles(packer: Packer, environment: Environment) -> None:
+    data = bytearray(LARGE)
+    assert type(packer.input(data)) is bytes
+    parted = packer.input((1, data))
+    assert isinstance(parted, Parted) and environment.loads(arrived(parted)) == (1, data)
+    assert packer.input(5) == pickle.dumps(5, 5)

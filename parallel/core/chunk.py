@@ -13,6 +13,8 @@ import itertools
 from collections import deque
 from collections.abc import Collection, Iterator
 
+from slave.protocol import Payload
+
 from .moves import next_state
 from .task import MOVES, NOBODY, Move, State, Task
 
@@ -30,7 +32,7 @@ class Chunk:
     failures = 0
     unfit = NOBODY
 
-    def __init__(self, context: int, inputs: dict[int, bytes], offset: int, timeout: float | None, retries: int):
+    def __init__(self, context: int, inputs: dict[int, Payload], offset: int, timeout: float | None, retries: int):
         self.context, self.inputs = context, inputs
         self.offset = offset  # from a task's id to the index of the input
         self.timeout, self.retries = timeout, retries
@@ -49,7 +51,7 @@ class Chunk:
         return next(iter(self.inputs))
 
     @property
-    def payload(self) -> bytes:
+    def payload(self) -> Payload:
         """Of the first task."""
         return next(iter(self.inputs.values()))
 
@@ -86,12 +88,12 @@ class Inputs:
 
     def __init__(self, context: int, timeout: float | None, retries: int) -> None:
         self.context, self.timeout, self.retries = context, timeout, retries
-        self.payloads: deque[bytes | None] = deque()  # None: there is no such task, its input cannot be pickled
+        self.payloads: deque[Payload | None] = deque()  # None: there is no such task, its input cannot be pickled
         self.taken = 0  # inputs, by the dispatcher
         self.listed = False
 
     @property
-    def payload(self) -> bytes | None:
+    def payload(self) -> Payload | None:
         """One of them, if there is one."""
         return next((payload for payload in self.payloads.copy() if payload is not None), None)
 
@@ -107,7 +109,7 @@ class Inputs:
             except ValueError:
                 end = len(here)
             if end > at:
-                inputs: dict[int, bytes] = dict(zip(itertools.islice(ids, end - at), here[at:end]))  # type: ignore[arg-type]
+                inputs: dict[int, Payload] = dict(zip(itertools.islice(ids, end - at), here[at:end]))  # type: ignore[arg-type]
                 chunks.append(
                     Chunk(self.context, inputs, self.taken + at - next(iter(inputs)), self.timeout, self.retries)
                 )

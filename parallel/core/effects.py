@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple, Union
 
-from slave.protocol import Buffer
+from slave.protocol import Buffer, Payload
 
 from .lease_table import Lease
 
@@ -27,7 +27,7 @@ class Outcome(NamedTuple):
     buffers: Sequence[Buffer]
     size: int = 0  # bytes of memory, about
     tries: int = 1  # how often the task ran until it raised for the last time
-    payload: bytes = b""  # the pickled task; only where something went wrong, to say which it was
+    payload: Payload = b""  # the pickled task; only where something went wrong, to say which it was
     tag: object = None  # the task's
 
 

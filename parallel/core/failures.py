@@ -37,7 +37,7 @@ class Failures:
         self.count += 1
         label = str(outcome.tag) if type(outcome.tag) is Label else ""
         data = None if isinstance(outcome.data, bytes) and len(outcome.data) > _LARGEST else outcome.data
-        payload = b"" if len(outcome.payload) > _LARGEST else outcome.payload
+        payload = outcome.payload if type(outcome.payload) is bytes and len(outcome.payload) <= _LARGEST else b""
         kept = FailedTask(self.count, now, context, outcome.task, outcome.slave, outcome.kind, label, data, payload)
         self._kept.append(kept)
 

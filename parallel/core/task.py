@@ -17,6 +17,8 @@ from __future__ import annotations
 
 import enum
 
+from slave.protocol import Payload
+
 from .moves import next_state
 
 
@@ -73,7 +75,7 @@ class Task:
         self,
         id: int,
         context: int,
-        payload: bytes,
+        payload: Payload,
         timeout: float | None = None,
         retries: int = 0,
         tag: object = None,

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Callable
 
 from slave.calls import call_each, call_each_starred
+from slave.protocol import Payload
 
 from ..checks import name_of
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 _LARGE = 16 * 1024  # bytes of a pickled function
 _KEPT = 4  # large functions
 
-Pack = Callable[[Any], bytes]
+Pack = Callable[[Any], Payload]
 
 
 class Kept:
@@ -56,17 +57,18 @@ class Calls:
         """What knows results of earlier runs, and has to be asked before an outcome is used."""
         return self._mailbox.recorder
 
-    def pack(self, item: object) -> bytes:
+    def pack(self, item: object) -> Payload:
         """The pickle of a task.  Raises `UnpicklableError`, `InputTypeError`."""
         return self._pack(item)
 
-    def add(self, tasks: Sequence[tuple[Addressee, bytes]]) -> None:
+    def add(self, tasks: Sequence[tuple[Addressee, Payload]]) -> None:
         """Add tasks that were packed.  Raises `ManagerClosed`, and `CheckpointError` if there is one."""
         recorder = self._mailbox.recorder
         if recorder is None:
             self._mailbox.add_all_for(tasks)
             return
         for addressee, payload in tasks:
+            assert type(payload) is bytes  # with a checkpoint
             recorder.submit(addressee, payload, None, 0, self._name)
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Callable, NamedTuple, Union
 
 from slave.calls import call_each, call_each_starred, nothing
+from slave.protocol import Payload
 
 from ..errors import InputTypeError, UnpicklableError
 from ..payload import standard_error
@@ -153,7 +154,7 @@ class SlaveJobs:
             for index, _ in enumerate(items):
                 job.settle(index, Known(standard(error)))
             return
-        packed: list[tuple[Part, bytes]] = []
+        packed: list[tuple[Part, Payload]] = []
         began = time.perf_counter()
         for index, item in enumerate(items):
             part = Part(job, index, calls.recorder)

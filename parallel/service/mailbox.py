@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 from typing import Any, Callable, Protocol
 
 from slave.outcome import unpack_failure
-from slave.protocol import Buffer
+from slave.protocol import Payload
 
 from ..core.chunk import Inputs
 from ..core.effects import AllDone, Closed, Forsaken, News, NoSlaves, Outcome, SetupFailed, TasksWanted, Values, Verdict
@@ -126,7 +126,7 @@ class Mailbox:
         """An id for a task that is about to be added."""
         return next(self._state.task_ids)
 
-    def add(self, payload: Buffer, timeout: float | None, retries: int, tag: object = None, id: int = 0) -> int:
+    def add(self, payload: Payload, timeout: float | None, retries: int, tag: object = None, id: int = 0) -> int:
         """One more task; returns its id.  Raises `ManagerClosed`.  ``tag``: comes back with its outcome.
 
         Does not wait for the dispatcher, and wakes it only for the sake of an idle slave.  No task is slept over: the
@@ -138,7 +138,7 @@ class Mailbox:
             raise ManagerClosed("the manager was shut down: no tasks can be added")
         id = id or next(state.task_ids)
         try:
-            state.incoming.append(Task(id, self.id, payload, timeout, retries, tag))  # type: ignore[arg-type]
+            state.incoming.append(Task(id, self.id, payload, timeout, retries, tag))
         finally:  # also if a signal handler of the user's raises here: the task may have been added
             self.added = id
             if state.idle:
@@ -157,7 +157,7 @@ class Mailbox:
         """For the inputs of a map: see `add_input`."""
         return Inputs(self.id, timeout, retries)
 
-    def add_input(self, inputs: Inputs, payload: bytes | None) -> None:
+    def add_input(self, inputs: Inputs, payload: Payload | None) -> None:
         """One more input, in as little time as can be; None: there is no such task.  Raises `ManagerClosed`."""
         state = self._state
         if state.closing:
@@ -172,7 +172,7 @@ class Mailbox:
             if state.idle:
                 self._dispatcher.wake()
 
-    def add_for(self, addressee: Addressee, payload: Buffer, timeout: float | None, retries: int, id: int = 0) -> int:
+    def add_for(self, addressee: Addressee, payload: Payload, timeout: float | None, retries: int, id: int = 0) -> int:
         """The same for a task whose outcome only this one is to get.
 
         Raises `InternalError` too: nobody waits here who could be told later that nothing comes any more.
@@ -180,16 +180,16 @@ class Mailbox:
         if not self._addressed:
             self._begin_to_address()
         id = id or next(self._state.task_ids)
-        self._state.incoming.append(Task(id, self.id, payload, timeout, retries, addressee))  # type: ignore[arg-type]
+        self._state.incoming.append(Task(id, self.id, payload, timeout, retries, addressee))
         self._added(id)
         return id
 
-    def add_all_for(self, tasks: Sequence[tuple[Addressee, Buffer]]) -> None:
+    def add_all_for(self, tasks: Sequence[tuple[Addressee, Payload]]) -> None:
         """The same for several tasks, of which a slave may then get as many as it should have at once."""
         if not self._addressed:
             self._begin_to_address()
         ids = self._state.task_ids
-        made = [Task(next(ids), self.id, payload, None, 0, addressee) for addressee, payload in tasks]  # type: ignore[arg-type]
+        made = [Task(next(ids), self.id, payload, None, 0, addressee) for addressee, payload in tasks]
         if made:
             self._state.incoming.extend(made)
             self._added(made[-1].id)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from slave.memory import Unfit
 from slave.outcome import pack_failure, unpack_failure
 from slave.protocol import (
     RESULT_QUEUE,
@@ -17,7 +18,6 @@ from slave.protocol import (
     checked_outcome,
     outcome_message,
 )
-from slave.wire import Unfit
 
 from ..core.scheduler import Scheduler
 from . import checked

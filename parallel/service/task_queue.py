@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from slave.protocol import TASK_QUEUE, JoinRequest, LeaseMessage, Times
+from slave.protocol import TASK_QUEUE, JoinRequest, LeaseMessage, Payload, Times
 from slave.wire import OUT_OF_BAND, opaque
 
 from ..core import events as ev
@@ -60,7 +60,7 @@ class TaskQueue:
         return lease_message(granted, self._state.environment.get("number", 0))
 
 
-def _paired(ids: Sequence[int], payloads: Iterable[bytes]) -> list[Any]:
+def _paired(ids: Sequence[int], payloads: Iterable[Payload]) -> list[Any]:
     """[id, payload, id, payload ...]"""
     paired: list[Any] = [None] * (2 * len(ids))
     paired[::2] = ids

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
 import os
 import pickle
 import socket
@@ -87,13 +86,6 @@ def test_what_is_read_only_arrives_as_bytes_and_what_is_not_can_be_written(pair:
     assert free == b"x" * size
 
 
-def test_large_memory_is_the_systems_own(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "LARGE", 100_000)
-    got = pair.through(pickle.PickleBuffer(bytearray(b"y" * 100_000)))[0]
-    assert bytes(got) == b"y" * 100_000 and not memoryview(got).readonly
-    assert isinstance(memoryview(got).obj, mmap.mmap)
-
-
 def test_memory_may_be_filled_in_steps(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     def in_steps(size: int, fixed: bool, fill: Callable[[memoryview], object]) -> memory.Memory:
         made = memoryview(bytearray(size))
@@ -106,7 +98,7 @@ def test_memory_may_be_filled_in_steps(pair: Pair, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(wire, "filled", in_steps)
     data = os.urandom(3_000_000)
     got, unfit, after = pair.through(wire.opaque(data), wire.opaque(bytes(3_000_001)), "after")
-    assert got == data and isinstance(unfit, wire.Unfit) and after == "after"
+    assert got == data and isinstance(unfit, memory.Unfit) and after == "after"
 
 
 def test_many_buffers_in_one_message(pair: Pair) -> None:
@@ -184,7 +176,7 @@ def test_a_buffer_that_finds_no_memory_is_skipped(pair: Pair, monkeypatch: pytes
     got, after = pair.through(("big", wire.opaque(bytes(3_000_000))), "after")
     assert got[0] == "big" and after == "after"
     assert isinstance(got[1], memoryview) or got[1].size == 3_000_000
-    assert isinstance(got[1], wire.Unfit)
+    assert isinstance(got[1], memory.Unfit)
 
 
 def test_what_is_here_already_is_received_without_waiting(pair: Pair) -> None:
