@@ -284,7 +284,7 @@ class Agents:
         slaves = state.roster.slaves
         self._endings.settle_all(slaves[number] for number in state.table.expired(now))
         expired = {number: slaves[number] for number in state.table.expired(now)}
-        silent = {slave.number: slave for slave in state.roster.missed(now)}
+        silent = {slave.number: slave for slave in state.roster.missed(now, state.table.term)}
         for slave in {**expired, **silent}.values():
             state.lose(slave, 0, _silence(slave, now))
             if slave.contact in (Contact.HEARD, Contact.CUT_OFF):

@@ -16,6 +16,7 @@ from collections.abc import Collection, Iterator
 from slave.protocol import Payload
 
 from .moves import next_state
+from .pacing import MOST_TASKS
 from .task import MOVES, NOBODY, Move, State, Task
 
 
@@ -104,15 +105,16 @@ class Inputs:
         here = [payloads.popleft() for _ in range(len(payloads))]
         chunks, at = [], 0
         while at < len(here):
+            most = min(len(here), at + MOST_TASKS)  # more are in no lease
             try:
-                end = here.index(None, at)
+                end = here.index(None, at, most)
             except ValueError:
-                end = len(here)
+                end = most
             if end > at:
                 inputs: dict[int, Payload] = dict(zip(itertools.islice(ids, end - at), here[at:end]))  # type: ignore[arg-type]
                 chunks.append(
                     Chunk(self.context, inputs, self.taken + at - next(iter(inputs)), self.timeout, self.retries)
                 )
-            at = end + 1
+            at = end + 1 if end < most else end
         self.taken += len(here)
         return chunks

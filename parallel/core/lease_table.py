@@ -11,6 +11,7 @@ Nothing here walks what is over or what is another context's: turns.py tells who
 from __future__ import annotations
 
 import itertools
+import math
 from collections import deque
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
@@ -23,6 +24,7 @@ from .turns import ContextTasks, Line, Turns
 
 _SETTLED = MOVES[State.LEASED, Move.SETTLE]
 _GRANTED = MOVES[State.WAITING, Move.GRANT]
+_LEASES_AHEAD = 32  # for so many the front of a long chunk is cut off: a dict finds its first key by all that were
 
 
 class Lease:
@@ -54,6 +56,7 @@ class LeaseTable:
         self.waiting = 0  # how many tasks are WAITING
         self._turns = Turns(self.contexts)
         self._last_lease = 0
+        self._none_before = 0.0  # no lease is over before that
 
     # -- tasks come and go
 
@@ -272,6 +275,7 @@ class LeaseTable:
         lease = self.leases.get(slave)
         if lease is not None:
             lease.deadline = min(lease.deadline, deadline)
+            self._none_before = min(self._none_before, deadline)
 
     def shift(self, seconds: float) -> None:
         """The master was stopped for so long and could hear nobody: every lease gets that time back."""
@@ -281,15 +285,22 @@ class LeaseTable:
 
     def expired(self, now: float) -> list[int]:
         """The slaves whose lease is over."""
-        return [slave for slave, lease in self.leases.items() if lease.deadline <= now]
+        if now < self._none_before:
+            return []
+        found = [slave for slave, lease in self.leases.items() if lease.deadline <= now]
+        first = min((lease.deadline for lease in self.leases.values()), default=0.0)
+        self._none_before = 0.0 if found else min(first, now + self.term)  # when one may be that is granted now
+        return found
 
-    def overdue(self, now: float, age: float) -> list[Lease]:
-        """Leases not recalled yet, granted ``age`` seconds ago or more, that hold tasks behind the one that runs."""
-        return [
-            lease
-            for lease in self.leases.values()
-            if len(lease.tasks) > 1 and not lease.recalled and lease.granted + age <= now
-        ]
+    def overdue(self, now: float, age: float) -> tuple[list[Lease], float]:
+        """Leases not recalled yet, granted ``age`` seconds ago or more, that hold tasks behind the one that runs.
+
+        And when the first of the others will be that old; infinity if there is none.
+        """
+        several = [lease for lease in self.leases.values() if len(lease.tasks) > 1 and not lease.recalled]
+        overdue = [lease for lease in several if lease.granted + age <= now]
+        later = (lease.granted + age for lease in several if lease.granted + age > now)
+        return overdue, min(later, default=math.inf)
 
     def give_back(self, slave: int, ids: Iterable[int] | None = None) -> int:
         """The slave holds these tasks (default: any) no more and has not started them; returns how many came back."""
@@ -368,6 +379,10 @@ class LeaseTable:
         inputs = chunk.inputs
         if len(inputs) <= room and max(inputs) < bound and sum(map(len, inputs.values())) <= size:
             return chunk
+        if len(inputs) > 2 * _LEASES_AHEAD * room:
+            chunk = self._cut(chunk, list(itertools.islice(inputs, _LEASES_AHEAD * room)))
+            self.contexts[chunk.context].queue.appendleft(chunk)
+            inputs = chunk.inputs
         ids: list[int] = []
         for id in itertools.islice(inputs, room):
             if id >= bound or size <= 0:

@@ -21,6 +21,7 @@ class Roster:
         self.connected: dict[int, SlaveRecord] = {}  # those that may be given tasks
         self.lost = 0  # how many of `slaves` are LOST
         self._next_number = 0
+        self._none_before = 0.0  # no slave is missed before that
 
     def expect(self, name: str, agent: str) -> SlaveRecord:
         """A new slave, which has a number that none had before."""
@@ -129,12 +130,19 @@ class Roster:
         cut = [slave for slave in self.of_agent(agent) if slave.contact in (Contact.HEARD, Contact.CUT_OFF)]
         for slave in cut:
             slave.due = min(slave.due, due)
+            self._none_before = min(self._none_before, due)
             self._sign(slave, Sign.CUT)
         return cut
 
-    def missed(self, now: float) -> list[SlaveRecord]:
-        """The slaves that are overdue and not known to be lost yet."""
-        return [slave for slave in self.slaves.values() if slave.due <= now and slave.contact is not Contact.LOST]
+    def missed(self, now: float, term: float) -> list[SlaveRecord]:
+        """The slaves that are overdue and not known to be lost yet.  ``term``: seconds, as in `heard`."""
+        if now < self._none_before:
+            return []
+        here = [slave for slave in self.slaves.values() if slave.contact is not Contact.LOST]
+        found = [slave for slave in here if slave.due <= now]
+        first = min((slave.due for slave in here), default=math.inf)
+        self._none_before = 0.0 if found or first == math.inf else min(first, now + term)  # or who is heard now first
+        return found
 
     def lose(self, slave: SlaveRecord) -> None:
         """It is missed."""

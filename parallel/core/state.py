@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Iterator, Mapping
 from operator import attrgetter
 from typing import Any, Callable, NamedTuple
@@ -147,7 +147,8 @@ class State:
         self.context_ids = itertools.count(1)
         self.task_ids = itertools.count(1)
         self.incoming: deque[Task | Inputs] = deque()  # users' threads append tasks here at any time; see take_in
-        self.idle: dict[int, Idle] = {}  # slaves that wait for a lease, the longest waiting first
+        # slaves that wait for a lease, the longest waiting first (a dict looks for its first through all that were)
+        self.idle: OrderedDict[int, Idle] = OrderedDict()
         self.reading = 0  # readers that wait, of whatever context
         self.tagged: set[int] = set()  # contexts that are
         self.progress = 0  # counts outcomes: whoever waits sees whether anything happens at all
@@ -411,7 +412,7 @@ class State:
                 if not slave.setup_failed and not slave.picky and not slave.lacks:
                     break  # what waits is for nobody now
         if skipped:
-            self.idle = {**skipped, **self.idle}
+            self.idle = OrderedDict({**skipped, **self.idle})
 
     def _most_of(self, lease: Lease | None) -> dict[int, int]:
         if lease is None or not self.limited:

@@ -11,6 +11,7 @@ import argparse
 import math
 import sys
 import time
+from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any, Callable
 from unittest import mock
@@ -355,9 +356,9 @@ def _(real: Any, self: Runners, now: float) -> None:
 
 @bug("the slave that has waited least is served first", State, "feed")
 def _(real: Any, self: State) -> None:
-    self.idle = dict(reversed(list(self.idle.items())))
+    self.idle = OrderedDict(reversed(list(self.idle.items())))
     real(self)
-    self.idle = dict(reversed(list(self.idle.items())))
+    self.idle = OrderedDict(reversed(list(self.idle.items())))
 
 
 @bug("a call is answered twice", State, "answer")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import sys
 
 import pytest
 
 from parallel.core.chunk import Chunk, Inputs
 from parallel.core.effects import Deliver, Values
 from parallel.core.moves import IllegalMove
+from parallel.core.pacing import MOST_TASKS
 from parallel.core.task import Move, Task
 from slave.protocol import FAILURE, GIVEN_UP, TIME_LIMIT, TIMED_OUT, StopTasks
 from tests.core.fake import Env
@@ -53,6 +55,29 @@ def test_what_is_put_in_while_it_is_taken_out_is_listed_anew() -> None:
     inputs = Interrupting(1, None, 0)
     inputs.payloads.clear()
     assert [list(chunk.inputs.values()) for chunk in inputs.take(itertools.count(1))] == [[b"late"]]
+
+
+def test_a_chunk_is_no_longer_than_a_lease() -> None:
+    inputs = Inputs(3, None, 0)
+    inputs.payloads.extend([b""] * (MOST_TASKS + 2))
+    first, second = inputs.take(itertools.count(1))
+    assert len(first.inputs) == MOST_TASKS and list(second.inputs) == [MOST_TASKS + 1, MOST_TASKS + 2]
+    assert second.id + second.offset == MOST_TASKS
+
+
+def test_single_inputs_are_not_taken_from_the_front_of_a_long_chunk(env: Env) -> None:
+    """A dictionary remembers where keys were that are gone, and finds its first one by passing all of these."""
+    number = env.slave()
+    env.state.pace.learn(1, 1, 1.0)
+    ids = env.add(MOST_TASKS, as_inputs=True)
+    long = 0
+    for id in ids[:200]:
+        front = env.state.table.contexts[1].queue[0] if id > 1 else None
+        long += isinstance(front, Chunk) and sys.getsizeof(front.inputs) > 10_000
+        assert env.fetched(number) == [id]
+        env.post(number, id)
+        env.effects.clear()
+    assert long < 10
 
 
 def test_thousands_of_inputs_are_a_few_objects(env: Env) -> None:

@@ -39,7 +39,8 @@ def new_env(**options: Any) -> Env:
     """With dictionaries that are walked step by step."""
     env = Env(**options)
     state, roster, table = env.state, env.state.roster, env.state.table
-    state.contexts, state.idle = Walked(), Walked()
+    state.contexts = Walked()
+    state.idle = Walked()  # type: ignore[assignment]  # used as any dictionary
     roster.slaves, roster.ended, roster.connected, roster.agents = Walked(), Walked(), Walked(), Walked()
     table.leases = Walked()
     assert env.context() == 1
@@ -227,7 +228,15 @@ def give_up(env: Env) -> Act:
     return lambda: env.slave_closed(number)
 
 
-ACTS = [fetch, fetch_in_vain, post, heartbeat, add, read, drop, cancel, join, give_up]
+def tick(env: Env) -> Act:
+    """Time has passed, and nothing is due: who is missed first is known from the tick before."""
+    env.slave("one")
+    env.tick()
+    env.now += 0.01
+    return env.tick
+
+
+ACTS = [fetch, fetch_in_vain, post, heartbeat, add, read, drop, cancel, join, give_up, tick]
 BESIDES: list[tuple[Callable[[int], Env], int]] = [
     (busy_slaves, 1000),
     (idle_slaves, 1000),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from parallel.core.lease_table import Lease, LeaseTable
@@ -124,12 +126,12 @@ def test_leases_expire_at_their_term_and_not_before() -> None:
 def test_only_old_leases_with_tasks_behind_are_overdue() -> None:
     table, pace = table_with(5)
     lease = grant(table, pace, share=2)
-    assert table.overdue(0.1, 0.2) == []
-    assert table.overdue(0.2, 0.2) == [lease]
+    assert table.overdue(0.1, 0.2) == ([], 0.2)
+    assert table.overdue(0.2, 0.2) == ([lease], math.inf)
     lease.recalled = True
-    assert table.overdue(0.2, 0.2) == []
+    assert table.overdue(0.2, 0.2) == ([], math.inf)
     grant(table, pace, slave=1, share=1)
-    assert table.overdue(9.0, 0.2) == []
+    assert table.overdue(9.0, 0.2) == ([], math.inf)
 
 
 @pytest.mark.parametrize("state", State)

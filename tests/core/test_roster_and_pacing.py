@@ -49,10 +49,10 @@ def test_a_silent_slave_is_told_once_and_may_come_back() -> None:
     made = roster([Life.READY])
     slave = made.slaves[0]
     made.heard(slave, 5.0, 10.0)
-    assert made.missed(14.9) == []
-    assert made.missed(15.0) == [slave]
+    assert made.missed(14.9, 10.0) == []
+    assert made.missed(15.0, 10.0) == [slave]
     made.lose(slave)
-    assert made.missed(99.0) == [] and not made.connected
+    assert made.missed(99.0, 10.0) == [] and not made.connected
     assert made.heard(slave, 100.0, 10.0)
     assert slave.life is Life.READY and slave.contact is Contact.HEARD and made.connected == {0: slave}
     assert not made.heard(slave, 101.0, 10.0)
@@ -60,9 +60,9 @@ def test_a_silent_slave_is_told_once_and_may_come_back() -> None:
 
 def test_a_slave_whose_agent_never_came_is_not_silent_but_awaited() -> None:
     made = roster([Life.EXPECTED])
-    assert made.missed(1e9) == [] and made.cut_off("agent", 5.0) == []
+    assert made.missed(1e9, 10.0) == [] and made.cut_off("agent", 5.0) == []
     made.heard(made.slaves[0], 5.0, 10.0)
-    assert made.missed(15.0) == [made.slaves[0]]
+    assert made.missed(15.0, 10.0) == [made.slaves[0]]
 
 
 def test_a_slave_whose_agent_was_cut_off_is_lost_soon_unless_it_is_heard_again() -> None:
@@ -70,16 +70,16 @@ def test_a_slave_whose_agent_was_cut_off_is_lost_soon_unless_it_is_heard_again()
     slave = made.slaves[0]
     made.heard(slave, 5.0, 10.0)
     assert made.cut_off("agent", 7.0) == [slave]
-    assert made.missed(7.0) == [slave] and contact_of(made) is Contact.CUT_OFF
+    assert made.missed(7.0, 10.0) == [slave] and contact_of(made) is Contact.CUT_OFF
     made.heard(slave, 6.0, 10.0)
-    assert made.missed(15.9) == [] and contact_of(made) is Contact.HEARD
+    assert made.missed(15.9, 10.0) == [] and contact_of(made) is Contact.HEARD
 
 
 def test_time_in_which_the_master_stood_still_does_not_count() -> None:
     made = roster([Life.READY])
     made.heard(made.slaves[0], 5.0, 10.0)
     made.shift(90.0)
-    assert made.missed(100.0) == []
+    assert made.missed(100.0, 10.0) == []
 
 
 def test_hope_needs_a_slave_that_has_not_ended_and_whose_setup_did_not_fail() -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from parallel.core import events as ev
+from parallel.core import runners
+from parallel.core.lease_table import Lease
 from parallel.core.patience import SELDOM
 from parallel.core.slave import Contact
 from tests.core.conftest import MakeEnv
@@ -118,6 +120,31 @@ def test_a_lease_that_takes_too_long_is_recalled_when_somebody_idles(env: Env) -
     assert (last, *recall) == (1, busy, env.lease_id(busy))
     env.recalled(busy, env.lease_id(busy), running=1)
     assert env.take_granted(waiting) == [2] and env.lease_of(busy) == [1]
+
+
+def test_the_more_leases_there_are_the_rarer_they_are_looked_at(env: Env, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While slaves idle: so that looking never takes more than a small share of the time."""
+    monkeypatch.setattr(runners, "_LOOK_EACH", 0.1)
+    env.state.pace.learn(1, 1, 0.01)
+    numbers = [env.slave(name) for name in "abcde"]
+    env.add(20)
+    for number in numbers:
+        assert len(env.fetched(number)) > 1
+    while env.state.table.waiting:
+        env.fetched(env.slave(f"{env.state.table.waiting} are left"))
+    looks: list[float] = []
+    real = env.state.table.overdue
+
+    def overdue(now: float, age: float) -> tuple[list[Lease], float]:
+        looks.append(now)
+        return real(now, age)
+
+    monkeypatch.setattr(env.state.table, "overdue", overdue)
+    env.fetch(env.slave("idle"))
+    env.pass_time(2.0)
+    assert looks[1] - looks[0] == pytest.approx(0.1 * len(env.state.table.leases))
+    assert all(lease.recalled for lease in env.state.table.leases.values() if len(lease.tasks) > 1)
+    env.effects.clear()
 
 
 def test_the_term_may_be_set_until_an_agent_has_been_told_of_it(make_env: MakeEnv) -> None:
