@@ -244,7 +244,7 @@ class RunnerPool:
         if dead:
             self._end_families([slave.pid for slave in dead])
         self._judge()
-        self._bury()
+        self._reap_orphans()
         for slave in dead:
             exitcode = slave.process.exitcode  # type: ignore[union-attr]
             death = slave.ended(exitcode, now)
@@ -290,7 +290,7 @@ class RunnerPool:
         own = {self._guard.pid, self._template.pid, *(slave.pid for slave in self._running())}
         return [pid for pid in process_tree.children() if pid not in own]
 
-    def _bury(self) -> None:
+    def _reap_orphans(self) -> None:
         """Take note of the orphans that have ended, else they would stay as zombies, and of those that live."""
         orphans = self._orphans()
         for pid in orphans:
@@ -402,7 +402,7 @@ class RunnerPool:
         if orphans:
             process_tree.end_family(orphans, [f"{self._mark}."])
         self._guard.end()
-        self._bury()
+        self._reap_orphans()
         self.slaves.clear()
 
 

@@ -152,7 +152,7 @@ class Readers:
         if state.closing:
             return Closed()
         lacking = bool(context.rules.needs) and self._none_has_what_is_needed(context)
-        if not lacking and state.roster.hopeful(context.failures, lost_too=not context.failures):
+        if not lacking and state.roster.has_others(context.failures, lost_too=not context.failures):
             return None
         for number, data in context.failures.items():
             return SetupFailed(data, str(state.roster.known(number)), len(context.failures))
@@ -177,10 +177,10 @@ class Readers:
     def how_all_ended(self, left: int) -> NoSlaves:
         """For `NoMoreSlavesError`: how each slave ended, or what it does if there are too few."""
         slaves = self._state.roster.every()
-        return NoSlaves(left, [(str(one), _obituary(one)) for one in slaves], not self._state.roster.slaves)
+        return NoSlaves(left, [(str(one), _how_it_is(one)) for one in slaves], not self._state.roster.slaves)
 
 
-def _obituary(slave: SlaveRecord) -> str:
+def _how_it_is(slave: SlaveRecord) -> str:
     if slave.life is Life.ENDED:
         return slave.end
     if slave.contact is Contact.LOST:

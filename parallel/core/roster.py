@@ -166,13 +166,13 @@ class Roster:
         else:
             self.connected.pop(slave.number, None)
 
-    # -- hope
+    # -- what may still come
 
     def open_ended(self) -> bool:
         """Whether an agent is to come of which nobody knows how many slaves it brings."""
         return any(slave.open_ended and not self.agents[slave.agent].enlisted for slave in self.slaves.values())
 
-    def hopeful(self, failed_on: dict[int, object], lost_too: bool) -> bool:
+    def has_others(self, failed_on: dict[int, object], lost_too: bool) -> bool:
         """Whether a slave works or may come that is not one of ``failed_on``; with ``lost_too`` or come back."""
         if not failed_on:
             return len(self.slaves) > (0 if lost_too else self.lost)

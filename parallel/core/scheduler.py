@@ -131,7 +131,7 @@ class Scheduler:
         if state.idle and (state.table.waiting or state.incoming) and not state.closing:
             state.feed()
         state.send_outcomes()
-        if state.judge_again or (state.tagged and state.incoming and state.forlorn):
+        if state.judge_again or (state.tagged and state.incoming and state.without_slaves):
             self.users.judge_all()
         effects, state.effects = state.effects, []
         events, state.events = state.events, []

@@ -169,7 +169,7 @@ class State:
         self._outbox: dict[int, list[Outcome | Values]] = {}
 
     @property
-    def forlorn(self) -> bool:
+    def without_slaves(self) -> bool:
         """Whether there is no slave, and none to come."""
         return not self.roster.slaves and not self.may_join
 

@@ -13,7 +13,7 @@ from typing import Any, Callable, TypeVar
 from ..errors import InputTypeError
 from ..program import Program
 from .calls import Calls
-from .pool_results import Bell, Came, Known, Part, known_of, size_of, standard, terminated
+from .pool_results import Came, Known, Part, Waker, known_of, size_of, standard, terminated
 
 Result = TypeVar("Result")
 
@@ -45,7 +45,7 @@ class IMapIterator(Iterator[Result]):
         self._result_bytes = 0  # that have come; written by the dispatcher
         self._taken_bytes = 0  # of these; written by who asks
         self._for_nobody = False  # the pool was closed: all inputs are to be done, whether somebody asks or not
-        self._bell, self._feeder_bell = Bell(), Bell()
+        self._waker, self._feeder_waker = Waker(), Waker()
         self.dropped = False
 
     def __iter__(self) -> IMapIterator[Result]:
@@ -63,7 +63,7 @@ class IMapIterator(Iterator[Result]):
         try:
             while not self._values:
                 left = None if deadline is None else deadline - time.monotonic()
-                if not self._bell.wait_for(self._is_told, left):
+                if not self._waker.wait_for(self._is_told, left):
                     raise multiprocessing.TimeoutError
                 self._take()
             result: Result = self._values.popleft()
@@ -91,7 +91,7 @@ class IMapIterator(Iterator[Result]):
         self._asked += 1
         self._taken_bytes += size_of(came)
         if self._has_much_room():
-            self._feeder_bell.ring()
+            self._feeder_waker.wake()
         if known.error is not None:
             raise known.error
         if self._chunked:
@@ -104,7 +104,7 @@ class IMapIterator(Iterator[Result]):
     def wait_for_room(self) -> bool:
         """Wait until one more part may be added; False if none is wanted any more."""
         if not self.has_room():
-            self._feeder_bell.wait_for(self._has_much_room, None)
+            self._feeder_waker.wait_for(self._has_much_room, None)
         return not self.dropped
 
     def has_room(self) -> bool:
@@ -127,7 +127,7 @@ class IMapIterator(Iterator[Result]):
     def let_all_in(self) -> None:
         """The pool was closed: all inputs are to be done, though nobody takes the results before that."""
         self._for_nobody = True
-        self._feeder_bell.ring()
+        self._feeder_waker.wake()
 
     def goes_out(self, index: int, size: int) -> None:
         """This part is about to be added."""
@@ -138,7 +138,7 @@ class IMapIterator(Iterator[Result]):
     def ends_after(self, parts: int) -> None:
         """There are no more."""
         self._length = parts
-        self._bell.ring()
+        self._waker.wake()
         if not self._out:
             self._forget(self)
 
@@ -153,17 +153,17 @@ class IMapIterator(Iterator[Result]):
             self._early[index] = came
         else:
             self._came.append(came)
-        self._bell.ring()
+        self._waker.wake()
         if self._has_much_room():
-            self._feeder_bell.ring()
+            self._feeder_waker.wake()
         if self._length is not None and not self._out:
             self._forget(self)
 
     def drop(self, error: BaseException) -> None:
         """The pool was terminated: nothing more comes."""
         self.dropped = True
-        self._bell.ring()
-        self._feeder_bell.ring()
+        self._waker.wake()
+        self._feeder_waker.wake()
 
 
 class Feeding:

@@ -78,18 +78,18 @@ class Part:
         self.job.settle(self.index, Known(error))
 
 
-class Bell:
-    """Wakes the threads that wait for something; who rings it never waits."""
+class Waker:
+    """Wakes the threads that wait for something; who calls `wake` never waits."""
 
     def __init__(self) -> None:
         self._tickets: deque[Ticket] = deque()
 
-    def ring(self) -> None:
+    def wake(self) -> None:
         """Have all of them look again."""
         while self._tickets:
             try:
                 ticket = self._tickets.popleft()
-            except IndexError:  # another thread rings it, too
+            except IndexError:  # another thread wakes them, too
                 return
             ticket.answer(None)
 
@@ -133,7 +133,7 @@ class AsyncResult(Generic[Result]):
         self._claim = [None]  # who takes it finishes this
         self._joined, self._program, self._send, self._forget = joined, program, send, forget
         self._callback, self._error_callback = callback, error_callback
-        self._bell = Bell()
+        self._waker = Waker()
         self._done = False
         self._known: Known | None = None  # when somebody has looked
 
@@ -157,7 +157,7 @@ class AsyncResult(Generic[Result]):
     def wait(self, timeout: float | None = None) -> None:
         """Wait until it is ready, for ``timeout`` seconds at most."""
         if not self._done:
-            self._bell.wait_for(self.ready, timeout)
+            self._waker.wait_for(self.ready, timeout)
 
     def get(self, timeout: float | None = None) -> Result:
         """The result, waited for.  Raises what a call raised, and ``multiprocessing.TimeoutError``."""
@@ -237,7 +237,7 @@ class AsyncResult(Generic[Result]):
     def _finish(self) -> None:
         self._callback = self._error_callback = None
         self._done = True
-        self._bell.ring()
+        self._waker.wake()
         self._forget(self)
 
 

@@ -30,7 +30,7 @@ from .identity import Identity
 from .keyring import Guest, Keyring
 
 _ACCEPTS_PER_TURN = 64  # so that a flood of new ones does not keep those that wait from finishing
-_BREATHER = 0.1  # seconds without accepting when this process has no descriptor left
+_PAUSE = 0.1  # seconds without accepting when this process has no descriptor left
 _FILES_PER_SECOND, _FILES_AT_ONCE = 50.0, 200.0  # of slave.pyz that are given away
 _NO_LIMIT = 1e9  # descriptors, on a system that tells of none
 
@@ -68,7 +68,7 @@ class Acceptor(threading.Thread):
         self._added: deque[socket.socket] = deque()  # listeners that the thread has not seen yet
         self._announcer: Announcer | None = None
         self._announcing = False  # its sockets are watched
-        self._breather_ends = 0.0
+        self._pause_ends = 0.0
         self._told: set[str] = set()  # what is said once
         self._waker, self._wake = socket.socketpair()
         self._selector.register(self._waker, selectors.EVENT_READ)
@@ -158,7 +158,7 @@ class Acceptor(threading.Thread):
             listener = self._added.popleft()
             listener.setblocking(False)
             self._listeners.append(listener)
-            if not self._breather_ends:
+            if not self._pause_ends:
                 self._selector.register(listener, selectors.EVENT_READ)
 
     def _patience(self) -> float:
@@ -166,8 +166,8 @@ class Acceptor(threading.Thread):
         times = [HANDSHAKE_SECONDS]
         if self._pending:
             times.append(next(iter(self._pending.values())).deadline - now)
-        if self._breather_ends:
-            times.append(self._breather_ends - now)
+        if self._pause_ends:
+            times.append(self._pause_ends - now)
         return max(0.0, min(times))
 
     # -- somebody comes
@@ -181,7 +181,7 @@ class Acceptor(threading.Thread):
                 return
             except OSError as error:
                 if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
-                    self._breathe(error)
+                    self._pause(error)
                     return
                 continue  # that peer hung up before it was accepted
             if sock.fileno() >= most:  # the lowest free one is given: so few are left
@@ -248,19 +248,19 @@ class Acceptor(threading.Thread):
             if oldest.deadline > now:
                 break
             self._hang_up(oldest, f"no handshake within {HANDSHAKE_SECONDS:g} s")
-        if self._breather_ends and self._breather_ends <= now:
-            self._breather_ends = 0.0
+        if self._pause_ends and self._pause_ends <= now:
+            self._pause_ends = 0.0
             for listener in self._listeners:
                 self._selector.register(listener, selectors.EVENT_READ)
 
-    def _breathe(self, error: OSError) -> None:
+    def _pause(self, error: OSError) -> None:
         """No descriptor left: accept nothing for a moment instead of spinning, and let a stranger go."""
-        if not self._breather_ends:
+        if not self._pause_ends:
             why = f"no connection can be accepted for now ({error.strerror}); raise the limit: ulimit -n"
             self._say_once("none left", why)
             for listener in self._listeners:
                 self._selector.unregister(listener)
-        self._breather_ends = time.monotonic() + _BREATHER
+        self._pause_ends = time.monotonic() + _PAUSE
         self._make_place("this process has no descriptor left")
 
     def _make_place(self, why: str) -> None:

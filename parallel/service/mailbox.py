@@ -206,7 +206,7 @@ class Mailbox:
         dispatcher.check_alive()
         if state.closing:  # looked at now, since what is added later than that is nobody's
             raise ManagerClosed("the manager was shut down: no tasks can be added")
-        if state.idle or state.forlorn:
+        if state.idle or state.without_slaves:
             dispatcher.wake()
 
     # -- for the dispatcher

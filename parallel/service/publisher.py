@@ -32,7 +32,7 @@ class Subscription:
         self._callback, self._most, self._when_over = callback, most, when_over
         self._events: deque[Event] = deque()
         self._missed = self._told = 0  # events left out, which the publisher counts; those that the callback knows of
-        self._bell: queue.SimpleQueue[bool] = queue.SimpleQueue()
+        self._wakeups: queue.SimpleQueue[bool] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, daemon=True, name="parallel subscriber")
         self._thread.start()
         self.closed = False
@@ -40,7 +40,7 @@ class Subscription:
     def close(self, patience: float = 0.0) -> None:
         """Tell it nothing more; waits up to ``patience`` seconds until it has been told what was on its way."""
         self.closed = True
-        self._bell.put(False)
+        self._wakeups.put(False)
         if patience and threading.current_thread() is not self._thread:
             self._thread.join(patience)
 
@@ -51,12 +51,12 @@ class Subscription:
                 self._missed += 1
             else:
                 self._events.append(event)
-        self._bell.put(True)
+        self._wakeups.put(True)
 
     def _run(self) -> None:
         goes_on = True
         while goes_on:
-            goes_on = self._bell.get()
+            goes_on = self._wakeups.get()
             try:
                 while self._events:
                     self._callback(self._events.popleft())

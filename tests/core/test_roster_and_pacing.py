@@ -84,14 +84,14 @@ def test_time_in_which_the_master_stood_still_does_not_count() -> None:
 
 def test_hope_needs_a_slave_that_has_not_ended_and_whose_setup_did_not_fail() -> None:
     made = roster([Life.ENDED, Life.READY])
-    assert made.hopeful({}, lost_too=False)
-    assert not made.hopeful({1: "failed"}, lost_too=True)
-    assert made.hopeful({0: "failed"}, lost_too=False)
+    assert made.has_others({}, lost_too=False)
+    assert not made.has_others({1: "failed"}, lost_too=True)
+    assert made.has_others({0: "failed"}, lost_too=False)
     lost(made, 1)
-    assert made.hopeful({}, lost_too=True) and not made.hopeful({}, lost_too=False)
-    assert made.hopeful({0: "failed"}, lost_too=True) and not made.hopeful({0: "failed"}, lost_too=False)
+    assert made.has_others({}, lost_too=True) and not made.has_others({}, lost_too=False)
+    assert made.has_others({0: "failed"}, lost_too=True) and not made.has_others({0: "failed"}, lost_too=False)
     made.move(made.slaves[1], Move.END)
-    assert not made.hopeful({}, lost_too=True)
+    assert not made.has_others({}, lost_too=True)
 
 
 def test_only_slaves_that_may_have_set_a_context_up_are_told_to_forget_it(env: Env) -> None:

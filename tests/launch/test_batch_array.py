@@ -25,15 +25,15 @@ class FakeEngine(SlurmEngine):
     def __init__(self) -> None:
         self.states: dict[tuple[str, int], TaskState] = {}
         self.looks = 0
-        self.fate_answers: list[str] = []
+        self.history_answers: list[str] = []
 
     def look(self, jobs: Sequence[str], ask: Callable[[Sequence[str]], str]) -> Places:
         assert jobs == ["12"]
         self.looks += 1
         return dict(self.states)
 
-    def fates(self, answer: str) -> dict[int, str]:
-        self.fate_answers.append(answer)
+    def history(self, answer: str) -> dict[int, str]:
+        self.history_answers.append(answer)
         return {0: "its state is TIMEOUT", 1: "its state is CANCELLED"}
 
 
@@ -62,7 +62,7 @@ def array(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch, clock: SimpleName
         if command[:3] == ["scontrol", "show", "config"]:
             return "MaxArraySize            = 1001\n"
         if command == ["scontrol", "-o", "show", "job", "12"]:
-            return "the fates"
+            return "the history"
         raise AssertionError(f"nobody should ask {command}")
 
     monkeypatch.setattr(array_module, "run_command", ask)
@@ -151,7 +151,7 @@ def test_a_task_that_is_missing_once_has_not_ended(
         "Slurm job 12.0 left the queue before it was started (its state is TIMEOUT)",
         end,
     ]
-    assert engine.fate_answers == ["the fates"], "asked once for all"
+    assert engine.history_answers == ["the history"], "asked once for all"
 
 
 def test_an_engine_that_does_not_answer_ends_nobody(

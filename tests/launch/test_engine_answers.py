@@ -145,13 +145,13 @@ Total System Usage
         "qacct says: failed 100 : assumedly after job, exit status 137 (Killed)",
         "qacct says: failed 0, exit status 0",
     )
-    assert GridEngine().fates(qacct) == {0: first, 1: second}
+    assert GridEngine().history(qacct) == {0: first, 1: second}
     scontrol = """\
 JobId=8 ArrayJobId=1 ArrayTaskId=3 JobName=x JobState=TIMEOUT Reason=TimeLimit Dependency=(null)
 JobId=9 ArrayJobId=1 ArrayTaskId=4 JobName=x JobState=CANCELLED Reason=None Dependency=(null)
 JobId=1 ArrayJobId=1 ArrayTaskId=5-9 JobName=x JobState=PENDING Reason=Resources Dependency=(null)
 """
-    assert SlurmEngine().fates(scontrol) == {3: "its state is TIMEOUT, TimeLimit", 4: "its state is CANCELLED"}
+    assert SlurmEngine().history(scontrol) == {3: "its state is TIMEOUT, TimeLimit", 4: "its state is CANCELLED"}
 
 
 def test_the_hosts_of_a_parallel_job() -> None:
@@ -190,7 +190,7 @@ def test_a_job_on_another_cluster_is_asked_for_and_deleted_there(options: list[s
     assert engine.found("CLUSTER: other\n12\n12\n", "x") == "12;other"
     assert engine.deletion("12;other", None) == ["scancel", "-M", "other", "12"]
     assert engine.deletion("12;other", [1]) == ["scancel", "-M", "other", "12_1"]
-    assert engine.fate_question("12;other") == ["scontrol", "-M", "other", "-o", "show", "job", "12"]
+    assert engine.history_question("12;other") == ["scontrol", "-M", "other", "-o", "show", "job", "12"]
     asked: list[list[str]] = []
 
     def run(command: Sequence[str]) -> str:

@@ -191,7 +191,7 @@ def test_condor_history_and_factories() -> None:
         "0\t3\tundefined\tundefined\tundefined\tvia condor_rm (by user ada)\n"
         "2\t4\tundefined\t9\tslot1_2@node7\tundefined\n"
     )
-    assert engine.fates(answer) == {
+    assert engine.history(answer) == {
         1: "completed, exit code 0, on node7",
         0: "removed: via condor_rm (by user ada)",
         2: "completed, killed by signal 9, on node7",

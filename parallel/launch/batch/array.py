@@ -57,7 +57,7 @@ class BatchArray(SlaveArray):
         self._ends: list[str | None] = [None] * numslave
         self._missing = [0] * numslave
         self._seen: Places = {}
-        self._fates: dict[tuple[str, int], str] = {}  # by job and task: how it ended, as the engine says
+        self._history: dict[tuple[str, int], str] = {}  # by job and task: how it ended, as the engine says
         self._told_itself: set[int] = set()  # places whose slave program left its exit code
         self._stopped: set[int] = set()  # places that were deleted
         self._next_glance, self._was_urgent = 0.0, False
@@ -180,8 +180,8 @@ class BatchArray(SlaveArray):
             for task in range(piece.tasks):
                 here = (piece.job, task) in self._seen
                 gone = self._missing[piece.first + task] == _GONE and self._ends[piece.first + task] is None
-                if gone and (piece.job, task) not in self._fates:
-                    self._fates.update(self._ask_fates(piece.job))
+                if gone and (piece.job, task) not in self._history:
+                    self._history.update(self._ask_history(piece.job))
                 if here and piece.first + task in started and not self._seen[piece.job, task].running:
                     self._folder.forget(piece.first + task)  # it was preempted or requeued, and starts again
                     self._started.pop(piece.first + task, None)
@@ -196,13 +196,13 @@ class BatchArray(SlaveArray):
                 hidden = TaskState(host is not None, f"{self._engine.name} knows the job, and does not list it")
                 self._seen = {**self._seen, (piece.job, task): hidden}
 
-    def _ask_fates(self, job: str) -> Mapping[tuple[str, int], str]:
+    def _ask_history(self, job: str) -> Mapping[tuple[str, int], str]:
         try:
-            answer = run_command(self._engine.fate_question(job), _POLL_PATIENCE)
+            answer = run_command(self._engine.history_question(job), _POLL_PATIENCE)
         except LaunchError as error:
             log.info("parallel: %s does not tell how its jobs ended: %s", self._engine.name, error)
             return {}
-        return {(job, task): fate for task, fate in self._engine.fates(answer).items()}
+        return {(job, task): how for task, how in self._engine.history(answer).items()}
 
     def _how(self, place: int, now: float) -> str | None:
         """How the slave at this place ended; None if it did not: then what it does is noted."""
@@ -218,10 +218,10 @@ class BatchArray(SlaveArray):
             self._told_itself.add(place)
             return end
         state = self._folder.state(place) or self._seen.get((piece.job, place - piece.first))
-        fate = self._fates.get((piece.job, place - piece.first))
-        if self._missing[place] >= _GONE and (fate or not self._folder.tells_end(place)):
+        recorded = self._history.get((piece.job, place - piece.first))
+        if self._missing[place] >= _GONE and (recorded or not self._folder.tells_end(place)):
             where = f"after it had been started on {host}" if host else "before it was started"
-            return f"{self._task_name(piece, place)} left the queue {where} ({fate or 'was it deleted?'})"
+            return f"{self._task_name(piece, place)} left the queue {where} ({recorded or 'was it deleted?'})"
         if host is not None:
             since = now - self._started.setdefault(place, now)
             slave.doing, slave.trouble = f"started on {host} {since:.0f} s ago, and not connected", ""

@@ -127,11 +127,11 @@ class Engine(Protocol):
         """
         ...
 
-    def fate_question(self, job: str) -> list[str]:
+    def history_question(self, job: str) -> list[str]:
         """The command that tells how the tasks of a job ended."""
         ...
 
-    def fates(self, answer: str) -> Mapping[int, str]:
+    def history(self, answer: str) -> Mapping[int, str]:
         """The same in words, by task, as far as the engine knows."""
         ...
 

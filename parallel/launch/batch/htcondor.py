@@ -92,12 +92,12 @@ class HTCondorEngine:
         words = answer.split()
         return range(int(words[-1]), piece.tasks) if words and words[-1].isdigit() else ()
 
-    def fate_question(self, job: str) -> list[str]:
+    def history_question(self, job: str) -> list[str]:
         """See condor_history(1)."""
         wanted = "ProcId", "JobStatus", "ExitCode", "ExitSignal", "LastRemoteHost", "RemoveReason"
         return ["condor_history", job, "-af:t", *wanted]
 
-    def fates(self, answer: str) -> Mapping[int, str]:
+    def history(self, answer: str) -> Mapping[int, str]:
         """One line for each process."""
         found: dict[int, str] = {}
         for line in answer.splitlines():

@@ -98,11 +98,11 @@ class GridEngine:
             return ()
         return range(piece.tasks)
 
-    def fate_question(self, job: str) -> list[str]:
+    def history_question(self, job: str) -> list[str]:
         """The accounting, if this host may read it, and if it is written already."""
         return ["qacct", "-j", job]
 
-    def fates(self, answer: str) -> dict[int, str]:
+    def history(self, answer: str) -> dict[int, str]:
         """One section for each task."""
         found: dict[int, str] = {}
         for section in re.split(r"^=+$", answer, flags=re.MULTILINE):

@@ -105,7 +105,7 @@ class SlurmEngine:
     def hidden(self, piece: Piece, listed: bool, run: Callable[[Sequence[str]], str]) -> Collection[int]:
         """The controller itself, asked for the job, filters nothing."""
         try:
-            answer = run(self.fate_question(piece.job))
+            answer = run(self.history_question(piece.job))
         except LaunchError:
             return ()
         found: set[int] = set()
@@ -115,12 +115,12 @@ class SlurmEngine:
                 found.update(_tasks(told.get("ArrayTaskId", "")))
         return found
 
-    def fate_question(self, job: str) -> list[str]:
+    def history_question(self, job: str) -> list[str]:
         """The controller remembers a job for some minutes after its end."""
         number, cluster = _split(job)
         return ["scontrol", *_at(cluster), "-o", "show", "job", number]
 
-    def fates(self, answer: str) -> dict[int, str]:
+    def history(self, answer: str) -> dict[int, str]:
         """One line for each task."""
         found: dict[int, str] = {}
         for line in answer.splitlines():
