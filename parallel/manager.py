@@ -505,6 +505,7 @@ class Manager:
         checkpoint: str | os.PathLike[str] | None = None,
         code: Literal["check", "ignore"] = "check",
         durable: bool = False,
+        speculate: bool = False,
     ) -> Context[Any]:
         """A context: tasks with a common ``setup``, a callable without arguments or None.
 
@@ -519,6 +520,12 @@ class Manager:
         since are not used, unless ``code`` is "ignore".  ``durable``: each is on the disk, whatever then happens to the
         machine, before it is given; otherwise within a second.
 
+        ``speculate``: when no task waits and a slave idles, the task that has run longest is started once more there,
+        if it runs for so long, or on so slow a slave, that this may be done before.  The first outcome counts, be it a
+        result, an exception or a `TaskTimeout`, and the process of the other copy is killed.  So tasks may run on two
+        slaves at a time, and be ended anywhere: for tasks that do not mind.  In a run of equal tasks on slaves of which
+        one is slow nobody waits for that one at the end.
+
         Raises `InputTypeError` if setup is not callable, `UnpicklableError` if it cannot be pickled, `InputError` for
         an impossible timeout, number or tag, `CheckpointError` for a file that cannot be used.
         """
@@ -527,7 +534,9 @@ class Manager:
             raise InputTypeError(f"setup must be a callable without arguments, or None; {setup!r} is neither")
         check_from_0(retries, "retries")
         most = check_most_tasks(max_tasks_per_slave)
-        rules = ContextRules(check_tags(needs), most, label=check_label(label), name=name_of(setup))
+        if not isinstance(speculate, bool):
+            raise InputError(f"speculate={speculate!r} is neither True nor False")
+        rules = ContextRules(check_tags(needs), most, 0, check_label(label), name_of(setup), speculate)
         if code not in ("check", "ignore"):
             raise InputError(f"code={code!r} is neither 'check' nor 'ignore'")
         limit = None if timeout is None else check_timeout(timeout)

@@ -354,6 +354,17 @@ class TasksLeased(ContextEvent):
 
 
 @dataclass(frozen=True)
+class TaskCopied(TaskEvent):
+    """It runs for long, and is started once more: ``slave`` gets it too, besides the one that has it, ``other``.
+
+    Made whether or not somebody has subscribed: there are few.
+    """
+
+    slave: int
+    other: int
+
+
+@dataclass(frozen=True)
 class TaskStarted(Event):
     """A slave has started a task, as its last sign of life said.  Short tasks end before that is said."""
 

@@ -1,9 +1,9 @@
 """LeaseTable: every unsettled task, who holds it, and until when.
 
-A task is in exactly one place: the queue of its context (WAITING) or one slave's lease (LEASED).  A slave holds at most
-one lease.  Tasks are granted in the order in which they were added, over all contexts; one that comes back goes to
-the front.  The first outcome of a task settles it, whichever attempt it is of; a later one finds no task and is
-nothing.
+A task is in exactly one place: the queue of its context (WAITING) or one slave's lease (LEASED), or two slaves' if it
+was started once more (COPIED).  A slave holds at most one lease.  Tasks are granted in the order in which they were
+added, over all contexts; one that comes back goes to the front.  The first outcome of a task settles it, whichever
+attempt it is of; a later one finds no task and is nothing.
 
 Nothing here walks what is over or what is another context's: turns.py tells whose turn is next.
 """
@@ -46,6 +46,17 @@ class GivenUp(NamedTuple):
     ends: list[str]
 
 
+class Race(NamedTuple):
+    """A task that two slaves held has its outcome.
+
+    ``leases``: by slave, that under which it held the task; ``second``: the slave that got it later.
+    """
+
+    task: int
+    leases: dict[int, int]
+    second: int
+
+
 class LeaseTable:
     """See the module's text.  ``term``: seconds that a lease lasts unless it is renewed."""
 
@@ -54,6 +65,8 @@ class LeaseTable:
         self.contexts: dict[int, ContextTasks] = {}  # those that have tasks here
         self.leases: dict[int, Lease] = {}  # by slave; a lease without tasks is not kept
         self.waiting = 0  # how many tasks are WAITING
+        self.copies: dict[int, int] = {}  # by COPIED task: the second slave that holds it
+        self.races: list[Race] = []  # that are over, and of which nobody has stopped the other slave yet
         self._turns = Turns(self.contexts)
         self._last_lease = 0
         self._none_before = 0.0  # no lease is over before that
@@ -161,7 +174,7 @@ class LeaseTable:
                 return False
             task.retries -= 1
             task.failures += 1
-            self._back([task], Move.RETRY)
+            self._back(slave, [task], Move.RETRY)
         return True
 
     def refuse(self, slave: int, lease_id: int, context: int, id: int) -> Task | None:
@@ -172,9 +185,12 @@ class LeaseTable:
         task, lease = self.find(context, id), self.leases.get(slave)
         if task is None or lease is None or lease.id != lease_id or id not in lease.tasks:
             return None
+        task.unfit |= {slave}
+        if task.state is State.COPIED:
+            self._leave_to_other(slave, task, Move.GIVE_BACK)
+            return task
         self._release(task)
         task.move(Move.GIVE_BACK)
-        task.unfit |= {slave}
         self.waiting += 1
         line = self._turns.line_of(task)
         line.queue.append(task)
@@ -195,7 +211,21 @@ class LeaseTable:
         for id, task in self.contexts[context].tasks.items() if context in self.contexts else ():
             if task.state is State.LEASED:
                 ids.setdefault(task.holder, []).append(id)
+            elif task.state is State.COPIED:
+                for slave in (task.holder, self.copies[id]):
+                    ids.setdefault(slave, []).append(id)
         return {slave: (self.leases[slave].id, some) for slave, some in ids.items()}
+
+    def held_by(self, task: Task) -> dict[int, int]:
+        """By slave that holds the task: its lease."""
+        slaves = [] if task.holder < 0 else [task.holder]
+        slaves += [self.copies[task.id]] if task.state is State.COPIED else []
+        return {slave: self.leases[slave].id for slave in slaves}
+
+    def waits(self, context: int) -> bool:
+        """Whether a task of the context waits; that is not known of one of which nothing is granted for now."""
+        found = self.contexts.get(context)
+        return found is not None and any(line.turn for line in found.lines)
 
     def drop(self, context: int) -> int:
         """Forget all tasks of a context that nobody asks for any more; returns how many there were."""
@@ -247,6 +277,20 @@ class LeaseTable:
         self._turns.put_back(aside)
         if not lease.tasks:
             return None
+        self._last_lease = lease.id
+        self.leases[slave] = lease
+        return lease
+
+    def copy(self, slave: int, task: Task, now: float) -> Lease:
+        """A lease of a task that another slave holds, for one that holds none: the two race."""
+        if slave in self.leases:
+            raise IllegalMove(f"slave {slave} holds lease {self.leases[slave].id} and is to get another one")
+        task.move(Move.COPY)
+        task.attempt += 1
+        lease = Lease(self._last_lease + 1, slave, now, now + self.term)
+        lease.tasks[task.id] = task
+        lease.contexts.add(task.context)
+        self.copies[task.id] = slave
         self._last_lease = lease.id
         self.leases[slave] = lease
         return lease
@@ -340,7 +384,7 @@ class LeaseTable:
                 given_up = GivenUp(blamed, blamed.ends)
         self._to_front(lease, [id for id in lease.tasks if blamed is None or id != running])
         if blamed is not None and given_up is None:
-            self._back([blamed], Move.LOSE)
+            self._back(slave, [blamed], Move.LOSE)
         return given_up
 
     # -- within
@@ -428,6 +472,8 @@ class LeaseTable:
     def _leave(self, task: Task | Chunk, move: Move) -> None:
         """A task, or a chunk of them, leaves the table for good."""
         waits = task.state is State.WAITING
+        if task.state is State.COPIED:
+            self._end_race(task, move)
         task.move(move)
         ids = ids_of(task)
         if waits:
@@ -460,10 +506,14 @@ class LeaseTable:
                 task = self._cut(task, some)
                 lease.tasks.update(dict.fromkeys(some, task))
             parts.append(task)
-        self._back(parts, Move.GIVE_BACK)
+        self._back(lease.slave, parts, Move.GIVE_BACK)
         return len(ids)
 
-    def _back(self, tasks: Sequence[Task | Chunk], move: Move) -> None:
+    def _back(self, slave: int, tasks: Sequence[Task | Chunk], move: Move) -> None:
+        if self.copies:
+            for task in [one for one in tasks if one.state is State.COPIED]:
+                self._leave_to_other(slave, task, move)
+            tasks = [one for one in tasks if one.state is State.LEASED and one.holder == slave]
         for task in reversed(tasks):
             self._release(task)
             task.move(move)
@@ -471,6 +521,28 @@ class LeaseTable:
             self.waiting += len(ids_of(task))
         for line in {id(line): line for line in map(self._turns.line_of, tasks)}.values():
             self._turns.line_up(line)
+
+    def _leave_to_other(self, slave: int, task: Task | Chunk, move: Move) -> None:
+        """Of the two slaves that hold a task this one does so no more."""
+        task.move(move)
+        second = self.copies.pop(task.id)
+        if slave == task.holder:
+            task.holder = second
+        self._take_from(slave, task.id)
+
+    def _end_race(self, task: Task | Chunk, move: Move) -> None:
+        """Of the two slaves that hold a task its holder alone is left, as ever; who asks for the outcome stops both."""
+        second = self.copies.pop(task.id)
+        if move is Move.SETTLE:
+            leases = {slave: self.leases[slave].id for slave in (task.holder, second)}
+            self.races.append(Race(task.id, leases, second))
+        self._take_from(second, task.id)
+
+    def _take_from(self, slave: int, id: int) -> None:
+        held = self.leases[slave].tasks
+        del held[id]
+        if not held:
+            del self.leases[slave]
 
     def check(self) -> None:
         """Raise AssertionError if an invariant does not hold.  For tests."""
@@ -480,7 +552,7 @@ class LeaseTable:
         queued = [id for task in waiting for id in ids_of(task)]
         leased = [id for lease in self.leases.values() for id in lease.tasks]
         assert len(queued) == self.waiting, f"{len(queued)} tasks wait, {self.waiting} are counted"
-        assert len({*queued, *leased}) == len(queued) + len(leased), "a task is in two places"
+        assert len({*queued, *leased}) == len(queued) + len(leased) - len(self.copies), "a task is in two places"
         assert {*queued, *leased} == set(every), "a task is in no place, or unknown"
         held = dict.fromkeys(task for lease in self.leases.values() for task in lease.tasks.values())
         for task in [*waiting, *held]:
@@ -492,7 +564,12 @@ class LeaseTable:
         for slave, lease in self.leases.items():
             assert lease.slave == slave and lease.tasks, f"the lease of slave {slave} is empty or another's"
             for id, task in lease.tasks.items():
-                assert id in ids_of(task) and task.holder == slave, f"{task!r} is in the lease of slave {slave}"
-                assert task.state is State.LEASED and task.attempt > 0, f"{task!r} is in a lease"
+                holders = (task.holder, self.copies[id]) if task.state is State.COPIED else (task.holder,)
+                assert id in ids_of(task) and slave in holders, f"{task!r} is in the lease of slave {slave}"
+                assert task.state in (State.LEASED, State.COPIED) and task.attempt > 0, f"{task!r} is in a lease"
+        for id, slave in self.copies.items():
+            task = every[id]
+            held_by = [number for number, lease in self.leases.items() if id in lease.tasks]
+            assert task.state is State.COPIED and sorted(held_by) == sorted((task.holder, slave)), f"{task!r}"
         for task in every.values():
             assert len(task.ends or ()) < self.max_attempts, f"{task!r} should have been given up"

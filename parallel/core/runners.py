@@ -30,6 +30,7 @@ from . import events as ev
 from .effects import Call, Granted, Outcome, Refuse, Values
 from .rebuilding import Rebuilding
 from .slave import SlaveRecord
+from .speculation import Speculation
 from .state import RECALL_AGE, Idle, State
 
 _REPORT_SECONDS = 2.0  # for an agent's word, sent before, to arrive
@@ -54,6 +55,7 @@ class Runners:
     def __init__(self, state: State) -> None:
         self._state = state
         self.rebuilding = Rebuilding(state)
+        self.speculation = Speculation(state)
         self.joining: dict[int, Joining] = {}
         self._next_look = 0.0  # for overdue leases
 
@@ -161,10 +163,14 @@ class Runners:
                     state.slowest = seconds, context, slave.first if alone else 0, slave.label if alone else ""
                 if context in state.contexts:
                     state.pace.learn(context, tasks, seconds)
+                    if context in state.durations:
+                        state.durations[context].learn(slave.number, tasks, seconds, now)
             state.table.give_back(slave.number)
             if not state.serve(slave, call):
                 state.idle[slave.number] = Idle(call, now + POLL_SECONDS)
                 self.recall_overdue(now)
+                if state.durations:
+                    self.speculation.look(now)
 
     def _refuse(self, call: Call, request: FetchRequest) -> None:
         ended = self._state.roster.ended.get(request.slave)

@@ -4,6 +4,7 @@ No clock, lock, thread, socket, file or log: time is an argument, effects (effec
 One thread at a time calls it (service/dispatcher.py).
 
     runners.py   a runner joins, asks for tasks, posts outcomes         lease_table.py  who holds which task until when
+    speculation.py  tasks that are started twice                        durations.py  whether that is worth it
     rebuilding.py  what becomes of a task that a slave cannot rebuild, and of that slave
     endings.py   a runner's process has ended
     agents.py    an agent comes, reports, falls silent, ends            roster.py       the agents and slaves, counted
@@ -86,12 +87,15 @@ class Scheduler:
                 state.tell(ev.MasterWasStopped(now, late))
                 state.table.shift(late)
                 state.roster.shift(late)
+                self.runners.speculation.shift(late)
             self.agents.missed(now)
         self.endings.settle_overdue(now)
         self.runners.let_join_all(now)
         self.runners.end_polls(now)
         self.agents.end_polls(now)
         self.runners.recall_overdue(now)
+        if state.durations:
+            self.runners.speculation.look(now)
         self.users.say_why(now)
         state.tallies.look(now, state.with_tasks())
 

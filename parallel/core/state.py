@@ -8,14 +8,15 @@ from __future__ import annotations
 import itertools
 import math
 from collections import OrderedDict, deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from operator import attrgetter
 from typing import Any, Callable, NamedTuple
 
-from slave.protocol import GIVEN_UP, VALUE, Command
+from slave.protocol import FAILURE, GIVEN_UP, POLL_SECONDS, VALUE, Command, StopTasks
 
 from . import events as ev
 from .chunk import Inputs
+from .durations import Durations
 from .effects import (
     AllDone,
     Answer,
@@ -71,6 +72,7 @@ class ContextRules(NamedTuple):
     base: int = 0  # the context of whose setup its tasks get the result, too; 0: there is none
     label: str = ""  # by which the user wants to know it
     name: str = ""  # of its setup, or of the function of a map
+    speculate: bool = False  # a task of it may run on two slaves at a time
 
 
 NO_RULES = ContextRules()
@@ -114,6 +116,11 @@ class Idle(NamedTuple):
     call: Call
     until: float
 
+    @property
+    def since(self) -> float:
+        """When it came."""
+        return self.until - POLL_SECONDS
+
 
 class State:
     """See the module's text.  ``output_of``: the output file of a launched slave."""
@@ -134,6 +141,8 @@ class State:
         self.result_bytes, self.output_of = result_bytes, output_of
         self.table = LeaseTable(term, max_attempts)
         self.pace = Pacing()
+        self.durations: dict[int, Durations] = {}  # of contexts that speculate
+        self.copies = self.copies_first = 0  # tasks that were started twice; of these, whose copy was first
         self.roster = Roster()
         self.contexts: dict[int, ContextRecord] = {}
         self.tallies = Tallies()
@@ -361,19 +370,21 @@ class State:
                 break
             if lease is None:
                 self.take_in(_AT_ONCE)
-        if lease is None:
-            return None
+        if lease is not None:
+            self._note_granted(slave, lease)
+            if self.idle and len(lease.tasks) > 1:
+                self.attend(self.now + RECALL_AGE)
+        return lease
+
+    def _note_granted(self, slave: SlaveRecord, lease: Lease) -> None:
         first = next(iter(lease.tasks.values()))
         slave.first, slave.label = first.id, first.tag if type(first.tag) is Label else ""
         for number in lease.contexts:
             if number not in slave.knows:
                 self._make_known(slave, self.contexts[number])
-        if self.idle and len(lease.tasks) > 1:
-            self.attend(self.now + RECALL_AGE)
         if self.watched:
             labels = {id: task.tag for id, task in lease.tasks.items() if type(task.tag) is Label}
             self.tell(ev.TasksLeased(self.now, first.context, slave.number, lease.id, list(lease.tasks), labels))
-        return lease
 
     def _share(self) -> int:
         """How many of the tasks that wait now are one slave's."""
@@ -383,6 +394,8 @@ class State:
         """The slave is to be told when the context, and the one that it is based on, are gone."""
         slave.knows.add(context.id)
         context.known_by.add(slave.number)
+        if context.id in self.durations:
+            self.durations[context.id].begins(slave.number, self.now)
         base = self.contexts.get(context.rules.base)
         if base is not None:
             slave.knows.add(base.id)
@@ -414,6 +427,26 @@ class State:
         if skipped:
             self.idle = OrderedDict({**skipped, **self.idle})
 
+    def serve_copy(self, slave: SlaveRecord, task: Task) -> None:
+        """Answer an idle slave's call with a task that another one runs."""
+        waiting, other = self.idle.pop(slave.number), task.holder
+        lease = self.table.copy(slave.number, task, self.now)
+        self.copies += 1
+        self.tell(ev.TaskCopied(self.now, task.context, task.id, slave.number, other))
+        self._note_granted(slave, lease)
+        self.answer(waiting.call, Granted(lease, self._forgotten(slave), self._most_of(lease)))
+
+    def _end_copies(self, winner: SlaveRecord | None, outcomes: Sequence[Outcome]) -> None:
+        """Tasks that two slaves held have their outcome by ``winner``: the others are stopped."""
+        races, self.table.races = self.table.races, []
+        posted = {outcome.task for outcome in outcomes if outcome.kind in (VALUE, FAILURE)}
+        for race in races:
+            self.copies_first += winner is not None and winner.number == race.second and race.task in posted
+            for number, lease in race.leases.items():
+                slave = self.roster.slaves.get(number)
+                if slave is not None and slave is not winner:
+                    self.command(slave.agent, StopTasks(number, lease, [race.task]))
+
     def _most_of(self, lease: Lease | None) -> dict[int, int]:
         if lease is None or not self.limited:
             return {}
@@ -442,6 +475,8 @@ class State:
 
     def deliver(self, context_id: int, outcomes: list[Outcome], slave: SlaveRecord | None) -> None:
         """Outcomes of one slave's for the context's reader; the tasks have left the table."""
+        if self.table.races:
+            self._end_copies(slave, outcomes)
         context = self.contexts.get(context_id)
         if context is None:
             return

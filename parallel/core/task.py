@@ -2,6 +2,7 @@
 
 WAITING   stands in its context's queue of the lease table
 LEASED    is held by one slave: stands in that slave's lease
+COPIED    is held by two slaves, which race: stands in the leases of both (speculation.py)
 SETTLED   has its one outcome; the lease table has forgotten it
 DROPPED   it was cancelled, or its context was or was abandoned; the lease table has forgotten it
 
@@ -11,6 +12,9 @@ add --> WAITING ---- grant ----> LEASED + settle --> SETTLED
              |                      |                   ^
              +----- settle: an earlier attempt's outcome came late
              +--- drop ---> DROPPED <--- drop           (it, or its context, was cancelled or abandoned)
+
+LEASED -- copy --> COPIED -- give back, lose, retry: one of the two holds it no more --> LEASED
+                     +------ settle, drop: as from LEASED
 """
 
 from __future__ import annotations
@@ -29,6 +33,7 @@ class State(enum.IntEnum):
     LEASED = 1
     SETTLED = 2
     DROPPED = 3
+    COPIED = 4
 
 
 class Move(enum.IntEnum):
@@ -40,6 +45,7 @@ class Move(enum.IntEnum):
     SETTLE = 3  # an outcome came
     DROP = 4  # nobody asks for its outcome any more
     RETRY = 5  # it raised, and may be tried again
+    COPY = 6  # another slave gets it, too
 
 
 MOVES = {
@@ -51,6 +57,12 @@ MOVES = {
     (State.LEASED, Move.RETRY): State.WAITING,
     (State.LEASED, Move.SETTLE): State.SETTLED,
     (State.LEASED, Move.DROP): State.DROPPED,
+    (State.LEASED, Move.COPY): State.COPIED,
+    (State.COPIED, Move.GIVE_BACK): State.LEASED,
+    (State.COPIED, Move.LOSE): State.LEASED,
+    (State.COPIED, Move.RETRY): State.LEASED,
+    (State.COPIED, Move.SETTLE): State.SETTLED,
+    (State.COPIED, Move.DROP): State.DROPPED,
 }
 
 
@@ -87,7 +99,7 @@ class Task:
         self.failures = 0  # how often it raised and was tried again
         self.state = State.WAITING
         self.attempt = 0  # counts grants
-        self.holder = -1  # the slave that holds it while it is LEASED
+        self.holder = -1  # the slave that holds it while it is LEASED; the first of the two while it is COPIED
         self.unfit = NOBODY  # slaves that could not rebuild it
         self.ends: list[str] | None = None  # how each attempt that is blamed on this task ended
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from slave.protocol import Drain, StopTasks
 
 from . import events as ev
+from .durations import Durations
 from .effects import Call, Closed
 from .pacing import MOST_TASKS
 from .patience import Patience
@@ -73,6 +74,8 @@ class Users:
         if base is not None and not base.rules.name:
             self.name_context(base, rules.name)
         state.limited = state.limited or rules.most_tasks > 0
+        if rules.speculate:
+            state.durations[id] = Durations()
         for slave in state.roster.slaves.values() if rules.needs else ():
             if state.roster.agents[slave.agent].enlisted:
                 state.see_tags(slave)
@@ -95,6 +98,7 @@ class Users:
         state.table.drop(id)
         state.table.resume(id)
         state.pace.forget(id)
+        state.durations.pop(id, None)
         for call in context.stalled:
             state.answer(call, None)
         state.reading -= len(context.readers)
@@ -139,8 +143,7 @@ class Users:
         found = state.table.find(id, task)
         if found is None:
             return False
-        lease = state.table.leases.get(found.holder)
-        held = {} if lease is None else {found.holder: (lease.id, [task])}
+        held = {slave: (lease, [task]) for slave, lease in state.table.held_by(found).items()}
         state.table.drop_task(id, task)
         state.contexts[id].refusals.pop(task, None)
         self._stop(held)
@@ -172,7 +175,7 @@ class Users:
     def is_leased(self, id: int, task: int, now: float) -> bool:
         """Whether a slave holds the task just now."""
         found = self._state.table.find(id, task)
-        return found is not None and found.state is TaskState.LEASED
+        return found is not None and found.state in (TaskState.LEASED, TaskState.COPIED)
 
     # -- adding tasks as they are needed
 
@@ -196,6 +199,8 @@ class Users:
         context = self._state.contexts.get(id)
         if context is not None:
             context.low_water, context.wants_tasks = 0, False
+            if id in self._state.durations:
+                self._state.attend(now)  # a slave that idles waits for less now until it gets a copy
 
     # -- slaves
 

@@ -35,8 +35,8 @@ class Executor(concurrent.futures.ProcessPoolExecutor):
     that manager's slaves instead, which may come and go.  ``initializer(*initargs)`` runs once in each slave, before
     its first call.  ``mp_context`` is accepted for the sake of programs that give one, and not used: a slave is a fresh
     process, never a copy of this one.  ``max_tasks_per_child``: after so many calls a slave's process is replaced.
-    ``checkpoint``: a file to which results are written, and whose calls need not be made again; as of
-    `Manager.get_context`.
+    ``checkpoint``: a file to which results are written, and whose calls need not be made again; ``speculate``: calls
+    that run for long are started twice; both as of `Manager.get_context`.
 
     It never breaks: a process that is lost costs the call that it ran an attempt, and the rest goes on.  A call that
     lost its process three times (the manager's ``max_attempts``) fails with `TaskGivenUp`, which is a
@@ -59,6 +59,7 @@ class Executor(concurrent.futures.ProcessPoolExecutor):
         max_tasks_per_child: int | None = None,
         manager: Manager | None = None,
         checkpoint: str | os.PathLike[str] | None = None,
+        speculate: bool = False,
     ) -> None:
         if max_workers is not None and max_workers <= 0:
             raise ValueError("max_workers must be greater than 0")
@@ -73,7 +74,13 @@ class Executor(concurrent.futures.ProcessPoolExecutor):
         self._given_context = mp_context
         setup = None if initializer is None else functools.partial(initialize, initializer, tuple(initargs))
         self._work = work.begin(
-            "Executor", manager, max_workers or usable_cpus(), setup, max_tasks_per_child, checkpoint=checkpoint
+            "Executor",
+            manager,
+            max_workers or usable_cpus(),
+            setup,
+            max_tasks_per_child,
+            checkpoint=checkpoint,
+            speculate=speculate,
         )
         self._shutting = threading.RLock()  # held while a call is submitted: none comes behind the shutdown
         self._shutdown = False

@@ -36,7 +36,8 @@ class Pool:
     ``maxtasksperchild``: after so many tasks, each of which is a call or a chunk of calls, a slave's process is
     replaced.  ``context`` is accepted, and not used: a slave is a fresh process, never a copy of this one.
     ``checkpoint``: a file to which results are written, and whose tasks need not run again, as of
-    `Manager.get_context`; a map's chunks are single calls then, unless ``chunksize`` is given.
+    `Manager.get_context`; a map's chunks are single calls then, unless ``chunksize`` is given.  ``speculate``: tasks
+    that run for long are started twice, as of `Manager.get_context`.
 
     It never breaks: a process that is lost costs the task that it ran an attempt, and the rest goes on.  A task that
     lost its process three times (the manager's ``max_attempts``) raises `TaskGivenUp`; an initializer that raises on
@@ -60,6 +61,7 @@ class Pool:
         *,
         manager: Manager | None = None,
         checkpoint: str | os.PathLike[str] | None = None,
+        speculate: bool = False,
     ) -> None:
         self._state = "INIT"
         if processes is not None and processes < 1:
@@ -71,7 +73,8 @@ class Pool:
         if initializer is not None and not callable(initializer):
             raise TypeError("initializer must be a callable")
         setup = None if initializer is None else functools.partial(initialize, initializer, tuple(initargs))
-        self._work = work.begin("Pool", manager, processes or usable_cpus(), setup, maxtasksperchild, True, checkpoint)
+        count = processes or usable_cpus()
+        self._work = work.begin("Pool", manager, count, setup, maxtasksperchild, True, checkpoint, speculate)
         self._jobs: Jobs = InlineJobs(self._work) if isinstance(self._work, InlineWork) else SlaveJobs(self._work)
         self._adding = threading.RLock()  # held while calls are added: none comes behind `close`
         self._jobs.start(sets_up=setup is not None and maxtasksperchild is None)

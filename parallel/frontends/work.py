@@ -33,8 +33,8 @@ class Work:
 
     ``manager``: whose slaves to use; None: ``max_workers`` local slaves of its own, which print where this program
     does.  ``setup``: run once in each slave; what it returns is not used.  ``most_tasks``: after so many of its tasks
-    a slave's process is replaced.  ``checkpoint``: as of `Manager.get_context`.  ``dropped_at_exit``: what is not done
-    when the interpreter exits is given up.
+    a slave's process is replaced.  ``checkpoint``, ``speculate``: as of `Manager.get_context`.  ``dropped_at_exit``:
+    what is not done when the interpreter exits is given up.
     """
 
     def __init__(
@@ -45,8 +45,9 @@ class Work:
         most_tasks: int | None = None,
         dropped_at_exit: bool = False,
         checkpoint: str | os.PathLike[str] | None = None,
+        speculate: bool = False,
     ) -> None:
-        self.manager, self.checkpoint = manager, checkpoint
+        self.manager, self.checkpoint, self._speculate = manager, checkpoint, speculate
         self.own = manager is None
         self._workers, self._setup, self._most_tasks = max_workers, setup, most_tasks
         self._dropped_at_exit = dropped_at_exit
@@ -81,7 +82,10 @@ class Work:
             self.manager = Manager.local(self._workers, output="-", progress=False)
         try:
             context: Context[Any] = self.manager.get_context(
-                self._setup, max_tasks_per_slave=self._most_tasks, checkpoint=self.checkpoint
+                self._setup,
+                max_tasks_per_slave=self._most_tasks,
+                checkpoint=self.checkpoint,
+                speculate=self._speculate,
             )
         except BaseException:
             if self.own:
@@ -195,12 +199,13 @@ def begin(
     most_tasks: int | None = None,
     dropped_at_exit: bool = False,
     checkpoint: str | os.PathLike[str] | None = None,
+    speculate: bool = False,
 ) -> AnyWork:
     """The work of a front end that the user called ``name``: on slaves, or inside a task in this process."""
     if inside_task(name):
         return InlineWork(setup)
     check_manager(manager)
-    return Work(manager, max_workers, setup, most_tasks, dropped_at_exit, checkpoint)
+    return Work(manager, max_workers, setup, most_tasks, dropped_at_exit, checkpoint, speculate)
 
 
 def _finish_all() -> None:

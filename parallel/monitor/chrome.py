@@ -5,7 +5,7 @@ Each slave is a row (a "thread") with bars ("X", complete events) of these categ
     task    a task's function ran here; `load`, `send`: microseconds to rebuild it before, and to pack and post after
     setup   a context's setup ran
     wait    there was no task for the slave; `receive`: microseconds that the lease was then on its way
-    lost    a task ran here when the slave was lost, in vain
+    lost    a task ran here in vain: the slave was lost, or another copy of the task was done first
 
 What happened at a moment (losses, retries, joins) is an instant event, and how many tasks wait and are done a counter,
 once a second.  When a task ran, its slave tells (slave/traced.py); what it could not tell any more is drawn as the
@@ -50,6 +50,7 @@ class ChromeTrace:
         self._began = began
         self._contexts: dict[int, str] = {}  # their labels
         self._labels: dict[int, str] = {}  # of tasks that have one and are not drawn yet
+        self._copied: set[int] = set()  # tasks that were started twice
         self._rows: dict[int, _Row] = {}
         self._added = self._done = self._failed = 0
         self._counted = 0.0
@@ -61,6 +62,7 @@ class ChromeTrace:
             ev.SetupRaised: self._setup_raised,
             ev.TasksAdded: self._tasks_added,
             ev.TasksLeased: self._leased,
+            ev.TaskCopied: self._task_copied,
             ev.TaskStarted: self._started,
             ev.TasksTimed: self._timed,
             ev.TaskDone: self._task_done,
@@ -107,7 +109,7 @@ class ChromeTrace:
         row = self._row(event.slave)
         yield from self._write_untold(event.slave, row)
         running = next(iter(row.held), 0)
-        if running and event.tasks:
+        if running and (event.tasks or running in self._copied):
             began = max(row.granted, row.last_done)
             if row.started is not None and row.started[0] == running:
                 began = min(row.started[1], max(began, row.end))
@@ -143,6 +145,11 @@ class ChromeTrace:
         row.held = dict.fromkeys(event.tasks)
         self._labels.update(event.labels)
         yield from self._count_at(event.time)
+
+    def _task_copied(self, event: ev.TaskCopied) -> Iterator[str]:
+        self._copied.add(event.task)
+        args = {"task": event.task, "context": event.context, "other": event.other}
+        yield self._instant(event.time, "started twice", event.slave, args)
 
     def _started(self, event: ev.TaskStarted) -> Iterator[str]:
         self._row(event.slave).started = event.task, event.time
@@ -254,7 +261,8 @@ class ChromeTrace:
 
     def _name(self, task: int, name: str = "") -> str:
         """What a bar of the task is called: by its label, or by what was called."""
-        return self._labels.pop(task, "") or name or f"task {task}"
+        take = self._labels.get if task in self._copied else self._labels.pop
+        return take(task, "") or name or f"task {task}"
 
     # -- the run
 

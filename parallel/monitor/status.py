@@ -88,6 +88,8 @@ class Status:
     trouble: list[str] = field(default_factory=list)  # what is wrong just now, in words
     slowest: str = ""  # the label of the task that took longest, of those that a slave ran alone
     slowest_seconds: float = 0.0  # which it took
+    copies: int = 0  # tasks that were started twice, where `get_context(speculate=True)` allows it
+    copies_first: int = 0  # of these, whose second copy was done first
 
     @property
     def total(self) -> ContextStatus:

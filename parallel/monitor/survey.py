@@ -88,7 +88,7 @@ class _Survey:
         self._incoming = (incoming[-1].context, len(incoming)) if incoming else (0, 0)
         table = self._state.table
         self._running = {slave: _first(lease.tasks) for slave, lease in table.leases.items()}
-        self._runs_of = Counter(task.context for task in self._running.values())
+        self._runs_of = Counter(task.context for task in set(self._running.values()))  # two may run the same
         self._maps: dict[int, list[ContextRecord]] = {}
         for record in self._state.contexts.values():
             self._maps.setdefault(self._row_of(record), []).append(record)
@@ -169,7 +169,7 @@ class _Survey:
             state=self._dispatcher.scheduler.users.shown(slave),
             words=slave.end if ended or slave.parting else slave.doing,
             task=0 if task is None else task.id,
-            label="" if task is None else self._name_of(task, runs_for),
+            label="" if task is None else self._name_of(task, runs_for) + self._mark_of(task, slave),
             context=0 if task is None else task.context,
             runs_for=runs_for,
             done=slave.done,
@@ -204,6 +204,9 @@ class _Survey:
         name = self._name_in(task) if runs_for >= _TO_BE_NAMED else ""
         return name or rules.label or rules.name
 
+    def _mark_of(self, task: Task | Chunk, slave: SlaveRecord) -> str:
+        return " (copy)" if self._state.table.copies.get(task.id) == slave.number else ""
+
     def _name_in(self, task: Task | Chunk) -> str:
         """Of its callable, unless it would take long to find that."""
         small = type(task.payload) is bytes and len(task.payload) <= _LARGEST
@@ -231,6 +234,8 @@ class _Survey:
             trouble=list(self._trouble()),
             slowest=self._slowest(),
             slowest_seconds=state.slowest[0] if state.slowest[2] else 0.0,
+            copies=state.copies,
+            copies_first=state.copies_first,
         )
 
     def course(self) -> Course:
@@ -250,6 +255,8 @@ class _Survey:
             losses=sum(slave.losses for slave in slaves),
             slowest=self._slowest(),
             slowest_seconds=self._state.slowest[0] if self._state.slowest[2] else 0.0,
+            copies=self._state.copies,
+            copies_first=self._state.copies_first,
         )
 
     def _slowest(self) -> str:

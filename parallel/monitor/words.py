@@ -33,6 +33,8 @@ class Summary:
     losses: int  # slaves that were lost; one that was lost twice counts twice
     slowest: str = ""  # the label of the task that took longest, of those that a slave ran alone
     slowest_seconds: float = 0.0
+    copies: int = 0  # tasks that were started twice
+    copies_first: int = 0  # of these, whose second copy was done first
 
 
 def duration(seconds: float) -> str:
@@ -133,6 +135,13 @@ def _shortest(course: Course) -> list[str]:
     return [f"{tasks.done:,}/{_of(tasks)}", *([f"{tasks.failed:,}!"] if tasks.failed else [])]
 
 
+def _copies(summary: Summary) -> str:
+    if summary.copies == 1:
+        return f"1 task was started twice, and its copy was {'' if summary.copies_first else 'not '}first"
+    were = "was" if summary.copies_first == 1 else "were"
+    return f"{summary.copies:,} tasks were started twice, {summary.copies_first:,} of those copies {were} first"
+
+
 def summary_line(summary: Summary, width: int = 1000) -> str:
     """The line at the end of a run that was watched: as much of it as there is room for."""
     tasks = summary.tasks
@@ -141,6 +150,7 @@ def summary_line(summary: Summary, width: int = 1000) -> str:
     parts += [f"{tasks.failed:,} failed"] if tasks.failed else []
     if summary.losses:
         parts.append(f"{summary.losses} slave{' was' if summary.losses == 1 else 's were'} lost")
+    parts += [_copies(summary)] if summary.copies else []
     if summary.slaves:
         parts.append(f"{summary.slaves} slave{'' if summary.slaves == 1 else 's'} busy {100 * summary.busy:.0f}% of it")
     if summary.slowest_seconds >= _SLOW:

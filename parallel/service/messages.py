@@ -117,6 +117,8 @@ def _quiet_line(event: ev.Event) -> Line | None:
         text = f"a call of {event.method} by {event.peer} failed:\n{event.traceback}"
     elif isinstance(event, ev.ResultsWait):
         text = f"{event.size / 1e6:.0f} MB of results wait to be read; slaves pause meanwhile"
+    elif isinstance(event, ev.TaskCopied):
+        text = f"task {event.task} runs for long on slave {event.other}; slave {event.slave} runs it too"
     elif isinstance(event, ev.MasterWasStopped):
         text = f"this process was stopped or busy for {event.seconds:.1f} s; no slave is taken for dead because of that"
     else:

@@ -18,6 +18,7 @@ from parallel.core.chunk import Chunk
 from parallel.core.effects import Answer, Deliver, Effect, Granted, Outcome, Pause, Refuse, WantTasks
 from parallel.core.scheduler import Scheduler
 from parallel.core.slave import SlaveRecord
+from parallel.core.state import ContextRules
 from parallel.core.task import Task
 from slave.protocol import (
     BY_ITSELF,
@@ -373,9 +374,10 @@ class Env:
 
     # -- users
 
-    def context(self, setup: bytes | None = None) -> int:
+    def context(self, setup: bytes | None = None, speculate: bool = False, most_tasks: int = 0) -> int:
         """A new context."""
-        return self.do(self.scheduler.users.make_context, setup)
+        rules = ContextRules(most_tasks=most_tasks, speculate=speculate)
+        return self.do(lambda now: self.scheduler.users.make_context(setup, now, rules))
 
     def add(
         self,

@@ -211,6 +211,21 @@ def test_what_a_slave_could_not_tell_is_drawn_as_the_master_saw_it() -> None:
     assert (lost["ts"], lost["dur"], lost["args"]) == (4e6, 2e6, {"task": 3, "end": "it was killed"})
 
 
+def test_of_a_task_that_was_started_twice_both_copies_are_drawn() -> None:
+    found = lines_of(
+        ev.TasksLeased(102.0, 1, 0, 7, [1], {1: "slow"}),
+        ev.TaskCopied(104.0, 1, 1, 3, 0),
+        ev.TasksLeased(104.0, 1, 3, 8, [1], {1: "slow"}),
+        ev.TaskDone(105.0, 1, 1, 3, VALUE, 30),
+        ev.SlaveLost(105.5, 0, "slave 0", "it was ended: stopped", "", True, 0, 0),
+    )
+    (copied,) = named(found, "started twice")
+    assert (copied["tid"], copied["args"]) == (4, {"task": 1, "context": 1, "other": 0})
+    (done,), (lost,) = bars(found, "task"), bars(found, "lost")
+    assert (done["name"], done["ts"], done["dur"], done["tid"]) == ("slow", 4e6, 1e6, 4)
+    assert (lost["name"], lost["ts"], lost["dur"], lost["tid"]) == ("lost: slow", 2e6, 3.5e6, 1)
+
+
 def test_timeouts_given_up_tasks_and_missing_events() -> None:
     found = lines_of(
         ev.SlaveJoined(101.0, 0, "slave 0"),

@@ -106,3 +106,17 @@ def test_the_end_of_a_run() -> None:
     )
     assert summary_line(summary, 60) == "1,234 tasks done in 1 min 23 s; 2 failed; 1 slave was lost"
     assert summary_line(Summary(tasks(1, 2), 2.0, 0.0, 0, 0)) == "1 of 3 tasks done in 2 s"
+
+
+@pytest.mark.parametrize(
+    "copies, first, told",
+    [
+        (1, 1, "1 task was started twice, and its copy was first"),
+        (1, 0, "1 task was started twice, and its copy was not first"),
+        (3, 1, "3 tasks were started twice, 1 of those copies was first"),
+        (3, 0, "3 tasks were started twice, 0 of those copies were first"),
+    ],
+)
+def test_the_summary_tells_how_many_tasks_were_started_twice(copies: int, first: int, told: str) -> None:
+    summary = Summary(tasks(10), 2.0, 0.0, 0, 0, copies=copies, copies_first=first)
+    assert summary_line(summary) == f"10 tasks done in 2 s; {told}"

@@ -17,6 +17,7 @@ from slave.protocol import (
     BY_ITSELF,
     FAILURE,
     GIVEN_UP,
+    STOPPED,
     TIME_LIMIT,
     TIMED_OUT,
     VALUE,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 _LAST_WORDS = 2.0  # seconds for which the master waits for what a process has said before it ended
 _PROMPT = 0.2  # seconds within which an outcome is known, besides its way; the end of an output may be read before
+_STOPPED = 1.0  # seconds within which a process ends that runs what nobody wants, besides the way of that word
 KINDS = {VALUE: "a value", FAILURE: "a failure", GIVEN_UP: "given up", TIMED_OUT: "timed out"}
 
 
@@ -42,8 +44,8 @@ class TaskRecord:
     """What the ledger knows of one task."""
 
     __slots__ = (
-        "blamed", "cancelled", "context", "died", "expected", "failures", "id", "late", "made", "outcome", "plan",
-        "refused_by", "retries", "runs", "stopped", "taken",
+        "blamed", "by", "cancelled", "context", "copies", "died", "expected", "failures", "id", "late", "made",
+        "outcome", "plan", "refused_by", "retries", "runs", "stopped", "taken",
     )  # fmt: skip
 
     def __init__(self, id: int, context: int, plan: TaskPlan) -> None:
@@ -54,6 +56,8 @@ class TaskRecord:
         self.made: list[Data] = []  # by runs that ended
         self.refused_by: set[int] = set()  # slaves that could not rebuild it
         self.blamed = 0  # how often the master blamed it
+        self.copies = 0  # how often it was started while another slave held it
+        self.by = 0  # the process whose outcome it has
         self.expected: tuple[int, int] | None = None  # what is to be delivered: kind, tries
         self.outcome: int | None = None
         self.taken = self.cancelled = False
@@ -76,6 +80,8 @@ class Ledger:
         self.joined: dict[int, tuple[int, int]] = {}  # by slave: pid and connection
         self.barred: dict[int, set[int]] = {}  # by slave: contexts whose setup failed there
         self.paused: set[int] = set()
+        self.speculates: set[int] = set()  # contexts that do
+        self.to_stop: dict[int, tuple[int, float]] = {}  # by pid: the task that it is to run no more, since when
         self.runners: dict[int, Runner] = {}  # by pid: all that ever joined
         self.setups: dict[tuple[int, int], int] = {}  # by pid and context
         self.ended: dict[int, tuple[RunnerEnded, float]] = {}  # by slave: how its runner ended, and when that was told
@@ -96,8 +102,14 @@ class Ledger:
         """A task was added."""
         self.tasks[id] = self.unsettled[id] = TaskRecord(id, context, plan)
 
+    def cancelled(self, tasks: Sequence[TaskRecord]) -> None:
+        """These were cancelled, and whoever runs them is to stop."""
+        for task in tasks:
+            self._are_to_stop(task.id, 0)
+        self.gone(tasks)
+
     def gone(self, tasks: Sequence[TaskRecord]) -> None:
-        """These were cancelled."""
+        """Nobody wants them any more."""
         for task in tasks:
             task.cancelled = True
             self.unsettled.pop(task.id, None)
@@ -124,14 +136,17 @@ class Ledger:
             current = held is not None and held[0] == lease and id in held[1]
             if kind == FAILURE and (task.retries or task.failures) and not current:
                 continue  # another attempt is on its way
-            if kind == FAILURE and task.retries:
+            if kind == FAILURE and task.retries and held is not None:
                 task.retries -= 1
                 task.failures += 1
-                self._not_held(id)
+                del held[1][id]  # a copy of it is the next try
             else:
-                self._settles(task, kind)
+                self._settles(task, kind, data.by)
 
-    def _settles(self, task: TaskRecord, kind: int) -> None:
+    def _settles(self, task: TaskRecord, kind: int, by: int = 0) -> None:
+        task.by = by
+        if task.copies:
+            self._are_to_stop(task.id, by)
         task.expected = kind, 1 + (task.failures if kind in (VALUE, FAILURE) else 0)
         self._due[task.id] = None
         del self.unsettled[task.id]
@@ -172,7 +187,7 @@ class Ledger:
         held, task = self.held.get(failure.slave), self.unsettled.get(failure.task)
         if held is not None and held[0] == failure.lease and task is not None and failure.task in held[1]:
             task.refused_by.add(failure.slave)
-            self._not_held(failure.task)
+            del held[1][failure.task]
 
     def _recalled(self, slave: int, lease: int, running: int) -> None:
         held = self.held.get(slave)
@@ -186,6 +201,8 @@ class Ledger:
         runner = self.runners.get(report.pid)
         if report.cause == BY_ITSELF and runner is not None and not runner.own_end:
             self.fail(f"the end of slave {report.slave} is told as its own, and was not")
+        if report.cause == STOPPED and report.task and self.tasks[report.task].copies:
+            self._was_stopped(self.tasks[report.task], report)
         if self.joined.get(report.slave, (report.pid, 0))[0] == report.pid:  # else a word on a former process
             self.ended[report.slave] = report, self.world.now
 
@@ -214,9 +231,48 @@ class Ledger:
 
     def _not_held(self, id: int) -> None:
         for _, ids in self.held.values():
-            if id in ids:
-                del ids[id]
-                return
+            ids.pop(id, None)
+
+    # -- tasks that are started twice
+
+    def _holders(self, id: int) -> list[int]:
+        return [slave for slave, (_, ids) in self.held.items() if id in ids]
+
+    def _copied(self, slave: int, ids: Sequence[int]) -> None:
+        """Tasks that others hold are granted: one at a time, where that is wanted, and never to a third slave."""
+        task = self.tasks[ids[0]]
+        others = self._holders(task.id)
+        if task.context not in self.speculates or len(ids) > 1 or len(others) > 1 or slave in others:
+            self.fail(f"slaves {others} hold task {task.id}, and slave {slave} gets it")
+        if task.context in self.paused:
+            self.fail(f"task {task.id} is started twice, and nothing of its context is to be started")
+        waiting = [one.id for one in self.of_context(task.context) if not self._holders(one.id)]
+        if waiting:
+            self.fail(f"task {task.id} is started twice, and tasks {waiting} wait")
+        task.copies += 1
+
+    def _are_to_stop(self, id: int, winner: int) -> None:
+        """Whoever holds the task is to end it, but for the process ``winner``."""
+        for slave in self._holders(id):
+            pid, _ = self.joined.get(slave, (0, 0))
+            if pid not in (0, winner):
+                self.to_stop[pid] = id, self.world.now
+
+    def _was_stopped(self, task: TaskRecord, report: RunnerEnded) -> None:
+        may_be_late = any(one.limit is not None for one in self.plan.tasks)  # the one before, when this one began
+        if not task.over and not may_be_late:
+            self.fail(f"slave {report.slave} was stopped while it ran task {task.id}, which has no outcome")
+        if task.by == report.pid:
+            self.fail(f"slave {report.slave} was stopped for task {task.id}, whose outcome is its own")
+
+    def _look_who_runs_on(self) -> None:
+        disturbed = any(act.what not in HARMLESS for act in self.plan.acts)
+        for pid, (task, since) in list(self.to_stop.items()):
+            runner = self.runners.get(pid)
+            if runner is None or not (runner.alive and runner.runs) or runner.task != task or disturbed:
+                del self.to_stop[pid]
+            elif self.world.now - since > _STOPPED + 6 * self.plan.slowness:
+                self.fail(f"task {task} is over, and {runner.name} runs it on")
 
     # -- what comes of it
 
@@ -320,9 +376,8 @@ class Ledger:
                 self.fail(f"slave {slave} gets task {id}, which it could not rebuild")
             if self.unsettled[id].context in self.barred.get(slave, ()):
                 self.fail(f"slave {slave} gets task {id}, whose setup failed there")
-            for other, (_, tasks) in self.held.items():
-                if id in tasks:
-                    self.fail(f"slave {other} holds task {id}, and slave {slave} gets it")
+            if self._holders(id):
+                self._copied(slave, ids)
         self.held[slave] = value.lease.id, dict.fromkeys(ids)
         if self.world.story is not None:
             self.world.tell(f"slave {slave} is given tasks {ids}, lease {value.lease.id}")
@@ -368,6 +423,8 @@ class Ledger:
     def quick_check(self) -> None:
         """Nobody waits for a task that waits for somebody."""
         state = self.state
+        if self.to_stop:
+            self._look_who_runs_on()
         if not state.idle or not self.unsettled or state.closing:
             return
         everywhere = {id for _, ids in self.held.values() for id in ids}
@@ -409,5 +466,5 @@ class Ledger:
         died = any(not runner.alive and runner.exitcode for runner in self.runners.values())
         if not self.may_run_again and not (cut and died) and all(act.what in HARMLESS for act in self.plan.acts):
             for task in self.tasks.values():
-                if task.runs > 1 + task.failures + task.died + task.stopped:
+                if task.runs > 1 + task.failures + task.died + task.stopped + task.copies:
                     self.fail(f"task {task.id} ran {task.runs} times though nothing that went wrong explains it")

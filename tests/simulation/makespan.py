@@ -24,10 +24,14 @@ class Mix(NamedTuple):
 
 
 class Site(NamedTuple):
-    """The slaves: for each machine when it comes, how many slaves it brings, and how quick it is."""
+    """The slaves: for each machine when it comes, how many slaves it brings, and how quick it is.
+
+    ``speculates``: tasks may be started twice.
+    """
 
     name: str
     machines: Sequence[tuple[float, int, float]]
+    speculates: bool = False
 
 
 class Row(NamedTuple):
@@ -64,6 +68,8 @@ SITES = [
     Site("4 and 4 at a third", [(0.0, 4, 1.0), (0.0, 4, 1 / 3)]),
     Site("4, and 4 after 5 s", [(0.0, 4, 1.0), (5.0, 4, 1.0)]),
     Site("64 equal", [(0.0, 64, 1.0)]),
+    Site("7, and 1 at a quarter", [(0.0, 7, 1.0), (0.0, 1, 0.25)]),
+    Site("the same, speculating", [(0.0, 7, 1.0), (0.0, 1, 0.25)], speculates=True),
 ]
 
 
@@ -74,7 +80,7 @@ def measure(mix: Mix, site: Site) -> Row:
         term=30.0,
         slowness=0.0004,
         agents=[AgentPlan(at, slaves, speed=speed) for at, slaves, speed in site.machines],
-        contexts=[ContextPlan()],
+        contexts=[ContextPlan(speculates=site.speculates)],
         tasks=[TaskPlan(0, _START, seconds) for seconds in mix.tasks],
     )
     run = Run(plan, check_every=1_000_000, helped=False)

@@ -43,7 +43,7 @@ class ContextPlan(NamedTuple):
     """A context.  ``setup``: none, returns, raises, raises here (on some slaves), dies (once).
 
     ``reading``: seconds that the reader takes for a result; ``feeds``: its tasks come from an iterable; ``maps``: they
-    are the inputs of a map.
+    are the inputs of a map; ``speculates``: they may be started twice.
     """
 
     setup: str = "none"
@@ -52,6 +52,7 @@ class ContextPlan(NamedTuple):
     reading: float = 0.0
     feeds: bool = False
     maps: bool = False
+    speculates: bool = False
 
 
 class TaskPlan(NamedTuple):
@@ -106,7 +107,8 @@ def make_plan(seed: int) -> Plan:
     random = Stream(seed, "plan")
     term = random.of((2.0, 5.0, 10.0, 30.0))
     span = random.of((1.0, 4.0, 15.0))
-    contexts = [_context(random) for _ in range(random.of((1, 1, 2, 3)))]
+    other = Stream(seed, "speculation")  # so that what a seed was known for stays
+    contexts = [_context(random)._replace(speculates=other.chance(0.4)) for _ in range(random.of((1, 1, 2, 3)))]
     agents = [_agent(random, span if number else 0.1) for number in range(random.of((1, 1, 2, 3)))]
     quick = 0.9 if random.chance(0.2) else 0.0
     tasks = [_task(random, len(contexts), span, quick) for _ in range(random.of((3, 6, 12, 30)) if not quick else 60)]

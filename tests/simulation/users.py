@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from parallel.core.effects import AllDone, Closed, News, NoSlaves, Outcome, SetupFailed, TasksWanted
+from parallel.core.state import ContextRules
 from parallel.core.task import Task
 from slave.shared_status import SETUP
 from tests.support.known_inputs import KnownInputs
@@ -174,7 +175,9 @@ class Users:
 
     def _make(self, plan: ContextPlan, now: float) -> SimulatedContext:
         setup = None if plan.setup == "none" else b"setup"
-        id = self.master.scheduler.users.make_context(setup, now)
+        id = self.master.scheduler.users.make_context(setup, now, ContextRules(speculate=plan.speculates))
+        if plan.speculates:
+            self.ledger.speculates.add(id)
         context = SimulatedContext(self, id, plan)
         self.contexts.append(context)
         self.master.contexts[id] = context
@@ -235,7 +238,7 @@ class Users:
             return
         gone = self.ledger.of_context(context.id)
         self.world.tell(f"context {context.id} is cancelled")
-        self.ledger.gone(gone)
+        self.ledger.cancelled(gone)
         count = self.master.scheduler.users.cancel(context.id, now)
         assert count == len(gone), f"{count} tasks were cancelled, and not {[task.id for task in gone]}"
 
@@ -251,7 +254,7 @@ class Users:
         over = task.over
         self.world.tell(f"task {task.id} is cancelled")
         if not over:
-            self.ledger.gone([task])
+            self.ledger.cancelled([task])
         found = self.master.scheduler.users.cancel_task(task.context, task.id, now)
         assert found != over, f"task {task.id} was cancelled: {found}, and was over: {over}"
 

@@ -1,0 +1,87 @@
+"""Tasks that are started twice, on real slaves: the first outcome counts, and the other copy's process ends."""
+
+from __future__ import annotations
+
+import functools
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import parallel
+from tests.conftest import Make
+from tests.support import tasks
+from tests.support.inside import check, inside
+from tests.support.waiting import eventually
+
+
+def is_gone(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
+def pids_of(log: str) -> list[int]:
+    return [int(pid) for pid in Path(log).read_text().split()]
+
+
+def copies(manager: parallel.Manager) -> tuple[int, int]:
+    status = manager.status()
+    return status.copies, status.copies_first
+
+
+@pytest.mark.parametrize("winner", [0, 1])
+def test_the_first_outcome_counts_and_the_other_process_ends(make: Make, winner: int) -> None:
+    manager = make(2)
+    context = manager.get_context(speculate=True)
+    context.add_task(functools.partial(tasks.give, "quick"))
+    assert list(context.get_results_unordered()) == ["quick"]
+    context.add_task(functools.partial(tasks.race, "log", winner))
+    assert list(context.get_results_unordered()) == [winner]
+    loser = pids_of("log")[1 - winner]
+    eventually(lambda: is_gone(loser), what="the end of the other copy's process")
+    assert copies(manager) == (1, winner)
+    eventually(lambda: [info.state for info in manager.slaves] == ["idle", "idle"], what="a fresh process in its place")
+    for number in range(20):
+        context.add_task(functools.partial(tasks.give, number))
+    assert sorted(context.get_results_unordered()) == list(range(20))
+    assert [slave.losses for slave in manager.status().slaves] == [0, 0]
+    check(manager)
+
+
+def test_a_call_of_a_map_is_started_twice_and_keeps_its_place(make: Make) -> None:
+    manager = make(2)
+    context = manager.get_context(speculate=True)
+    inputs = [*range(40), -1]
+    found = list(context.map(functools.partial(tasks.quick_or_race, "log", 1), inputs))
+    assert found == [*range(40), 1] and copies(manager) == (1, 1)
+
+
+def test_an_executors_call_is_started_twice_if_that_is_wanted(own_folder: Path) -> None:
+    with parallel.Executor(2, speculate=True) as executor:
+        assert list(executor.map(tasks.square, range(4))) == [0, 1, 4, 9]
+        assert executor.submit(tasks.race, "log", 1).result() == 1
+
+
+def test_cancelling_ends_both_copies(make: Make) -> None:
+    manager = make(2)
+    context = manager.get_context(speculate=True)
+    context.add_task(functools.partial(tasks.give, "quick"))
+    assert list(context.get_results_unordered()) == ["quick"]
+    context.add_task(functools.partial(tasks.wait_for, "gate"))
+    results = context.get_results_unordered()
+    eventually(lambda: inside(manager, lambda state: state.table.copies), what="a copy")
+    eventually(lambda: len(pids_of("gate.started")) == 2, what="both to run")
+    assert context.cancel() == 1
+    assert list(results) == []
+    for pid in pids_of("gate.started"):
+        eventually(functools.partial(is_gone, pid), what=f"the end of process {pid}")
+
+
+@pytest.mark.parametrize("wrong", [1, None, "yes"])
+def test_whether_to_speculate_is_yes_or_no(make: Make, wrong: Any) -> None:
+    with pytest.raises(parallel.InputError, match=f"speculate={wrong!r} is neither True nor False"):
+        make(1).get_context(speculate=wrong)
