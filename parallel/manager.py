@@ -219,6 +219,7 @@ class Manager:
             max_memory=memory,
             output_of=config.output_of,
         )
+        scheduler.state.outlives = wait, self._name
         publisher = Publisher()
         try:
             self.dispatcher = Dispatcher(scheduler, publisher)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import functools
 import logging
 import os
+import secrets
 import selectors
 import signal
 import socket
@@ -23,6 +24,7 @@ from typing import Any, Callable, NamedTuple
 from .dial import Address
 from .errors import Incompatible, MasterGone, ProtocolError, Rejected, Unreachable, WrongKey
 from .gathering import LOOK_SECONDS
+from .handover import take
 from .introduction import HANDSHAKE_SECONDS
 from .keys import Key
 from .link import AgentServiceProxy, CallFailed, Link
@@ -45,6 +47,7 @@ from .protocol import (
 from .runner import Closable, RunnerConfig
 from .runner_pool import RunnerPool, Slave
 from .session import AgentSession, commands_of
+from .shared_status import ANOTHER, OUTDATED_CODE
 from .signals import Quit, Signals
 from .voice import Voice
 from .voice import message as message_of
@@ -82,12 +85,23 @@ class AgentConfig(NamedTuple):
     max_memory: int = 0  # bytes that a runner and what it started may use; 0: what the master says
     owner: Owner | None = None  # whom to step back for
     encrypt: bool = True  # False: a channel that is only authenticated will do
+    # seconds that its runners are kept if the master is killed, for the next run of its program; None: as it says
+    outlives: float | None = 0.0
 
 
 class Agent:
     """Serves one master until that is done, gone, or a signal comes."""
 
     def __init__(self, config: AgentConfig, start_method: str | None = None) -> None:
+        self._be(config)
+        self.stepped_back = False  # since the owner of this machine is back
+        self._look_for_owner = 0.0  # when to look next
+        self._tails: Tails | None = None  # of the runners' output, if the master wants that
+        self._signals, self._watching = Signals(), False
+        self._pool = RunnerPool(config.agent, self._runner_config, self._inherited, self._signals.waker, start_method)
+
+    def _be(self, config: AgentConfig) -> None:
+        """The agent that the config says, which has not enlisted."""
         self._config = config
         numbers = [number for number, _ in config.slaves]
         self._session = AgentSession(
@@ -96,12 +110,7 @@ class Agent:
         self._reports, self._commands = self._link(REPORTS), self._link(COMMANDS)
         self._service = self._reports.proxy(AgentServiceProxy)
         self._command_service = self._commands.proxy(AgentServiceProxy)
-        self.stepped_back = False  # since the owner of this machine is back
-        self._look_for_owner = 0.0  # when to look next
         self._done = False  # the master has said that it is, before a connection to it broke
-        self._tails: Tails | None = None  # of the runners' output, if the master wants that
-        self._signals = Signals()
-        self._pool = RunnerPool(config.agent, self._runner_config, self._inherited, self._signals.waker, start_method)
 
     def _link(self, kind: str) -> Link:
         role = Role(kind, 0, self._config.agent, os.getpid(), 0)
@@ -118,7 +127,8 @@ class Agent:
             self._reports.connect()
             self._reports.master = self._commands.master = self._reports.connection.master  # from now on this one alone
             self._reports.connection.limit(HANDSHAKE_SECONDS)
-            request = session.enlist_request(self._reports.count, list(self._pool.slaves), self._pool.alive())
+            alive = [] if first else self._pool.alive()
+            request = session.enlist_request(self._reports.count, list(self._pool.slaves), alive)
             reply = self._service.enlist(request)
         except CallFailed as error:
             raise Rejected(f"the master refused this slave: {error}") from None
@@ -144,13 +154,21 @@ class Agent:
             if reply.shows or reply.levels is not None:
                 self._tails = Tails(reply.shows)
                 log.addHandler(self._tails.unwanted)
-            for number, (_, output) in zip(reply.numbers, self._config.slaves):
-                self._add(number, output)
-            self._signals.watch(self._pool.kill)  # before there is a runner that would die with us
+            slots = [(number, output) for number, (_, output) in zip(reply.numbers, self._config.slaves)]
+            self._pool.change(self._config.agent, slots)
+            for number, output in slots:
+                self._tell_output_of(number, output)
+            if not self._watching:
+                self._watching = True
+                self._signals.watch(self._pool.kill)  # before there is a runner that would die with us
+            self._pool.hand_over()
             self._start_runners()
 
     def _add(self, number: int, output: str | None) -> None:
         self._pool.add(number, output)
+        self._tell_output_of(number, output)
+
+    def _tell_output_of(self, number: int, output: str | None) -> None:
         if self._tails is not None:
             self._tails.add(number, output)
 
@@ -168,7 +186,9 @@ class Agent:
         """Serve until the master is done, or no slave is left here; returns which.  Runners have ended in any case.
 
         Raises `MasterGone`, `Incompatible`, and `Quit` after a signal: then the running tasks got some time to finish.
+        After `MasterGone`, if this agent `outlives` its master, they have not ended: see `enlist_with` and `close`.
         """
+        keeps = False
         try:
             while True:
                 end = self._step()
@@ -178,22 +198,82 @@ class Agent:
         except Quit as quit_:
             self._leave(f"it was ended by {quit_}")
             raise
+        except MasterGone:
+            keeps = self.outlives > 0
+            raise
         finally:
-            self._pool.end()
-            self._close_links()
+            if keeps:
+                self._pool.keep()
+                self._leave_master()
+            else:
+                self._pool.end()
+                self._close_links()
 
     def close(self) -> None:
-        """Give up before `serve`."""
+        """Give up before `serve`, or after it."""
         self._pool.kill()
         self._close_links()
 
     def _close_links(self) -> None:
+        self._leave_master()
+        self._signals.close()
+
+    def _leave_master(self) -> None:
         self._reports.drop()
         self._commands.drop()
-        self._signals.close()
         if self._tails is not None:
             log.removeHandler(self._tails.unwanted)
             self._tails.close()
+            self._tails = None
+
+    # -- if the master was killed
+
+    @property
+    def outlives(self) -> float:
+        """Seconds for which its runners are kept then, for the next run of the master's program."""
+        wanted, reply = self._config.outlives, self._session.reply
+        if wanted is None:
+            return 0.0 if reply is None else float(reply.environment.get("outlives", (0.0, ""))[0])
+        return wanted
+
+    @property
+    def program(self) -> str:
+        """The name of that, as the master says it."""
+        reply = self._session.reply
+        return "" if reply is None else str(reply.environment.get("outlives", (0.0, ""))[1])
+
+    @property
+    def rests(self) -> bool:
+        """Whether all runners have left the master that is gone."""
+        return self._pool.rests
+
+    def rest(self, seconds: float) -> None:
+        """See for so long to the runners that are kept.  Raises `Quit`; then they have ended."""
+        with _Selector() as selector:
+            selector.register(self._signals.woken, selectors.EVENT_READ)
+            selector.select(min(seconds, self._pool.patience()))
+        self._hear()
+        if self._signals.asked is not None:
+            self.close()
+            raise Quit(self._signals.asked)
+        self._pool.stop_late()
+        self._pool.stop_large()
+        for ended in self._pool.reap():
+            log.info("the process of slave %d, which waited for a master, has ended", ended.slave)
+
+    def enlist_with(self, addresses: Sequence[Address], master: str | None) -> None:
+        """Enlist with the next master, for which the runners that are kept work if its program is the same.
+
+        Raises as `enlist`; then there may be another one.
+        """
+        slaves = [(None, output) for _, output in self._config.slaves]
+        new = self._config._replace(agent=secrets.token_hex(16), addresses=addresses, master=master, slaves=slaves)
+        self._be(new._replace(stays=False))
+        try:
+            self.enlist()
+        except BaseException:
+            self._leave_master()
+            raise
 
     def _leave(self, why: str) -> None:
         """Say goodbye, unless the master is too busy to hear it."""
@@ -324,7 +404,11 @@ class Agent:
                 ended.pid,
                 ended.exitcode,
             )
-            watch = self._pool.slaves[ended.slave].watch
+            slave = self._pool.slaves[ended.slave]
+            watch = slave.watch
+            if slave.status[OUTDATED_CODE] == ANOTHER:
+                why = take(slave.memory_of_runner).decode("utf-8", "replace")
+                log.info("slave %d gets a fresh process, and sets up anew: %s", ended.slave, why)
             if self._tails is not None:
                 self._hear()
                 self._send_output(self._tails.ended(ended.slave))
@@ -472,6 +556,7 @@ class Agent:
             encrypt=self._config.encrypt,
             siblings=len(self._pool.slaves),
             voice=self._voice(slave.number),
+            keeps=self.outlives > 0,
         )
 
     def _voice(self, slave: int) -> Voice | None:

@@ -1,6 +1,7 @@
 """A slave that somebody starts by hand: where it gets the key or a token from, and which master it serves.
 
-Without ``--keep`` it serves one master and ends with it; with it, one after the other.
+Without ``--keep`` it serves one master and ends with it; with it, one after the other.  If a master was killed whose
+slaves are to wait for its program (``Manager(slaves_wait=...)``), it does so with its runners as they are.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from .errors import (
     KeyTrouble,
     MasterFinished,
     MasterGone,
+    NotStartedAgain,
     ProtocolError,
     Rejected,
     Unreachable,
@@ -61,7 +63,7 @@ def serve_by_hand(options: argparse.Namespace) -> int:
             if _serve_one(options, token, wait, (WrongKey,) if asks else (), served, owner):
                 continue
         except (MasterFinished, MasterGone) as error:
-            if not keep:
+            if not keep or isinstance(error, NotStartedAgain):
                 raise
             log.warning("%s", error)
         except (Unreachable, Intercepted, WrongKey, Incompatible) as error:
@@ -117,7 +119,7 @@ def _serve_one(
 ) -> bool:
     """Serve one master until it is done; True if the machine's owner came back before that."""
     addresses: Sequence[Address] = options.address or token.addresses
-    master = options.master or token.master or ""
+    wanted = master = options.master or token.master or ""
     if not addresses:
         found = look_around(token.key, wait, master, served, choose=not options.keep)
         addresses, master = found.addresses, found.master
@@ -133,9 +135,18 @@ def _serve_one(
         tags=options.tag,
         max_memory=options.max_memory,
         owner=owner,
+        outlives=None if options.keep and not wanted and owner is None else 0.0,
     )
     agent = find_master(config, wait, at_once=at_once)
     names = ", ".join(map(format_address, addresses))
     log.info("connected: %d slave%s for the master at %s", options.runners, "" if options.runners == 1 else "s", names)
-    log.info("%s", agent.serve())
+    try:
+        log.info("%s", agent.serve())
+    except MasterGone as error:
+        if not agent.outlives:
+            raise
+        from .next_master import serve_next  # of no use to most
+
+        log.warning("%s", error)
+        log.info("%s", serve_next(agent, agent.program, agent.outlives, others=True))
     return agent.stepped_back

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any, NoReturn
 
 from . import limits, process_tree, streams
-from .agent import AgentConfig
+from .agent import Agent, AgentConfig
 from .errors import MasterFinished, MasterGone, OutOfResources, SlaveError, Unreachable
 from .find_master import find_master
 from .keys import Key, forget_variable
@@ -83,13 +83,14 @@ def _serve_launched() -> int:
     config = config._replace(master=told.get("master"), encrypt=told.get("encrypt", True))
     master = told.get("master_pid", 0)  # of a local slave
     outlives = float(told.get("outlives", 0.0))  # seconds
+    config = config._replace(outlives=outlives)
     try:
         agent = find_master(
             config, told["wait"], told["wait_refused"], master_lives=lambda: process_tree.exists(master)
         )
     except Unreachable as error:
         if outlives:
-            return _serve_next(config, told, outlives)
+            return _serve_next(Agent(config), told, outlives)
         if not error.others and not master:  # a job that the queue starts when the run is over has not failed
             raise MasterFinished(f"the master has finished: nobody listens there any more ({error})") from None
         raise
@@ -99,15 +100,15 @@ def _serve_launched() -> int:
     except MasterGone:
         if not outlives:
             raise
-        return _serve_next(config, told, outlives)
+        return _serve_next(agent, told, outlives)
     return 0
 
 
-def _serve_next(config: AgentConfig, told: Mapping[str, Any], seconds: float) -> int:
+def _serve_next(agent: Agent, told: Mapping[str, Any], seconds: float) -> int:
     """The master was killed, and its slaves are to wait for the next run of its program."""
     from .next_master import serve_next  # of no use to most
 
-    log.info("%s", serve_next(config, str(told.get("program", "")), seconds))
+    log.info("%s", serve_next(agent, str(told.get("program", "")), seconds))
     return 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from typing import Any, Callable
 
@@ -29,6 +30,9 @@ class Contexts:
         self._payload_of = payload_of
         self._cached: dict[int, tuple[object, ...] | SetupFailed] = {}
         self._mapped: dict[int, Mapped] = {}  # the functions of those that are maps
+        self.noting = False  # the pickles of setups, since this process may be kept for another master
+        self._digests: dict[int, bytes] = {}  # of those, by context
+        self._kept: dict[bytes, list[tuple[object, ...]]] = {}  # what they returned in the run before, by digest
 
     def ready(self, context: int) -> bool:
         """Whether the context's setup has run and not failed."""
@@ -59,15 +63,35 @@ class Contexts:
         for context in contexts:
             self._cached.pop(context, None)
             self._mapped.pop(context, None)
+            self._digests.pop(context, None)
+
+    def keep(self) -> None:
+        """Another master's contexts come: what setups have returned is for those with the same pickles."""
+        for context, digest in self._digests.items():
+            arguments = self._cached.get(context)
+            if isinstance(arguments, tuple):
+                self._kept.setdefault(digest, []).append(arguments)
+        for table in (self._cached, self._mapped, self._digests):
+            table.clear()
 
     def _run(self, context: int) -> tuple[object, ...] | SetupFailed:
         payload = self._payload_of(context)  # a broken connection is not setup's failure
         if payload is None:
             return ()
+        digest = b""
+        if self.noting and not isinstance(payload, Unfit):
+            digest = hashlib.blake2b(payload, digest_size=16).digest()
+            kept = self._kept.get(digest)
+            if kept:
+                self._digests[context] = digest
+                return kept.pop()
         try:
             if isinstance(payload, Unfit):
                 raise MemoryError(f"no memory here for the context's setup of {payload.size} bytes")
             setup = self._environment.loads(payload)
+            if digest and not isinstance(setup, Mapped):
+                self._digests[context] = digest
+                self._kept.clear()  # these are other ones, and there may be no memory for both
             value = setup if isinstance(setup, Mapped) else setup()
         except BaseException as error:  # whatever setup does, sys.exit included, it costs the context, not the slave
             if forks.came_back:

@@ -21,11 +21,12 @@ from typing import Callable, Protocol, TypeVar
 
 from .brief import Word, brief, clipped, pack_brief_failure
 from .errors import Intercepted, Oversized, ProtocolError, SlaveError
+from .handover import Resting
 from .link import CallFailed
 from .outcome import pack_failure, unpack_failure
 from .protocol import GiveBack, JoinRequest, OutcomeMessage, RebuildFailure, outcome_message
 from .session import RunnerSession
-from .shared_status import JOINED, RECALL, STAGE, UNHEARD, SharedStatus
+from .shared_status import JOINED, KEEPS, LEAVES, RECALL, STAGE, UNHEARD, SharedStatus
 
 BROKEN = (OSError, EOFError, SlaveError)
 REFUSED = (CallFailed, Oversized)
@@ -173,7 +174,8 @@ class Conversation:
     def ensure_connected(self) -> None:
         """Connect if need be, however long it takes: the agent decides when to give the master up.
 
-        Raises SystemExit when it has, or when the master was done before we ever found it.
+        Raises SystemExit when it has, or when the master was done before we ever found it; `Resting` if the runner is
+        to be kept for the next master.
         """
         session = self._session
         while not self._link.connected:
@@ -188,5 +190,7 @@ class Conversation:
             except BROKEN:
                 self._link.drop()
                 if session.leaves(self._status[RECALL]):
+                    if self._status[KEEPS] == LEAVES:
+                        raise Resting() from None
                     sys.exit()
                 time.sleep(session.pause())

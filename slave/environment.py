@@ -21,6 +21,7 @@ from multiprocessing import AuthenticationError
 from types import FrameType, FunctionType, ModuleType
 from typing import Any
 
+from .handover import Files, same_environment
 from .imports import MasterFinder, ModuleClient
 from .keys import VARIABLE
 from .main_module import MainLoader, MainSource
@@ -83,6 +84,7 @@ def describe(
         "machine": _machine(),
         "ship": None if ship is None else list(ship),
         "preload": preload,
+        "flags": [*map(str, sys.flags), *map(str, sys._xoptions.items()), *sys.warnoptions],
         "number": 1,
         "changed": {},
         "session": None,  # the user's modules that an interactive session has imported; None: it is a program
@@ -151,6 +153,7 @@ class Environment:
         if client is not None and environment.get("ship") is not None:
             self._finder = MasterFinder(client, environment, self.same_machine)
         self._main = self._main_loader(environment)
+        self._files: Files | None = None  # if this process may be kept for another master
         self._own: list[Entry] = []  # what this interpreter's sys.path is without a master
         self._from_start: frozenset[str] = frozenset()  # modules that a fresh runner has, too
         # the function that was rebuilt last, its pickle, and where it stands: most tasks are one function
@@ -225,6 +228,35 @@ class Environment:
             sys.path[:] = _merged(sys.path, self._search_path(old), self._search_path(new))
         importlib.invalidate_caches()
         return True
+
+    def note_files(self) -> None:
+        """Look at the files of modules that were imported since the last time: see `another`."""
+        if self._files is None:
+            self._files = Files(self._from_start, self._was_sent)
+        self._files.note(self._main.path)
+
+    def another(self, new: Mapping[str, Any]) -> str:
+        """What tells that the next master's program is not the one that this process has imported; '': it is taken
+        over.
+        """
+        here, main = _machine(), self._main.path
+        why = same_environment(self._environment, new)
+        if not why and self.same_machine != (bool(here) and here == new.get("machine", here)):
+            why = "the master's machine is another one"
+        self.note_files()
+        changed = self._files.changed() if not why and self._files is not None else ""
+        if not why and not changed and self._finder is not None:
+            changed = self._finder.another(main)
+        if changed:
+            why = f"{changed} has changed, or may have"
+        if not why:
+            self._environment, self._main.source = new, _main_of(new)
+            if self._finder is not None:
+                self._finder.take_over(new, new["number"])
+        return why
+
+    def _was_sent(self, path: str) -> bool:
+        return self._finder is not None and self._finder.has_sent(path)
 
     def loads(self, payload: Arrived) -> Any:
         """Rebuild what the master pickled; raises whatever that raises, and where we know better, that."""

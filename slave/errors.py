@@ -67,6 +67,10 @@ class MasterGone(SlaveError):
     exit_code = 5
 
 
+class NotStartedAgain(MasterGone):
+    """Its program was not started again while its slaves waited for that."""
+
+
 class Incompatible(SlaveError):
     """Master and slave cannot work together.
 

@@ -61,6 +61,11 @@ def _parts(memory: SharedMemory) -> tuple[memoryview, memoryview, memoryview]:
     return view[:CELL_BYTES].cast("Q"), view[CELL_BYTES : CELL_BYTES + _HEADS], view[CELL_BYTES + _HEADS :]
 
 
+def data_of(memory: SharedMemory) -> memoryview:
+    """What is for pieces: nobody uses it as long as the runner rests."""
+    return _parts(memory)[2]
+
+
 class Gatherer:
     """The runner's side.  ``ask`` wakes the agent."""
 

@@ -33,7 +33,10 @@ class ImportedFiles:
                 spec: Any = getattr(module, "__spec__", None)
                 path = getattr(spec, "origin", None) if getattr(spec, "has_location", False) else None
                 if isinstance(path, str) and kind_of(os.path.dirname(os.path.abspath(path))) not in (LIBRARY, PACKAGES):
-                    self._stamps[name] = path, stamp_of(path)
+                    self._remember(name, path)
+
+    def _remember(self, name: str, path: str) -> None:
+        self._stamps[name] = path, stamp_of(path)
 
     def edited(self, but: Collection[str]) -> list[str]:
         """The modules whose files are not what they were, ``but`` those that the session has imported itself."""

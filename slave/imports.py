@@ -43,7 +43,12 @@ class ModuleClient:
     """Asks the master for modules over a connection of its own: for any thread of a runner, and for its forks."""
 
     def __init__(self, make_link: Callable[[], Link], slave: int, cache: ModuleCache) -> None:
-        self._make_link, self._slave, self._cache = make_link, slave, cache
+        self._cache = cache
+        self.change(make_link, slave)
+
+    def change(self, make_link: Callable[[], Link], slave: int) -> None:
+        """Ask there from now on."""
+        self._make_link, self._slave = make_link, slave
         self._begin()
 
     def _begin(self) -> None:
@@ -147,6 +152,35 @@ class MasterFinder:
             self._absent.clear()
         self._ship = frozenset(environment.get("ship") or ())
         return True
+
+    def has_sent(self, path: str) -> bool:
+        """Whether the file is of a module that the master has sent."""
+        return any(sent is not None and path.startswith(sent.folder + os.sep) for sent in self._sent.values())
+
+    def another(self, main: str | None) -> str:
+        """A module that was imported here and is another one with the next master, which is asked; '': there is none.
+
+        ``main``: the script, if it was.
+        """
+        for top, sent in list(self._sent.items()):
+            module = sys.modules.get(top)
+            if top == _MAIN:
+                if main is None:
+                    continue
+                local = [archive.Found(os.path.basename(main), main)] if sent is None else []
+            elif module is None:
+                continue
+            else:
+                local = _local_files(top, module.__spec__) if sent is None else []
+            try:
+                reply = self._client.find(top, _stamp_of(local))
+            except (*_BROKEN, CallFailed):
+                return top
+            if sent is not None and (reply.kind, reply.digest) != (ARCHIVE, sent.reply.digest):
+                return top
+            if sent is None and reply.kind == ARCHIVE and not _is_same(local, reply.digest):
+                return top
+        return ""
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None

@@ -105,6 +105,11 @@ class MainLoader:
         """Whether its import was begun here."""
         return self._imports.state != _NEW
 
+    @property
+    def path(self) -> str | None:
+        """The file that was imported, as far as it is known; None if none was."""
+        return self._module.__dict__.get("__file__") if self.imported else None
+
     def trouble(self, payload: Buffer) -> Exception | None:
         """Why a pickle that refers to ``__main__`` could not be loaded; None if that is not the reason."""
         wanted = [name for module, name in references(payload) if module in NAMES]

@@ -29,6 +29,7 @@ from .dial import Address
 from .environment import Environment
 from .errors import ProtocolError
 from .gathering import Gatherer, SharedMemory
+from .handover import Resting, leave, next_config
 from .imported_files import ImportedFiles
 from .imports import ModuleClient, fetched
 from .link import Link, ModuleServiceProxy, ResultQueueProxy, TaskQueueProxy
@@ -49,13 +50,17 @@ from .protocol import (
 )
 from .session import RunnerSession
 from .shared_status import (
+    ANOTHER,
     DEADLINE,
+    KEEPS,
+    LEAVES,
     OUTDATED_CODE,
     RECALL,
     RECYCLE,
     SETUP,
     SHORTEST,
     STAGE,
+    STARTING,
     TASK,
     UNHEARD,
     WORKED,
@@ -65,6 +70,7 @@ from .voice import Speaker, Voice
 
 _LONGEST_LIMIT = 1e9  # seconds; what is longer is no limit
 _NANO = 1_000_000_000
+_MOST_REASON = 2000  # bytes
 _LOOK_FOR_AGENT = 0.5  # seconds between two looks whether the agent lives, where nothing tells of its end
 
 T = TypeVar("T")
@@ -87,6 +93,7 @@ class RunnerConfig(NamedTuple):
     mark: str = ""  # how the agent's guard knows what its runners have started
     guarded: bool = False  # there is such a guard
     voice: Voice | None = None  # what the agent wants to hear while tasks run
+    keeps: bool = False  # if the master is killed, this process may be kept for the next one
 
 
 class Closable(Protocol):
@@ -108,30 +115,78 @@ class Runner:
     """The loop of one runner process."""
 
     def __init__(self, config: RunnerConfig, status: SharedStatus, memory: SharedMemory, waker: socket.socket) -> None:
-        self._session = RunnerSession(config.slave, os.getpid(), config.run)
-        self._link = _link(config, RUNNER)
-        self._link.gathered = Gatherer(memory, self._wake_agent)
-        self._tasks = self._link.proxy(TaskQueueProxy)
-        self._results = self._link.proxy(ResultQueueProxy)
-        self._talk = Conversation(self._session, self._link, self._tasks, self._results, status)
-        self._cache, self._service = ModuleCache(), self._link.proxy(ModuleServiceProxy)
+        self._status, self._waker, self._memory = status, waker, memory
+        self._gathered = Gatherer(memory, self._wake_agent)
+        self._be(config)
+        self._cache = ModuleCache()
         self._modules = ModuleClient(lambda: _link(config, MODULES), config.slave, self._cache)
         self._environment = Environment(config.environment, self._modules)
         self._shares_setups = config.siblings > 1 and not self._environment.same_machine
         self._contexts = Contexts(self._environment, self._setup_of)
-        self._status, self._waker = status, waker
+        self._contexts.noting, self._voice = config.keeps, config.voice
+        self.speaker: Speaker | None = None
         forks.watch()
         self._output_may_vanish = streams.may_vanish()
         self._has_run: dict[int, int] = {}  # by context how many of its tasks, where that is limited
         self._shortest = math.inf  # the shortest time limit of a task so far: the agent looks at its clock so often
 
+    def _be(self, config: RunnerConfig) -> None:
+        """The runner that the config says."""
+        self._config = config
+        self._session = RunnerSession(config.slave, os.getpid(), config.run)
+        self._link = _link(config, RUNNER)
+        self._link.gathered = self._gathered
+        self._tasks = self._link.proxy(TaskQueueProxy)
+        self._results = self._link.proxy(ResultQueueProxy)
+        self._talk = Conversation(self._session, self._link, self._tasks, self._results, self._status)
+        self._service = self._link.proxy(ModuleServiceProxy)
+
     def work(self) -> None:
-        """Run tasks until the master is done or the agent asks us to leave.
+        """Run tasks until the master is done or the agent asks us to leave; for one master after the other, if so.
 
         Raises `AnotherMaster` if this run is over and another began there.
         """
         self._environment.apply()
+        if self._config.keeps:
+            self._environment.note_files()
         self._files = ImportedFiles(self._environment.from_start)
+        first = True
+        while True:
+            try:
+                if not first and not self._change_hands():
+                    return
+                self._serve()
+                if self._status[KEEPS] != LEAVES:
+                    return
+            except Resting:
+                pass
+            first = False
+
+    def _change_hands(self) -> bool:
+        """Rest until there is another master, and join that; False if a fresh process must serve it."""
+        status = self._status
+        self._link.drop()
+        self._modules.rest()
+        for cell in (TASK, SETUP, DEADLINE, UNHEARD):
+            status[cell] = 0
+        config = next_config(status, self._memory)
+        status[STAGE] = STARTING
+        why = "what is wanted of its output has changed" if config.voice != self._voice else ""
+        self._be(config)
+        self._modules.change(lambda: _link(config, MODULES), config.slave)
+        new = self._get(functools.partial(self._tasks.environment, config.slave))
+        why = why or self._environment.another(new)
+        if why:
+            leave(self._memory, why.encode("utf-8", "replace")[:_MOST_REASON])
+            status[OUTDATED_CODE] = ANOTHER
+            return False
+        self._contexts.keep()
+        self._has_run.clear()
+        if self.speaker is not None:
+            self.speaker.renumber(config.slave)
+        return True
+
+    def _serve(self) -> None:
         session = self._session
         while not session.leaves(self._status[RECALL]):
             self._modules.rest()
@@ -150,6 +205,8 @@ class Runner:
                     self._give_back()
                     return
                 self._run_lease(lease)
+                if self._config.keeps:
+                    self._environment.note_files()
                 if self._status[OUTDATED_CODE]:
                     return
                 if self._environment.session is not None:
@@ -367,11 +424,15 @@ def main(
     streams.make_steady()
     _redirect(config.output)
     cpus.share_threads(config.siblings, os.environ)
+    speaker = None
     if config.voice is not None:
-        Speaker(config.slave, waker, lambda: int(status[TASK])).begin(config.voice)
+        speaker = Speaker(config.slave, waker, lambda: int(status[TASK]))
+        speaker.begin(config.voice)
     try:
         kind = TracedRunner if config.environment.get("traced") else Runner
-        kind(config, status, memory, waker).work()
+        runner = kind(config, status, memory, waker)
+        runner.speaker = speaker
+        runner.work()
     except AnotherMaster as error:
         print(f"slave: slave {config.slave} ends: {error}", file=sys.stderr)
     except REFUSED as error:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import multiprocessing
 import os
+import pickle
 import secrets
 import signal
 import socket
@@ -17,13 +19,26 @@ from . import limits, machine, mp_adapter, process_tree
 from .cpu_clock import CpuClock
 from .gathering import SharedMemory, Watch, new_shared_memory
 from .guard import Guard
+from .handover import leave
 from .protocol import OUTDATED, RunnerBeat, RunnerEnded
 from .runner import Closable, RunnerConfig
 from .runner import main as runner_main
 from .session import ANY_LEASE
-from .shared_status import RECALL, TASK, SharedStatus, new_shared_status
+from .shared_status import (
+    GOES_ON,
+    KEEPS,
+    LEAVES,
+    RECALL,
+    RESTS,
+    STAGE,
+    TASK,
+    SharedStatus,
+    new_shared_status,
+)
 from .slave_state import SlaveState
 from .template import Adopted, Forked, Template, TemplateGone
+
+log = logging.getLogger("slave")
 
 _LOOK_AT_MEMORY = 0.1  # seconds between two looks at how large a runner is
 _START_AGAIN = 1.0  # seconds after which a runner that could not be started is tried again
@@ -43,6 +58,7 @@ class Slave(SlaveState):
         self.output = output
         self.process: multiprocessing.process.BaseProcess | Adopted | None = None
         self.watch: Watch | None = None  # of the outcomes that its runner has gathered
+        self.memory_of_runner: SharedMemory = None  # where they lie
         self.clock: CpuClock | None = None  # of its runner
         self.shielded = False  # its runner takes no notice of SIGTERM
         self.dead_since = 0.0  # when its runner was found killed; 0 if it was not
@@ -194,9 +210,50 @@ class RunnerPool:
         slave.shielded = config.shielded
         process, status, memory = self._forked(config) or self._fresh(config)
         slave.process, slave.watch, slave.clock = process, Watch(memory), CpuClock(process.pid or 0)
+        slave.memory_of_runner = memory
         slave.failed_starts, slave.dead_since = 0, 0.0
         self._guard.began(slave.pid)
         slave.begin(status, time.monotonic())
+
+    # -- another master
+
+    def keep(self) -> None:
+        """The master is gone: runners are to leave it when they have ended what they run, and to rest."""
+        for slave in self._running():
+            slave.status[KEEPS] = LEAVES
+            slave.status[RECALL] = ANY_LEASE
+
+    @property
+    def rests(self) -> bool:
+        """Whether all of them do."""
+        return all(slave.status[STAGE] == RESTS for slave in self._running())
+
+    def change(self, agent: str, slots: Sequence[tuple[int, str | None]]) -> None:
+        """There is another: these are the slaves from now on, number and output, in the place of those there were."""
+        self._agent, self._began = agent, False
+        self._template.end()
+        before, self.slaves = list(self.slaves.values()), {}
+        for number, output in slots:
+            self.slaves[number] = slave = before.pop(0) if before else Slave(number, output)
+            slave.number, slave.draining, slave.drain_until = number, False, math.inf
+
+    def hand_over(self) -> None:
+        """Have the runners that rest serve it; those that do not are ended."""
+        for slave in self._running():
+            config = self._configure(slave)._replace(environment={}, mark=self._mark, guarded=self._guard.stands)
+            slave.status[RECALL] = 0
+            rests = slave.lives and slave.status[STAGE] == RESTS
+            if rests and leave(slave.memory_of_runner, pickle.dumps(config)):
+                slave.begin(slave.status, time.monotonic())
+                slave.status[KEEPS] = GOES_ON
+                continue
+            log.info(
+                "slave %d gets a fresh process: the old one has not ended what it ran for the last master", slave.number
+            )
+            slave.kill()
+            slave.process.join()  # type: ignore[union-attr]
+            self._end_families([slave.pid])
+            slave.process = None
 
     def _forked(self, config: RunnerConfig) -> Forked | None:
         """A process of the template; None if there is no template that can make it."""
@@ -380,6 +437,7 @@ class RunnerPool:
         """End all runners: idle ones get a moment to leave by themselves, busy ones SIGTERM, and at last SIGKILL."""
         slaves = self._running()
         for slave in slaves:
+            slave.status[KEEPS] = 0
             slave.status[RECALL] = ANY_LEASE  # for one that has just been started and finds no master any more
             if slave.busy and slave.shielded:
                 slave.kill()

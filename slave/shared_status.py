@@ -18,15 +18,19 @@ RECALL = 2  # written by the agent: id of the lease to give back (session.py: AN
 DEADLINE = 3  # written by the runner: when the running task's time is over, by time.monotonic_ns(); 0 for never
 SHORTEST = 4  # written by the runner: the shortest time limit it was given so far, nanoseconds; 0 for none
 # written by the runner when it leaves for a fresh one: 1 since code that it imported has changed, RECYCLE since it has
-# run as many tasks as one process is to run
-OUTDATED_CODE, RECYCLE = 5, 2
+# run as many tasks as one process is to run, ANOTHER since the next master's program is not the same (handover.py)
+OUTDATED_CODE, RECYCLE, ANOTHER = 5, 2, 3
 
 STAGE = 6  # written by the runner: one of those below
 UNHEARD = 7  # written by the runner between leases: 1 if the master may not have read all that was posted
 
-STARTING, JOINED, WORKED = range(3)  # joined: the master has taken it in; worked: it has begun a task or a setup
+# joined: the master has taken it in; worked: it has begun a task or a setup; rests: it has left a master that is gone
+STARTING, JOINED, WORKED, RESTS = range(4)
 
-_CELLS = 8
+KEEPS = 8  # written by the agent: 1 if the runner is to rest when it leaves; 2 when the next master is there
+LEAVES, GOES_ON = 1, 2
+
+_CELLS = 9
 
 SharedStatus = Any  # a ctypes array or a memoryview, of unsigned 64-bit integers
 

@@ -68,6 +68,10 @@ class Speaker:
         if voice.lines:
             streams.listener = self._printed
 
+    def renumber(self, slave: int) -> None:
+        """It is of that slave from now on."""
+        self._slave = slave
+
     def tell(self, kind: int, data: bytes) -> None:
         """Tell it, if there is room."""
         try:

@@ -78,6 +78,8 @@ class Agents:
                 self._endings.replace(slave)
         shows = state.shows and not (agent.is_local and state.local_output_shows)
         environment = dict(state.environment_for(agent))
+        if state.outlives[0] and not agent.is_local:
+            environment["outlives"] = state.outlives
         if environment.get("preload"):
             environment["first"] = state.first_pickles()
         return reply._replace(numbers=agent.numbers, environment=environment, shows=shows, levels=state.levels)

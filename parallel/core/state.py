@@ -167,6 +167,7 @@ class State:
         self.max_memory = max_memory  # bytes that a runner and what it started may use; 0: no limit
         self.limited = False  # some context limits how many tasks one process runs
         self.watched = False  # somebody wants events of single tasks
+        self.outlives = 0.0, ""  # seconds that slaves wait for the program if it is killed, and its name
         self.shows = False  # somebody wants what tasks print
         self.levels: Mapping[str, int] | None = None  # of the log records of tasks that somebody wants; None: nobody
         self.local_output_shows = False  # what tasks on local slaves print appears where this program's output does

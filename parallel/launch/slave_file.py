@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import slave
@@ -27,6 +28,7 @@ _FIRST_LINE = b"#!/usr/bin/env python3\n"
 _MADE = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip archive can say
 _UNIX, _FILE_MODE = 3, 0o100644
 _LEVEL = 9
+_OF_TYPES = "typing", "collections.abc"
 
 
 @functools.cache
@@ -57,7 +59,7 @@ def pack(sources: dict[str, bytes]) -> bytes:
         archive.writestr(_entry("__main__.py", zipfile.ZIP_STORED), sources["__main__.py"])
         for name in sorted(sources):
             source = without_annotations(without_comments(without_docstrings(sources[name])))
-            source = with_less_indentation(source)
+            source = with_less_indentation(without_names_of_types(source))
             archive.writestr(_entry(f"slave/{name}", zipfile.ZIP_DEFLATED), source, compresslevel=_LEVEL)
     return packed.getvalue()
 
@@ -94,7 +96,9 @@ def without_comments(source: bytes) -> bytes:
 
 
 def without_annotations(source: bytes) -> bytes:
-    """A module without the types of arguments and of what functions return, as far as each stands in one line."""
+    """A module without the types of arguments, of what functions return and of the variables that they set, as far as
+    each stands in one line.
+    """
     import ast
 
     cuts: list[tuple[int, int, int]] = []  # line, first byte, end
@@ -109,9 +113,46 @@ def without_annotations(source: bytes) -> bytes:
             begin = lines[what.lineno - 1].rfind(b" -> ", 0, what.col_offset)
             if what.lineno == what.end_lineno and begin >= 0:
                 cuts.append((what.lineno - 1, begin, what.end_col_offset or 0))
+    for variable in _variables(ast.parse(source), False):
+        target, what = variable.target, variable.annotation
+        if target.end_lineno == what.lineno == what.end_lineno:
+            cuts.append((what.lineno - 1, target.end_col_offset or 0, what.end_col_offset or 0))
     for line, begin, end in sorted(cuts, reverse=True):
         lines[line] = lines[line][:begin] + lines[line][end:]
     return b"\n".join(lines)
+
+
+def _variables(node: ast.AST, in_function: bool) -> Iterator[ast.AnnAssign]:
+    """What functions set and say the type of; not classes, where that may make a field."""
+    import ast
+
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.AnnAssign) and in_function and child.value is not None and not _in_brackets(child):
+            yield child
+        inside = isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef))
+        yield from _variables(child, inside or (in_function and not isinstance(child, ast.ClassDef)))
+
+
+def without_names_of_types(source: bytes) -> bytes:
+    """A module that imports of `typing` and `collections.abc` only what it uses; no line is moved."""
+    import ast
+
+    tree, lines = ast.parse(source), source.split(b"\n")
+    used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    for node in tree.body:
+        if not isinstance(node, ast.ImportFrom) or node.module not in _OF_TYPES or node.lineno != node.end_lineno:
+            continue
+        names = [one.name for one in node.names if one.asname or one.name in used]
+        if len(names) < len(node.names) and not any(one.asname for one in node.names):
+            line = f"from {node.module} import {', '.join(names)}" if names else ""
+            lines[node.lineno - 1] = line.encode()
+    return b"\n".join(lines)
+
+
+def _in_brackets(variable: ast.AnnAssign) -> bool:
+    import ast
+
+    return isinstance(variable.target, ast.Name) and not variable.simple
 
 
 def with_less_indentation(source: bytes) -> bytes:

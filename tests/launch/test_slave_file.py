@@ -20,6 +20,7 @@ from parallel.launch.slave_file import (
     without_annotations,
     without_comments,
     without_docstrings,
+    without_names_of_types,
 )
 from tests.conftest import Make
 from tests.support.programs import ROOT, pyenv, pythons
@@ -105,8 +106,21 @@ def test_what_looks_like_a_comment_stays() -> None:
 
 
 def untyped(source: bytes) -> str:
-    """Its syntax tree without the types of arguments and of what functions return."""
-    tree = ast.parse(source)
+    """Its syntax tree without the types of arguments, of what functions return and of their variables."""
+
+    class Plain(ast.NodeTransformer):
+        def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
+            node.body = [Variables().visit(one) for one in node.body]
+            return self.generic_visit(node)
+
+    class Variables(ast.NodeTransformer):
+        def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST:
+            return node
+
+        def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST:
+            return node if node.value is None else ast.Assign([node.target], node.value)
+
+    tree = Plain().visit(ast.parse(source))
     for node in ast.walk(tree):
         if isinstance(node, ast.arg):
             node.annotation = None
@@ -117,11 +131,22 @@ def untyped(source: bytes) -> str:
 
 def test_types_are_left_out_and_nothing_else() -> None:
     source = 'def f(\u00e9: "dict[str, int]", *b: int, c: int = 3, **d) -> list[int]:\n    x: int = b\n'.encode()
-    assert without_annotations(source) == "def f(\u00e9, *b, c = 3, **d):\n    x: int = b\n".encode()
+    assert without_annotations(source) == "def f(\u00e9, *b, c = 3, **d):\n    x = b\n".encode()
+    kept = b"x: int = 1\nclass C:\n    x: int = 1\n    def f(self):\n        class D:\n            x: int = 1\n"
+    assert without_annotations(kept) == kept
+    inside = b"def f(self):\n    self.x: dict[int, str] = {}; y: int = 2\n    z: int\n    (u): int = 3\n"
+    assert without_annotations(inside) == b"def f(self):\n    self.x = {}; y = 2\n    z: int\n    (u): int = 3\n"
     several = b"def f(\n    a: Callable[\n        [int], str\n    ],\n    b: int,\n) -> None: pass\n"
     assert without_annotations(several) == b"def f(\n    a: Callable[\n        [int], str\n    ],\n    b,\n): pass\n"
     for path in (ROOT / "slave").glob("*.py"):
         assert untyped(without_annotations(path.read_bytes())) == untyped(path.read_bytes())
+
+
+def test_what_only_types_need_is_not_imported() -> None:
+    source = b"from typing import Any, Union\nfrom collections.abc import Sequence\nfrom os import path\nx = Union\n"
+    assert without_names_of_types(source) == b"from typing import Union\n\nfrom os import path\nx = Union\n"
+    assert without_names_of_types(b"from typing import Any\nclass C:\n x: Any\n").startswith(b"from typing import Any")
+    assert without_names_of_types(b"from typing import Any as A, Union") == b"from typing import Any as A, Union"
 
 
 def test_indentation_is_shorter_and_texts_stay() -> None:

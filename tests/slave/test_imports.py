@@ -265,3 +265,24 @@ def test_the_script_is_the_master_s_unless_it_is_the_same_here(master: Master, t
     assert found is not None and Path(found).name == "script.py" and Path(found).read_text() == "NAME = 1"
     assert finder(master, same_machine=True).main_file("/x.py") is None
     assert finder(master).main_file(str(master.folder / "script.py")) is None
+
+
+def test_whether_the_next_master_has_other_modules(master: Master) -> None:
+    """Those that were sent, and those that were the same here: both are compared with what the next one has."""
+    write(master.folder, sent="X = 1", shared="X = 1", unused="X = 1")
+    write(master.folder.parent / "slave", shared="X = 1")
+    made = finder(master)
+    assert load("sent").X == load("shared").X == 1
+    assert made.has_sent(load("sent").__file__)
+    assert not made.has_sent(load("shared").__file__)
+    write(master.folder, unused="X = 2")
+    assert made.another(None) == ""
+    for name in ("sent", "shared"):
+        write(master.folder, **{name: "X = 22"})
+        master.source = ModuleSource((), lambda: None)  # the next master has made no archive yet
+        assert made.another(None) == name
+        write(master.folder, **{name: "X = 1"})
+        master.source = ModuleSource((), lambda: None)
+    assert made.another(None) == ""
+    master.error = OSError("out of reach")
+    assert made.another(None) in ("sent", "shared")

@@ -13,13 +13,16 @@ import pytest
 
 import parallel
 from parallel.launch.staging import _WATCHDOG
+from slave.errors import MasterGone
 from slave.next_master import same_program
 from tests.conftest import Make
+from tests.slave.test_dial import free_port
+from tests.support.programs import Program, slave
 from tests.support.waiting import eventually
 
 # a launcher whose jobs outlive it, as those of a batch system do
 SCRIPT = """
-import os, subprocess, sys, threading
+import functools, os, subprocess, sys, threading
 import parallel
 
 class Detached(parallel.Slave):
@@ -34,13 +37,19 @@ class Detached(parallel.Slave):
     def stop(self):
         pass
 
-def work(x):
+def setup(number):
+    open('setups', 'a').write(f'{number}\\n')
+    return os.getpid()
+
+def work(x, pid):
+    assert pid == os.getpid()
     return x, os.getppid()
 
 if __name__ == '__main__':
-    first, wait = sys.argv[1] == 'first', float(sys.argv[2])
+    first, wait, number = not os.path.exists('begun'), float(sys.argv[1]), open('number').read()
+    open('begun', 'a').close()
     with parallel.Manager(slaves_wait=wait, output=None) as m:
-        c = m.get_context(checkpoint='fit.results')
+        c = m.get_context(functools.partial(setup, int(number)), checkpoint='fit.results')
         for x in range(2 if first else 4):
             c.add_task(work, x)
         if first:
@@ -70,26 +79,94 @@ def agent_of(folder: Path) -> int:
 
 
 @pytest.mark.slow
-def test_a_slave_serves_the_next_run_of_a_program_that_was_killed(own_folder: Path, run: Any) -> None:
-    first = run(SCRIPT, "first", "60")
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ("", ""),
+        ("script", "script.py has changed, or may have"),
+        ("setup", ""),
+        ("arguments", "the program's argv has changed"),
+    ],
+)
+def test_a_slave_serves_the_next_run_of_a_program_that_was_killed(
+    own_folder: Path, run: Any, change: str, why: str
+) -> None:
+    """It keeps what setup has returned, if nothing has changed."""
+    (own_folder / "number").write_text("1")
+    first = run(SCRIPT, "60")
     first.says("waiting", 30)
     agent = agent_of(own_folder)
     first.process.send_signal(signal.SIGKILL)
     first.process.wait()
-    eventually(lambda: "waiting 60 s for its program" in (own_folder / "log").read_text(), 20, "a slave that waits")
+    log = own_folder / "log"
+    eventually(lambda: "waiting 60 s for its program" in log.read_text(), 20, "a slave that waits")
     assert exists(agent)
-    second = run(SCRIPT, "second", "60")
+    if change == "setup":
+        (own_folder / "number").write_text("2")
+    second = run(SCRIPT + "# other\n" * (change == "script"), "60", *["more"] * (change == "arguments"))
     assert second.ends(60) == 0, second.err
     assert sorted(int(line.split()[1]) for line in second.out.splitlines()) == [0, 1, 2, 3]
     assert {int(line.split()[2]) for line in second.out.splitlines()} == {agent}
+    setups = {"": ["1"], "setup": ["1", "2"]}.get(change, ["1", "1"])
+    assert (own_folder / "setups").read_text().split() == setups
+    assert why in log.read_text()
+    assert ("sets up anew" in log.read_text()) == bool(why)
     eventually(lambda: not exists(agent), 10, "the end of the slave with the second run")
+
+
+KEY = "a key of sixteen bytes and more"
+
+# a program whose slaves somebody has started by hand
+BY_HAND = """
+import os, sys, threading
+import parallel
+
+def setup():
+    with open('setups', 'a') as file:
+        file.write('1 ')
+    return os.getpid()
+
+def work(x, pid):
+    return x, pid == os.getpid()
+
+if __name__ == '__main__':
+    with parallel.Manager(port=int(sys.argv[1]), slaves_wait=float(open('wait').read()), output=None) as m:
+        c = m.get_context(setup)
+        print(list(c.map(work, range(3))), flush=True)
+        threading.Event().wait()
+"""
+
+
+@pytest.mark.slow
+def test_a_slave_that_keeps_waits_as_long_as_the_master_says(own_folder: Path, run: Any) -> None:
+    """It serves the next run with what it has set up, and ends when none came in that time."""
+    port = str(free_port())
+    kept: Program | None = None
+    for wait in ("60", "1"):
+        (own_folder / "wait").write_text(wait)
+        master = run(BY_HAND, port, PARALLEL_AUTHKEY=KEY)
+        kept = kept or slave(f"127.0.0.1:{port}", "--keep", "-n", "1", "-v", PARALLEL_AUTHKEY=KEY)
+        try:
+            master.says(r"\[\(0, True\), \(1, True\), \(2, True\)\]", 30)
+            master.process.send_signal(signal.SIGKILL)
+            master.process.wait()
+            kept.says(f"waiting {wait} s for its program", 20)
+        except BaseException:
+            kept.kill()
+            raise
+    assert (own_folder / "setups").read_text() == "1 "
+    assert kept is not None
+    assert kept.ends(20) == MasterGone.exit_code
+    assert "was not started again within 1 s" in kept.err
 
 
 @pytest.mark.slow
 def test_slaves_that_do_not_wait_end_at_once_and_others_when_nobody_came(own_folder: Path, run: Any) -> None:
     for wait, words in (("0", ""), ("2", "was not started again within 2 s")):
         Path("fit.results").unlink(missing_ok=True)
-        first = run(SCRIPT, "first", wait)
+        Path("begun").unlink(missing_ok=True)
+        Path("number").write_text("1")
+        first = run(SCRIPT, wait)
         first.says("waiting", 30)
         agent = agent_of(own_folder)
         first.process.send_signal(signal.SIGKILL)
