@@ -215,7 +215,8 @@ def missing(status: Status) -> Iterator[Finding]:
     for one in ended[-3:]:
         yield Finding(NOTE, f"slave {one.number} ({one.name}) has ended: {' '.join(one.words.split())[:500]}")
     if not gone and status.connected:
-        yield Finding(OK, f"{status.connected} slaves are connected, none is missing")
+        connected = "1 slave is" if status.connected == 1 else f"{status.connected} slaves are"
+        yield Finding(OK, f"{connected} connected, none is missing")
     elif not status.slaves:
         yield Finding(NOTE, "it has no slaves: add_slave, or start some by hand")
     memory = sum(one.memory for one in status.slaves)

@@ -290,8 +290,15 @@ class _Survey:
             label = self._label(record.id, [record])
             if record.failures and state.table.left(record.id):
                 yield f"setup failed on {len(record.failures)} slave{'s' if len(record.failures) > 1 else ''}: {label}"
+            if record.rules.needs and state.table.left(record.id) and self._none_can_run(record.id):
+                yield f"no connected slave has what it needs ({', '.join(sorted(record.rules.needs))}): {label}"
             if record.full:
                 yield f"{state.result_bytes / 1e6:.0f} MB of results wait to be read, and slaves pause: {label}"
+
+    def _none_can_run(self, context: int) -> bool:
+        """Whether slaves are connected, and none has the tags that a context needs."""
+        connected = self._state.roster.connected.values()
+        return bool(connected) and all(context in slave.lacks for slave in connected)
 
     def _nobody(self) -> str:
         """No slave is connected, and there are tasks."""

@@ -162,7 +162,7 @@ def test_slaves_that_are_missing_and_what_their_launchers_say() -> None:
     assert "slave 2 (LocalSlave() on node2) is lost, heard last 42 s ago" in bad
     many = list(doctor.missing(status(*[slave(n, "expected") for n in range(1000)])))
     assert len(many) < 20 and "988 more slaves are missing" in found(iter(many), NOTE)
-    assert found(doctor.missing(status(slave(0))), OK).startswith("1 slaves are connected, none is missing")
+    assert found(doctor.missing(status(slave(0))), OK).startswith("1 slave is connected, none is missing")
     assert "it has no slaves" in found(doctor.missing(status()), NOTE)
 
 
@@ -182,7 +182,7 @@ def test_the_masters_of_this_machine(make: Make, capsys: pytest.CaptureFixture[s
     assert list(context.get_results_unordered()) == [1]
     assert main(["doctor"]) == 0
     out = capsys.readouterr().out
-    assert "for slaves of this machine only" in out and "1 slaves are connected, none is missing" in out
+    assert "for slaves of this machine only" in out and "1 slave is connected, none is missing" in out
 
 
 class _Waits(parallel.Slave):

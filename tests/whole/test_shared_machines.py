@@ -81,9 +81,10 @@ def test_that_no_slave_has_it_is_told_at_once_and_one_that_comes_later_does_it(
     )
     eventually(lambda: line in caplog.text, 3, "the line")
     assert time.monotonic() - began < 3
+    assert manager.status().trouble == [f"no connected slave has what it needs (big, gpu): {context.progress.label}"]
     start(manager, "-n", "1", "--tag", "gpu", "--tag", "big")
     reader.join(20)
-    assert found == [4]
+    assert found == [4] and manager.status().trouble == []
     assert caplog.text.count("no slave has what this context needs") == 1
 
 
