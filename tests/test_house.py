@@ -163,6 +163,11 @@ def test_what_the_documents_name_exists(path: Path) -> None:
         assert hasattr(parallel, public), f"parallel.{public}"
 
 
+def test_the_readme_stays_short_enough_to_be_read() -> None:
+    """What is long goes to tools/*.md, or into a docstring."""
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 480
+
+
 def test_every_public_name_has_a_docstring() -> None:
     import parallel
 
