@@ -4,11 +4,12 @@
     python3 tools/bench.py --checkpoint [--rounds 5] [--slaves 2] [--quick]
     python3 tools/bench.py --against REV [--control] [--pairs 7] [--quick] [--only MEASURE ...] [--now REV]
 
-Beside its peers: peers that are not installed are left out; to have all: pip install numpy dask distributed parsl ray.
-Rounds go through all peers in turn, and through what the machine can do (bare sockets and processes, bench_floor.py),
-so that a slow minute hits all alike.  Each number is the median over the rounds, and each ratio the median of the
-rounds' ratios.  This library runs three times: on local slaves (a Unix socket), and on slaves that a program brings
-over the loopback, with TLS and with MACs only.
+Beside its peers: those that are not installed are left out, which is said; to have all: pip install numpy scipy loky
+mpi4py executorlib distributed parsl ray.  Rounds go through all peers in turn, each in a process of its own, and
+through what the machine can do (bare sockets and processes, bench_floor.py), so that a slow minute hits all alike.
+Each number is the median over the rounds, and each ratio the median of the rounds' ratios.  What 300 idle slaves take
+is measured in the first round only.  This library runs three times: on local slaves (a Unix socket), and on slaves
+that a program brings over the loopback, with TLS and with MACs only.
 
 With a checkpoint: what it costs to have results written to a file, and to open one of a million results.
 
@@ -36,14 +37,27 @@ if str(ROOT) not in sys.path:  # else whoever started us has said which library 
     sys.path.insert(0, str(ROOT))
     os.environ["PYTHONPATH"] = str(ROOT)  # for peers whose slaves do not search where their master does
 
-from tools import bench_against, bench_checkpoint, bench_floor, bench_frontends, bench_measures, bench_peers  # noqa: E402 - found only after the lines above
+from tools import (  # noqa: E402 - found only after the lines above
+    bench_against,
+    bench_checkpoint,
+    bench_floor,
+    bench_frontends,
+    bench_kinds,
+    bench_measures,
+    bench_peers,
+)
 from tools.bench_measures import MEASURES, NEED_NUMPY, OWN_MEASURES, QUICK, USUAL, Sizes, have_numpy  # noqa: E402
 
 OWN = "parallel"
 TLS, SEALED = "parallel by TLS", "parallel, MACs only"
 FLOORS = BARE, BARE_TLS = "bare sockets, processes", "bare TLS"
 MAP, EXECUTOR, CHUNKS = "parallel map", "parallel Executor", "Pool, chunks of 64"
-MEASURES_OF = {  # those of which not all is measured
+SLOW = ("Dask", "Parsl", "Ray", "executorlib")  # of which less is done in a round
+SCIENTIFIC = ("numpy", "scipy")
+MEASURES_OF: Mapping[str, Sequence[str]] = {  # those of which not all is measured
+    bench_peers.SPAWNED: (),
+    **dict.fromkeys(("Dask", "Parsl", "Ray"), ("noop", "alone", "late", "1 ms", "10 ms", "bytes", "array")),
+    **dict.fromkeys(("loky", "mpi4py.futures", "executorlib"), ("noop", "alone", "late", "1 ms", "10 ms", "bytes")),
     **dict.fromkeys((TLS, SEALED), ("noop", "alone", "late", "bytes")),
     **dict.fromkeys((MAP, EXECUTOR, CHUNKS), ("noop", "alone", "late")),
 }
@@ -89,7 +103,17 @@ TARGETS = [
             ("array arguments", "NumPy arguments"),
         ]
     ),
-    Target("first result: parallel / Pool", "first", OWN, "Pool", 1.5, at_most=True),
+    Target("a setup of 100 MB / bare TCP", "setup", OWN, BARE, 0.6, to_measure="bytes"),
+    Target("first result: parallel / Pool, spawned", "first", OWN, bench_peers.SPAWNED, 1.5, at_most=True),
+    Target("a result of all: parallel / Pool, spawned", "first of all", OWN, bench_peers.SPAWNED, 1.1, at_most=True),
+    Target("mixed load", "mixed", OWN, "", 0.97),
+    Target("mixed load by a map", "mixed map", OWN, "", 0.97),
+    Target("long tail", "tail", OWN, "", 0.95),
+    Target("slaves busy", "burning", OWN, "", 0.9),
+    Target("master's growth: two results in flight, and two, MB", "peak", OWN, "", 40.0, at_most=True),
+    Target("a runner, MB", "runner shared", OWN, "", 20.0, at_most=True),
+    Target("an agent, MB", "agent shared", OWN, "", 15.0, at_most=True),
+    Target("idle, percent", "idle", OWN, "", 0.1, at_most=True),
     Target("adding a task, us", "adding", OWN, "", 4.0, at_most=True),
     Target("a waiting task, bytes beyond its pickle", "waiting", OWN, "", 250.0, at_most=True),
 ]
@@ -101,6 +125,8 @@ TARGETS = [
 def measure(name: str, slaves: int, sizes: Sizes, loops: Mapping[str, int]) -> dict[str, float]:
     """One round of one peer."""
     found: dict[str, float] = {}
+    if name in SLOW:
+        sizes = QUICK
     tasks = min(sizes.tasks, bench_peers.PEERS[name].tasks)
     with bench_peers.make(name, slaves) as peer:
         for one in MEASURES_OF.get(name, MEASURES):
@@ -112,11 +138,48 @@ def measure(name: str, slaves: int, sizes: Sizes, loops: Mapping[str, int]) -> d
                 found[one] = bench_measures.busy(peer, loops[one], busy_tasks(one, slaves, sizes))
             elif one in ("bytes", "array", "arguments", "array arguments") and usable(one):
                 found[one] = bench_measures.large(peer, one, sizes.large)
-    if name not in MEASURES_OF:
-        found["first"] = bench_peers.time_of_first(name, slaves)
+    return found
+
+
+def measure_all(name: str, options: argparse.Namespace, loops: Mapping[str, int], number: int) -> dict[str, float]:
+    """One round of one peer, in processes of their own; no numbers if it fails, which is said."""
+    sizes, slaves = sizes_of(options), options.slaves
+    if name in FLOORS:
+        return measure_floor(name, slaves, sizes, loops)
+    try:
+        found = beside(name, options, loops)
+        if name not in (TLS, SEALED, MAP, EXECUTOR, CHUNKS):
+            found["first"] = bench_peers.time_of_first(name, slaves)
+    except (RuntimeError, subprocess.SubprocessError, ValueError) as error:
+        print(f"{name} gave no numbers: {error}", file=sys.stderr)
+        return {}
+    if name in (OWN, bench_peers.SPAWNED) and all(map(bench_measures.have, SCIENTIFIC)):
+        script = str(ROOT / "tools" / "bench_scientific.py")
+        found["first of all"] = bench_peers.time_of_first(name, slaves, script)
     if name == OWN:
         found["adding"], found["waiting"] = adding(sizes.adding)
+        for kind in bench_kinds.KINDS:
+            if kind != "idle" or not number:
+                found.update(bench_kinds.measure(kind, slaves, options.quick))
     return found
+
+
+def beside(name: str, options: argparse.Namespace, loops: Mapping[str, int]) -> dict[str, float]:
+    """What `measure` finds in a process of its own."""
+    if not MEASURES_OF.get(name, MEASURES):
+        return {}
+    command = [sys.executable, __file__, "--beside", json.dumps(loops), f"--slaves={options.slaves}", "--cores=0", name]
+    command += ["--quick"] if options.quick else []
+    done = subprocess.run(command, capture_output=True, text=True, timeout=180, check=False)
+    if done.returncode:
+        raise RuntimeError(done.stderr[-2000:])
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def sizes_of(options: argparse.Namespace) -> Sizes:
+    """How much is done."""
+    return QUICK if options.quick else USUAL
 
 
 def adding(tasks: int) -> tuple[float, float]:
@@ -149,18 +212,21 @@ def usable(name: str) -> bool:
 
 def beside_peers(options: argparse.Namespace) -> None:
     """Run the rounds and print the tables."""
-    sizes = QUICK if options.quick else USUAL
-    peers = [name for name in options.peers or bench_peers.PEERS if bench_peers.available(name)]
+    asked = options.peers or list(bench_peers.PEERS)
+    peers = [name for name in asked if bench_peers.available(name)]
+    for name in set(asked) - set(peers):
+        print(f"{name} is left out: {bench_peers.PEERS[name].needs} is not installed here", file=sys.stderr)
     names = [*peers, *FLOORS]
     loops = {one: bench_floor.loops_of(int(one.split()[0]) / 1000) for one in ("1 ms", "10 ms")}
     rounds: dict[str, list[dict[str, float]]] = {name: [] for name in names}
     for number in range(options.rounds):
         for name in names:
-            take = measure_floor if name in FLOORS else measure
-            rounds[name].append(take(name, options.slaves, sizes, loops))
+            rounds[name].append(measure_all(name, options, loops, number))
             print(f"round {number + 1}: {name} {rounds[name][-1]}", file=sys.stderr)
     print(f"{conditions(options)}, median of {options.rounds} rounds\n")
     print_table(rounds)
+    print("\nFor the README:\n")
+    print_short_table(rounds)
     if options.json:
         Path(options.json).write_text(json.dumps(rounds, indent=1))
 
@@ -180,6 +246,32 @@ def print_table(rounds: Rounds) -> None:
             cells.append(cell)
         print(f"| {title} | " + " | ".join([*cells, targets_of(rounds, key)]) + " |")
     print("\nIn brackets: how many times better parallel is.")
+
+
+SHORT_NAMES = {"noop": "no-op tasks a second", "alone": "one task alone, us", "1 ms": "1 ms tasks, share of the ideal"}
+SHORT_PEERS = (
+    OWN, "Pool", "ProcessPoolExecutor", "loky", "mpi4py.futures", "executorlib", "Dask", "Parsl", "Ray",
+)  # fmt: skip
+SHORT_MEASURES = ("noop", "alone", "1 ms", "bytes", "array", "first")
+
+
+def print_short_table(rounds: Rounds) -> None:
+    """Medians of the measures that all peers have, and how many times better parallel is."""
+    names = [name for name in SHORT_PEERS if any(rounds.get(name, ()))]
+    print("| | " + " | ".join(names) + " |")
+    print("|---" * (len(names) + 1) + "|")
+    for key in SHORT_MEASURES:
+        title, form, more_is_better = MEASURES[key]
+        cells = []
+        for name in names:
+            found = [one[key] for one in rounds[name] if key in one]
+            share = ratio_of(rounds, (name, key), (BARE, key)) if key == "1 ms" else None
+            cell = (f"{share:.2f}" if share else form.format(statistics.median(found))) if found else ""
+            ratio = ratio_of(rounds, (OWN, key), (name, key))
+            if name != OWN and ratio is not None:
+                cell += f" ({ratio if more_is_better else 1 / ratio:.1f}x)"
+            cells.append(cell)
+        print(f"| {SHORT_NAMES.get(key, title)} | " + " | ".join(cells) + " |")
 
 
 def targets_of(rounds: Rounds, measure: str) -> str:
@@ -227,6 +319,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--json", help="write all numbers into this file")
     parser.add_argument("--frontends", action="store_true", help="Pool and Executor beside the standard library's")
     parser.add_argument("--checkpoint", action="store_true", help="what a checkpoint costs")
+    parser.add_argument("--beside", metavar="LOOPS", help=argparse.SUPPRESS)  # one round of one peer, in this process
     paired = parser.add_argument_group("against a revision of this library")
     paired.add_argument("--against", metavar="REV", help="a revision, or a folder with the library")
     paired.add_argument(
@@ -248,7 +341,10 @@ def main() -> None:
     if hasattr(os, "sched_setaffinity") and options.cores:
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: options.cores])
     if options.inside:
-        print(json.dumps(bench_against.inside(options.inside, QUICK if options.quick else USUAL, options.slaves)))
+        print(json.dumps(bench_against.inside(options.inside, sizes_of(options), options.slaves)))
+    elif options.beside:
+        (name,) = options.peers
+        print(json.dumps(measure(name, options.slaves, sizes_of(options), json.loads(options.beside))))
     elif options.frontends:
         print(f"{conditions(options)}, median of {options.rounds} rounds\n")
         bench_frontends.section(options.slaves, options.rounds, options.quick)

@@ -27,7 +27,7 @@ class Measure(NamedTuple):
 MEASURES = {
     "noop": Measure("no-op tasks per second", "{:,.0f}", True),
     "alone": Measure("one task alone, there and back, us", "{:,.0f}", False),
-    "late": Measure("the same, of a hundred the slowest", "{:,.0f}", False),
+    "late": Measure("the same, 99th percentile, us", "{:,.0f}", False),
     "1 ms": Measure("tasks of 1 ms per second", "{:,.0f}", True),
     "10 ms": Measure("tasks of 10 ms per second", "{:,.1f}", True),
     "bytes": Measure(f"{MEGABYTES} MB bytes results, MB/s", "{:,.0f}", True),
@@ -35,6 +35,18 @@ MEASURES = {
     "arguments": Measure(f"{MEGABYTES} MB bytes arguments, MB/s", "{:,.0f}", True),
     "array arguments": Measure(f"{MEGABYTES} MB NumPy arguments, MB/s", "{:,.0f}", True),
     "first": Measure("first result after the interpreter's start, s", "{:.2f}", False),
+    "first of all": Measure("a result of every slave, task's module with NumPy and SciPy, s", "{:.2f}", False),
+    "mixed": Measure("1% of 1 s among 1 ms: share of the ideal", "{:.3f}", True),
+    "mixed map": Measure("the same by map_unordered", "{:.3f}", True),
+    "tail": Measure("8 slaves, one 4 x slower, speculation: share of the ideal", "{:.3f}", True),
+    "burning": Measure("share of the time that slaves work while the loop burns 50 ms a result", "{:.3f}", True),
+    "setup": Measure("a setup of 100 MB, MB/s", "{:,.0f}", True),
+    "peak": Measure("master's growth reading 10 MB results, MB", "{:.0f}", False),
+    "runner": Measure("memory of a runner, its own, MB", "{:.1f}", False),
+    "runner shared": Measure("the same with its part of what is shared (PSS), MB", "{:.1f}", False),
+    "agent": Measure("memory of an agent, its own, MB", "{:.1f}", False),
+    "agent shared": Measure("the same with its part of what is shared (PSS), MB", "{:.1f}", False),
+    "idle": Measure("300 idle slaves together, percent of a core", "{:.2f}", False),
     "adding": Measure("adding a task before there are slaves, us of processor time", "{:.2f}", False),
     "waiting": Measure("memory of a task that waits, bytes beyond its pickle", "{:.0f}", False),
 }
@@ -59,13 +71,18 @@ class Sizes(NamedTuple):
     first: int  # interpreters started
 
 
-USUAL = Sizes(tasks=100_000, alone=1000, busy=4.0, large=40, adding=200_000, first=3)
-QUICK = Sizes(tasks=20_000, alone=100, busy=0.3, large=10, adding=50_000, first=1)
+USUAL = Sizes(tasks=100_000, alone=1000, busy=1.0, large=30, adding=200_000, first=3)
+QUICK = Sizes(tasks=20_000, alone=100, busy=0.2, large=5, adding=50_000, first=1)
 
 
 def have_numpy() -> bool:
     """Whether there is NumPy."""
-    return importlib.util.find_spec("numpy") is not None
+    return have("numpy")
+
+
+def have(module: str) -> bool:
+    """Whether it can be imported."""
+    return importlib.util.find_spec(module) is not None
 
 
 def noop(peer: bench_peers.Peer, tasks: int) -> float:

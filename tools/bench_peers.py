@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import importlib
 import importlib.util
+import inspect
 import itertools
 import logging
 import multiprocessing
@@ -179,6 +180,14 @@ class Pool(Peer):
         return iter(self._pool.imap_unordered(_call, [task] * count))
 
 
+class SpawnedPool(Pool):
+    """multiprocessing.Pool with processes that are no forks, as on macOS and Windows."""
+
+    def __enter__(self) -> Peer:
+        self._pool = multiprocessing.get_context("spawn").Pool(self.slaves)
+        return self
+
+
 class PoolOfChunks(Pool):
     """multiprocessing.Pool with 64 calls in a message, of which the results come when the last is done."""
 
@@ -203,6 +212,46 @@ class Executor(Peer):
         """Futures, in their order."""
         futures = [self._executor.submit(task) for _ in range(count)]
         return (future.result() for future in futures)
+
+
+class Loky(Executor):
+    """loky, which is what joblib uses."""
+
+    needs = "loky"
+
+    def __enter__(self) -> Peer:
+        import loky
+
+        self._executor = loky.ProcessPoolExecutor(self.slaves)
+        return self
+
+
+class Mpi(Executor):
+    """mpi4py.futures, whose workers MPI spawns."""
+
+    needs = "mpi4py"
+    tasks = 5_000
+
+    def __enter__(self) -> Peer:
+        for name in ("ALLOW_RUN_AS_ROOT", "ALLOW_RUN_AS_ROOT_CONFIRM", "MCA_rmaps_base_oversubscribe"):
+            os.environ.setdefault(f"OMPI_{name}", "1")  # Open MPI refuses otherwise in containers and on few cores
+        from mpi4py import futures
+
+        self._executor = futures.MPIPoolExecutor(self.slaves)
+        return self
+
+
+class Executorlib(Executor):
+    """executorlib on one node, with workers that stay."""
+
+    needs = "executorlib"
+    tasks = 2_000
+
+    def __enter__(self) -> Peer:
+        import executorlib
+
+        self._executor = executorlib.SingleNodeExecutor(max_workers=self.slaves, block_allocation=True)
+        return self
 
 
 class Dask(Peer):
@@ -291,12 +340,18 @@ class Ray(Peer):
         """ray.wait for one after the other, up to a thousand at a time."""
         import ray
 
-        remote = ray.remote(task)
-        waiting = [remote.remote() for _ in range(count)]
+        if inspect.isfunction(task):
+            remote = ray.remote(task)
+            waiting = [remote.remote() for _ in range(count)]
+        else:  # which it takes as an argument only
+            remote = ray.remote(_call)
+            waiting = [remote.remote(task) for _ in range(count)]
         while waiting:
             ready, waiting = ray.wait(waiting, num_returns=min(len(waiting), 1000 if count > 1000 else 1))
             yield from ray.get(ready)
 
+
+SPAWNED = "Pool, spawned"
 
 PEERS: dict[str, type[Peer]] = {
     "parallel": Parallel,
@@ -306,7 +361,11 @@ PEERS: dict[str, type[Peer]] = {
     "parallel Executor": ParallelExecutor,
     "Pool": Pool,
     "Pool, chunks of 64": PoolOfChunks,
+    SPAWNED: SpawnedPool,
     "ProcessPoolExecutor": Executor,
+    "loky": Loky,
+    "mpi4py.futures": Mpi,
+    "executorlib": Executorlib,
     "Dask": Dask,
     "Parsl": Parsl,
     "Ray": Ray,
@@ -324,9 +383,9 @@ def make(name: str, slaves: int) -> Peer:
     return PEERS[name](slaves)
 
 
-def time_of_first(name: str, slaves: int) -> float:
-    """Seconds from the start of a new interpreter to its first result."""
-    command = [sys.executable, str(Path(__file__)), name, str(slaves)]
+def time_of_first(name: str, slaves: int, script: str = __file__) -> float:
+    """Seconds from the start of a new interpreter to its first result, when ``script`` prints the time."""
+    command = [sys.executable, script, name, str(slaves)]
     began = time.time()
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     if done.returncode:
