@@ -197,7 +197,8 @@ def measure_floor(name: str, slaves: int, sizes: Sizes, loops: Mapping[str, int]
     busy = {
         one: bench_floor.bare_processes(slaves, count, busy_tasks(one, slaves, sizes)) for one, count in loops.items()
     }
-    return {"bytes": bench_floor.bare_tcp(sizes.large), **busy}
+    alone, late = bench_floor.bare_hops(slaves, sizes.alone)
+    return {"bytes": bench_floor.bare_tcp(sizes.large), "alone": alone, "late": late, **busy}
 
 
 def busy_tasks(name: str, slaves: int, sizes: Sizes) -> int:

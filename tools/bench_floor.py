@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import pickle
+import queue
 import socket
+import threading
 import time
+from collections.abc import Sequence
 from contextlib import closing
 from typing import Any, Callable
 
 from tools import bench_peers
 
 MEGABYTES = 10
+_ROOM = 64 * 1024  # bytes: for any message of `bare_hops`
 
 
 def bare_tcp(messages: int) -> float:
@@ -75,6 +81,57 @@ def bare_processes(processes: int, loops: int, count: int) -> float:
     for child in children:
         os.waitpid(child, 0)
     return count / (time.perf_counter() - began)
+
+
+def bare_hops(processes: int, count: int) -> tuple[float, float]:
+    """Microseconds that a call alone takes, there and back, by the way of a task and with nothing done on it.
+
+    From one thread to another, by a local socket to a process and back; all is pickled.  The median, and what one in
+    a hundred exceeds.
+    """
+    pairs = [socket.socketpair() for _ in range(processes)]
+    for _, far in pairs:
+        if os.fork() == 0:
+            for near, _ in pairs:
+                near.close()
+            _answer(far)
+    for _, far in pairs:
+        far.close()
+    asked, answered = queue.SimpleQueue[Any](), queue.SimpleQueue[Any]()
+    threading.Thread(target=_dispatch, args=([near for near, _ in pairs], asked, answered), daemon=True).start()
+    times = []
+    for _ in range(200 + count):
+        began = time.perf_counter()
+        asked.put(pickle.dumps(bench_peers.noop, 5))
+        pickle.loads(answered.get())
+        times.append(time.perf_counter() - began)
+    asked.put(None)
+    for _ in pairs:
+        os.wait()
+    times = sorted(times[200:])  # the first do not count
+    return times[count // 2] * 1e6, times[count - 1 - count // 100] * 1e6
+
+
+def _dispatch(sockets: Sequence[socket.socket], asked: Any, answered: Any) -> None:
+    """The thread between."""
+    for sock in itertools.cycle(sockets):
+        call = asked.get()
+        if call is None:
+            break
+        sock.sendall(pickle.dumps((1, call), 5))
+        answered.put(pickle.loads(sock.recv(_ROOM))[1])
+    for sock in sockets:
+        sock.close()
+
+
+def _answer(sock: socket.socket) -> None:
+    """The other process."""
+    try:
+        while data := sock.recv(_ROOM):
+            number, call = pickle.loads(data)
+            sock.sendall(pickle.dumps((number, pickle.dumps(pickle.loads(call)(), 5)), 5))
+    finally:
+        os._exit(0)
 
 
 def loops_of(seconds: float) -> int:
