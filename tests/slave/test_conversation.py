@@ -233,7 +233,8 @@ def test_what_is_brief_stays_as_it_is() -> None:
 class OldEnvironment:
     """As it was when the agent came; what has changed since does not arrive."""
 
-    same_machine, number = True, 1
+    same_machine, number, session = True, 1, None
+    from_start: frozenset[str] = frozenset()
 
     def __init__(self, *_: object) -> None:
         pass
