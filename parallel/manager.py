@@ -121,9 +121,10 @@ class Manager:
     the function of a map, of so many bytes or more crosses the network once for all runners of a machine.
     ``preload``: False has each slave process import all for itself.  Else, on Linux, a machine imports the installed
     packages that the first tasks need once for all its slaves, where that is safe: slave/template.py.
-    ``slaves_wait``: if this program is killed, the slaves of its batch jobs stay for so many seconds, and serve the
-    next run of it: they find it where this one was (give it a ``port``), or on the local network.  So do, in any case,
-    those that were started by hand with --keep.  Without it they end within 5 s.  It implies ``port=0``.
+    ``slaves_wait``: if this program is killed, the slaves of its batch jobs, and those that were started by hand with
+    --keep, stay for so many seconds, and serve the next run of it: they find it where this one was (give it a
+    ``port``), or on the local network.  They keep what their setups have returned, if arguments, folder, flags and
+    modules are the same.  Without it those of batch jobs end within 5 s.  It implies ``port=0``.
     ``announce``: whether slaves of the same key that look for a master on the local network, by UDP, are answered.
     ``trace``: name of a file that tells what ran when and where, for viewers of Chrome traces (ui.perfetto.dev) and
     ``python3 -m parallel report``.
