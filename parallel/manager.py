@@ -564,7 +564,8 @@ class Manager:
         that cannot be started or a ``heartbeat_timeout`` that cannot be, `InternalError`, `ManagerClosed`.  Not raised
         for slaves that are started and end: see `NoMoreSlavesError`.
         """
-        if not self._begun or self._launcher.has_new:
+        new = not self._begun or self._launcher.has_new
+        if new:
             self._open()
             check_lease(self.heartbeat_timeout)
             check_seconds(self.connect_timeout, "connect_timeout")
@@ -583,7 +584,7 @@ class Manager:
             self.dispatcher.scheduler.state.levels = levels_of(self._forward_logging)
         try:
             self._watcher.begin()
-            if self._launcher.has_new:
+            if new:
                 self._launcher.start(self.connect_timeout)
         except RuntimeError as error:
             if not limits.shortage(error):

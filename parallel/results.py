@@ -82,20 +82,23 @@ class Results(Generator[Result, None, None]):
         if self._mailbox.wants_tasks or not self._begun:
             self._begun = True
             self._feeder.refill()
+        mailbox, is_error = self._mailbox, False
+        value: Any = None
         while True:
-            with self._reading:
-                is_error, value = take(self._mailbox, self._program, hand)
+            if mailbox.ready:
+                with self._reading:
+                    is_error, value = take(mailbox, self._program, hand)
             if hand and is_error and self._errors == LAST:
                 self._aside.append((hand[0], value))
                 hand.clear()
             elif hand:
                 self._gave_at = None if self._feeder.exhausted else time.monotonic()
                 return is_error and self._errors != RETURN, value
-            elif not self._mailbox.wait(for_tasks=not self._feeder.asking):
+            elif not mailbox.wait(for_tasks=not self._feeder.asking):
                 if self._feeder.exhausted or self._feeder.asking:
                     return True, self._last_error()
                 self._feeder.refill()
-            elif self._mailbox.wants_tasks:
+            elif mailbox.wants_tasks:
                 self._feeder.refill()
 
     def _last_error(self) -> BaseException:
