@@ -19,7 +19,10 @@ from parallel.core.lease_table import GivenUp, LeaseTable
 from parallel.core.roster import Roster
 from parallel.core.runners import Runners
 from parallel.core.slave import AgentRecord, SlaveRecord
-from parallel.core.state import ContextRecord, State
+from parallel.core.speculation import Running, Speculation
+from parallel.core.state import ContextRecord, ContextRules, State
+from parallel.core.task import State as TaskState
+from parallel.core.task import Task
 from parallel.core.users import Users
 from slave.gathering import Watch
 from slave.protocol import BY_ITSELF, CommandsReply, OutcomeMessage, RunnerEnded, SetupFailure
@@ -179,6 +182,102 @@ def _(real: Any, self: Users, id: int, now: float) -> None:
 def _(real: Any, self: Roster, slave: SlaveRecord, pid: int, connection: int) -> None:
     slave.to_forget.clear()
     real(self, slave, pid, connection)
+
+
+# -- tasks that are started twice
+
+
+@bug("a task is started twice, and then once more", LeaseTable, "copy")
+def _(real: Any, self: LeaseTable, slave: int, task: Task, now: float) -> Any:
+    lease = real(self, slave, task, now)
+    del self.copies[task.id]  # which is how it is known that it has a copy
+    task.state = TaskState.LEASED
+    return lease
+
+
+@bug("a task is started twice though others of its context wait", Speculation, "look")
+def _(real: Any, self: Speculation, now: float) -> None:
+    table = self._state.table
+    with mock.patch.object(table, "waits", lambda context: False), without(self._state, "feed"):
+        real(self, now)
+
+
+@bug("a task is started twice though nobody wants that of its context", Users, "make_context")
+def _(real: Any, self: Users, setup: Any, now: float, rules: ContextRules) -> int:
+    return int(real(self, setup, now, rules._replace(speculate=True)))
+
+
+@bug("a slave gets a copy of a task that it could not rebuild", Speculation, "_consider")
+def _(real: Any, self: Speculation, running: Running, idle: list[SlaveRecord], now: float) -> float:
+    task = running.task
+    if type(task) is not Task:
+        return float(real(self, running, idle, now))
+    unfit, task.unfit = task.unfit, frozenset()
+    due = real(self, running, idle, now)
+    task.unfit = unfit
+    return float(due)
+
+
+@bug("a slave gets a copy of a task whose setup failed there", Speculation, "_idle_for")
+def _(real: Any, self: Speculation, id: int, now: float) -> Any:
+    with mock.patch.object(self._state, "idle", {}):
+        found = real(self, id, now)
+    return [self._state.roster.slaves[number] for number in self._state.idle], found[1]
+
+
+@bug("a task of a full context is started twice", Speculation, "_running")
+def _(real: Any, self: Speculation, now: float) -> Any:
+    with mock.patch.object(self._state.table._turns, "paused", set()):
+        return list(real(self, now))
+
+
+@bug("the other copy runs on when the first is done", State, "_end_copies")
+def _(real: Any, self: State, winner: Any, outcomes: Any) -> None:
+    with without(self, "command"):
+        real(self, winner, outcomes)
+
+
+@bug("the copy that was first is stopped, too", State, "_end_copies")
+def _(real: Any, self: State, winner: Any, outcomes: Any) -> None:
+    real(self, None, outcomes)
+
+
+@bug("who is cancelled goes on if it is the second copy", LeaseTable, "held_by")
+def _(real: Any, self: LeaseTable, task: Task) -> dict[int, int]:
+    return {slave: lease for slave, lease in real(self, task).items() if slave == task.holder}
+
+
+@bug("a copy that is lost is enqueued though the other one runs", LeaseTable, "_leave_to_other")
+def _(real: Any, self: LeaseTable, slave: int, task: Task, move: Any) -> None:
+    real(self, slave, task, move)
+    if task.holder != slave:
+        self._release(task)
+        task.state = TaskState.WAITING
+        self._turns.line_of(task).queue.appendleft(task)
+        self.waiting += 1
+        self._turns.line_up(self._turns.line_of(task))
+
+
+@bug("who loses one copy loses the other one too", LeaseTable, "_leave_to_other")
+def _(real: Any, self: LeaseTable, slave: int, task: Task, move: Any) -> None:
+    other = self.copies[task.id] if slave == task.holder else task.holder
+    real(self, other, task, move)
+
+
+@bug("the death of a copy is blamed on nothing, since the other one runs", LeaseTable, "lose")
+def _(real: Any, self: LeaseTable, slave: int, running: int, end: str) -> GivenUp | None:
+    found: GivenUp | None = real(self, slave, 0 if running in self.copies else running, end)
+    return found
+
+
+@bug("a copy that raises uses up no retry", LeaseTable, "retry")
+def _(real: Any, self: LeaseTable, slave: int, lease: int, context: int, id: int) -> bool:
+    task = self.find(context, id)
+    copied = task is not None and task.state is TaskState.COPIED
+    again = bool(real(self, slave, lease, context, id))
+    if again and copied and task is not None and task.state is TaskState.LEASED:
+        task.retries += 1
+    return again
 
 
 # -- the slaves

@@ -122,6 +122,8 @@ class Run:
         _empty("paused contexts", table.paused)
         _empty("readers", [call for one in state.contexts.values() for call in one.readers])
         _empty("the paces of contexts", state.pace._seconds)
+        _empty("the durations of contexts", state.durations)
+        _empty("tasks that two slaves hold, or held", [*table.copies, *table.races])
         assert table.waiting == 0 and state.reading == 0, "somebody is counted who is no more"
         self._slaves_are_there()
         for slave in state.roster.slaves.values():
