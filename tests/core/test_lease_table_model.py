@@ -43,6 +43,7 @@ class TableMachine(RuleBasedStateMachine):
         self.retries: dict[int, int] = {}
         self.failures: dict[int, int] = {}
         self.paused: set[int] = set()
+        self.races: list[tuple[int, list[int]]] = []  # tasks that got their outcome while two slaves held them
 
     @initialize(seconds=st.sampled_from([0.0, LEAST_SECONDS / 3, 0.02, 0.04, 1.0]))
     def measure(self, seconds: float) -> None:
@@ -168,9 +169,12 @@ class TableMachine(RuleBasedStateMachine):
         if again and counts:
             self.retries[id] -= 1
             self.failures[id] = self.failures.get(id, 0) + 1
-            self.waiting[:0] = self._unhold(slave, [id])
+            self._requeue(self._unhold(slave, [id]))
 
-    def _finish(self, id: int) -> None:
+    def _finish(self, id: int, by_outcome: bool = True) -> None:
+        holders = sorted(slave for slave, held in self.held.items() if id in held)
+        if len(holders) == 2 and by_outcome:
+            self.races.append((id, holders))
         self.finished.add(id)
         if id in self.waiting:
             self.waiting.remove(id)
@@ -185,6 +189,26 @@ class TableMachine(RuleBasedStateMachine):
                 del self.held[slave], self.until[slave]
         return out
 
+    def _requeue(self, ids: list[int]) -> None:
+        """To the front, unless the other slave holds it, too."""
+        self.waiting[:0] = [id for id in ids if not any(id in held for held in self.held.values())]
+
+    @rule(slave=SLAVES, place=st.sampled_from([0, 0, 1, 2]))
+    def copy(self, slave: int, place: int) -> None:
+        """The other slave, if it holds nothing, gets a task of this one's, too."""
+        slave = slave if slave in self.held else 1 - slave
+        other, held = 1 - slave, self.held.get(slave, [])
+        if other in self.held or place >= len(held):
+            return
+        id = held[place]
+        task = self.table.find(self.context_of[id], id)
+        assert task is not None
+        lease = self.table.copy(other, task, self.now)
+        assert list(lease.tasks) == [id] and lease.slave == other
+        self.attempts[id] += 1
+        assert task.attempt == self.attempts[id]
+        self.held[other], self.until[other] = [id], self.now + TERM
+
     @rule(slave=SLAVES, data=st.data())
     def give_back(self, slave: int, data: st.DataObject) -> None:
         held = self.held.get(slave, [])
@@ -193,7 +217,7 @@ class TableMachine(RuleBasedStateMachine):
         if ids is not None:
             back.sort(key=ids.index)
         assert self.table.give_back(slave, ids) == len(back)
-        self.waiting[:0] = back
+        self._requeue(back)
 
     @rule(
         slave=SLAVES,
@@ -210,7 +234,7 @@ class TableMachine(RuleBasedStateMachine):
         if (current or any_lease) and running:
             behind = held[held.index(running) + 1 :] if running in held else list(held)
         assert self.table.give_back_after(slave, id, running) == len(behind)
-        self.waiting[:0] = self._unhold(slave, behind)
+        self._requeue(self._unhold(slave, behind))
 
     @rule(slave=SLAVES, running=PLACES)
     def lose(self, slave: int, running: int | None) -> None:
@@ -225,6 +249,7 @@ class TableMachine(RuleBasedStateMachine):
 
     def _lose(self, slave: int, running: int) -> None:
         back = self._unhold(slave, list(self.held.get(slave, [])))
+        held_by_other = running in self.held.get(1 - slave, [])
         given_up = self.table.lose(slave, running, "it was killed")
         assert slave not in self.table.leases
         if running in back:
@@ -233,13 +258,15 @@ class TableMachine(RuleBasedStateMachine):
             if self.blame[running] == self.max_attempts:
                 assert given_up is not None and given_up.task.id == running
                 assert given_up.ends == ["it was killed"] * self.max_attempts
+                if held_by_other:
+                    self.races.append((running, [0, 1]))
                 self._finish(running)
             else:
                 assert given_up is None
                 back.insert(0, running)
         else:
             assert given_up is None
-        self.waiting[:0] = back
+        self._requeue(back)
 
     @rule(slave=SLAVES)
     def renew(self, slave: int) -> None:
@@ -271,7 +298,7 @@ class TableMachine(RuleBasedStateMachine):
         expired = self.table.expired(self.now)
         assert sorted(expired) == sorted(slave for slave, until in self.until.items() if until <= self.now)
         for slave in expired:
-            self._lose(slave, self.held[slave][0])
+            self._lose(slave, self.held.get(slave, [0])[0])  # both may have run the same, which is given up
 
     @rule(context=CONTEXTS)
     def pause(self, context: int) -> None:
@@ -289,14 +316,14 @@ class TableMachine(RuleBasedStateMachine):
         id = data.draw(st.integers(1, self.next_id - 1))
         task = self.table.drop_task(self.context_of[id], id)
         assert (task is not None) == (id not in self.finished)
-        self._finish(id)
+        self._finish(id, by_outcome=False)
 
     @rule(context=st.sampled_from([2, 3]))
     def drop(self, context: int) -> None:
         gone = [id for id, of in self.context_of.items() if of == context and id not in self.finished]
         assert self.table.drop(context) == len(gone)
         for id in gone:
-            self._finish(id)
+            self._finish(id, by_outcome=False)
 
     @invariant()
     def table_is_sound(self) -> None:
@@ -304,6 +331,9 @@ class TableMachine(RuleBasedStateMachine):
         assert self.table.waiting == len(self.waiting)
         assert {slave: list(lease.tasks) for slave, lease in self.table.leases.items()} == self.held
         assert {slave: lease.deadline for slave, lease in self.table.leases.items()} == self.until
+        assert [(race.task, sorted(race.leases)) for race in self.table.races] == self.races
+        twice = [id for id in self.held.get(0, []) if id in self.held.get(1, [])]
+        assert list(self.table.copies) == twice
         tasks = {id: task for context in self.table.contexts.values() for id, task in context.tasks.items()}
         assert set(tasks) == set(self.context_of) - self.finished
         for id, task in tasks.items():
