@@ -15,7 +15,7 @@ _SLOW = 1.5  # times as long as elsewhere takes a slave that is known to be slow
 _OVERDUE = 1.5  # times as long as tasks take there runs one of which nobody knows how long it will take
 _WORTH = 1.25  # times as long as a copy takes has one to go that is worth it
 _PATIENCE = {False: 0.1, True: 0.5}  # of a task's time for which a slave has waited: if more are said to come, longer
-_LEAST_PATIENCE, _MOST_PATIENCE = 0.05, 10.0  # seconds
+LEAST_PATIENCE, _MOST_PATIENCE = 0.05, 10.0  # seconds
 _MEMORY = 10  # tasks, about, from which a mean is: a slave may get slower, or its tasks longer
 
 
@@ -73,7 +73,7 @@ class Durations:
 
         ``more``: he said that he has some.
         """
-        return min(_MOST_PATIENCE, max(_LEAST_PATIENCE, _PATIENCE[more] * (self.typical or 0.0)))
+        return min(_MOST_PATIENCE, max(LEAST_PATIENCE, _PATIENCE[more] * (self.typical or 0.0)))
 
     def expected(self, slave: int, new: bool = False) -> float:
         """Seconds that a task takes on a slave, as far as is known; only if a typical one's are.

@@ -103,7 +103,7 @@ class Speculation:
         able, soon = [], math.inf
         for number, waiting in state.idle.items():
             slave = state.roster.slaves[number]
-            if id in slave.setup_failed or id in slave.unfit_for or id in slave.lacks:
+            if slave.stopped or id in slave.setup_failed or id in slave.unfit_for or id in slave.lacks:
                 continue
             if waiting.since + patience <= now:
                 able.append(slave)

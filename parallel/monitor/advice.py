@@ -141,7 +141,7 @@ def slaves_earlier(run: Summary) -> str | None:
 
 def fewer_losses(run: Summary) -> str | None:
     """Work was lost with slaves."""
-    if run.share("in vain") < _WORTH:
+    if run.share("in vain") < _WORTH or not run.lost:
         return None
     return (
         f"fewer losses: {show_time(run.total('in vain'))} of work ended with {run.lost} lost slaves; the trace says at "

@@ -5,7 +5,8 @@ Each slave is a row (a "thread") with bars ("X", complete events) of these categ
     task    a task's function ran here; `load`, `send`: microseconds to rebuild it before, and to pack and post after
     setup   a context's setup ran
     wait    there was no task for the slave; `receive`: microseconds that the lease was then on its way
-    lost    a task ran here in vain: the slave was lost, or another copy of the task was done first
+    lost    a task ran here when the slave was lost, in vain
+    copy    a task ran here until another copy of it was done first
 
 What happened at a moment (losses, retries, joins) is an instant event, and how many tasks wait and are done a counter,
 once a second.  When a task ran, its slave tells (slave/traced.py); what it could not tell any more is drawn as the
@@ -50,7 +51,7 @@ class ChromeTrace:
         self._began = began
         self._contexts: dict[int, str] = {}  # their labels
         self._labels: dict[int, str] = {}  # of tasks that have one and are not drawn yet
-        self._copied: set[int] = set()  # tasks that were started twice
+        self._copied: dict[int, int] = {}  # tasks that were started twice: the second slave
         self._rows: dict[int, _Row] = {}
         self._added = self._done = self._failed = 0
         self._counted = 0.0
@@ -110,10 +111,11 @@ class ChromeTrace:
         yield from self._write_untold(event.slave, row)
         running = next(iter(row.held), 0)
         if running and (event.tasks or running in self._copied):
+            cat = "lost" if event.tasks else "copy"
             began = max(row.granted, row.last_done)
             if row.started is not None and row.started[0] == running:
                 began = min(row.started[1], max(began, row.end))
-            yield self._bar(event.slave, "lost", f"lost: {self._name(running)}", began, event.time,
+            yield self._bar(event.slave, cat, f"{cat}: {self._name(running)}", began, event.time,
                             {"task": running, "end": event.end[:_MOST_TEXT]}, "terrible")  # fmt: skip
         row.held, row.started, row.lease = {}, None, NO_LEASE
         name = "stopped" if event.wanted else "lost"
@@ -147,7 +149,7 @@ class ChromeTrace:
         yield from self._count_at(event.time)
 
     def _task_copied(self, event: ev.TaskCopied) -> Iterator[str]:
-        self._copied.add(event.task)
+        self._copied[event.task] = event.slave
         args = {"task": event.task, "context": event.context, "other": event.other}
         yield self._instant(event.time, "started twice", event.slave, args)
 
@@ -168,6 +170,8 @@ class ChromeTrace:
                 row.untold[event.task] = event, began
             elif event.kind == TIMED_OUT:
                 yield self._seen_by_master(event, began)
+        if event.kind in (VALUE, FAILURE) and self._copied.get(event.task) == event.slave:
+            yield self._instant(event.time, "copy was first", event.slave, {"task": event.task})
         if event.kind == GIVEN_UP:
             yield self._instant(event.time, "given up", event.slave, {"task": event.task, "context": event.context})
         yield from self._count_at(event.time)

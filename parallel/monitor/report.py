@@ -5,6 +5,7 @@ from __future__ import annotations
 from .advice import advice
 from .trace_reader import PARTS, Summary
 from .units import show_time
+from .words import copies_in_words
 
 
 def text_of(run: Summary, most_slaves: int = 20) -> str:
@@ -18,6 +19,8 @@ def text_of(run: Summary, most_slaves: int = 20) -> str:
     if run.longest[2] >= 0:
         seconds, name, slave = run.longest
         lines.append(f"the slowest task: {name}, {show_time(seconds)} on slave {slave}")
+    if run.copies:
+        lines.append(copies_in_words(run.copies, run.copies_first))
     if run.missing:
         lines.append(f"{run.missing} events or tasks are missing in the trace: the numbers below are too small")
     lines += ["", "where the slaves' time went:"]

@@ -63,6 +63,8 @@ class Summary:
     tasks: int = 0
     failed: int = 0
     lost: int = 0  # slaves' processes that ended or were not heard of
+    copies: int = 0  # tasks that were started twice
+    copies_first: int = 0  # of these, whose second copy was done first
     missing: int = 0  # events that the trace lacks
     setups: int = 0
     sent: int = 0  # bytes of tasks and results
@@ -149,6 +151,10 @@ def _add_moment(summary: Summary, event: dict[str, Any]) -> None:
         summary.slaves.setdefault(slave, SlaveTimes()).ended = float(event["ts"]) / 1e6
     elif name == "lost":
         summary.lost += 1
+    elif name == "started twice":
+        summary.copies += 1
+    elif name == "copy was first":
+        summary.copies_first += 1
     elif name == "run ends":
         summary.finished = True
     elif name in ("events are missing here", "left out"):
@@ -179,7 +185,7 @@ def _add_bar(summary: Summary, bar: Bar) -> None:
         receive = min(seconds, float(bar.args.get("receive", 0)) / 1e6)
         parts["sending"] += receive
         parts["waiting"] += seconds - receive
-    elif bar.cat == "lost":
+    elif bar.cat in ("lost", "copy"):
         parts["in vain"] += seconds
         summary.ends = max(summary.ends, bar.ends)
 

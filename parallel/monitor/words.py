@@ -135,11 +135,11 @@ def _shortest(course: Course) -> list[str]:
     return [f"{tasks.done:,}/{_of(tasks)}", *([f"{tasks.failed:,}!"] if tasks.failed else [])]
 
 
-def _copies(summary: Summary) -> str:
-    if summary.copies == 1:
-        return f"1 task was started twice, and its copy was {'' if summary.copies_first else 'not '}first"
-    were = "was" if summary.copies_first == 1 else "were"
-    return f"{summary.copies:,} tasks were started twice, {summary.copies_first:,} of those copies {were} first"
+def copies_in_words(copies: int, first: int) -> str:
+    """How many tasks were started twice, and how many of their second copies were done first."""
+    if copies == 1:
+        return f"1 task was started twice, and its copy was {'' if first else 'not '}first"
+    return f"{copies:,} tasks were started twice, {first:,} of those copies {'was' if first == 1 else 'were'} first"
 
 
 def summary_line(summary: Summary, width: int = 1000) -> str:
@@ -150,7 +150,7 @@ def summary_line(summary: Summary, width: int = 1000) -> str:
     parts += [f"{tasks.failed:,} failed"] if tasks.failed else []
     if summary.losses:
         parts.append(f"{summary.losses} slave{' was' if summary.losses == 1 else 's were'} lost")
-    parts += [_copies(summary)] if summary.copies else []
+    parts += [copies_in_words(summary.copies, summary.copies_first)] if summary.copies else []
     if summary.slaves:
         parts.append(f"{summary.slaves} slave{'' if summary.slaves == 1 else 's'} busy {100 * summary.busy:.0f}% of it")
     if summary.slowest_seconds >= _SLOW:

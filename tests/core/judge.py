@@ -11,12 +11,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from parallel.core import events as ev
+from parallel.core.durations import LEAST_PATIENCE
 from parallel.core.effects import Answer, Deliver, Granted, NoSlaves, Pause, Refuse, WantTasks
 from parallel.core.pacing import LEASE_SECONDS, LEAST_SECONDS
 from parallel.core.slave import Contact, Life, SlaveRecord
 from parallel.core.state import RECALL_AGE, State
 from parallel.core.task import Task
-from slave.protocol import Command, Recall
+from slave.protocol import POLL_SECONDS, Command, Recall
 from tests.core.fake import Env
 from tests.core.model import REFUSED, Model
 from tests.core.model_state import ModelAgent, ModelLease, ModelSlave
@@ -137,11 +138,10 @@ class Judge(Model):
         assert lease is not None and lease.slave == slave.number and not slave.held and lease.id > self.last_lease
         assert slave.connected and not self.closing, "a lease for one that is leaving"
         got = list(lease.tasks)
-        assert got == may[: len(got)], f"slave {slave.number} got {got}; it was the turn of {may}"
-        self._look_at_size(got, slave is self.current)
-        for other in self.idle[: self.idle.index(slave.number)] if slave is not self.current else ():
-            barred = self.slaves[other].failed | self._paused
-            assert not self.turn(barred), f"slave {other} waits for longer than slave {slave.number}"
+        if self.holders(got[0]):
+            self._look_at_copy(slave, got)
+        else:
+            self._look_at_turn(slave, got, may)
         _same(f"contexts that slave {slave.number} is to forget", list(value.forget), slave.forget)
         self.told_to_forget(slave)
         slave.call = None
@@ -150,9 +150,27 @@ class Judge(Model):
         for id in got:
             task = self.tasks[id]
             task.attempts += 1
-            self.contexts[task.context].queue.remove(id)
+            if not self.holders(id):
+                self.contexts[task.context].queue.remove(id)
             slave.knows.add(task.context)
         slave.lease = ModelLease(lease.id, got, self.now, self.term)
+
+    def _look_at_turn(self, slave: ModelSlave, got: list[int], may: list[int]) -> None:
+        assert got == may[: len(got)], f"slave {slave.number} got {got}; it was the turn of {may}"
+        self._look_at_size(got, slave is self.current)
+        for other in self.idle[: self.idle.index(slave.number)] if slave is not self.current else ():
+            barred = self.slaves[other].failed | self._paused
+            assert not self.turn(barred), f"slave {other} waits for longer than slave {slave.number}"
+
+    def _look_at_copy(self, slave: ModelSlave, got: list[int]) -> None:
+        """A task that runs is started once more: of a context that wants that, and of which nothing waits."""
+        holders, context = self.holders(got[0]), self.contexts[self.tasks[got[0]].context]
+        assert context.speculates and len(got) == 1 and len(holders) == 1, f"{got} is held by {holders}"
+        assert not context.queue and context.id not in self._paused | slave.failed, f"{got} is started twice"
+        (other,) = holders
+        assert other is not slave and other.lease is not None and other.held[0] == got[0], f"{got} does not run"
+        assert context.id in self.measured, f"{got} is started twice, and nobody knows how long it takes"
+        assert slave.until - POLL_SECONDS + LEAST_PATIENCE < self.now + 1e-6, f"slave {slave.number} has just come"
 
     def _look_at_size(self, got: list[int], alone: bool) -> None:
         seconds = [self._seconds(self.tasks[id].context) for id in got]
@@ -273,7 +291,7 @@ class Judge(Model):
     def all_accounted_for(self) -> None:
         """Every task has one outcome, or was cancelled, or waits, or is held by a slave."""
         for id, task in self.tasks.items():
-            there = any(id in context.queue for context in self.contexts.values()) + bool(self.holder(id))
+            there = any(id in context.queue for context in self.contexts.values()) + bool(self.holders(id))
             assert self.outcomes.get(id, 0) + (id in self.cancelled) + there == 1, f"task {id} is lost, or twice there"
             assert task.over == (not there)
 

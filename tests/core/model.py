@@ -15,7 +15,6 @@ from slave.protocol import (
     POLL_SECONDS,
     TIME_LIMIT,
     TIMED_OUT,
-    Command,
     Drain,
     OutcomeMessage,
     StartRunner,
@@ -55,7 +54,7 @@ class Model(ModelState):
 
     def _join(self, slave: ModelSlave, call: Any, pid: int, connection: int, lease: int) -> None:
         if slave.lease is not None and (slave.pid != pid or slave.lease.id != lease):
-            self.to_front(list(slave.held))
+            self.to_front(slave, list(slave.held))
         self.release(slave)
         if slave.pid != pid:
             self.unlearn(slave)
@@ -85,7 +84,7 @@ class Model(ModelState):
             self.release(slave)
             self.heard(slave)
             slave.told = []
-            self.to_front(list(slave.held))
+            self.to_front(slave, list(slave.held))
             slave.call, slave.until = call, self.now + POLL_SECONDS
             if self.closing or slave.leaving or (slave.forget and not self.turn(slave.failed | self.paused())):
                 self.release(slave)
@@ -100,9 +99,9 @@ class Model(ModelState):
             if kind == FAILURE and task.retries and current:
                 task.retries -= 1
                 task.failures += 1
-                self.to_front([id])
+                self.to_front(slave, [id])
             elif kind != FAILURE or current or not (task.retries or task.failures):
-                self.settle(id, kind, OVERHEAD + len(data))
+                self.settle(id, kind, number, OVERHEAD + len(data))
 
     def post_and_wait(self, call: Any, message: OutcomeMessage) -> None:
         task, context = self.tasks[message[3]], self.contexts.get(message[2])
@@ -130,7 +129,7 @@ class Model(ModelState):
     def give_back(self, call: Any, number: int, lease: int, unstarted: Sequence[int]) -> None:
         slave = self.slaves[number]
         if slave.lease is not None and slave.lease.id == lease:
-            self.to_front([id for id in unstarted if id in slave.held])
+            self.to_front(slave, [id for id in unstarted if id in slave.held])
         self.answers[call] = None
 
     def runner_disconnected(self, number: int, pid: int, connection: int) -> None:
@@ -194,7 +193,7 @@ class Model(ModelState):
             if slave.pid:
                 self.lose(slave, 0)
             if slave.dismissed:
-                self._command(agent.id, Drain(slave.number, 0.0))
+                self.command(agent.id, Drain(slave.number, 0.0))
             self.release(slave)
             self.start_over(slave, agent.id)
 
@@ -205,9 +204,6 @@ class Model(ModelState):
             if slave.number not in slaves and slave.number not in starting:
                 self.lose(slave, 0)
                 self.end(slave)
-
-    def _command(self, agent: str, command: Command) -> None:
-        self.agents[agent].predicted.append(command)
 
     def heartbeat(self, beats: Sequence[tuple[int, int, int]]) -> None:
         for number, pid, task in beats:
@@ -245,7 +241,7 @@ class Model(ModelState):
 
     def _ended(self, slave: ModelSlave, ending: ModelEnding) -> None:
         if ending.cause == TIME_LIMIT and ending.task in slave.held:
-            self.settle(ending.task, TIMED_OUT)
+            self.settle(ending.task, TIMED_OUT, slave.number)
         if ending.setup and not ending.cause:
             self._bar(slave, ending.setup)
         self.lose(slave, 0 if ending.setup or ending.cause else ending.task)
@@ -271,7 +267,7 @@ class Model(ModelState):
         slave = self.slaves[number]
         if slave.lease is not None and lease in (0, slave.lease.id) and running:
             held = slave.held
-            self.to_front(held[held.index(running) + 1 :] if running in held else list(held))
+            self.to_front(slave, held[held.index(running) + 1 :] if running in held else list(held))
 
     def draining(self, numbers: Sequence[int]) -> None:
         for number in numbers:
@@ -322,7 +318,7 @@ class Model(ModelState):
 
     def start_by_agent(self, number: int, id: str) -> None:
         if self.known(number) is not None:
-            self._command(id, StartRunner(number, f"out{number}"))
+            self.command(id, StartRunner(number, f"out{number}"))
 
     def launcher_says_ended(self, id: str, numbers: Sequence[int] | None, successor: str | None) -> list[int]:
         moved: list[int] = []
@@ -349,8 +345,8 @@ class Model(ModelState):
             self.tasks[id] = ModelTask(id, context, retries)
             self.contexts[context].queue.append(id)
 
-    def context(self, id: int) -> None:
-        self.contexts[id] = ModelContext(id)
+    def context(self, id: int, speculates: bool) -> None:
+        self.contexts[id] = ModelContext(id, speculates)
 
     def drop_context(self, id: int) -> None:
         context = self.contexts[id]
@@ -375,13 +371,13 @@ class Model(ModelState):
         gone = [id for id in gone if only in (None, id)]
         stops: dict[int, tuple[int, list[int]]] = {}
         for id in gone:
-            slave = self.holder(id)
-            if slave is not None and slave.lease is not None:
-                stops.setdefault(slave.number, (slave.lease.id, []))[1].append(id)
+            for slave in self.holders(id):
+                if slave.lease is not None:
+                    stops.setdefault(slave.number, (slave.lease.id, []))[1].append(id)
             self.leave(id)
             self.cancelled.add(id)
         for number, (lease, ids) in stops.items():
-            self._command(self.slaves[number].agent, StopTasks(number, lease, ids))
+            self.command(self.slaves[number].agent, StopTasks(number, lease, ids))
         return len(gone)
 
     def read(self, call: Any, id: int, for_tasks: bool) -> None:
@@ -416,7 +412,7 @@ class Model(ModelState):
         if slave is not None:
             slave.dismissed, slave.draining, slave.parted = True, False, False
             self.release(slave)
-            self._command(slave.agent, Drain(number, 1.0))
+            self.command(slave.agent, Drain(number, 1.0))
 
     # -- time
 

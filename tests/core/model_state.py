@@ -10,7 +10,7 @@ import math
 from typing import Any
 
 from parallel.core.effects import AllDone, Closed, Granted, News, NoSlaves, SetupFailed, TasksWanted
-from slave.protocol import GIVEN_UP, Command
+from slave.protocol import GIVEN_UP, Command, StopTasks
 
 NOTHING = Granted(None, ())
 
@@ -93,8 +93,8 @@ class ModelAgent:
 class ModelContext:
     """A context: its waiting tasks in their order, and what came of the others."""
 
-    def __init__(self, id: int) -> None:
-        self.id = id
+    def __init__(self, id: int, speculates: bool) -> None:
+        self.id, self.speculates = id, speculates
         self.queue: list[int] = []
         self.unread: list[int] = []  # bytes of each outcome that was delivered and not taken by the user
         self.put = self.taken = self.untold = 0
@@ -146,8 +146,10 @@ class ModelState:
     def waiting(self) -> int:
         return sum(len(context.queue) for context in self.contexts.values())
 
-    def holder(self, task: int) -> ModelSlave | None:
-        return next((slave for slave in self.slaves.values() if task in slave.held), None)
+    def holders(self, task: int) -> list[ModelSlave]:
+        """Who holds the task: two slaves at most, the one that got it first before the other."""
+        found = [(slave.lease.id, slave) for slave in self.slaves.values() if slave.lease and task in slave.held]
+        return [slave for _, slave in sorted(found, key=lambda pair: pair[0])]
 
     def paused(self) -> set[int]:
         """Contexts of which too many results wait to be read."""
@@ -163,28 +165,35 @@ class ModelState:
 
     # -- tasks
 
-    def unhold(self, task: int) -> None:
-        slave = self.holder(task)
-        if slave is not None and slave.lease is not None:
+    def unhold(self, slave: ModelSlave, task: int) -> None:
+        if slave.lease is not None:
             slave.lease.tasks.remove(task)
             if not slave.lease.tasks:
                 slave.lease = None
 
-    def to_front(self, tasks: list[int]) -> None:
+    def to_front(self, slave: ModelSlave, tasks: list[int]) -> None:
+        """The slave holds these no more: those that no other one holds wait again."""
         for id in reversed(tasks):
-            self.unhold(id)
-            self.contexts[self.tasks[id].context].queue.insert(0, id)
+            self.unhold(slave, id)
+            if not self.holders(id):
+                self.contexts[self.tasks[id].context].queue.insert(0, id)
 
     def leave(self, id: int) -> None:
         """A task is over."""
         task = self.tasks[id]
         task.over = True
-        self.unhold(id)
+        for slave in self.holders(id):
+            self.unhold(slave, id)
         queue = self.contexts[task.context].queue
         if id in queue:
             queue.remove(id)
 
-    def settle(self, id: int, kind: int, size: int = 0) -> None:
+    def settle(self, id: int, kind: int, by: int, size: int = 0) -> None:
+        """It has its outcome, from slave ``by``; of two that held it the other one is stopped."""
+        holders = self.holders(id)
+        for slave in holders if len(holders) > 1 else ():
+            if slave.number != by and slave.lease is not None:
+                self.command(slave.agent, StopTasks(slave.number, slave.lease.id, [id]))
         self.leave(id)
         task = self.tasks[id]
         tries = 1 if kind >= GIVEN_UP else 1 + task.failures
@@ -192,6 +201,9 @@ class ModelState:
         self._outbox.setdefault(task.context, []).append((id, kind, tries, size))
 
     # -- slaves
+
+    def command(self, agent: str, command: Command) -> None:
+        self.agents[agent].predicted.append(command)
 
     def heard(self, slave: ModelSlave) -> None:
         if slave.contact == "lost":
@@ -209,11 +221,11 @@ class ModelState:
             held.remove(running)
             if task.blamed >= self.max_attempts:
                 given_up = running
-                self.settle(running, GIVEN_UP)
+                self.settle(running, GIVEN_UP, slave.number)
             else:
                 held.insert(0, running)
         self.told.append(("SlaveLost", slave.number, len(held) + bool(given_up), given_up))
-        self.to_front(held)
+        self.to_front(slave, held)
         slave.running = 0
         self.release(slave)
 
@@ -232,7 +244,7 @@ class ModelState:
 
     def end(self, slave: ModelSlave) -> None:
         self.release(slave)
-        self.to_front(list(slave.held))
+        self.to_front(slave, list(slave.held))
         self.unlearn(slave)
         if slave.launched and not slave.dismissed:
             self.process_gone(slave)

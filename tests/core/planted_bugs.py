@@ -20,6 +20,7 @@ from hypothesis import HealthCheck, Phase, core, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from parallel.core.agents import Agents
+from parallel.core.durations import Durations
 from parallel.core.effects import Answer, Call
 from parallel.core.endings import Endings
 from parallel.core.lease_table import GivenUp, LeaseTable
@@ -184,6 +185,41 @@ def _(real: Any, self: Scheduler, now: float | None = None) -> Any:
 def _(real: Any, self: State, slave: SlaveRecord, why: str) -> None:
     with without(self.table, "give_back", 0):
         real(self, slave, why)
+
+
+# -- tasks that are started twice
+
+
+@bug("a slave gets a copy as soon as it asks", Durations, "patience")
+def _(real: Any, self: Durations, more: bool) -> float:
+    return 0.0
+
+
+@bug("the other copy runs on when the first is done", State, "_end_copies")
+def _(real: Any, self: State, winner: Any, outcomes: Any) -> None:
+    with without(self, "command"):
+        real(self, winner, outcomes)
+
+
+@bug("the copy that was first is stopped, too", State, "_end_copies")
+def _(real: Any, self: State, winner: Any, outcomes: Any) -> None:
+    real(self, None, outcomes)
+
+
+@bug("cancelling stops one of the two", LeaseTable, "held_by")
+def _(real: Any, self: LeaseTable, task: Task) -> dict[int, int]:
+    return {slave: lease for slave, lease in real(self, task).items() if slave == task.holder}
+
+
+@bug("who loses one copy loses the other one too", LeaseTable, "_leave_to_other")
+def _(real: Any, self: LeaseTable, slave: int, task: Task, move: Any) -> None:
+    real(self, self.copies[task.id] if slave == task.holder else task.holder, task, move)
+
+
+@bug("the death of a copy is blamed on nothing", LeaseTable, "lose")
+def _(real: Any, self: LeaseTable, slave: int, running: int, end: str) -> GivenUp | None:
+    found: GivenUp | None = real(self, slave, 0 if running in self.copies else running, end)
+    return found
 
 
 # -- slaves and agents

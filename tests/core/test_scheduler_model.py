@@ -113,6 +113,29 @@ class SchedulerMachine(RuleBasedStateMachine):
             for slave in self.model.alive():
                 self.driver.work(slave)
 
+    @rule(which=SOME, then=st.sampled_from(["value", "failure", "its end", "cancelled", "both go on"]), second=MOSTLY)
+    @precondition(lambda self: self.model.contexts and len(self.model.tasks) < MOST_TASKS)
+    def a_task_is_late(self, which: int, then: str, second: bool) -> None:
+        """All others are done, and one of the slaves that idle gets it too, if that is wanted.
+
+        ``then``: what comes of that, on the ``second`` of the two slaves or on the first.
+        """
+        self.driver.come_to_order()
+        for _ in range(4):
+            for slave in self.model.alive():
+                self.driver.work(slave)
+        self.driver.add(self._context(which), 1, 1)
+        for _ in range(2):
+            self.driver.pass_time(0.3)
+        for task in [id for id in self.model.tasks if len(self.model.holders(id)) > 1][:1]:
+            slave = self.model.holders(task)[second]
+            if then == "its end":
+                self.driver.runner_ended(slave, slave.pid, task)
+            elif then == "cancelled":
+                self.driver.cancel_task(task)
+            elif then != "both go on":
+                self.driver.post([self.driver.message(slave, task, VALUE if then == "value" else FAILURE)])
+
     @rule()
     def everything_comes_to_order(self) -> None:
         self.driver.come_to_order()

@@ -155,19 +155,19 @@ def test_of_several_that_idle_the_one_that_has_set_it_up_and_is_quick_gets_the_c
     assert env.take_granted(call) == [3]
 
 
-def test_a_slave_that_cannot_run_the_task_gets_no_copy(make_env: MakeEnv) -> None:
+@pytest.mark.parametrize("why", ["setup_failed", "unfit_for", "lacks", "stopped"])
+def test_a_slave_that_cannot_run_the_task_gets_no_copy(make_env: MakeEnv, why: str) -> None:
     env = new_env(make_env, 3)
     env.state.durations[1].learn(QUICK, 1, 1.0, env.now)
     env.add(1)
     assert env.fetched(SLOW) == [1]
-    env.record(2).setup_failed.add(1)
+    setattr(env.record(2), why, True if why == "stopped" else {1})
     env.fetch(2)
     env.pass_time(3.0)
     env.nothing_left()
     call = env.fetch(QUICK)
     env.pass_time(0.2)
     assert env.take_granted(call) == [1]
-    env.record(2).setup_failed.clear()
 
 
 def test_a_slave_that_has_to_set_up_first_gets_a_copy_later(make_env: MakeEnv) -> None:

@@ -82,6 +82,17 @@ def test_the_parts_of_the_time_are_told_and_add_up() -> None:
     assert "2 tasks in 10 s on 2 slaves, 1 slave lost (the trace has no end" in text_of(run)
 
 
+def test_tasks_that_were_started_twice_are_told_and_are_no_loss() -> None:
+    made = Made(3).bar("task", 0, 4.0).bar("copy", 1, 4.0).bar("copy", 2, 4.0)
+    made.moment("started twice", 1, 1.0)
+    made.moment("started twice", 0, 1.0)
+    made.moment("copy was first", 0, 4.0)
+    run = made.summary()
+    assert run.slaves[1].parts["in vain"] == 4.0 and not run.lost
+    assert "2 tasks were started twice, 1 of those copies was first" in text_of(run)
+    assert "fewer losses" not in made.advice()
+
+
 def test_a_slave_that_has_ended_is_not_idle() -> None:
     made = work(Made(2), [2.0, 2.0], 2)
     made.moment("ended", 1, 3.0)

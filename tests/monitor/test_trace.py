@@ -221,9 +221,10 @@ def test_of_a_task_that_was_started_twice_both_copies_are_drawn() -> None:
     )
     (copied,) = named(found, "started twice")
     assert (copied["tid"], copied["args"]) == (4, {"task": 1, "context": 1, "other": 0})
-    (done,), (lost,) = bars(found, "task"), bars(found, "lost")
+    assert named(found, "copy was first")[0]["tid"] == 4
+    (done,), (lost,) = bars(found, "task"), bars(found, "copy")
     assert (done["name"], done["ts"], done["dur"], done["tid"]) == ("slow", 4e6, 1e6, 4)
-    assert (lost["name"], lost["ts"], lost["dur"], lost["tid"]) == ("lost: slow", 2e6, 3.5e6, 1)
+    assert (lost["name"], lost["ts"], lost["dur"], lost["tid"]) == ("copy: slow", 2e6, 3.5e6, 1)
 
 
 def test_timeouts_given_up_tasks_and_missing_events() -> None:
