@@ -105,9 +105,6 @@ def tail(slaves: int, quick: bool) -> Found:
         seconds = 0.25 if quick else LONG
         context = manager.get_context(functools.partial(slow_in_one, folder), speculate=True)
         manager.wait_for_slaves(TAIL_SLAVES)
-        for _ in range(4 * TAIL_SLAVES):
-            context.add_task(functools.partial(slowed, 0.02))  # the setup is done everywhere
-        list(context.get_results_unordered())
         began = time.perf_counter()
         for _ in range(TAIL_TASKS):
             context.add_task(functools.partial(slowed, seconds))

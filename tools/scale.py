@@ -17,6 +17,7 @@ import argparse
 import contextlib
 import functools
 import gc
+import importlib
 import itertools
 import json
 import logging
@@ -45,7 +46,8 @@ class Sizes(NamedTuple):
     """How much is done."""
 
     slaves: Sequence[int]  # the numbers of slaves to measure with
-    tasks: int  # of each context
+    tasks: int  # of each context, at least
+    each: int  # tasks for each slave of them, at least: fewer are a lease for each slave, and no more
     contexts: int  # one after the other
     patience: float  # seconds after which a run begins no further context
     agents_gone: int  # agents of 8 slaves that came and left
@@ -55,17 +57,18 @@ class Sizes(NamedTuple):
     round_trips: int
 
 
-USUAL = Sizes((2, 100, 300, 1000), 60_000, 10, 150.0, 2000, 6000, 200_000, 8000, 300)
-QUICK = Sizes((2, 100, 1000), 20_000, 3, 15.0, 200, 500, 50_000, 1000, 100)
+USUAL = Sizes((10, 100, 300, 1000), 60_000, 300, 10, 150.0, 2000, 6000, 200_000, 8000, 300)
+QUICK = Sizes((10, 100, 1000), 20_000, 20, 3, 15.0, 200, 500, 50_000, 1000, 100)
 
 
 class Row(NamedTuple):
-    """A line of the table: one number or several."""
+    """A line of the table: one number or several.  ``to_reach``: at most that; 0: nothing was promised."""
 
     title: str
     numbers: Sequence[float]
     form: str
     more_is_better: bool
+    to_reach: float = 0.0
 
 
 # -- a master and its light clients
@@ -188,32 +191,73 @@ def added_first(sizes: Sizes, slaves: int) -> list[Row]:
     manager = master.manager
     before = memory()
     with master, master.clients(*bring(slaves)) as clients:
-        began = time.perf_counter()
+        began, worked = time.perf_counter(), time.process_time()
         master.join(clients, slaves)
-        joined = time.perf_counter() - began
+        joined, busy = time.perf_counter() - began, (time.process_time() - worked) / slaves * 1e3
         each = (memory() - before) / slaves / 1e3
-        costs = run_contexts(manager, sizes, first_add)
+        costs = run_contexts(manager, for_each(sizes, slaves), first_add)
         began = time.perf_counter()
         manager.shutdown()
         shut = time.perf_counter() - began
         clients.wait(30)
     rows = [
-        Row(f"{slaves:,} slaves: joined, s", [joined], "{:.2f}", False),
-        Row(f"{slaves:,} slaves: master's memory for each, KB", [each], "{:.0f}", False),
+        Row(f"{slaves:,} slaves: joined, s", [joined], "{:.2f}", False, 5.0),
+        Row("  master's processor time for each, ms", [busy], "{:.2f}", False),
+        Row(f"{slaves:,} slaves: master's memory for each, KB", [each], "{:.0f}", False, 100.0),
         *work_rows(slaves, "added first", costs),
-        Row(f"{slaves:,} slaves: shut down, s", [shut], "{:.2f}", False),
+        Row(f"{slaves:,} slaves: shut down, s", [shut], "{:.2f}", False, 2.0),
     ]
-    return rows if slaves >= MANY else rows[2:4]
+    return rows if slaves >= MANY else rows[3:5]
 
 
 def added_meanwhile(sizes: Sizes, slaves: int) -> list[Row]:
     """The same work, added by the loop over the results."""
     with Master() as master, master.clients(*bring(slaves)) as clients:
         master.join(clients, slaves)
+        sizes = for_each(sizes, slaves)
         backlog = min(sizes.tasks // 2, max(1000, 10 * slaves))
         work = functools.partial(add_meanwhile, backlog=backlog)
         costs = run_contexts(master.manager, sizes, work)
     return work_rows(slaves, "added meanwhile", costs)
+
+
+def for_each(sizes: Sizes, slaves: int) -> Sizes:
+    """With as many tasks as so many slaves need."""
+    return sizes._replace(tasks=max(sizes.tasks, sizes.each * slaves))
+
+
+def lost(sizes: Sizes) -> list[Row]:
+    """All slaves are lost at once, each with a task."""
+    slaves = sizes.slaves[-1]
+    with Master() as master:
+        context = master.manager.get_context()
+        for _ in range(slaves):
+            context.add_task(bench_peers.noop)
+        dispatcher = master.manager.dispatcher
+        table = dispatcher.scheduler.state.table  # of which no public name tells
+        with master.clients(*bring(slaves), "--hold") as clients:
+            master.join(clients, slaves)
+            until(lambda: dispatcher.call(lambda now: len(table.leases)) == slaves, "every slave holds a task")
+            clients.kill()
+            began, worked = time.perf_counter(), time.process_time()
+            until(lambda: dispatcher.call(lambda now: table.waiting) == slaves, "all tasks wait again")
+            took, busy = time.perf_counter() - began, time.process_time() - worked
+        grace = importlib.import_module("parallel.core.agents").RECONNECT_SECONDS
+    what = f"{slaves:,} slaves lost at once: all tasks wait again, s"
+    return [
+        Row(what, [took], "{:.2f}", False),
+        Row(f"  the same after the {grace:g} s for which agents may come back", [took - grace], "{:.2f}", False, 1.0),
+        Row("  master's processor time for each, ms", [busy / slaves * 1e3], "{:.2f}", False),
+    ]
+
+
+def until(condition: Callable[[], bool], what: str) -> None:
+    """Look again and again."""
+    end = time.perf_counter() + 60
+    while not condition():
+        if time.perf_counter() > end:
+            sys.exit(f"for a minute it did not come true that {what}")
+        time.sleep(0.005)
 
 
 def work_rows(slaves: int, how: str, costs: Sequence[Cost]) -> list[Row]:
@@ -351,13 +395,14 @@ def run_part(part: str, sizes: Sizes) -> list[Row]:
     name, _, slaves = part.partition("-")
     if slaves:
         return {"first": added_first, "meanwhile": added_meanwhile}[name](sizes, int(slaves))
-    return {"gone": gone, "dropped": dropped, "live": live}[name](sizes)
+    return {"lost": lost, "gone": gone, "dropped": dropped, "live": live}[name](sizes)
 
 
 def parts(sizes: Sizes) -> list[str]:
     """The names of all parts."""
     return [
         *(f"{name}-{slaves}" for slaves in sizes.slaves for name in ("first", "meanwhile")),
+        "lost",
         "gone",
         "dropped",
         "live",
@@ -369,21 +414,33 @@ def parts(sizes: Sizes) -> list[str]:
 
 def print_table(found: dict[str, list[Row]], columns: Sequence[str]) -> None:
     """A line for each row, a column for each library, and the ratio of the medians if there are two."""
-    head = ["", *columns] + (["ratio"] if len(columns) == 2 else [])
+    head = ["", *columns] + (["ratio"] if len(columns) == 2 else []) + ["to reach"]
     print("| " + " | ".join(head) + " |")
     print("|---" * len(head) + "|")
     for rows in zip(*(found[column] for column in columns)):
-        title, _, form, more_is_better = rows[0]
+        title, _, form, more_is_better, to_reach = rows[0]
         cells = [title, *(" ".join(form.format(number) for number in row.numbers) for row in rows)]
         if len(rows) == 2:
             then, now = (statistics.median(row.numbers) for row in rows)
             better = (now / then if more_is_better else then / now) if then and now else 0.0
             cells.append(f"{better:.2f}")
+        reached = statistics.median(rows[-1].numbers) <= to_reach
+        cells.append(f"at most {to_reach:g}{'' if reached else ': **missed**'}" if to_reach else "")
         print("| " + " | ".join(cells) + " |")
+    print_fall(found[columns[-1]])
     print(
         "\nSeveral numbers: the contexts in turn; fewer than the others have: there was no time for the rest."
         + ("\nRatio, of the medians: above 1 the right column is better." if len(columns) == 2 else "")
     )
+
+
+def print_fall(rows: Sequence[Row]) -> None:
+    """By how much the rate falls from the fewest slaves to the most, by the master's processor time."""
+    first = [row for number, row in enumerate(rows) if number and "added first" in rows[number - 1].title]
+    if len(first) > 1:
+        few, many = (statistics.median(row.numbers) for row in (first[0], first[-1]))
+        fall = 1 - few / many
+        print(f"\nThe rate falls by {fall:.0%}, at most 20%{'' if fall <= 0.2 else ': **missed**'}.")
 
 
 def measure(options: argparse.Namespace, sizes: Sizes) -> None:
