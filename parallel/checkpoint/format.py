@@ -39,7 +39,7 @@ MOST_NAME = 65535  # bytes of a key, or of a label
 MOST_BUFFERS = 65535
 
 _HEADER = struct.Struct("<8sH6x16sQ8x")
-_HEAD = struct.Struct("<BxHHHIIQQ16s")
+_HEAD = struct.Struct("<BxHHHIIQQQQ")  # the identity as two numbers, of which the index keeps the first
 _SEALED_HEAD = struct.Struct("<QBxHHHIIQQ16s")  # the offset, and a head
 _PLACE = struct.Struct("<Q")
 _OFFSET, _BEGIN = _PLACE.size, bytes(_PLACE.size)
@@ -206,11 +206,6 @@ def sizes_in(window: bytes, at: int, count: int) -> tuple[int, ...]:
     return struct.unpack_from(f"<{count}H", window, at + count * (_EACH - 2))
 
 
-def low_of(window: bytes, at: int) -> int:
-    """The first half of the identity in the head of the record that begins there, as a number."""
-    return _PLACE.unpack_from(window, at + FIXED - 16)[0]  # type: ignore[no-any-return]
-
-
 def _items(offset: int, payload_at: int, window: bytes, at: int, origin: int, count: int, made: int) -> Iterator[Found]:
     data = payload_at + _EACH * count
     for item, size in enumerate(sizes_in(window, at, count)):
@@ -248,7 +243,7 @@ def records_at(read: Read, offset: int, end: int, seal: Seal, chunk: int = _CHUN
 
 def _found_in(offset: int, payload_at: int, window: bytes, i: int, head: tuple[Any, ...]) -> Iterator[Found]:
     """What `quick_scan` has found."""
-    kind, buffers, keys, labels, origin, count, size, made, identity = head
+    kind, buffers, keys, labels, origin, count, size, made, _, _ = head
     start = i + FIXED
     if kind == GROUP:
         yield from _items(offset, payload_at, window, start, origin, count, made)
@@ -256,7 +251,7 @@ def _found_in(offset: int, payload_at: int, window: bytes, i: int, head: tuple[A
     key = window[start : start + keys]
     label = window[start + keys : start + keys + labels]
     sizes = struct.unpack_from(f"<{buffers}Q", window, start + keys + labels)
-    entry = Entry(identity, count, origin, key, label, made)
+    entry = Entry(window[start - 16 : start], count, origin, key, label, made)
     digest = window[start + keys + labels + 8 * buffers :][:_DIGEST] if size > INLINE else b""
     yield Found(offset, kind, entry, sizes, payload_at, size, digest)
 

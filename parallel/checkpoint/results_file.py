@@ -11,7 +11,7 @@ from typing import Any, Callable, NamedTuple
 from ..errors import CheckpointError
 from . import format as fmt
 from .disk import Disk, now
-from .format import DROP, GROUP, ORIGIN, RESULT, Damage, Entry, Found, low_of
+from .format import DROP, GROUP, ORIGIN, RESULT, Damage, Entry, Found
 from .index import Index
 
 _AT_ONCE = 1 << 16  # bytes that are read to see one record
@@ -105,11 +105,11 @@ class ResultsFile:
                 continue
             offset, _, window, at, head = fields
             if head[0] == RESULT:
-                add(low_of(window, at), head[5], head[4], offset << _ITEM_BITS)
+                add(head[8], head[5], head[4], offset << _ITEM_BITS)
             elif head[0] == GROUP:
                 self.index.add_group(window, at + fmt.FIXED, head[5], head[4], offset << _ITEM_BITS)
             elif head[0] == DROP:
-                self.index.add_drop(low_of(window, at), head[5])
+                self.index.add_drop(head[8], head[5])
             elif head[0] == ORIGIN:
                 self._read_origin(head[4], offset)
             self._next_origin = max(self._next_origin, head[4] + 1)
