@@ -51,6 +51,7 @@ class Results(Generator[Result, None, None]):
             self._over = given = True
             raise value
         except BaseException:
+            value = None  # else it, its traceback, this frame and the caller's, with all results, hold one another
             self._over = True
             if not given:
                 self._put_back(hand)

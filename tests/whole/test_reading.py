@@ -144,6 +144,20 @@ def lost_stops(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("lost_stops")
+def test_the_end_of_the_results_does_not_keep_those_that_the_reader_had(make: Make) -> None:
+    def read() -> weakref.ref[Any]:
+        context = make(1).get_context()
+        context.add_task(tasks.hold)
+        (result,) = context.get_results_unordered()
+        return weakref.ref(result)
+
+    gc.disable()
+    try:
+        assert read()() is None
+    finally:
+        gc.enable()
+
+
 def test_a_handler_that_raises_loses_no_result_and_no_task(make: Make) -> None:
     manager = make(1)
     manager.wait_for_slaves(1, 15)
