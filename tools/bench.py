@@ -1,6 +1,6 @@
 """The benchmark: this library beside its peers, or beside itself as it was, as medians and ratios.
 
-    python3 tools/bench.py [--rounds 5] [--slaves 2] [--cores 2] [--quick] [--json FILE] [name of a peer ...]
+    python3 tools/bench.py [--rounds 5] [--slaves 2] [--cores 2] [--quick] [--part PART] [--json FILE] [peer ...]
     python3 tools/bench.py --checkpoint [--rounds 5] [--slaves 2] [--quick]
     python3 tools/bench.py --against REV [--control] [--pairs 7] [--quick] [--only MEASURE ...] [--now REV]
 
@@ -144,6 +144,8 @@ def measure(name: str, slaves: int, sizes: Sizes, loops: Mapping[str, int]) -> d
 def measure_all(name: str, options: argparse.Namespace, loops: Mapping[str, int], number: int) -> dict[str, float]:
     """One round of one peer, in processes of their own; no numbers if it fails, which is said."""
     sizes, slaves = sizes_of(options), options.slaves
+    if options.part == "kinds":
+        return measure_kinds(options, number) if name == OWN else {}
     if name in FLOORS:
         return measure_floor(name, slaves, sizes, loops)
     try:
@@ -158,9 +160,17 @@ def measure_all(name: str, options: argparse.Namespace, loops: Mapping[str, int]
         found["first of all"] = bench_peers.time_of_first(name, slaves, script)
     if name == OWN:
         found["adding"], found["waiting"] = adding(sizes.adding)
-        for kind in bench_kinds.KINDS:
-            if kind != "idle" or not number:
-                found.update(bench_kinds.measure(kind, slaves, options.quick))
+        if options.part != "peers":
+            found.update(measure_kinds(options, number))
+    return found
+
+
+def measure_kinds(options: argparse.Namespace, number: int) -> dict[str, float]:
+    """One round of what only this library has: bench_kinds.py."""
+    found: dict[str, float] = {}
+    for kind in bench_kinds.KINDS:
+        if kind != "idle" or not number:
+            found.update(bench_kinds.measure(kind, options.slaves, options.quick))
     return found
 
 
@@ -217,7 +227,7 @@ def beside_peers(options: argparse.Namespace) -> None:
     peers = [name for name in asked if bench_peers.available(name)]
     for name in set(asked) - set(peers):
         print(f"{name} is left out: {bench_peers.PEERS[name].needs} is not installed here", file=sys.stderr)
-    names = [*peers, *FLOORS]
+    names = [*peers, *FLOORS] if options.part != "kinds" else [OWN]
     loops = {one: bench_floor.loops_of(int(one.split()[0]) / 1000) for one in ("1 ms", "10 ms")}
     rounds: dict[str, list[dict[str, float]]] = {name: [] for name in names}
     for number in range(options.rounds):
@@ -226,8 +236,9 @@ def beside_peers(options: argparse.Namespace) -> None:
             print(f"round {number + 1}: {name} {rounds[name][-1]}", file=sys.stderr)
     print(f"{conditions(options)}, median of {options.rounds} rounds\n")
     print_table(rounds)
-    print("\nFor the README:\n")
-    print_short_table(rounds)
+    if options.part != "kinds":
+        print("\nFor the README:\n")
+        print_short_table(rounds)
     if options.json:
         Path(options.json).write_text(json.dumps(rounds, indent=1))
 
@@ -245,7 +256,8 @@ def print_table(rounds: Rounds) -> None:
             if name != OWN and ratio is not None:
                 cell += f" ({ratio if more_is_better else 1 / ratio:.2f}x)"
             cells.append(cell)
-        print(f"| {title} | " + " | ".join([*cells, targets_of(rounds, key)]) + " |")
+        if any(cells):
+            print(f"| {title} | " + " | ".join([*cells, targets_of(rounds, key)]) + " |")
     print("\nIn brackets: how many times better parallel is.")
 
 
@@ -317,6 +329,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--slaves", type=int, default=2)
     parser.add_argument("--cores", type=int, default=2, help="use so many of this machine's cores; 0: all")
     parser.add_argument("--quick", action="store_true", help="less of everything, for a first look")
+    words = "the peers' measures, those of this library alone, which mind less who else computes, or both"
+    parser.add_argument("--part", choices=("peers", "kinds", "all"), default="all", help=words)
     parser.add_argument("--json", help="write all numbers into this file")
     parser.add_argument("--frontends", action="store_true", help="Pool and Executor beside the standard library's")
     parser.add_argument("--checkpoint", action="store_true", help="what a checkpoint costs")

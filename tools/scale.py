@@ -251,6 +251,22 @@ def lost(sizes: Sizes) -> list[Row]:
     ]
 
 
+def idle(sizes: Sizes) -> list[Row]:
+    """Slaves that wait: heartbeats, and calls for tasks that are answered with none every twenty seconds."""
+    slaves, seconds = sizes.slaves[-1], 20.0 if sizes.patience < 60 else 60.0
+    with Master() as master, master.clients(*bring(slaves)) as clients:
+        master.join(clients, slaves)
+        time.sleep(2.0)
+        worked = time.process_time()
+        time.sleep(seconds)
+        busy = (time.process_time() - worked) / seconds
+    what = f"{slaves:,} idle slaves: percent of a core that the master takes"
+    return [
+        Row(what, [busy * 100], "{:.2f}", False),
+        Row("  each, us a second", [busy / slaves * 1e6], "{:.1f}", False),
+    ]
+
+
 def until(condition: Callable[[], bool], what: str) -> None:
     """Look again and again."""
     end = time.perf_counter() + 60
@@ -395,7 +411,7 @@ def run_part(part: str, sizes: Sizes) -> list[Row]:
     name, _, slaves = part.partition("-")
     if slaves:
         return {"first": added_first, "meanwhile": added_meanwhile}[name](sizes, int(slaves))
-    return {"lost": lost, "gone": gone, "dropped": dropped, "live": live}[name](sizes)
+    return {"lost": lost, "idle": idle, "gone": gone, "dropped": dropped, "live": live}[name](sizes)
 
 
 def parts(sizes: Sizes) -> list[str]:
@@ -403,6 +419,7 @@ def parts(sizes: Sizes) -> list[str]:
     return [
         *(f"{name}-{slaves}" for slaves in sizes.slaves for name in ("first", "meanwhile")),
         "lost",
+        "idle",
         "gone",
         "dropped",
         "live",
