@@ -31,7 +31,9 @@ def swallow(data: object, plus: object = None) -> None:
 
 @pytest.fixture(scope="module")
 def program() -> Program:
-    return Program()
+    made = Program()
+    made.main_stays = False  # whoever runs the tests, with `python -c` say
+    return made
 
 
 @pytest.fixture

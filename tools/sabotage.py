@@ -182,17 +182,17 @@ def _sabotage_fetching(strike: Callable[[], None]) -> None:
     fetch = link.TaskQueueProxy.fetch
 
     def fetch_and_fail(self: link.TaskQueueProxy, *args: Any) -> Any:
-        send = self._send
+        send = self._link.send
 
-        def send_and_fail(method: str, args: tuple[Any, ...]) -> None:
-            send(method, args)
+        def send_and_fail(message: object) -> None:
+            send(message)
             strike()
 
-        self._send = send_and_fail  # type: ignore[method-assign]
+        self._link.send = send_and_fail  # type: ignore[method-assign]
         try:
             return fetch(self, *args)
         finally:
-            del self._send
+            del self._link.send
 
     link.TaskQueueProxy.fetch = fetch_and_fail  # type: ignore[method-assign, assignment]
 
