@@ -137,7 +137,9 @@ def handler(*_):
     if what == 'cancel':
         context.cancel()
     elif what == 'shutdown':
+        calls.append(1)  # else it is interrupted by itself for as long as it lasts, deeper and deeper
         m.shutdown()
+        return
     else:
         m.slaves
     calls.append(1)
