@@ -176,8 +176,15 @@ class Roster:
         """Whether a slave works or may come that is not one of ``failed_on``; with ``lost_too`` or come back."""
         if not failed_on:
             return len(self.slaves) > (0 if lost_too else self.lost)
-        others = (slave for number, slave in self.slaves.items() if number not in failed_on)
-        return any(lost_too or slave.contact is not Contact.LOST for slave in others)
+        others = [slave for number, slave in self.slaves.items() if number not in failed_on]
+        return any((lost_too or slave.contact is not Contact.LOST) and self._may_come(slave) for slave in others)
+
+    def _may_come(self, slave: SlaveRecord) -> bool:
+        """False if it left an agent that goes on with others: its launcher has no word for it before that one ends."""
+        if slave.life is not Life.PARTED:
+            return True
+        others = self.agents[slave.agent].slaves.values()
+        return all(one.life is Life.PARTED or one.contact is Contact.LOST for one in others)
 
     def check(self) -> None:
         """Raise AssertionError if an invariant does not hold.  For tests."""

@@ -16,7 +16,7 @@ from tests.core.fake import Env
 
 
 def roster(lives: list[Life]) -> Roster:
-    """With slaves that are EXPECTED, READY or ENDED."""
+    """With slaves that are EXPECTED, READY, PARTED or ENDED."""
     made = Roster()
     for life in lives:
         slave = made.expect("LocalSlave()", "agent")
@@ -24,6 +24,8 @@ def roster(lives: list[Life]) -> Roster:
             made.join(slave, 1234, 1)
         if life is Life.ENDED:
             made.move(slave, Move.END)
+        if life is Life.PARTED:
+            made.part(slave, "it was given up")
         assert slave.life is life
     return made
 
@@ -73,6 +75,17 @@ def test_a_slave_whose_agent_was_cut_off_is_lost_soon_unless_it_is_heard_again()
     assert made.missed(7.0, 10.0) == [slave] and contact_of(made) is Contact.CUT_OFF
     made.heard(slave, 6.0, 10.0)
     assert made.missed(15.9, 10.0) == [] and contact_of(made) is Contact.HEARD
+
+
+def test_a_slave_that_its_agent_gave_up_is_no_hope_while_the_agent_goes_on_with_others() -> None:
+    """Its launcher's word comes when the agent has ended: readers would wait for it for ever (simulated seed 21338)."""
+    made = roster([Life.PARTED, Life.READY])
+    assert not made.has_others({1: "failed"}, lost_too=False) and not made.has_others({1: "failed"}, lost_too=True)
+    assert made.has_others({}, lost_too=True)
+    lost(made, 1)
+    assert made.has_others({1: "failed"}, lost_too=False), "what becomes of the agent is open"
+    made = roster([Life.PARTED, Life.PARTED])
+    assert made.has_others({1: "failed"}, lost_too=False), "it may be started again as a whole"
 
 
 def test_time_in_which_the_master_stood_still_does_not_count() -> None:
