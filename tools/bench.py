@@ -53,6 +53,7 @@ TLS, SEALED = "parallel by TLS", "parallel, MACs only"
 FLOORS = BARE, BARE_TLS = "bare sockets, processes", "bare TLS"
 MAP, EXECUTOR, CHUNKS = "parallel map", "parallel Executor", "Pool, chunks of 64"
 SLOW = ("Dask", "Parsl", "Ray", "executorlib")  # of which less is done in a round
+BESIDE_BARE = "setup"  # of the kinds that which is compared with what the machine can do
 SCIENTIFIC = ("numpy", "scipy")
 MEASURES_OF: Mapping[str, Sequence[str]] = {  # those of which not all is measured
     bench_peers.SPAWNED: (),
@@ -160,15 +161,14 @@ def measure_all(name: str, options: argparse.Namespace, loops: Mapping[str, int]
         found["first of all"] = bench_peers.time_of_first(name, slaves, script)
     if name == OWN:
         found["adding"], found["waiting"] = adding(sizes.adding)
-        if options.part != "peers":
-            found.update(measure_kinds(options, number))
+        found.update(measure_kinds(options, number))
     return found
 
 
 def measure_kinds(options: argparse.Namespace, number: int) -> dict[str, float]:
     """One round of what only this library has: bench_kinds.py."""
     found: dict[str, float] = {}
-    for kind in bench_kinds.KINDS:
+    for kind in bench_kinds.KINDS if options.part != "peers" else [BESIDE_BARE]:
         if kind != "idle" or not number:
             found.update(bench_kinds.measure(kind, options.slaves, options.quick))
     return found

@@ -206,7 +206,7 @@ def _status(key: str) -> int:
 
 
 def processes() -> dict[int, str]:
-    """This process's descendants and their command lines."""
+    """This process's descendants and their command lines, children first."""
     parents: dict[int, int] = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -232,7 +232,7 @@ def memory_of(process: int) -> tuple[float, float]:
 
 
 def memory(slaves: int, quick: bool) -> Found:
-    """MB of a runner that has run tasks, and of all else that the master has started, which is the agent's."""
+    """MB of a runner that has run tasks, of the agent, and of what it has started besides: the guard."""
     with manager_of(slaves) as manager:
         context = manager.get_context()
         list(context.map_unordered(pause, [SHORT] * 200 * slaves))
@@ -240,7 +240,8 @@ def memory(slaves: int, quick: bool) -> Found:
         own = [memory_of(process) for process in runners]
         others = [memory_of(process) for process in processes() if process not in runners]
     found = {"runner": _mean([one for one, _ in own]), "runner shared": _mean([one for _, one in own])}
-    return {**found, "agent": sum(one for one, _ in others), "agent shared": sum(one for _, one in others)}
+    found["agent"], found["agent shared"] = others[0]  # the master's only child
+    return {**found, "guard shared": sum(one for _, one in others[1:])}
 
 
 def _mean(numbers: Sequence[float]) -> float:

@@ -46,6 +46,7 @@ MEASURES = {
     "runner shared": Measure("the same with its part of what is shared (PSS), MB", "{:.1f}", False),
     "agent": Measure("memory of an agent, its own, MB", "{:.1f}", False),
     "agent shared": Measure("the same with its part of what is shared (PSS), MB", "{:.1f}", False),
+    "guard shared": Measure("memory of an agent's guard (PSS), MB", "{:.1f}", False),
     "idle": Measure("300 idle slaves together, percent of a core", "{:.2f}", False),
     "adding": Measure("adding a task before there are slaves, us of processor time", "{:.2f}", False),
     "waiting": Measure("memory of a task that waits, bytes beyond its pickle", "{:.0f}", False),
