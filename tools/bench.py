@@ -24,10 +24,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import statistics
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -230,11 +232,14 @@ def beside_peers(options: argparse.Namespace) -> None:
     names = [*peers, *FLOORS] if options.part != "kinds" else [OWN]
     loops = {one: bench_floor.loops_of(int(one.split()[0]) / 1000) for one in ("1 ms", "10 ms")}
     rounds: dict[str, list[dict[str, float]]] = {name: [] for name in names}
+    end = time.monotonic() + options.seconds
     for number in range(options.rounds):
+        if number and time.monotonic() > end:
+            break
         for name in names:
             rounds[name].append(measure_all(name, options, loops, number))
             print(f"round {number + 1}: {name} {rounds[name][-1]}", file=sys.stderr)
-    print(f"{conditions(options)}, median of {options.rounds} rounds\n")
+    print(f"{conditions(options)}, median of {len(rounds[names[0]])} rounds\n")
     print_table(rounds)
     if options.part != "kinds":
         print("\nFor the README:\n")
@@ -326,6 +331,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("peers", nargs="*", metavar="peer", help=f"of {', '.join(bench_peers.PEERS)}; default: all")
     parser.add_argument("--rounds", type=int, help="default: 5, with --quick 1")
+    parser.add_argument("--seconds", type=float, default=math.inf, help="after so many no further round begins")
     parser.add_argument("--slaves", type=int, default=2)
     parser.add_argument("--cores", type=int, default=2, help="use so many of this machine's cores; 0: all")
     parser.add_argument("--quick", action="store_true", help="less of everything, for a first look")
