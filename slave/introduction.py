@@ -18,10 +18,11 @@ import time
 from collections.abc import Generator
 from typing import TYPE_CHECKING, Callable, Protocol
 
-from . import certificate, handshake
+from . import certificate, handshake, shared_memory
 from .errors import Incompatible, Intercepted, SlaveError, WrongMaster
 from .handshake import PLAIN, SEALED, TLS
 from .keys import THE_KEY
+from .local_transport import LocalTransport
 from .sealed import SealedTransport
 from .tls import TlsTransport
 from .transport import SocketTransport, Transport, is_unix, rest_of
@@ -243,7 +244,8 @@ class _Stream:
             assert context is not None
             yield from self._wrap(context, server)
             return
-        self.transport = SocketTransport(self._sock, self.master)
+        plain = LocalTransport if mode == PLAIN and shared_memory.possible else SocketTransport
+        self.transport = plain(self._sock, self.master)
         if mode == SEALED:
             mine, other = (keys.master, keys.slave) if server else (keys.slave, keys.master)
             self.transport = SealedTransport(self.transport, mine, other)

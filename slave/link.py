@@ -122,6 +122,8 @@ class Link:
             connection.close()
             self._addresses.append(self._addresses.pop(0))  # the next try begins with another one: see find_master.py
             raise
+        if self.count == 1:  # if that breaks, for whatever reason, what is large is sent as any other bytes
+            connection.lend()
         self._connection, self.stays_here = connection, connection.peer[0].startswith(UNIX)
 
     def _dial(self) -> wire.Connection:

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from typing import Protocol
 
-_MOST_VECTORS = 512  # below every system's IOV_MAX
+MOST_VECTORS = 512  # below every system's IOV_MAX
 UNIX = "unix:"  # how the host of a Unix socket's address begins
 
 _LONGEST_PROBE = 32_767  # seconds: tcp(7), MAX_TCP_KEEPIDLE
@@ -101,7 +101,7 @@ class SocketTransport:
     def read_some(self, into: memoryview) -> int | None:
         """See `Transport`."""
         try:
-            return self._sock.recv_into(into)
+            return self._receive(into)
         except (BlockingIOError, InterruptedError):
             return None
 
@@ -109,17 +109,20 @@ class SocketTransport:
         """See `Transport`."""
         have = 0
         while have < into.nbytes:
-            got = self._sock.recv_into(into[have:])
+            got = self._receive(into[have:])
             if not got:
                 raise EOFError("the connection was closed in the middle of a message")
             have += got
+
+    def _receive(self, into: memoryview) -> int:
+        return self._sock.recv_into(into)
 
     def write_some(self, views: Sequence[bytes | memoryview]) -> int | None:
         """See `Transport`."""
         try:
             if len(views) == 1 or not hasattr(self._sock, "sendmsg"):
                 return self._sock.send(views[0])
-            return self._sock.sendmsg(views[:_MOST_VECTORS])
+            return self._sock.sendmsg(views[:MOST_VECTORS])
         except (BlockingIOError, InterruptedError):
             return None
 
@@ -135,7 +138,7 @@ class SocketTransport:
             return
         left = list(views)
         while left:
-            left = rest_of(left, self._sock.sendmsg(left[:_MOST_VECTORS]))
+            left = rest_of(left, self._sock.sendmsg(left[:MOST_VECTORS]))
 
     def has_more(self) -> bool:
         """See `Transport`."""

@@ -4,7 +4,8 @@ A message is a tuple of builtins, pickled with protocol 5 (plain.py).  A frame c
 
     number of buffers (4 bytes) | size of body (8) | size of each buffer (8 each) | body | buffers
 
-All numbers are big-endian; the highest bit of a buffer's size says that it is read-only.  The buffers are the
+All numbers are big-endian; the two highest bits of a buffer's size say that it is read-only, and that it
+is lent (shared_memory.py) and does not follow.  The buffers are the
 message's out-of-band parts (PEP 574): arrays and large payloads go from their own memory to the socket and from the
 socket to fresh memory without a copy in between.  What users pickled travels inside messages as opaque bytes, so that
 no class of theirs is ever rebuilt in the master's server threads.
@@ -19,15 +20,18 @@ import os
 import pickle
 import socket
 import struct
-from typing import Any
+from collections import deque
+from typing import Any, Callable
 
 from . import introduction, plain
 from .errors import Oversized, ProtocolError
 from .introduction import HANDSHAKE_SECONDS as HANDSHAKE_SECONDS  # callers look for it here too
+from .local_transport import LocalTransport
 from .memory import Memory, Unfit, filled
 from .mp_adapter import register_serializer
 from .pieces import END
 from .protocol import Buffer, Parted
+from .shared_memory import SHARED, Borrower, Lender
 from .transport import UNIX, Transport, rest_of, unix_target
 
 OUT_OF_BAND = 32 * 1024  # bytes from which a payload is worth a buffer of its own
@@ -43,6 +47,8 @@ _MOST_BUFFER = 1 << 44  # bytes
 _SCRAP = 1 << 20
 _PAID = 256 * 1024  # bytes that must have come before memory for more than four times as many is taken
 _FIXED = 1 << 63  # added to the size of a buffer that is read-only, and bytes for whoever gets it
+_LENT = 1 << 62  # the same, of one that does not follow: a descriptor comes with the frame (shared_memory.py)
+_RETURNED = 0xFFFF_FFFF  # in place of the number of buffers: what follows are numbers of such memory
 
 
 def opaque(payload: Buffer | Parted) -> Any:
@@ -65,6 +71,9 @@ class Connection:
         self.transport = transport
         self._view = NOTHING  # bytes were read into it; those from start to end are not parsed yet
         self._start = self._end = 0
+        self._lender: Lender | None = None
+        self._borrower = Borrower() if isinstance(transport, LocalTransport) else None
+        self._returned: deque[int] | tuple[()] = () if self._borrower is None else self._borrower.returned
 
     def __repr__(self) -> str:
         return f"<Connection fd={self.transport.fileno()}>"
@@ -91,9 +100,16 @@ class Connection:
         """Change the time after which the other machine is taken for gone."""
         self.transport.be_patient(seconds)
 
+    def lend(self) -> None:
+        """Lend large parts from now on, and do not send their bytes, if it can be done here."""
+        if self._borrower is not None and self._lender is None:
+            self._lender = Lender()
+
     def close(self) -> None:
         """Close the connection."""
         self.transport.close()
+        if self._lender is not None:
+            self._lender.close()
 
     def shut(self) -> None:
         """Wake whoever waits on this connection, in whatever thread: its ``recv`` raises EOFError."""
@@ -106,7 +122,9 @@ class Connection:
 
         ``ahead``: a frame to send before it, by the same write.
         """
-        views = _encode(message)
+        views = self._encoded(message)
+        if self._returned:
+            ahead += self._told_returned()
         if ahead:
             if isinstance(views, bytes):
                 self.transport.write(ahead + views)
@@ -123,10 +141,27 @@ class Connection:
 
     def send_at_once(self, message: object) -> list[memoryview]:
         """Send what can be sent without waiting (see `Transport.set_blocking`); returns what is left to be sent."""
-        frame = _encode(message)
+        frame = self._encoded(message)
+        if self._returned:
+            told = self._told_returned()
+            frame = told + frame if isinstance(frame, bytes) else [memoryview(told), *frame]
         views = [frame] if isinstance(frame, bytes) else frame
         sent = self.transport.write_some(views) or 0
         return [] if sent == len(frame) and len(views) == 1 else rest_of([memoryview(view) for view in views], sent)
+
+    def _encoded(self, message: object) -> bytes | list[memoryview]:
+        """The message as a frame.  What of it is lent is attached to what is written next."""
+        if self._lender is None:
+            return _encode(message)
+        views = _encode(message, self._lender.lend)
+        self.transport.attach(self._lender.descriptors)  # type: ignore[attr-defined]  # it is a LocalTransport
+        self._lender.descriptors.clear()
+        return views
+
+    def _told_returned(self) -> bytes:
+        """What tells the other end which memory that it has lent is not needed any more."""
+        numbers = [self._returned.popleft() for _ in range(min(len(self._returned), MOST_BUFFERS))]  # type: ignore[union-attr]
+        return _HEAD.pack(_RETURNED, 8 * len(numbers)) + struct.pack(f"!{len(numbers)}Q", *numbers)
 
     # -- receiving
 
@@ -227,17 +262,31 @@ class Connection:
         self._end += got
 
     def _recv_large(self, count: int, size: int) -> Any:
+        if count == _RETURNED and self._lender is not None and size <= 8 * MOST_BUFFERS:
+            told = self._exactly(_HEAD.size + size)
+            self._lender.take_back(struct.unpack_from(f"!{size // 8}Q", told, _HEAD.size))
+            return self.recv()
         if count > MOST_BUFFERS or size > MOST_BODY:
             raise ProtocolError(f"a frame announces {count} buffers and a body of {size} bytes; that is no message")
         head = self._exactly(_HEAD.size + 8 * count)
-        sizes = [one & ~_FIXED for one in struct.unpack_from(f"!{count}Q", head, _HEAD.size)]
-        fixed = [bool(one & _FIXED) for one in struct.unpack_from(f"!{count}Q", head, _HEAD.size)]
+        announced = struct.unpack_from(f"!{count}Q", head, _HEAD.size)
+        sizes = [one & ~(_FIXED | _LENT) for one in announced]
         if any(one > _MOST_BUFFER for one in sizes):
             raise ProtocolError(f"a frame announces a buffer of {max(sizes)} bytes; that is no message")
         body = self._buffer(size, True)
         if isinstance(body, Unfit):
             raise MemoryError(f"no memory for a message of {size} bytes")
-        return plain.loads(body, list(map(self._buffer, sizes, fixed)))
+        buffers = [
+            self._borrowed(one, bool(told & _FIXED)) if told & _LENT else self._buffer(one, bool(told & _FIXED))
+            for told, one in zip(announced, sizes)
+        ]
+        return plain.loads(body, buffers)
+
+    def _borrowed(self, size: int, fixed: bool) -> Any:
+        """So many bytes whose descriptor has come."""
+        if self._borrower is None or not isinstance(self.transport, LocalTransport):
+            raise ProtocolError("a message tells of memory of this machine, and has come from another")
+        return self._borrower.borrow(self.transport.take_descriptor(), size, fixed)
 
     def _buffer(self, size: int, fixed: bool) -> Memory | Unfit:
         """So many bytes.  What a peer merely announces costs nothing: the first part must come before there is room."""
@@ -281,8 +330,11 @@ def frame_of_pieces(pieces: bytes) -> bytes:
     return _HEAD.pack(0, len(pieces) + len(END)) + pieces + END
 
 
-def _encode(message: object) -> bytes | list[memoryview]:
-    """A message as a frame: in one piece if it is small, else with its large parts in their own memory."""
+def _encode(message: object, lend: Callable[[memoryview], bool] | None = None) -> bytes | list[memoryview]:
+    """A message as a frame: in one piece if it is small, else with its large parts in their own memory.
+
+    ``lend``: whether a part was lent, and so is not to follow.
+    """
     buffers: list[pickle.PickleBuffer] = []
     body = pickle.dumps(message, 5, buffer_callback=buffers.append)
     if not buffers and len(body) < WINDOW:
@@ -290,8 +342,10 @@ def _encode(message: object) -> bytes | list[memoryview]:
     if len(body) > MOST_BODY or len(buffers) > MOST_BUFFERS:  # the peer would hang up, and never get it
         raise Oversized(f"a message of {len(body)} bytes with {len(buffers)} buffers is more than anybody takes")
     views = [buffer.raw() for buffer in buffers]
-    sizes = struct.pack(f"!{len(views)}Q", *[view.nbytes + _FIXED * view.readonly for view in views])
-    return [memoryview(_HEAD.pack(len(views), len(body)) + sizes), memoryview(body), *(view for view in views if view)]
+    lent = [lend is not None and view.nbytes >= SHARED and lend(view) for view in views]
+    sizes = [view.nbytes + _FIXED * view.readonly + _LENT * gone for view, gone in zip(views, lent)]
+    head = _HEAD.pack(len(views), len(body)) + struct.pack(f"!{len(views)}Q", *sizes)
+    return [memoryview(head), memoryview(body), *(view for view, gone in zip(views, lent) if view and not gone)]
 
 
 def introduce(

@@ -4,8 +4,9 @@
 
 It is a zip archive of the package ``slave`` behind a line that makes it a program where there is a ``python3``.  Its
 first module, ``__main__.py``, is that of the package: an old Python can read it, and says that it is too old; it is not
-compressed, so that a Python without zlib can say that too.  Docstrings, comments, types and three of four blanks of the
-indentation are left out, a third of it; all else stands in its line, so that tracebacks show what they should.
+compressed, so that a Python without zlib can say that too.  Docstrings, comments, types, blanks beside operators and
+three of four of the indentation are left out, a third of it; all else stands in its line, so that tracebacks show what
+they should.
 
 The same sources give the same bytes, whoever packs them, when, where and by which Python: names are sorted, times and
 permissions are fixed.  Only a zlib of another kind (zlib-ng) compresses otherwise.
@@ -59,13 +60,13 @@ def pack(sources: dict[str, bytes]) -> bytes:
         archive.writestr(_entry("__main__.py", zipfile.ZIP_STORED), sources["__main__.py"])
         for name in sorted(sources):
             source = without_annotations(without_comments(without_docstrings(sources[name])))
-            source = with_less_indentation(without_names_of_types(source))
+            source = with_less_indentation(without_blanks(without_names_of_types(source)))
             archive.writestr(_entry(f"slave/{name}", zipfile.ZIP_DEFLATED), source, compresslevel=_LEVEL)
     return packed.getvalue()
 
 
 def without_docstrings(source: bytes) -> bytes:
-    """A module with empty docstrings; no line of it is moved."""
+    """A module without docstrings, or with an empty one where nothing else is; no line of it is moved."""
     import ast  # slow to import, and of no use to local slaves
 
     lines = source.split(b"\n")
@@ -78,7 +79,8 @@ def without_docstrings(source: bytes) -> bytes:
         begin, end, indent = first.lineno - 1, first.end_lineno or 0, first.col_offset
         if not isinstance(first.value.value, str) or lines[begin][:indent].strip() or not _ends_line(lines, first):
             continue  # something else stands in its lines
-        lines[begin:end] = [lines[begin][:indent] + b'""', *[b""] * (end - begin - 1)]
+        kept = b"" if len(node.body) > 1 else lines[begin][:indent] + b'""'
+        lines[begin:end] = [kept, *[b""] * (end - begin - 1)]
     return b"\n".join(lines)
 
 
@@ -155,13 +157,43 @@ def _in_brackets(variable: ast.AnnAssign) -> bool:
     return isinstance(variable.target, ast.Name) and not variable.simple
 
 
+def without_blanks(source: bytes) -> bytes:
+    """A module without the blanks beside operators, brackets and commas; no line is moved."""
+    import io
+    import tokenize
+
+    begins, ends = _texts()
+    lines = source.decode().split("\n")
+    cuts: list[tuple[int, int, int]] = []  # line, first character, end
+    depth, last = 0, None  # of texts in texts; the token before, if it stands in the same line
+    for token in tokenize.tokenize(io.BytesIO(source).readline):
+        depth += token.type in begins
+        beside = last is not None and last.end[0] == token.start[0] and depth == (token.type in begins)
+        if last is not None and beside and tokenize.OP in (last.type, token.type):
+            cuts.append((token.start[0] - 1, last.end[1], token.start[1]))
+        depth -= token.type in ends
+        last = token if token.type in (tokenize.OP, tokenize.NAME, tokenize.NUMBER) or token.type in ends else None
+    for line, begin, end in reversed(cuts):
+        lines[line] = lines[line][:begin] + lines[line][end:]
+    return "\n".join(lines).encode()
+
+
+def _texts() -> tuple[set[int | None], set[int | None]]:
+    """The tokens with which texts begin, and end."""
+    import tokenize
+
+    return (
+        {tokenize.STRING, getattr(tokenize, "FSTRING_START", None), getattr(tokenize, "TSTRING_START", None)},
+        {tokenize.STRING, getattr(tokenize, "FSTRING_END", None), getattr(tokenize, "TSTRING_END", None)},
+    )
+
+
 def with_less_indentation(source: bytes) -> bytes:
     """A module with one blank for each four at the beginning of a line; what stands in texts of several lines stays."""
     import io
     import tokenize
 
-    begins = {tokenize.STRING, getattr(tokenize, "FSTRING_START", None), getattr(tokenize, "TSTRING_START", None)}
-    ends = {tokenize.STRING, getattr(tokenize, "FSTRING_END", None), getattr(tokenize, "TSTRING_END", None)}
+    begins, ends = _texts()
     inside: set[int] = set()
     open_at: list[int] = []
     for token in tokenize.tokenize(io.BytesIO(source).readline):

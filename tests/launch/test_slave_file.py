@@ -18,6 +18,7 @@ from parallel.launch.slave_file import (
     slave_file_hash,
     with_less_indentation,
     without_annotations,
+    without_blanks,
     without_comments,
     without_docstrings,
     without_names_of_types,
@@ -97,7 +98,8 @@ def test_what_stands_beside_a_docstring_stays() -> None:
     ):
         assert without_docstrings(source) == source
     text = 'def f():\n    """Doc.\n\n    \u00e9\n    """\n    return 1\n'.encode()
-    assert without_docstrings(text) == b'def f():\n    ""\n\n\n\n    return 1\n'
+    assert without_docstrings(text) == b"def f():\n\n\n\n\n    return 1\n"
+    assert without_docstrings(b'class E(Exception):\n    """Doc."""\n') == b'class E(Exception):\n    ""\n'
 
 
 def test_what_looks_like_a_comment_stays() -> None:
@@ -147,6 +149,16 @@ def test_what_only_types_need_is_not_imported() -> None:
     assert without_names_of_types(source) == b"from typing import Union\n\nfrom os import path\nx = Union\n"
     assert without_names_of_types(b"from typing import Any\nclass C:\n x: Any\n").startswith(b"from typing import Any")
     assert without_names_of_types(b"from typing import Any as A, Union") == b"from typing import Any as A, Union"
+
+
+def test_blanks_beside_operators_are_left_out() -> None:
+    source = b'x = [1, -2] if y else {"a b": f"{ z } , {w!r:> 4}"} + "c d"  + f(a, *b)\nassert 0 if x else 1 , (2)\n'
+    wanted = b'x=[1,-2]if y else{"a b":f"{ z } , {w!r:> 4}"}+"c d"+f(a,*b)\nassert 0 if x else 1,(2)\n'
+    assert without_blanks(source) == wanted
+    for path in (ROOT / "slave").glob("*.py"):
+        packed = without_blanks(path.read_bytes())
+        assert ast.dump(ast.parse(packed)) == ast.dump(ast.parse(path.read_bytes())), path.name
+        assert packed.count(b"\n") == path.read_bytes().count(b"\n")
 
 
 def test_indentation_is_shorter_and_texts_stay() -> None:

@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 
-from slave import handshake, introduction
+from slave import handshake, introduction, shared_memory
 from slave.certificate import client_context, make_certificate, server_context
 from slave.errors import Incompatible, Intercepted, ProtocolError, WrongKey, WrongMaster
 from slave.handshake import PLAIN, SEALED, TLS
 from slave.introduction import Refused
+from slave.local_transport import LocalTransport
 from slave.sealed import SealedTransport
 from slave.tls import TlsTransport
 from slave.transport import SocketTransport
@@ -35,7 +36,11 @@ from tests.slave.masters import (
     tcp_pair,
 )
 
-KINDS = {PLAIN: SocketTransport, TLS: TlsTransport, SEALED: SealedTransport}
+KINDS = {
+    PLAIN: LocalTransport if shared_memory.possible else SocketTransport,
+    TLS: TlsTransport,
+    SEALED: SealedTransport,
+}
 MODES = pytest.mark.parametrize("mode", KINDS, ids=["plain", "tls", "sealed"])
 
 

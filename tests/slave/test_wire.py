@@ -125,7 +125,7 @@ def test_an_end_in_the_middle_of_a_frame_is_told(pair: Pair) -> None:
     [
         struct.pack("!IQ", 0, 1 << 63),
         struct.pack("!IQ", 1 << 31, 10),
-        struct.pack("!IQQ", 1, 10, 1 << 62),
+        struct.pack("!IQQ", 1, 10, 1 << 61),
         struct.pack("!IQ", 0, wire.MOST_BODY + 1),
         struct.pack("!IQ", wire.MOST_BUFFERS + 1, 10),
         b"GET / HTTP/1.1\r\n\r\n",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import pickle
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any, Callable
 import pytest
 
 import parallel
+from slave import shared_memory
 from slave.parted import LARGE
 from tests.conftest import Make
 from tests.support.programs import Program, slave
@@ -86,7 +88,7 @@ def test_a_large_task_whose_slave_dies_is_run_again_as_it_was(manager: parallel.
 def test_arrays_are_exact_and_can_be_written(make: Make) -> None:
     numpy = pytest.importorskip("numpy")
     context = make(1).get_context()
-    arrays = [numpy.arange(number, number + SIZE, dtype="u4") for number in range(3)]
+    arrays = [numpy.arange(number, number + SIZE, dtype="i4") for number in range(3)]
     for array in arrays:
         context.add_task(negative, array, {"nested": [array[::2]]})
     found = sorted(context.get_results_unordered(), key=lambda pair: -pair[0][0])
@@ -107,3 +109,33 @@ def test_a_map_s_large_inputs_are_exact(manager: parallel.Manager) -> None:
     inputs = [(bytearray([number]) * SIZE, bytes([number]) * SIZE) for number in range(4)]
     check(list(manager.get_context().map(changed, *zip(*inputs))))
     assert inputs[3][0] == inputs[3][1], "the user's own are as they were"
+
+
+@pytest.mark.skipif(not shared_memory.possible, reason="this system has no memfd")
+def test_what_a_slave_on_this_machine_returns_is_not_copied_and_outlives_it(make: Make) -> None:
+    manager = make(1)
+    context = manager.get_context()
+    context.add_task(functools.partial(lent, SIZE))
+    (data,) = context.get_results_unordered()
+    assert isinstance(memoryview(data).obj, shared_memory._View)
+    pid = manager.slaves[0].pid
+    os.kill(pid, signal.SIGKILL)
+    context.add_task(os.getpid)
+    assert list(context.get_results_unordered()) != [pid]
+    context.add_task(functools.partial(lent, SIZE))
+    (other,) = context.get_results_unordered()
+    assert bytes(data) == bytes(other) == b"d" * SIZE
+
+
+class Raw:
+    """Is rebuilt as the memory that came."""
+
+    def __init__(self, data: bytearray) -> None:
+        self.data = data
+
+    def __reduce__(self) -> Any:
+        return memoryview, (pickle.PickleBuffer(self.data),)
+
+
+def lent(size: int) -> Raw:
+    return Raw(bytearray(b"d" * size))

@@ -1,0 +1,225 @@
+"""Large parts of messages between processes of one machine: the memory itself is handed over, by its descriptor.
+
+Whoever sends writes a part into a memfd (memfd_create(2)) and sends its descriptor with the frame that announces it
+(SCM_RIGHTS, unix(7)).  The receiver maps it privately: what it writes is its own.  When it has no use for the memory
+any more it says so, and the sender writes the next part into it: on many machines fresh memory costs more than what is
+written into it.
+
+    sender    `Lender`     lends out parts, in the order of their frames; takes back those whose numbers it is told
+    receiver  `Borrower`   gets them; `returned` has the numbers to be told
+
+It is done on Unix sockets alone, whose other end is a process of the same user that holds the key.  The receiver
+takes what was announced if it can be neither shrunk nor smaller than announced: reading it cannot fault.  Where a
+process has no descriptor to spare for a map it copies what is in it, and where there is no memfd the bytes are sent.
+After a fork nothing is given back that was borrowed before: the other process may still look at it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import mmap
+import os
+import sys
+from collections import deque
+from collections.abc import Iterable
+from typing import Any, Callable
+
+from .errors import ProtocolError
+from .local_transport import MOST_DESCRIPTORS
+from .memory import Memory, Unfit, filled
+
+SHARED = 1 << 20  # bytes from which a part is shared: a descriptor costs as much as sending a few hundred KB
+_MOST_IDLE, _MOST_IDLE_BYTES = 4, 64 << 20  # memory that a lender keeps for the next part
+_MOST_LENT = 64  # parts that it expects back; a receiver that keeps more keeps them for good
+_STEP = 1 << 20  # memory is of a multiple of so many bytes
+
+try:
+    import fcntl
+
+    _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
+    possible = hasattr(os, "memfd_create")
+except (ImportError, AttributeError):  # another system
+    possible = False
+
+_UNTRACKED: dict[str, Any] = {"trackfd": False} if sys.version_info >= (3, 13) else {}  # else a map has a descriptor
+_forks = 0
+
+
+def _forking() -> None:
+    global _forks
+    _forks += 1
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_forking, after_in_parent=_forking)
+
+
+class _Segment:
+    """Memory of which this process has the descriptor."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._map: mmap.mmap | None = None
+        self._used = False
+        self.descriptor = os.memfd_create("parallel", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        try:
+            os.ftruncate(self.descriptor, size)
+            fcntl.fcntl(self.descriptor, fcntl.F_ADD_SEALS, _SEALS)
+        except BaseException:
+            self.close()
+            raise
+
+    def write(self, view: memoryview) -> None:
+        """Fresh memory by a call, since the system would zero it first for a map; by a map when it is used again."""
+        if self._used and self._map is None:
+            self._map = mmap.mmap(self.descriptor, self.size, **_UNTRACKED)
+        self._used = True
+        if self._map is not None:
+            self._map[: view.nbytes] = view
+            return
+        at = 0
+        while at < view.nbytes:
+            at += os.pwrite(self.descriptor, view[at:], at)
+
+    def close(self) -> None:
+        if self._map is not None:
+            self._map.close()
+        os.close(self.descriptor)
+
+
+class Lender:
+    """The sender's side of one connection.  Not for several threads at once."""
+
+    def __init__(self) -> None:
+        self._numbers = itertools.count()
+        self._lent: dict[int, _Segment] = {}
+        self._idle: list[_Segment] = []
+        self.descriptors: list[int] = []  # to be sent with the frame
+
+    def lend(self, view: memoryview) -> bool:
+        """Whether memory with the same bytes was lent, by a descriptor that is to be sent."""
+        if len(self.descriptors) == MOST_DESCRIPTORS:
+            return False
+        segment: _Segment | None = None
+        try:
+            segment = self._fitting(view.nbytes)
+            segment.write(view)
+        except OSError:  # no descriptor, or no memory: the bytes can be sent
+            if segment is not None:
+                segment.close()
+            return False
+        self.descriptors.append(segment.descriptor)
+        self._lent[next(self._numbers)] = segment
+        if len(self._lent) > _MOST_LENT:
+            self._lent.pop(next(iter(self._lent))).close()
+        return True
+
+    def take_back(self, numbers: Iterable[int]) -> None:
+        """The receiver has no use any more for these.  Others than were lent, or are expected, do not matter."""
+        for number in numbers:
+            segment = self._lent.pop(number, None)
+            if segment is not None:
+                self._idle.append(segment)
+        while len(self._idle) > _MOST_IDLE or sum(one.size for one in self._idle) > _MOST_IDLE_BYTES:
+            self._idle.pop(0).close()
+
+    def close(self) -> None:
+        """Nothing more is lent.  What the receiver has stays its own."""
+        for segment in [*self._lent.values(), *self._idle]:
+            segment.close()
+        self._lent.clear()
+        self._idle.clear()
+
+    def _fitting(self, size: int) -> _Segment:
+        fitting = [segment for segment in self._idle if segment.size >= size]
+        if not fitting:
+            return _Segment(-(-size // _STEP) * _STEP)
+        best = min(fitting, key=lambda segment: segment.size)
+        self._idle.remove(best)
+        return best
+
+
+class Borrower:
+    """The receiver's side of one connection."""
+
+    def __init__(self) -> None:
+        self._numbers = itertools.count()
+        self.returned: deque[int] = deque()  # numbers to be told; any thread appends
+
+    def borrow(self, descriptor: int, size: int, fixed: bool) -> Memory | mmap.mmap:
+        """What the part is, of so many bytes.  ``fixed``: as bytes.  The descriptor is closed.
+
+        Raises `ProtocolError` if it is not what a lender lends.
+        """
+        number = next(self._numbers)
+        try:
+            _check(descriptor, size)
+            if not fixed and len(_View.live) < most_views():
+                try:
+                    return _View.of(descriptor, size, self.returned, number)
+                except OSError:
+                    pass  # no descriptor or map to be had
+            try:
+                copied: Memory = filled(size, fixed, _reader(descriptor))
+            except MemoryError:
+                copied = Unfit.of(size)
+            self.returned.append(number)
+            return copied
+        finally:
+            os.close(descriptor)
+
+
+def _check(descriptor: int, size: int) -> None:
+    try:
+        sealed = fcntl.fcntl(descriptor, fcntl.F_GET_SEALS) & fcntl.F_SEAL_SHRINK
+    except OSError:  # it is no memfd
+        sealed = 0
+    if not sealed or os.fstat(descriptor).st_size < size:
+        raise ProtocolError(f"what came is no memory of {size} bytes that stays")
+
+
+def _reader(descriptor: int) -> Callable[[memoryview], None]:
+    """What fills memory with the bytes of a descriptor, step by step."""
+    at = 0
+
+    def fill(into: memoryview) -> None:
+        nonlocal at
+        have = 0
+        while have < into.nbytes:
+            have += os.preadv(descriptor, [into[have:]], at + have)
+        at += have
+
+    return fill
+
+
+def most_views() -> int:
+    """How many maps this process may have: each needs a descriptor before Python 3.13, and always one of its maps."""
+    if _UNTRACKED:
+        return 16_000  # of 65,530 (vm.max_map_count)
+    import resource
+
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return 4000 if soft == resource.RLIM_INFINITY else min(4000, soft // 4)
+
+
+class _View(mmap.mmap):
+    """A private map of borrowed memory, which is given back when nobody refers to it any more."""
+
+    live: set[int] = set()  # noqa: RUF012 - of the process
+    _returned: deque[int]
+    _number = 0
+    _borrowed = -1
+
+    @classmethod
+    def of(cls, descriptor: int, size: int, returned: deque[int], number: int) -> _View:
+        """Raises OSError."""
+        protection = mmap.PROT_READ | mmap.PROT_WRITE
+        self = cls(descriptor, size, flags=mmap.MAP_PRIVATE, prot=protection, **_UNTRACKED)
+        cls.live.add(id(self))
+        self._returned, self._number, self._borrowed = returned, number, _forks
+        return self
+
+    def __del__(self) -> None:
+        self.live.discard(id(self))
+        if self._borrowed == _forks:
+            self._returned.append(self._number)
