@@ -420,6 +420,8 @@ class Manager:
             raise
         if not came:
             connected = self.dispatcher.call(users.stop_waiting_for_slaves, ticket)
+            if connected >= n:
+                return  # they are there, and it had not come to say so
             raise TimeoutError(f"{connected} of {n} slaves are connected after {timeout:g} s")
         verdict = ticket.result()
         if isinstance(verdict, Closed):
