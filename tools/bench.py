@@ -37,6 +37,8 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parents[1]
 if str(ROOT) not in sys.path:  # else whoever started us has said which library comes first
     sys.path.insert(0, str(ROOT))
+    # installed peers are compiled; where this is set, a checkout would be compiled at each start
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     os.environ["PYTHONPATH"] = str(ROOT)  # for peers whose slaves do not search where their master does
 
 from tools import (  # noqa: E402 - found only after the lines above
