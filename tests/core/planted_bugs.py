@@ -35,6 +35,7 @@ from parallel.core.task import Task
 from parallel.core.users import Users
 from slave.protocol import TIME_LIMIT, EnlistRequest, OutcomeMessage, RunnerBeat, RunnerEnded
 from tests.core.test_scheduler_model import SchedulerMachine
+from tests.support import planted_copies as copies
 from tests.support.planting import Plant, planter, without
 
 BUGS: list[tuple[str, Plant]] = []
@@ -195,20 +196,9 @@ def _(real: Any, self: Durations, more: bool) -> float:
     return 0.0
 
 
-@bug("the other copy runs on when the first is done", State, "_end_copies")
-def _(real: Any, self: State, winner: Any, outcomes: Any) -> None:
-    with without(self, "command"):
-        real(self, winner, outcomes)
-
-
-@bug("the copy that was first is stopped, too", State, "_end_copies")
-def _(real: Any, self: State, winner: Any, outcomes: Any) -> None:
-    real(self, None, outcomes)
-
-
-@bug("cancelling stops one of the two", LeaseTable, "held_by")
-def _(real: Any, self: LeaseTable, task: Task) -> dict[int, int]:
-    return {slave: lease for slave, lease in real(self, task).items() if slave == task.holder}
+bug("the other copy runs on when the first is done", State, "_end_copies")(copies.forgets_the_loser)
+bug("the copy that was first is stopped, too", State, "_end_copies")(copies.stops_both)
+bug("cancelling stops one of the two", LeaseTable, "held_by")(copies.knows_one_holder)
 
 
 @bug("who loses one copy loses the other one too", LeaseTable, "_leave_to_other")

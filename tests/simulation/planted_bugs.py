@@ -28,6 +28,7 @@ from slave.gathering import Watch
 from slave.protocol import BY_ITSELF, CommandsReply, OutcomeMessage, RunnerEnded, SetupFailure
 from slave.session import AgentSession, RunnerSession
 from slave.slave_state import Death, SlaveState
+from tests.support import planted_copies as copies
 from tests.support.planting import Plant, planter, without
 
 from .plan import make_plan
@@ -231,20 +232,9 @@ def _(real: Any, self: Speculation, now: float) -> Any:
         return list(real(self, now))
 
 
-@bug("the other copy runs on when the first is done", State, "_end_copies")
-def _(real: Any, self: State, winner: Any, outcomes: Any) -> None:
-    with without(self, "command"):
-        real(self, winner, outcomes)
-
-
-@bug("the copy that was first is stopped, too", State, "_end_copies")
-def _(real: Any, self: State, winner: Any, outcomes: Any) -> None:
-    real(self, None, outcomes)
-
-
-@bug("who is cancelled goes on if it is the second copy", LeaseTable, "held_by")
-def _(real: Any, self: LeaseTable, task: Task) -> dict[int, int]:
-    return {slave: lease for slave, lease in real(self, task).items() if slave == task.holder}
+bug("the other copy runs on when the first is done", State, "_end_copies")(copies.forgets_the_loser)
+bug("the copy that was first is stopped, too", State, "_end_copies")(copies.stops_both)
+bug("who is cancelled goes on if it is the second copy", LeaseTable, "held_by")(copies.knows_one_holder)
 
 
 @bug("a copy that is lost is enqueued though the other one runs", LeaseTable, "_leave_to_other")
