@@ -27,6 +27,7 @@ from slave.private_files import Unsafe, append_to, make_folder, open_output, oth
 from tests.conftest import Make
 from tests.support.programs import ROOT
 from tests.support.users import OTHER, as_user, folder_of, needs_root, shared_folder
+from tests.support.waiting import eventually
 
 JOB = Job(("true",), b"", (0,), None, orders={"slots": [], "key": "the secret"})
 SECRET = "the key, which nobody else is to see"
@@ -483,7 +484,10 @@ def test_commands_and_the_watchdog_do_not_see_it(staging: StagingFolder, monkeyp
     staging.array([JOB], "index=0")
     assert staging._watchdog is not None
     if sys.platform == "linux":
-        seen = Path(f"/proc/{staging._watchdog.pid}/environ").read_bytes()
+        environment = Path(f"/proc/{staging._watchdog.pid}/environ")
+        seen = eventually(
+            environment.read_bytes, 5, "its environment, which cannot be read while it becomes the program"
+        )
         assert b"HOME=" in seen and SECRET.encode() not in seen
 
 
