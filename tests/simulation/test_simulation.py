@@ -167,6 +167,15 @@ def test_a_new_runner_joins_before_its_agents_word_on_the_former_one(seed: int) 
     told_well(Plan(seed, max_attempts=2, agents=agents, contexts=PLAIN, tasks=tasks, acts=acts))
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_whoever_has_let_go_of_a_context_adds_nothing_to_it(seed: int) -> None:
+    """Found with seed 97278265451: the master, stopped meanwhile, hears later that the context is dropped."""
+    contexts = [ContextPlan("none", feeds=True, maps=True)]
+    acts = [Act(6.0, "the master is stopped", seconds=33.0), Act(7.0, "a context is dropped")]
+    tasks = [TaskPlan(0, at, 0.5) for at in (0.0, 6.5, 9.0)]
+    told_well(Plan(seed, term=30.0, agents=ONE, contexts=contexts, tasks=tasks, acts=acts))
+
+
 @pytest.mark.parametrize("seconds", [0.0, 0.3, 1e9])
 def test_what_ends_because_somebody_asked_is_blamed_on_nothing(seconds: float) -> None:
     """ae96553."""

@@ -33,6 +33,7 @@ class SimulatedContext:
         self.ready: deque[Outcome] = deque()
         self.added, self.all_known = 0, -1
         self.wants_tasks = self.paused = self.dropped = False
+        self.held = True  # by a thread of the user's; the master hears some time after that it no longer is
         self.untold = 0.0
         self.source: deque[TaskPlan] = deque()  # what its iterable has left
         self.feeds = False  # its iterable is not known to be exhausted
@@ -59,13 +60,13 @@ class Reader:
 
     def go_on(self) -> None:
         """Read again, if it does not."""
-        if self.done and not self.context.dropped:
+        if self.done and self.context.held:
             self.done = False
             self.world.after(0.0, self._read)
 
     def _read(self) -> None:
         context = self.context
-        if context.dropped or self.done or self.ticket is not None:
+        if not context.held or self.done or self.ticket is not None:
             return
         if context.wants_tasks and context.feeds:
             self._refill()
@@ -135,7 +136,7 @@ class Reader:
     def _add(self, count: int) -> None:
         users, context = self.context.users, self.context
         self.asks_for_tasks = False
-        for _ in range(count):
+        for _ in range(count if context.held else 0):
             if not context.source:
                 context.feeds = False
                 users.master.tell(users.master.scheduler.users.no_more_tasks, context.id)
@@ -190,7 +191,7 @@ class Users:
 
     def _add_planned(self, context: SimulatedContext, plan: TaskPlan) -> None:
         self.to_add -= 1
-        if context.dropped:
+        if not context.held:
             return
         if context.plan.feeds:
             context.source.append(plan)
@@ -268,7 +269,7 @@ class Users:
         """As `Mailbox.abandon`."""
         self.world.tell(f"context {context.id} is dropped")
         context.source.clear()
-        context.feeds = False
+        context.held = context.feeds = False
         self.master.tell(self._forget, context)
 
     def _forget(self, context: SimulatedContext, now: float) -> None:
