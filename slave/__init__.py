@@ -30,6 +30,7 @@ leases, tells the master how a runner ended, and starts a new one.
     cpus.py           how many processors, threads       pipe_agent.py     a slave program that came over a pipe
     template.py       imports once for all runners       preload.py        what: found without running anything (pure)
     fork_safety.py    whether that survives a fork       next_master.py    the next run of a program that was killed
+    packed.py         all of these in slave.pyz
 
 This package needs the standard library only and imports nothing of ``parallel``, so that it can travel alone.
 """

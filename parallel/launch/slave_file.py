@@ -2,10 +2,14 @@
 
     python3 slave.pyz HOST:PORT
 
-It is a zip archive of the package ``slave`` behind a line that makes it a program where there is a ``python3``.  Its
-first module, ``__main__.py``, is that of the package: an old Python can read it, and says that it is too old; it is not
-compressed, so that a Python without zlib can say that too.  Docstrings, comments, types, blanks beside operators and
-three of four of the indentation are left out, a third of it; all else stands in its line, so that tracebacks show what
+It is a zip archive behind a line that makes it a program where there is a ``python3``:
+
+    __main__.py          that of the package, as it is: an old Python can read it, and says that it is too old; not
+                         compressed, so that a Python without zlib can say that too
+    slave/__init__.py    what finds the modules: slave/packed.py
+    slave/modules        the modules, compressed as one
+
+Docstrings, comments and types are left out, a third of it; all else stands in its line, so that tracebacks show what
 they should.
 
 The same sources give the same bytes, whoever packs them, when, where and by which Python: names are sorted, times and
@@ -20,6 +24,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import slave
+from slave.packed import MEMBER, packed
 
 if TYPE_CHECKING:
     import ast
@@ -29,7 +34,6 @@ _FIRST_LINE = b"#!/usr/bin/env python3\n"
 _MADE = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip archive can say
 _UNIX, _FILE_MODE = 3, 0o100644
 _LEVEL = 9
-_OF_TYPES = "typing", "collections.abc"
 
 
 @functools.cache
@@ -50,19 +54,27 @@ def slave_file_hash() -> str:
 
 
 def pack(sources: dict[str, bytes]) -> bytes:
-    """The archive of a package ``slave`` with these modules, by file name."""
+    """The archive of a package ``slave`` with these modules, by file name.
+
+    Raises ValueError if its ``__init__.py`` does anything, since what finds the modules takes that one's place.
+    """
     import io
     import zipfile  # slow to import, and of no use to local slaves
 
-    packed = io.BytesIO()
-    packed.write(_FIRST_LINE)
-    with zipfile.ZipFile(packed, "a", zipfile.ZIP_DEFLATED) as archive:
+    small = {name[: -len(".py")]: _smaller(source) for name, source in sources.items()}
+    if small.pop("__init__").strip() not in (b"", b'""'):
+        raise ValueError("slave/__init__.py is left out of slave.pyz, so it may hold nothing but its docstring")
+    result = io.BytesIO()
+    result.write(_FIRST_LINE)
+    with zipfile.ZipFile(result, "a", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr(_entry("__main__.py", zipfile.ZIP_STORED), sources["__main__.py"])
-        for name in sorted(sources):
-            source = without_annotations(without_comments(without_docstrings(sources[name])))
-            source = with_less_indentation(without_blanks(without_names_of_types(source)))
-            archive.writestr(_entry(f"slave/{name}", zipfile.ZIP_DEFLATED), source, compresslevel=_LEVEL)
-    return packed.getvalue()
+        for name, data in (("__init__.py", small["packed"]), (MEMBER, packed(small))):
+            archive.writestr(_entry(f"slave/{name}", zipfile.ZIP_DEFLATED), data, compresslevel=_LEVEL)
+    return result.getvalue()
+
+
+def _smaller(source: bytes) -> bytes:
+    return without_annotations(without_comments(without_docstrings(source)))
 
 
 def without_docstrings(source: bytes) -> bytes:
@@ -135,78 +147,10 @@ def _variables(node: ast.AST, in_function: bool) -> Iterator[ast.AnnAssign]:
         yield from _variables(child, inside or (in_function and not isinstance(child, ast.ClassDef)))
 
 
-def without_names_of_types(source: bytes) -> bytes:
-    """A module that imports of `typing` and `collections.abc` only what it uses; no line is moved."""
-    import ast
-
-    tree, lines = ast.parse(source), source.split(b"\n")
-    used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
-    for node in tree.body:
-        if not isinstance(node, ast.ImportFrom) or node.module not in _OF_TYPES or node.lineno != node.end_lineno:
-            continue
-        names = [one.name for one in node.names if one.asname or one.name in used]
-        if len(names) < len(node.names) and not any(one.asname for one in node.names):
-            line = f"from {node.module} import {', '.join(names)}" if names else ""
-            lines[node.lineno - 1] = line.encode()
-    return b"\n".join(lines)
-
-
 def _in_brackets(variable: ast.AnnAssign) -> bool:
     import ast
 
     return isinstance(variable.target, ast.Name) and not variable.simple
-
-
-def without_blanks(source: bytes) -> bytes:
-    """A module without the blanks beside operators, brackets and commas; no line is moved."""
-    import io
-    import tokenize
-
-    begins, ends = _texts()
-    lines = source.decode().split("\n")
-    cuts: list[tuple[int, int, int]] = []  # line, first character, end
-    depth, last = 0, None  # of texts in texts; the token before, if it stands in the same line
-    for token in tokenize.tokenize(io.BytesIO(source).readline):
-        depth += token.type in begins
-        beside = last is not None and last.end[0] == token.start[0] and depth == (token.type in begins)
-        if last is not None and beside and tokenize.OP in (last.type, token.type):
-            cuts.append((token.start[0] - 1, last.end[1], token.start[1]))
-        depth -= token.type in ends
-        last = token if token.type in (tokenize.OP, tokenize.NAME, tokenize.NUMBER) or token.type in ends else None
-    for line, begin, end in reversed(cuts):
-        lines[line] = lines[line][:begin] + lines[line][end:]
-    return "\n".join(lines).encode()
-
-
-def _texts() -> tuple[set[int | None], set[int | None]]:
-    """The tokens with which texts begin, and end."""
-    import tokenize
-
-    return (
-        {tokenize.STRING, getattr(tokenize, "FSTRING_START", None), getattr(tokenize, "TSTRING_START", None)},
-        {tokenize.STRING, getattr(tokenize, "FSTRING_END", None), getattr(tokenize, "TSTRING_END", None)},
-    )
-
-
-def with_less_indentation(source: bytes) -> bytes:
-    """A module with one blank for each four at the beginning of a line; what stands in texts of several lines stays."""
-    import io
-    import tokenize
-
-    begins, ends = _texts()
-    inside: set[int] = set()
-    open_at: list[int] = []
-    for token in tokenize.tokenize(io.BytesIO(source).readline):
-        if token.type in begins:
-            open_at.append(token.start[0])
-        if token.type in ends:
-            inside.update(range(open_at.pop() + 1, token.end[0] + 1))
-    lines = source.decode().split("\n")
-    for number, line in enumerate(lines, 1):
-        rest = line.lstrip(" ")
-        if number not in inside:
-            lines[number - 1] = " " * -(-(len(line) - len(rest)) // 4) + rest
-    return "\n".join(lines).encode()
 
 
 def _ends_line(lines: list[bytes], statement: ast.stmt) -> bool:

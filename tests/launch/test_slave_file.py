@@ -16,13 +16,11 @@ from parallel.launch.slave_file import (
     pack,
     slave_file,
     slave_file_hash,
-    with_less_indentation,
     without_annotations,
-    without_blanks,
     without_comments,
     without_docstrings,
-    without_names_of_types,
 )
+from slave.packed import MEMBER, unpacked
 from tests.conftest import Make
 from tests.support.programs import ROOT, pyenv, pythons
 
@@ -66,8 +64,14 @@ def test_it_is_the_same_whoever_packs_it(own_folder: Path) -> None:
 
 
 def test_the_order_in_which_modules_are_found_changes_nothing() -> None:
-    sources = {"__main__.py": b"", "a.py": b"1", "b.py": b"2"}
+    sources = {"__init__.py": b"", "__main__.py": b"", "a.py": b"1", "b.py": b"2", "packed.py": b"3"}
     assert pack(sources) == pack(dict(reversed(sources.items())))
+
+
+def test_what_the_package_itself_would_do_is_not_left_out_in_silence() -> None:
+    sources = {"__init__.py": b'"""Doc."""\nimport os\n', "__main__.py": b"", "packed.py": b""}
+    with pytest.raises(ValueError, match="slave/__init__.py is left out of slave.pyz, so it may hold nothing but"):
+        pack(sources)
 
 
 def dumped(source: bytes) -> str:
@@ -144,32 +148,6 @@ def test_types_are_left_out_and_nothing_else() -> None:
         assert untyped(without_annotations(path.read_bytes())) == untyped(path.read_bytes())
 
 
-def test_what_only_types_need_is_not_imported() -> None:
-    source = b"from typing import Any, Union\nfrom collections.abc import Sequence\nfrom os import path\nx = Union\n"
-    assert without_names_of_types(source) == b"from typing import Union\n\nfrom os import path\nx = Union\n"
-    assert without_names_of_types(b"from typing import Any\nclass C:\n x: Any\n").startswith(b"from typing import Any")
-    assert without_names_of_types(b"from typing import Any as A, Union") == b"from typing import Any as A, Union"
-
-
-def test_blanks_beside_operators_are_left_out() -> None:
-    source = b'x = [1, -2] if y else {"a b": f"{ z } , {w!r:> 4}"} + "c d"  + f(a, *b)\nassert 0 if x else 1 , (2)\n'
-    wanted = b'x=[1,-2]if y else{"a b":f"{ z } , {w!r:> 4}"}+"c d"+f(a,*b)\nassert 0 if x else 1,(2)\n'
-    assert without_blanks(source) == wanted
-    for path in (ROOT / "slave").glob("*.py"):
-        packed = without_blanks(path.read_bytes())
-        assert ast.dump(ast.parse(packed)) == ast.dump(ast.parse(path.read_bytes())), path.name
-        assert packed.count(b"\n") == path.read_bytes().count(b"\n")
-
-
-def test_indentation_is_shorter_and_texts_stay() -> None:
-    source = b'if x:\n    y = [\n        1,\n      2]\n    if y:\n        z = """a\n        b"""\n        f"{x}"\n'
-    assert with_less_indentation(source) == b'if x:\n y = [\n  1,\n  2]\n if y:\n  z = """a\n        b"""\n  f"{x}"\n'
-    for path in (ROOT / "slave").glob("*.py"):
-        packed = with_less_indentation(path.read_bytes())
-        assert ast.dump(ast.parse(packed)) == ast.dump(ast.parse(path.read_bytes())), path.name
-        assert packed.count(b"\n") == path.read_bytes().count(b"\n")
-
-
 def test_it_goes_to_stdout_too_and_says_where_it_cannot_be_written(own_folder: Path) -> None:
     command = [sys.executable, str(ROOT / "tools" / "build_slave.py")]
     assert subprocess.run([*command, "-"], capture_output=True, check=True).stdout == slave_file()
@@ -180,8 +158,10 @@ def test_it_goes_to_stdout_too_and_says_where_it_cannot_be_written(own_folder: P
 
 
 def test_it_holds_the_whole_package_and_nothing_else(file: Path) -> None:
-    names = [f"slave/{path.name}" for path in sorted((ROOT / "slave").glob("*.py"))]
-    assert zipfile.ZipFile(file).namelist() == ["__main__.py", *names]
+    archive = zipfile.ZipFile(file)
+    assert archive.namelist() == ["__main__.py", "slave/__init__.py", f"slave/{MEMBER}"]
+    names = {path.stem for path in (ROOT / "slave").glob("*.py")} - {"__init__"}
+    assert unpacked(archive.read(f"slave/{MEMBER}")).keys() == names
     assert os.access(file, os.X_OK)
 
 
