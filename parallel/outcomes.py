@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pickle
-import traceback
 from typing import Any
 
+from slave.foreign import message_of, set_cause, traceback_of
 from slave.missing import master_has, missing_module
 from slave.outcome import unpack_failure
 from slave.protocol import FAILURE, GIVEN_UP, TIMED_OUT, VALUE
@@ -54,10 +54,10 @@ def _of_task(error: RemoteError, outcome: Outcome, described: str = "") -> Remot
 
 
 def cannot_be_rebuilt(outcome: Outcome, error: BaseException) -> ResultError:
-    """What to raise for a value that raised ``error``, which is just being handled, when it was to be rebuilt."""
+    """What to raise for a value that raised ``error``, when it was to be rebuilt."""
     what = "a task's result cannot be rebuilt in this process"
-    trace = traceback.format_exc()
-    result_error = ResultError(what, type(error).__name__, str(error), trace, outcome.slave, error)
+    trace = traceback_of(error)
+    result_error = ResultError(what, type(error).__name__, message_of(error), trace, outcome.slave, error)
     _of_task(result_error, outcome, "it ran, and is not kept")
     return result_error
 
@@ -67,5 +67,5 @@ def original(error: BaseException) -> BaseException:
     if not isinstance(error, RemoteError) or error.exc is None or isinstance(error, ResultError):
         return error
     found, error.exc = error.exc, None  # no circle
-    found.__cause__ = error
+    set_cause(found, error)
     return found

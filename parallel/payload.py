@@ -10,6 +10,7 @@ from typing import Any, Callable, NamedTuple
 
 from slave import parted
 from slave.by_value import ByValue
+from slave.foreign import name_and_message, set_cause, without_traceback
 from slave.main_module import NAMES as MAIN_NAMES
 from slave.pickling import explain, references
 from slave.protocol import Payload
@@ -32,8 +33,8 @@ def dump(value: object, name: str, program: Program) -> bytes:
     except Exception as error:
         if came_from_handler(error):
             raise
-        original: Exception | None = error.with_traceback(None)
-        why = f"{name} cannot be sent to a slave: {explain(value, name, error)}"
+        original: Exception | None = without_traceback(error)
+        why = f"{name} cannot be sent to a slave: {_in_call(explain(value, name, error))}"
         nameless = "<lambda>" in why or "<locals>" in why or "local object" in why or "__main__" in why
         nameless = nameless or "import of module" in why  # '__console__' of code.interact(), say
     else:
@@ -53,11 +54,22 @@ def dump(value: object, name: str, program: Program) -> bytes:
         except Exception as error:
             if came_from_handler(error):
                 raise
-            trouble = f"; nor can it be sent by value, by cloudpickle: {error}"
+            trouble = f"; nor can it be sent by value, by cloudpickle: {name_and_message(error)}"
     # not while another is handled: its traceback is all ours and tells nothing more
     refused = UnpicklableError(why + (trouble or (f". {_REMEDIES}" if nameless and dumps is None else "")))
     refused.original = original
     raise refused
+
+
+def _in_call(why: str) -> str:
+    """The path to the part that is to blame, as whoever has called ``add_task(function, *args)`` knows it."""
+    for part, name in _PARTS:
+        if why.startswith(part):
+            return name + why[len(part) :]
+    return why
+
+
+_PARTS = (("the task[0][0]", "the task's args"), ("the task[0][1]", "the task's kwargs"), ("the task[1]", "the task"))
 
 
 class PicklingTypeError(pickle.PicklingError, TypeError):
@@ -71,8 +83,8 @@ class PicklingAttributeError(pickle.PicklingError, AttributeError):
 def standard_error(error: UnpicklableError) -> Exception:
     """What the standard pools and executors raise; with our message if pickle itself refused, and no user's code."""
     original = error.original
-    if original is not None and not isinstance(original, (pickle.PicklingError, TypeError, AttributeError)):
-        original.__cause__ = error
+    if original is not None and not issubclass(type(original), (pickle.PicklingError, TypeError, AttributeError)):
+        set_cause(original, error)
         return original
     if isinstance(original, TypeError):
         return PicklingTypeError(str(error))

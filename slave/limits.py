@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import socket
 
+from .foreign import looked_at, message_of
+
 # in texts: of the linker, of other errors, of threading, of the search for a codec
 _NO_MEMORY = (
     "failed to map segment",
@@ -18,13 +20,17 @@ _DEPTH = 10  # causes of causes that are looked at
 
 def no_memory(error: BaseException | None) -> bool:
     """Whether the error, or one of its causes, says that there was no memory to be had."""
+    return looked_at(lambda: _says_no_memory(error), lambda _: False)
+
+
+def _says_no_memory(error: BaseException | None) -> bool:
     for _ in range(_DEPTH):
         if error is None:
             return False
-        if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
+        if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
             return True
         if isinstance(error, (ImportError, RuntimeError, LookupError)) and any(
-            text in str(error) for text in _NO_MEMORY
+            text in message_of(error) for text in _NO_MEMORY
         ):
             return True
         error = error.__cause__ or error.__context__
@@ -33,7 +39,7 @@ def no_memory(error: BaseException | None) -> bool:
 
 def no_descriptor(error: BaseException | None) -> bool:
     """Whether the error says that this process may open no more files."""
-    return isinstance(error, OSError) and error.errno == errno.EMFILE
+    return looked_at(lambda: isinstance(error, OSError) and error.errno == errno.EMFILE, lambda _: False)
 
 
 def shortage(error: BaseException | None) -> bool:

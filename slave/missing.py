@@ -7,6 +7,7 @@ import socket
 import sys
 
 from . import limits
+from .foreign import looked_at, message_of
 
 _CANNOT_GET = re.compile(r"Can't get (?:local )?attribute '([\w.]+)' on <module '([\w.]+)'")
 _requirements: dict[str, str] = {}  # by top-level module that is missing here: what the master would have installed
@@ -17,16 +18,17 @@ def missing_module(error: BaseException | None) -> str:
     """The module that is missing, or that lacks what was asked of it; '' if the error is of another kind."""
     if limits.no_memory(error):  # for an extension module, say
         return ""
-    if isinstance(error, ImportError) and isinstance(error.name, str):
-        return error.name
-    found = _CANNOT_GET.match(str(error)) if type(error) is AttributeError else None
+    name = looked_at(lambda: error.name if isinstance(error, ImportError) else None, lambda _: None)
+    if isinstance(name, str):
+        return name
+    found = _CANNOT_GET.match(message_of(error)) if type(error) is AttributeError else None
     return found.group(2) if found is not None and found.group(2) not in _MAINS else ""
 
 
 def version_of(module: str) -> str:
     """'numpy 1.24.4', for a module of it; '' if the package is not here, or has no version."""
     package = module.partition(".")[0]
-    version = getattr(sys.modules.get(package), "__version__", None)
+    version = looked_at(lambda: getattr(sys.modules.get(package), "__version__", None), lambda _: None)
     if not isinstance(version, str):
         from importlib import metadata  # slow to import, and seldom needed
 
@@ -57,7 +59,7 @@ def remedy(error: BaseException) -> str:
         return limits.told(error)
     python = f"{sys.executable} (Python {sys.version.split()[0]}) on {socket.gethostname()}"
     package = module.partition(".")[0]
-    if not isinstance(error, ModuleNotFoundError):
+    if not issubclass(type(error), ModuleNotFoundError):
         have = version_of(module) or f"the {package} in {_file_of(module)}"
         return f"{have} of {python} is not the {package} of the master: install the same version there"
     if module != package and package in sys.modules:

@@ -9,13 +9,12 @@ possible.
 from __future__ import annotations
 
 import pickle
-import traceback
 from collections.abc import Sequence
-from types import TracebackType
 from typing import NamedTuple
 
 from . import by_value, plain
 from .errors import ProtocolError
+from .foreign import exact, message_of, traceback_of
 from .missing import remedy
 from .parted import OutOfBand
 from .pickling import explain
@@ -86,7 +85,7 @@ def pack_value(value: object) -> Packed:
 def _shown(value: object) -> str:
     """Its repr, if it has one, and not all of a long one."""
     try:
-        return _clipped(_exact(repr(value)))
+        return _clipped(exact(repr(value)))
     except Exception:
         return f"<{type(value).__name__}>"
 
@@ -111,8 +110,9 @@ def _describe(error: BaseException) -> Failure:
         if kind.__module__ in ("builtins", "__main__", "__mp_main__")
         else f"{kind.__module__}.{kind.__qualname__}"
     )
-    told = _clipped(_traceback(error)) + _remedy(error)
-    return Failure(_exact(name), _clipped(_exact(_message(error))), _exact(told), pickled(error))
+    help = remedy(error)
+    told = _clipped(traceback_of(error)) + (f"{help}\n" if help else "")
+    return Failure(exact(name), _clipped(message_of(error)), told, pickled(error))
 
 
 def _clipped(text: str) -> str:
@@ -121,11 +121,6 @@ def _clipped(text: str) -> str:
         return text
     half = _MOST_TEXT // 2
     return f"{text[:half]}\n[... {len(text) - 2 * half:,} characters are left out ...]\n{text[-half:]}"
-
-
-def _exact(text: str) -> str:
-    """The text without a class of the user's: a subclass of str would be rebuilt in the master's server."""
-    return str.__str__(text)
 
 
 def unpack_failure(data: Buffer) -> Failure:
@@ -137,27 +132,3 @@ def unpack_failure(data: Buffer) -> Failure:
     except (ProtocolError, TypeError):
         pass
     return Failure("ProtocolError", "the slave reported a failure that cannot be read", "", None)
-
-
-def _message(error: BaseException) -> str:
-    try:
-        return str(error)
-    except Exception as trouble:
-        return f"<str() of the exception failed: {type(trouble).__name__}>"
-
-
-def _traceback(error: BaseException) -> str:
-    """The text of the traceback from the user's first frame on."""
-    inner: TracebackType | None = error.__traceback__
-    while inner is not None and inner.tb_frame.f_globals.get("__package__") == __package__:
-        inner = inner.tb_next
-    try:
-        return "".join(traceback.format_exception(type(error), error, inner or error.__traceback__))
-    except Exception as trouble:
-        return f"{type(error).__qualname__}: <no traceback: formatting it raised {type(trouble).__name__}>\n"
-
-
-def _remedy(error: BaseException) -> str:
-    """What helps against a missing module, which is the commonest failure on another machine."""
-    text = remedy(error)
-    return f"{text}\n" if text else ""

@@ -7,6 +7,7 @@ import pickle
 from collections.abc import Iterator
 from typing import Any
 
+from .foreign import message_of, name_and_message
 from .protocol import Buffer
 
 _DEEPEST = 6  # levels below which nobody reads a path any more
@@ -28,10 +29,10 @@ def explain(value: object, name: str, error: Exception) -> str:
 
 
 def _text_of(error: Exception) -> str:
-    try:
-        return str(error) or type(error).__name__
-    except Exception:
-        return type(error).__name__
+    return message_of(error) if type(error) in _OF_PICKLE and error.args else name_and_message(error)
+
+
+_OF_PICKLE = (pickle.PicklingError, TypeError, AttributeError, RecursionError)  # the message says all
 
 
 def _shown(value: object) -> str:

@@ -29,21 +29,23 @@ def came_from_handler(error: BaseException) -> bool:
         import dis  # slow to import, and of no use where all goes well
         import inspect
     except (OSError, MemoryError):  # then neither is to be had, and that is what has gone wrong
-        return isinstance(error, KeyboardInterrupt)
+        return issubclass(type(error), KeyboardInterrupt)
 
-    trace, raised_by_hand = error.__traceback__, False
+    trace, raised_by_hand = _TRACEBACK.__get__(error), False  # whatever a property of its class says
     while trace is not None:
         code, values = trace.tb_frame.f_code, trace.tb_frame.f_locals
         names = code.co_varnames[: code.co_argcount + 1 if code.co_flags & inspect.CO_VARARGS else code.co_argcount]
         given = [values.get(name) for name in names]
-        given += [one for value in given if isinstance(value, tuple) for one in value]
-        if any(isinstance(one, FrameType) for one in given) and any(type(one) in _NUMBERS for one in given):
+        given += [one for value in given if type(value) is tuple for one in value]
+        kinds = {type(one) for one in given}  # what an object of the user's says of its class is not asked
+        if FrameType in kinds and not kinds.isdisjoint(_NUMBERS):
             return True
         raised_by_hand = code.co_code[trace.tb_lasti] == dis.opmap["RAISE_VARARGS"]
         trace = trace.tb_next
-    return isinstance(error, KeyboardInterrupt) and not raised_by_hand
+    return issubclass(type(error), KeyboardInterrupt) and not raised_by_hand
 
 
+_TRACEBACK: Any = vars(BaseException)["__traceback__"]
 _NUMBERS = (int, signal.Signals)
 
 

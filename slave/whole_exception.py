@@ -14,6 +14,8 @@ from types import GetSetDescriptorType, MemberDescriptorType
 from typing import Any
 
 from . import by_value
+from .foreign import set_attribute
+from .signals import came_from_handler
 
 
 def pickled(error: BaseException) -> bytes | None:
@@ -24,8 +26,10 @@ def pickled(error: BaseException) -> bytes | None:
             data = way(error)
             if type(pickle.loads(data)) is type(error):
                 return data
-        except Exception:
-            pass  # "an exception with a constructor of its own": its pickle calls cls(*args) with other arguments
+        except BaseException as trouble:  # one that exits when it is pickled, too
+            if came_from_handler(trouble):
+                raise
+            # "an exception with a constructor of its own": its pickle calls cls(*args) with other arguments
     return by_value.dumps(error)
 
 
@@ -108,7 +112,9 @@ class _Pickler(pickle.Pickler):
             self._tried[id(value)] = known = value, True  # while it is tried: it may hold itself
             try:
                 pickle.loads(self.dumps(value, self._tried))
-            except Exception:
+            except BaseException as trouble:
+                if came_from_handler(trouble):
+                    raise
                 self._tried[id(value)] = known = value, False
         return known[1]
 
@@ -117,7 +123,7 @@ def make_exception(kind: type[BaseException], args: tuple[object, ...]) -> BaseE
     """An exception without its ``__init__``."""
     base = next(one for one in kind.__mro__ if one.__module__ == "builtins" and issubclass(one, BaseException))
     error: BaseException = base.__new__(kind, *args)
-    error.args = args
+    set_attribute(error, "args", args)
     return error
 
 
@@ -126,7 +132,7 @@ def restore_exception(error: BaseException, state: tuple[dict[str, object], dict
     attributes, members = state
     for name, value in sorted(members.items()):  # the cause before __suppress_context__, which it sets
         try:
-            setattr(error, name, value)
+            set_attribute(error, name, value)
         except Exception:
             continue  # read only, or the class has changed
     error.__dict__.update(attributes)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import sys
 import threading
 import warnings
 import weakref
@@ -81,8 +82,13 @@ class Pool:
         weakref.finalize(self, self._jobs.close).atexit = False
         self._state = RUN
 
-    def __del__(self, _warn: Callable[..., None] = warnings.warn, _run: str = RUN) -> None:
-        if self._state == _run:
+    def __del__(
+        self,
+        _warn: Callable[..., None] = warnings.warn,
+        _run: str = RUN,
+        _ending: Callable[[], bool] = sys.is_finalizing,  # then what its repr needs may be gone
+    ) -> None:
+        if self._state == _run and not _ending():
             _warn(f"unclosed running multiprocessing pool {self!r}", ResourceWarning, source=self)
 
     def __repr__(self) -> str:

@@ -364,8 +364,11 @@ if __name__ == "__main__":
     pool = parallel.Pool(1)
     pool.map(speak, ["apple", "pear"])
     pool.apply_async(time.sleep, (1000,))
+    manager = parallel.Manager(port=0)
+    forgotten = parallel.Pool(manager=manager)
 """
     )
     assert program.ends() == 0, program.err
+    assert "Exception ignored" not in program.err, program.err
     assert program.out.splitlines() == ["says apple", "says pear"]
     assert program.err.splitlines()[:2] == ["whispers apple", "whispers pear"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import pickle
 import subprocess
@@ -11,10 +12,11 @@ from typing import Any, Callable
 
 import pytest
 
+from slave.foreign import set_cause
 from slave.outcome import pack_failure, pack_value, unpack_failure
 from slave.pickling import explain
 from slave.protocol import FAILURE, VALUE
-from tests.support import tasks
+from tests.support import rude, tasks
 
 
 class Model:
@@ -172,6 +174,36 @@ def test_any_exception_can_be_packed_and_be_read_without_classes(name: str) -> N
     assert kind == FAILURE and not buffers
     assert [type(part) for part in failure[:3]] == [str, str, str]
     assert name.split()[0] in failure.type_name
+
+
+@pytest.mark.parametrize("kind", [*rude.HOSTILE, Unreduced], ids=lambda kind: kind.__name__)
+def test_what_can_be_told_of_an_exception_is_told_whatever_else_it_does(kind: type[BaseException]) -> None:
+    def raised() -> BaseException:
+        try:
+            rude.explode(kind, "while it runs")
+        except BaseException as error:
+            return error
+
+    failure = unpack_failure(pack_failure(raised())[1])
+    assert failure.type_name.endswith(f".{kind.__name__}")
+    assert failure.message == "while it runs" or kind is rude.Speechless
+    assert "in explode" in failure.traceback and kind.__name__ in failure.traceback.splitlines()[-1]
+
+
+@dataclasses.dataclass(frozen=True)
+class Frozen(Exception):
+    """Refuses to have its attributes set, its cause among them."""
+
+    code: int
+
+
+def test_a_frozen_exception_arrives_with_its_cause_and_can_be_raised_from_where_it_was() -> None:
+    error, told = Frozen(3), RuntimeError("where")
+    set_cause(error, ValueError("why"))
+    found = there_and_back(error)
+    assert found == error and str(found.__cause__) == "why"
+    set_cause(found, told)
+    assert found.__cause__ is told and found.__suppress_context__
 
 
 def test_a_message_of_a_class_of_ones_own_arrives_as_plain_text() -> None:

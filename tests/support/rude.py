@@ -147,6 +147,41 @@ def explode(kind: type[BaseException], text: str) -> NoReturn:
     raise kind(text)
 
 
+class Asked(Exception):
+    """Looks up what it lacks, and raises what a dictionary raises."""
+
+    def __getattr__(self, name: str) -> object:
+        return {"known": 1}[name]
+
+
+class Speechless(RuntimeError):
+    """Exits when it is asked what it says."""
+
+    def __str__(self) -> str:
+        raise SystemExit(5)
+
+
+NOTHING: dict[str, Any] = {}
+
+
+class Nameless(ImportError):
+    """Does not say which module it misses, nor what has caused it."""
+
+    name = property(lambda self: NOTHING["name"])
+    __cause__ = property(lambda self: NOTHING["cause"])
+
+
+class Elsewhere(OSError):
+    """Has neither a number nor a class nor a traceback."""
+
+    errno = property(lambda self: NOTHING["errno"])
+    __class__ = property(lambda self: NOTHING["class"])
+    __traceback__ = property(lambda self: NOTHING["traceback"])
+
+
+HOSTILE: tuple[type[BaseException], ...] = (Asked, Speechless, Nameless, Elsewhere)
+
+
 def explosive_result(kind: type[BaseException]) -> Explosive:
     return Explosive(kind, "pickled")
 

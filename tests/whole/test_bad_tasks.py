@@ -79,6 +79,26 @@ def test_a_task_that_explodes_when_it_is_rebuilt(make: Make, kind: type[BaseExce
     assert manager.slaves[0].pid == pid
 
 
+def test_what_errors_do_that_are_looked_at_costs_no_slave_and_hides_nothing(make: Make) -> None:
+    """They are raised while a task is rebuilt, while it runs, and while its result is rebuilt in the master."""
+    manager = make(1)
+    context = manager.get_context()
+    manager.wait_for_slaves(1, 10)
+    pid = manager.slaves[0].pid
+    for kind in rude.HOSTILE:
+        context.add_task(rude.Explosive(kind, "rebuilt"))
+        context.add_task(rude.explode, kind, "while it runs")
+        context.add_task(rude.Explosive, kind, "rebuilt")
+        found: list[Any] = list(context.get_results_unordered(errors="return"))
+        told = {type(error): error for error in found}
+        assert [len(found), *sorted(one.__name__ for one in told)] == [3, "RemoteError", "ResultError"]
+        for error in found:
+            assert error.type_name.endswith(kind.__name__) and "explode" in str(error)
+            assert ("while it" in error.message) is (kind is not rude.Speechless), error.message
+    works(context)
+    assert manager.slaves[0].pid == pid
+
+
 @pytest.fixture
 def small_group() -> Iterator[str]:
     """The file by which a process joins a control group of 50 MB."""
