@@ -35,6 +35,21 @@ class Readers:
                 self.results_taken(id, context.put - context.taken, now)
             self.judge(context)
 
+    def can_wait(self, id: int, for_tasks: bool) -> bool:
+        """Whether a reader is certainly told nothing before something else happens: then its question can wait, too.
+
+        Any thread may ask this: nothing is changed, and what is looked at is there whole.  A question that stands where
+        the scheduler's thread looks for it in its next turn is seen by then, whatever changes meanwhile.
+        """
+        state = self._state
+        context, held = state.contexts.get(id), state.table.contexts.get(id)
+        if context is None or held is None or not state.table.leases:
+            return False
+        left = len(held.tasks)
+        if not left or (for_tasks and context.low_water > left) or context.failures or context.rules.needs:
+            return False
+        return not (state.table.paused or state.closing)
+
     def wait_for_tags(self, id: int, now: float) -> None:
         """From now on tasks of the context may have tags, by which somebody waits for each: see `Forsaken`."""
         state = self._state

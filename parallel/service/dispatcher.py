@@ -8,7 +8,8 @@
     the expiry timer                 ticks, in this thread
 
 Each turn of its loop: wait; read what came; call the scheduler; carry out its effects in their order; hand its events
-to the publisher.  There is no lock: nobody else touches the scheduler, so a user's signal handler or finalizer that
+to the publisher.  While outcomes of short tasks come one by one it rests between turns, and has several at once
+(core/company.py).  There is no lock: nobody else touches the scheduler, so a user's signal handler or finalizer that
 interrupts any line of any other thread finds nothing locked, and nothing half done.  Nothing here runs a user's or a
 launcher's code, opens a file, writes a log or waits for one peer: what may block goes to `side_threads`.
 """
@@ -22,6 +23,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any, Callable, Protocol
 
+from ..core.company import ASKED, Company
 from ..core.effects import Answer, Deliver, Forsaken, Pause, Refuse, WantTasks
 from ..core.pacing import LEASE_SECONDS
 from ..core.scheduler import Scheduler
@@ -96,6 +98,7 @@ class Dispatcher(threading.Thread):
         self.mailboxes: dict[int, Box] = {}
         self.never_read = 0  # contexts that are gone, and nobody asked for their results
         self.failure: BaseException | None = None  # why it, or another thread of the master, died
+        self.company = Company(scheduler.state)
         self._timer = ExpiryTimer(scheduler)
         self._inbox: deque[tuple[Ticket | None, Method, tuple[Any, ...]]] = deque()
         self._waiting: dict[Waiter, None] = {}  # those for users' threads that the scheduler has
@@ -136,7 +139,12 @@ class Dispatcher(threading.Thread):
 
     def ask(self, ticket: Waiter, method: Method, *args: object) -> None:
         """Have ``method(ticket, *args, now)`` called, which will answer the ticket at some time."""
-        self.tell(self._ask, ticket, method, args)
+        self.leave(ticket, method, *args)
+        self.wake()
+
+    def leave(self, ticket: Waiter, method: Method, *args: object) -> None:
+        """The same when this thread wakes the next time, for whatever reason."""
+        self._inbox.append((None, self._ask, (ticket, method, args)))
 
     def _ask(self, ticket: Waiter, method: Method, args: tuple[object, ...], now: float) -> None:
         self._waiting[ticket] = None
@@ -222,6 +230,9 @@ class Dispatcher(threading.Thread):
             pace.took_turn(took)
         if self.failure is not None:
             raise self.failure
+        rest = self.company.rest(now)
+        if rest:
+            time.sleep(rest)  # whoever leaves something here meanwhile need not wake us
 
     def _woken(self, now: float) -> None:
         self._waker.recv(4096)
@@ -235,6 +246,7 @@ class Dispatcher(threading.Thread):
             ticket.refuse(error)
         else:
             if ticket is not None:
+                self.company.disturb(now, ASKED)
                 self._apply()  # it may look at what this has done
                 ticket.answer(value)
 

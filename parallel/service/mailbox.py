@@ -337,10 +337,12 @@ class Mailbox:
         return True
 
     def _verdict(self, for_tasks: bool) -> Verdict:
-        ticket = Ticket()
+        ticket, dispatcher = Ticket(), self._dispatcher
         try:
-            self._dispatcher.ask(ticket, self._wait_for_news, for_tasks)
-            self._dispatcher.wait_for(ticket)
+            dispatcher.leave(ticket, self._wait_for_news, for_tasks)
+            if not self._readers.can_wait(self.id, for_tasks):  # looked at when it was left
+                dispatcher.wake()
+            dispatcher.wait_for(ticket)
         except BaseException:
             self._dispatcher.tell(self._readers.stop_waiting, ticket, self.id)
             raise

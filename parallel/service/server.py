@@ -17,11 +17,12 @@ from collections.abc import Sequence
 from typing import Any, Callable, Protocol
 
 from slave import mp_adapter
-from slave.protocol import COMMANDS, REPORTS, RUNNER, OutcomeMessage, Service, ValuesMessage
+from slave.protocol import ANSWERED, COMMANDS, REPORTS, RUNNER, OutcomeMessage, Service, ValuesMessage
 from slave.transport import Transport
 from slave.wire import HANDSHAKE_SECONDS, WINDOW, Connection, Listener
 
 from ..core import events as ev
+from ..core.company import WAITED
 from .acceptor import Acceptor
 from .announcer import Announcer
 from .dispatcher import Dispatcher
@@ -159,6 +160,8 @@ class QueueServer(mp_adapter.Server):
         if calls:
             self.calls = []
             for peer, kind, ident, method, args in calls:
+                if method != "fetch" and kind == ANSWERED:
+                    self.dispatcher.company.disturb(now, WAITED)
                 peer.carry_out(kind, ident, method, args, now)
         if self._nameless:
             self._hang_up_on_the_silent(now)

@@ -408,7 +408,11 @@ class Env:
     def read(self, context: int = 1, for_tasks: bool = False) -> Call:
         """A reader has taken all outcomes, and waits for another one."""
         call = Call(f"reader of context {context}")
-        self.do(self.scheduler.users.readers.wait_for_news, call, context, for_tasks)
+        readers = self.scheduler.users.readers
+        could_wait = readers.can_wait(context, for_tasks)
+        self.do(readers.wait_for_news, call, context, for_tasks)
+        told = [effect for effect in self.effects if isinstance(effect, Answer) and effect.call is call]
+        assert not (could_wait and told), f"a reader's question could not have waited: {told}"
         return call
 
     def stop_reading(self, call: Call, context: int = 1) -> None:

@@ -240,3 +240,33 @@ def test_slaves_move_to_the_agent_that_is_to_take_over(env: Env) -> None:
     env.enlist([number], agent="b")
     env.joined(number, PID + 1)
     assert env.fetched(number, PID + 1) == [1]
+
+
+# -- questions that can wait
+def test_a_readers_question_can_wait_while_a_slave_holds_its_tasks_and_only_then(env: Env) -> None:
+    can_wait = env.scheduler.users.readers.can_wait
+    env.add(2)
+    assert not can_wait(1, False), "no slave has any of it"
+    number = env.slave()
+    env.state.pace.learn(1, 1, 0.001)
+    assert env.fetched(number) == [1, 2]
+    assert can_wait(1, True)
+    env.more_tasks(seconds=10.0)
+    assert can_wait(1, False) and not can_wait(1, True), "there are fewer than a map wants"
+    env.post(number, 1, 2)
+    env.take_delivered(1)
+    env.take_tasks_wanted(1)
+    assert not can_wait(1, False), "none is left"
+    assert not can_wait(77, False), "there is no such context"
+
+
+def test_a_readers_question_cannot_wait_if_setup_failed_or_results_are_to_be_read_first(make_env: MakeEnv) -> None:
+    env, number, held_up = full(make_env)
+    assert not env.scheduler.users.readers.can_wait(1, False), "slaves are held up"
+    env.results_taken(1200)
+    env.take_paused(1, False)
+    assert env.take_answer(held_up) is None
+    assert env.scheduler.users.readers.can_wait(1, False)
+    env.setup_failed(number, 1, env.lease_id(number), [])
+    env.effects.popleft()
+    assert not env.scheduler.users.readers.can_wait(1, False), "no slave may be left"
