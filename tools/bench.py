@@ -5,8 +5,8 @@
     python3 tools/bench.py --against REV [--control] [--pairs 7] [--quick] [--only MEASURE ...] [--now REV]
 
 Beside its peers: those that are not installed are left out, which is said; to have all: pip install numpy scipy loky
-mpi4py executorlib distributed parsl ray.  Rounds go through all peers in turn, each in a process of its own, and
-through what the machine can do (bare sockets and processes, bench_floor.py), so that a slow minute hits all alike.
+mpi4py executorlib distributed parsl ray hyperqueue.  Rounds go through all peers in turn, each in a process of its own,
+and through what the machine can do (bare sockets and processes, bench_floor.py): a slow minute hits all alike.
 Each number is the median over the rounds, and each ratio the median of the rounds' ratios.  What 300 idle slaves take
 is measured in the first round only.  This library runs three times: on local slaves (a Unix socket), and on slaves
 that a program brings over the loopback, with TLS and with MACs only.
@@ -56,7 +56,7 @@ OWN = "parallel"
 TLS, SEALED = "parallel by TLS", "parallel, MACs only"
 FLOORS = BARE, BARE_TLS = "bare sockets, processes", "bare TLS"
 MAP, EXECUTOR, CHUNKS = "parallel map", "parallel Executor", "Pool, chunks of 64"
-SLOW = ("Dask", "Parsl", "Ray", "executorlib")  # of which less is done in a round
+SLOW = ("Dask", "Parsl", "Ray", "executorlib", "HyperQueue")  # of which less is done in a round
 BESIDE_BARE = "setup"  # of the kinds that which is compared with what the machine can do
 SCIENTIFIC = ("numpy", "scipy")
 MEASURES_OF: Mapping[str, Sequence[str]] = {  # those of which not all is measured
@@ -65,6 +65,7 @@ MEASURES_OF: Mapping[str, Sequence[str]] = {  # those of which not all is measur
     **dict.fromkeys(("loky", "mpi4py.futures", "executorlib"), ("noop", "alone", "late", "1 ms", "10 ms", "bytes")),
     **dict.fromkeys((TLS, SEALED), ("noop", "alone", "late", "bytes")),
     **dict.fromkeys((MAP, EXECUTOR, CHUNKS), ("noop", "alone", "late")),
+    "HyperQueue": ("noop", "alone", "late"),
 }
 
 Rounds = Mapping[str, Sequence[Mapping[str, float]]]  # by peer, then one for each round
@@ -270,7 +271,7 @@ def print_table(rounds: Rounds) -> None:
 
 SHORT_NAMES = {"noop": "no-op tasks a second", "alone": "one task alone, us", "1 ms": "1 ms tasks, share of the ideal"}
 SHORT_PEERS = (
-    OWN, "Pool", "ProcessPoolExecutor", "loky", "mpi4py.futures", "executorlib", "Dask", "Parsl", "Ray",
+    OWN, "Pool", "ProcessPoolExecutor", "loky", "mpi4py.futures", "executorlib", "Dask", "Parsl", "Ray", "HyperQueue",
 )  # fmt: skip
 SHORT_MEASURES = ("noop", "alone", "1 ms", "bytes", "array", "first")
 

@@ -88,12 +88,12 @@ def have(module: str) -> bool:
 
 def noop(peer: bench_peers.Peer, tasks: int) -> float:
     """No-op tasks per second."""
-    return rate(peer, bench_peers.noop, 200, tasks)
+    return rate(peer, bench_peers.noop, min(200, tasks), tasks)
 
 
 def alone(peer: bench_peers.Peer, count: int) -> tuple[float, float]:
     """Microseconds that one task alone takes: the median, and what one in a hundred exceeds."""
-    drain(peer, bench_peers.noop, 200)
+    drain(peer, bench_peers.noop, min(200, peer.tasks))
     times = []
     for _ in range(count):
         began = time.perf_counter()

@@ -351,6 +351,37 @@ class Ray(Peer):
             yield from ray.get(ready)
 
 
+class HyperQueue(Peer):
+    """HyperQueue's Python functions: each is a process of its own, and what it returns is not passed on."""
+
+    needs = "hyperqueue"
+    tasks = 50
+
+    def __enter__(self) -> Peer:
+        from hyperqueue.client import PythonEnv
+        from hyperqueue.cluster import LocalCluster, WorkerConfig
+
+        self._folder = tempfile.TemporaryDirectory()
+        self._cluster = LocalCluster(server_dir=self._folder.name)
+        self._cluster.start_worker(WorkerConfig(cores=self.slaves))
+        self._client = self._cluster.client(python_env=PythonEnv(python_bin=sys.executable))
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._cluster.stop()
+        self._folder.cleanup()
+
+    def run(self, task: Task, count: int) -> Iterator[object]:
+        """One job; all is known when it is over."""
+        from hyperqueue import Job
+
+        job = Job(self._folder.name)
+        for _ in range(count):
+            job.function(task, stdout=None, stderr=None)
+        self._client.wait_for_jobs([self._client.submit(job)])
+        return iter([None] * count)
+
+
 SPAWNED = "Pool, spawned"
 
 PEERS: dict[str, type[Peer]] = {
@@ -369,6 +400,7 @@ PEERS: dict[str, type[Peer]] = {
     "Dask": Dask,
     "Parsl": Parsl,
     "Ray": Ray,
+    "HyperQueue": HyperQueue,
 }
 
 

@@ -107,7 +107,7 @@ class Run:
             agent = f"agent {first}"
             wanted = [None] * min(RUNNERS, slaves - first)
             request = EnlistRequest(agent, "", agent, 1, "3", 1, wanted, [])
-            reply = self.scheduler.agents.enlist(request, self.now)
+            reply = self.scheduler.agents.enlist(request, 1, self.now)
             for number in reply.numbers:
                 slave = Slave(number, agent, self._seconds * (SLOWER if chance() < slow else 1.0))
                 if chance() < lost:

@@ -39,8 +39,13 @@ class Agents:
 
     # -- it comes
 
-    def enlist(self, request: EnlistRequest, now: float) -> EnlistReply:
-        """An agent comes, or comes back after its connection broke (then ``run`` names this master)."""
+    def enlist(self, request: EnlistRequest, accepted: int, now: float) -> EnlistReply:
+        """An agent comes, or comes back after its connection broke (then ``run`` names this master).
+
+        ``accepted``: which of all connections that were accepted this is said on.  A process that comes anew, and has
+        the number and counts its connections as the former one did (a container's), comes on a later one; what was said
+        on an earlier one is read late.
+        """
         state = self._state
         state.now = now
         reply = EnlistReply(state.run, state.table.term, {}, [], False, max_memory=state.max_memory)
@@ -49,13 +54,14 @@ class Agents:
         if state.closing or (request.run and request.agent not in state.roster.agents):
             return reply._replace(done=True)  # or it was given up: it left, or its launcher said that it has ended
         agent = state.roster.agent(request.agent)
-        if request.run and (request.pid != agent.pid or request.connection < agent.connection):  # read late: it is back
-            return reply._replace(numbers=agent.numbers)  # already on a newer connection, and nobody is on this one
+        late = accepted < agent.accepted or (request.run and request.pid != agent.pid)
+        if late:  # it is back already, on a newer connection, and nobody is on this one
+            return reply._replace(numbers=agent.numbers)
         self._endings.settle_all(agent.slaves.values())
         if request.run and request.agent not in state.roster.agents:
             return reply._replace(done=True)  # it had said that it leaves
         agent = state.roster.agent(request.agent)
-        agent.connection = request.connection
+        agent.connection, agent.accepted = request.connection, accepted
         agent.host, agent.pid, agent.version = request.host, request.pid, request.version
         agent.tags = frozenset(request.tags)
         if not agent.enlisted:

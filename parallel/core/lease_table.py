@@ -347,12 +347,15 @@ class LeaseTable:
         return overdue, min(later, default=math.inf)
 
     def give_back(self, slave: int, ids: Iterable[int] | None = None) -> int:
-        """The slave holds these tasks (default: any) no more and has not started them; returns how many came back."""
+        """The slave holds these tasks (default: any) no more and has not started them; returns how many came back.
+
+        They wait in the lease's order, in whichever they are named.
+        """
         lease = self.leases.get(slave)
         if lease is None:
             return 0
-        back = list(lease.tasks) if ids is None else [id for id in dict.fromkeys(ids) if id in lease.tasks]
-        return self._to_front(lease, back)
+        named = None if ids is None else set(ids)
+        return self._to_front(lease, [id for id in lease.tasks if named is None or id in named])
 
     def give_back_after(self, slave: int, lease_id: int, running: int) -> int:
         """The lease was recalled while task ``running`` ran: what stands behind it was not started.

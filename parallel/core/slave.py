@@ -186,8 +186,8 @@ class AgentRecord:
     """What the master knows of one agent.  Only the scheduler writes here."""
 
     __slots__ = (
-        "call", "commands", "connection", "ended", "enlisted", "host", "id", "is_local", "last_command", "numbers",
-        "pid", "slaves", "tags", "version", "waits_until",
+        "accepted", "call", "commands", "connection", "ended", "enlisted", "host", "id", "is_local", "last_command",
+        "numbers", "pid", "slaves", "tags", "version", "waits_until",
     )  # fmt: skip
 
     def __init__(self, id: str) -> None:
@@ -200,6 +200,7 @@ class AgentRecord:
         self.slaves: dict[int, SlaveRecord] = {}  # those that have not ended
         self.ended: dict[int, SlaveRecord] = {}  # the others
         self.connection = 0  # which of its reports connections is the current one
+        self.accepted = 0  # which of all connections that were accepted that one is
         self.commands: list[tuple[int, Any]] = []  # numbered, given and not yet acknowledged
         self.last_command = 0
         self.call: Any = None  # its call for commands, while that waits for one

@@ -33,7 +33,7 @@ class AgentService:
         except TokenUsed as used:
             call.refuse(str(used))
             return
-        reply = self._agents.enlist(wanted, call.now)
+        reply = self._agents.enlist(wanted, call.accepted, call.now)
         if given is not None:
             reply = reply._replace(key=given.decode(), ident=given.ident)
         call.answer(tuple(reply))

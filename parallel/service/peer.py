@@ -82,6 +82,11 @@ class Call:
         """The name of the secret that the caller has proved."""
         return self._peer.ident
 
+    @property
+    def accepted(self) -> int:
+        """Which of all connections that were accepted it is made on."""
+        return self._peer.accepted
+
     def own_slave(self, number: int) -> None:
         """Raises `ProtocolError` if the connection is not that slave's."""
         if self._peer.role is None or number != self._peer.role.slave:
@@ -126,8 +131,9 @@ def _call(message: Any) -> tuple[str, str, tuple[Any, ...]]:
 class Peer:
     """One connection of a slave, served by the dispatcher's thread."""
 
-    def __init__(self, server: Host, connection: Connection, name: str, ident: bytes) -> None:
+    def __init__(self, server: Host, connection: Connection, name: str, ident: bytes, accepted: int) -> None:
         self.connection, self.name = connection, name
+        self.accepted = accepted  # which of all connections this is
         self.ident = ident  # the name of the secret that it has proved
         self.role: Role | None = None
         self._server, self._dispatcher = server, server.dispatcher

@@ -9,6 +9,7 @@ keeps its stdout, its signals and its exit.
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import time
@@ -66,6 +67,7 @@ class QueueServer(mp_adapter.Server):
         self.gathered: list[OutcomeMessage | ValuesMessage] = []  # outcomes that were read in this turn
         self.calls: list[tuple[Peer, str, str, str, Any]] = []  # the other calls
         self._peers: set[Peer] = set()
+        self._admitted = itertools.count(1)  # numbers the connections
         self._nameless: dict[Peer, float] = {}  # those that have not said who they are, and until when they may
         self._cut_before: set[str] = set()
         self._when_empty: list[Ticket] = []
@@ -197,7 +199,7 @@ class QueueServer(mp_adapter.Server):
         try:
             connection.be_patient(self.patience)
             transport.set_blocking(False)
-            peer = Peer(self, connection, name, ident)
+            peer = Peer(self, connection, name, ident, next(self._admitted))
             self.dispatcher.watch(connection, peer.readable)
             self._peers.add(peer)
             self._nameless[peer] = now + HANDSHAKE_SECONDS

@@ -127,10 +127,10 @@ class Driver:
         known.online = True
         self.wait_for_commands(known, 0 if anew else None)
 
-    def enlist_late(self, agent: ModelAgent) -> None:
+    def enlist_late(self, agent: ModelAgent, run: str) -> None:
         """What it said on an older connection is read only now."""
-        numbers = self.env.enlist(agent.slaves, agent.id, RUN, agent.connection - 1).numbers
-        assert list(numbers) == self.model().enlist(agent.slaves, agent.id, True, agent.connection - 1, {})
+        numbers = self.env.enlist(agent.slaves, agent.id, run, agent.connection - 1).numbers
+        assert list(numbers) == self.model().enlist(agent.slaves, agent.id, bool(run), agent.connection - 1, {})
         self.settle()
 
     def come_back(self, agent: ModelAgent) -> None:

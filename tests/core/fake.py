@@ -214,7 +214,7 @@ class Env:
         """An agent comes, or with ``run`` comes back; ``runners``: the processes of its slaves."""
         beats = [RunnerBeat(number, pid, 0) for number, pid in (runners or {}).items()]
         request = EnlistRequest(agent, run, "here", 1, "3", connection, slaves, beats)
-        return self.do(self.scheduler.agents.enlist, request)
+        return self.do(self.scheduler.agents.enlist, request, connection)
 
     def commands(self, agent: str = "a", acknowledged: int = 0) -> Call:
         """An agent waits for commands."""

@@ -129,7 +129,7 @@ class Model(ModelState):
     def give_back(self, call: Any, number: int, lease: int, unstarted: Sequence[int]) -> None:
         slave = self.slaves[number]
         if slave.lease is not None and slave.lease.id == lease:
-            self.to_front(slave, [id for id in unstarted if id in slave.held])
+            self.to_front(slave, [id for id in slave.held if id in unstarted])
         self.answers[call] = None
 
     def runner_disconnected(self, number: int, pid: int, connection: int) -> None:
@@ -152,7 +152,7 @@ class Model(ModelState):
         self, slaves: Sequence[int | None], id: str, run: bool, connection: int, runners: Mapping[int, int]
     ) -> list[int]:
         """``run``: it comes back, to this master.  Returns the numbers of its slaves."""
-        if run and id in self.agents and connection < self.agents[id].connection:
+        if id in self.agents and connection < self.agents[id].connection:
             return self.agents[id].numbers
         self._settle_endings_of(id)
         if run and id not in self.agents:

@@ -65,6 +65,18 @@ def test_a_chunk_is_no_longer_than_a_lease() -> None:
     assert second.id + second.offset == MOST_TASKS
 
 
+@pytest.mark.parametrize("as_inputs", [True, False])
+def test_what_is_given_back_waits_in_the_leases_order(env: Env, as_inputs: bool) -> None:
+    number, other = env.slave(), env.slave("b")
+    env.state.pace.learn(1, 1000, 0.01)
+    ids = env.add(4, as_inputs=as_inputs)
+    held = env.fetched(number)
+    assert held == ids[: len(held)] and len(held) > 2
+    env.give_back(number, env.state.table.leases[number].id, [held[2], held[0], held[1]])
+    env.effects.clear()
+    assert env.fetched(other)[:3] == ids[:3]
+
+
 def test_single_inputs_are_not_taken_from_the_front_of_a_long_chunk(env: Env) -> None:
     """A dictionary remembers where keys were that are gone, and finds its first one by passing all of these."""
     number = env.slave()

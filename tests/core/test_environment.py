@@ -14,7 +14,7 @@ from slave.protocol import EnlistRequest
 def test_the_command_line_stays_on_its_machine(host: str, argv: list[str]) -> None:
     environment = {"host": "here", "argv": ["fit.py", "--token", "secret"], "path": ["/home/me"]}
     scheduler = Scheduler(10.0, 3, run="a run", environment=environment, may_join=True)
-    reply = scheduler.agents.enlist(EnlistRequest("agent", "", host, 1, "3.11", 1, [None], []), 0.0)
+    reply = scheduler.agents.enlist(EnlistRequest("agent", "", host, 1, "3.11", 1, [None], []), 1, 0.0)
     assert reply.environment == {**environment, "argv": argv} and environment["argv"][1:], "ours is as it was"
 
 
@@ -25,7 +25,7 @@ def test_variables_are_for_local_slaves_alone() -> None:
     scheduler.launches.expect("batch", [ExpectedSlave("Batch()")], 0.0)
     told = {}
     for agent, number in (("local", 0), ("batch", 1), ("by hand", None)):
-        reply = scheduler.agents.enlist(EnlistRequest(agent, "", "here", 1, "3.11", 1, [number], []), 0.0)
+        reply = scheduler.agents.enlist(EnlistRequest(agent, "", "here", 1, "3.11", 1, [number], []), 1, 0.0)
         told[agent] = [reply.environment, scheduler.state.environment_of(reply.numbers[0])]
     assert told["local"] == [environment] * 2
     assert told["batch"] == told["by hand"] == [{"host": "here", "argv": ["fit.py"]}] * 2
@@ -41,7 +41,7 @@ def test_what_the_first_tasks_need_is_told_where_it_may_be_imported_ahead() -> N
             scheduler.state.incoming.append(Task(task, context, payload, None, 0))
         scheduler.state.take_in()
         scheduler.state.incoming.append(Task(4, first, b"3", None, 0))
-        told[preload] = scheduler.agents.enlist(EnlistRequest("agent", "", "here", 1, "3.11", 1, [None], []), 0.0)
+        told[preload] = scheduler.agents.enlist(EnlistRequest("agent", "", "here", 1, "3.11", 1, [None], []), 1, 0.0)
     assert told[True].environment["first"] == [b"setup", b"1", b"3"], "one of each context, and none that is large"
     assert "first" not in told[False].environment and "first" not in scheduler.state.environment_of(0)
 
@@ -49,5 +49,5 @@ def test_what_the_first_tasks_need_is_told_where_it_may_be_imported_ahead() -> N
 @pytest.mark.parametrize("run", ["another run", "a run"])
 def test_an_agent_that_is_not_taken_learns_nothing(run: str) -> None:
     scheduler = Scheduler(10.0, 3, run="a run", environment={"argv": ["fit.py", "secret"]}, may_join=True)
-    reply = scheduler.agents.enlist(EnlistRequest("agent", run, "here", 1, "3.11", 1, [None], []), 0.0)
+    reply = scheduler.agents.enlist(EnlistRequest("agent", run, "here", 1, "3.11", 1, [None], []), 1, 0.0)
     assert reply.environment == {}

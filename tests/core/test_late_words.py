@@ -97,6 +97,21 @@ def test_the_late_end_of_an_agents_old_connection_does_not_cut_it_off(env: Env) 
     assert slave.contact is Contact.HEARD and slave.due == due
 
 
+def test_what_an_agent_said_first_does_not_count_when_it_is_read_after_it_has_said_it_again(env: Env) -> None:
+    """It is no other process of that agent: its slave goes on, and what that has set up is known."""
+    number = env.slave()
+    env.enlist([number], run=RUN, connection=3, runners={number: PID})
+    env.context()
+    (task,) = env.add()
+    assert env.fetched(number) == [task]
+    assert env.enlist([None], connection=2).numbers == [number]
+    record = env.record(number)
+    assert record.pid == PID and record.life is Life.READY
+    assert list(env.state.table.leases[number].tasks) == [task]
+    env.enlist([None], connection=4)
+    assert not record.pid, "what comes on a later connection is another process"
+
+
 def test_an_agents_word_that_it_is_back_does_not_count_when_it_is_read_after_the_next_one(env: Env) -> None:
     """The master was stopped, and found both; then the older connection ends."""
     number = env.slave()

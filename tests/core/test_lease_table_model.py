@@ -214,8 +214,6 @@ class TableMachine(RuleBasedStateMachine):
         held = self.held.get(slave, [])
         ids = data.draw(st.none() | st.lists(st.sampled_from([*held, 999_999]), unique=True))
         back = self._unhold(slave, held if ids is None else ids)
-        if ids is not None:
-            back.sort(key=ids.index)
         assert self.table.give_back(slave, ids) == len(back)
         self._requeue(back)
 

@@ -224,7 +224,10 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     # -- agents
 
-    @rule(which=SOME, how=st.sampled_from(["back", "back", "without one", "with other runners", "anew", "late"]))
+    @rule(
+        which=SOME,
+        how=st.sampled_from(["back", "back", "without one", "with other runners", "anew", "late", "first, late"]),
+    )
     @precondition(lambda self: self.model.agents)
     def agent_comes(self, which: int, how: str) -> None:
         """For the first time, or back, or started again by its engine."""
@@ -234,8 +237,8 @@ class SchedulerMachine(RuleBasedStateMachine):
             self.driver.enlist(agent, [*agent.slaves, *([None] if open_ended and not agent.enlisted else [])])
         elif how == "back":
             self.driver.come_back(agent)
-        elif how == "late":
-            self.driver.enlist_late(agent)
+        elif "late" in how:
+            self.driver.enlist_late(agent, "" if "first" in how else RUN)
         else:
             gone = how == "without one"
             runners = {} if gone else {number: self.driver.new_pid() for number in agent.slaves}

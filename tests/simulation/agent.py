@@ -180,7 +180,8 @@ class Agent(Process):
             for command in commands:
                 self._carry_out(command)
             self.session.carried_out(reply)
-            assert self._commands is not None
+            if self._commands is None:  # a report that one of them led to has shown that it broke
+                raise Broken
             self._commands.send("commands", *self.session.commands_request())
         if self._reports_ended or self._commands_ended:
             raise Broken

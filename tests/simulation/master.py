@@ -6,9 +6,10 @@ threads and the launchers left; then the tick, if it is due; then the effects.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Callable
 
 from parallel.core.effects import Answer, Deliver, Granted, Pause, Refuse, WantTasks
@@ -84,6 +85,7 @@ class Master:
         self.contexts: dict[int, SimulatedContext] = {}
         self.outputs: set[int] = set()  # slaves whose output's end is read when they end, which takes time
         self.open = True  # it listens
+        self.accepted: Iterator[int] = itertools.count(1)  # numbers the connections
         self.stopped_until = 0.0
         self.turns = 0
         self._timer = ExpiryTimer(self.scheduler)
@@ -238,7 +240,7 @@ class Master:
         self.scheduler.runners.give_back(call, request, now)
 
     def _enlist(self, call: Call, request: Any, now: float) -> None:
-        self._answer(call, self.scheduler.agents.enlist(request, now))
+        self._answer(call, self.scheduler.agents.enlist(request, call.connection.accepted, now))
 
     def _commands(self, call: Call, agent: str, acknowledged: int, now: float) -> None:
         call.connection.waiting = call

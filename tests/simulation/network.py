@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Iterator
 from typing import Any, Protocol
 
 from slave.protocol import Role
@@ -38,6 +39,8 @@ class Client(Protocol):
 class Server(Protocol):
     """The master, as connections know it."""
 
+    accepted: Iterator[int]
+
     def arrived(self, connection: Connection) -> None:
         """Something is there to be read."""
 
@@ -64,6 +67,7 @@ class Connection:
         self._slowness = slowness
         self.up, self.down = Direction(), Direction()
         self.client_open = self.server_open = True
+        self.accepted = next(server.accepted)
         self.unread: deque[Any] = deque()  # what has arrived at the master
         self.busy = False  # the master reads nothing here for now
         self.deferred: list[Any] = []  # calls that wait meanwhile

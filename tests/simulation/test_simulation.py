@@ -176,6 +176,26 @@ def test_whoever_has_let_go_of_a_context_adds_nothing_to_it(seed: int) -> None:
     told_well(Plan(seed, term=30.0, agents=ONE, contexts=contexts, tasks=tasks, acts=acts))
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_what_an_agent_said_first_may_be_read_when_it_has_come_on_another_connection(seed: int) -> None:
+    """Found with seed 740607550838: it was taken for another process of that agent, and its slaves for gone."""
+    acts = [Act(0.02 + 0.002 * step, "an agent's cable is cut", 13, 9.0, 3) for step in range(8)]
+    agents = [AgentPlan(0.005, 1)]
+    told_well(Plan(seed, agents=agents, contexts=PLAIN, tasks=[TaskPlan(0, 0.0, 12.0)], acts=acts))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_an_agent_may_learn_that_it_has_lost_the_master_while_it_carries_out_a_command(seed: int) -> None:
+    """Found with seed 829562452487."""
+    acts = [
+        Act(0.25, "an agent is stopped", seconds=12.5),
+        Act(0.5, "a slave is dismissed", seconds=4.5),
+        Act(0.7, "an agent is half cut", seconds=12.5),
+    ]
+    contexts = [ContextPlan("none", speculates=True)]
+    told_well(Plan(seed, agents=ONE, contexts=contexts, tasks=[TaskPlan(0, 0.0, 12.9)], acts=acts))
+
+
 @pytest.mark.parametrize("seconds", [0.0, 0.3, 1e9])
 def test_what_ends_because_somebody_asked_is_blamed_on_nothing(seconds: float) -> None:
     """ae96553."""
