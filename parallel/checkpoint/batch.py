@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Union
 
-from .format import GROUP, MOST_GROUPED, RESULT, SMALL, Entry
+from .format import GROUP, MOST_GROUPED, RESULT, SMALL, Entry, Record
 
-Record = tuple[int, Entry, Any, Sequence[Any]]
 # under what a result is to be written; if it can stand in a group, its identity alone, and its origin is the context's
 Name = Union[bytes, Entry]
 

@@ -82,6 +82,9 @@ class Entry(NamedTuple):
     made: int = 0
 
 
+Record = tuple[int, Entry, Any, Sequence[Any]]  # kind, entry, payload, buffers
+
+
 class Found(NamedTuple):
     """A record in a file, or one of a group."""
 
@@ -166,10 +169,33 @@ def size_of(part: Any) -> int:
     return len(part) if type(part) is bytes else memoryview(part).nbytes
 
 
+def digest_of(payload: Any, buffers: Sequence[Any]) -> bytes:
+    """That of a payload of more than `INLINE` bytes."""
+    digest = hashlib.sha256(payload)
+    for buffer in buffers:
+        digest.update(buffer)
+    return digest.digest()
+
+
+def payload_offset(entry: Entry, buffers: Sequence[Any]) -> int:
+    """Where, from the record's offset on, a payload begins that is larger than `INLINE` bytes."""
+    return FIXED + len(entry.key) + len(entry.label) + 8 * len(buffers) + _DIGEST
+
+
 def encode(
-    seal: Seal, offset: int, kind: int, entry: Entry, payload: Any, buffers: Sequence[Any] = (), made: int | None = None
+    seal: Seal,
+    offset: int,
+    kind: int,
+    entry: Entry,
+    payload: Any,
+    buffers: Sequence[Any] = (),
+    made: int | None = None,
+    digest: bytes | None = None,
 ) -> list[Any]:
-    """A record for that offset, as buffers to be written one after the other.  ``made``: if the entry does not tell."""
+    """A record for that offset, as buffers to be written one after the other.
+
+    ``made``: if the entry does not tell.  ``digest``: that of a large payload, if it is known.
+    """
     identity, nth, origin, key, label, then = entry
     made = then if made is None else made
     total = size_of(payload)
@@ -182,10 +208,7 @@ def encode(
     if total <= INLINE:
         sealed = b"".join((head, extra, payload, *buffers))
         return [MARK + seal.of(sealed) + sealed[_OFFSET:]]
-    digest = hashlib.sha256(payload)
-    for buffer in buffers:
-        digest.update(buffer)
-    sealed = head + extra + digest.digest()
+    sealed = head + extra + (digest or digest_of(payload, buffers))
     return [MARK + seal.of(sealed) + sealed[_OFFSET:], payload, *buffers]
 
 

@@ -87,7 +87,7 @@ class _Waiting:
     def __exit__(self, kind: type[BaseException] | None, *args: object) -> None:
         self._recorder.waits -= 1
         if kind is None:
-            self._recorder.ensure()
+            self._recorder.ensure_first()
         else:
             self._recorder.let_write()
 
@@ -110,6 +110,7 @@ class Recorder:
         self._by_input = False  # its outcomes' tags are these keys
         self._block: Sequence[int] = ()  # inputs whose results a reader has taken together, and gives one by one
         self._other_ids: dict[int, int] = {}  # of tasks whose results were damaged: the one that the user knows
+        self._written_until: Any = None  # all in the mailbox up to this one, which is there, is in the file
         self._front: Name | _Known | None = None  # of the outcome that `front` gave last
         self._inputs = Inputs(0, None, 0)  # if the tasks are inputs of a map: those, and the name of its function
         self._calls = ""
@@ -403,10 +404,12 @@ class Recorder:
         outcome: Outcome = self._mailbox.ready[0]
         if self._block:
             self._leave_block()
+        written = self._written_until
+        if outcome is written:
+            self._written_until = None
         if outcome.kind == VALUE and not self._other_ids:
-            store = self._store
-            if store.queue or monotonic() > store.look_at or self._rules.durable:
-                self.ensure()
+            if written is None or monotonic() > self._store.look_at:
+                self._ensure_first(outcome)
             self._front = self._names.pop(outcome.tag if self._by_input else outcome.task, None)  # type: ignore[call-overload]
             return outcome
         if outcome.kind != _STORED:
@@ -424,7 +427,11 @@ class Recorder:
         """These, the first in the mailbox, are in the file by now.  Raises as `front`."""
         if self._block:
             self._leave_block()
-        self.ensure()
+        written = self._written_until
+        if values is written:
+            self._written_until = None
+        if written is None or monotonic() > self._store.look_at:
+            self._ensure_first(values)
         self._block = values.indices
 
     def _leave_block(self) -> None:
@@ -435,6 +442,17 @@ class Recorder:
     def ensure(self) -> None:
         """What has come is in the file.  Raises `CheckpointError`."""
         self._store.ensure(self._rules.durable)
+
+    def ensure_first(self) -> None:
+        """The same of what a reader takes first, and maybe not of large results behind it."""
+        ready = self._mailbox.ready.copy()
+        self._store.ensure(self._rules.durable, ready[0] if ready else None)
+
+    def _ensure_first(self, first: Outcome | Values) -> None:
+        """That one, the first in the mailbox, is in the file.  Raises `CheckpointError`."""
+        last = self._mailbox.ready[-1]
+        if self._store.ensure(self._rules.durable, first) and last is not first:
+            self._written_until = last
 
     def let_write(self) -> None:
         """No reader writes what has come: the store's thread is to do it."""

@@ -5,18 +5,20 @@ from __future__ import annotations
 import json
 import os
 import secrets
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Callable, NamedTuple
 
 from ..errors import CheckpointError
 from . import format as fmt
+from .digests import Digests
 from .disk import Disk, now
-from .format import DROP, GROUP, ORIGIN, RESULT, Damage, Entry, Found
+from .format import DROP, GROUP, ORIGIN, RESULT, Damage, Entry, Found, Record
 from .index import Index
 
 _AT_ONCE = 1 << 16  # bytes that are read to see one record
 _JOINED = 1 << 18  # bytes that are copied into one piece to be written: many small ones take longer
 _ITEM_BITS = 8  # of where a result is: which one of its group; the other ones are the record's offset
+LARGE = 1 << 19  # bytes of a payload that is written while another thread makes its digest
 _NOTHING_LOST = "No result is lost: they wait, and the next call for results goes on"
 
 
@@ -36,6 +38,15 @@ class Origin(NamedTuple):
         return tuple((name, digest) for name, _, digest in self.modules)
 
 
+class _Plan(NamedTuple):
+    """What is to be written from ``begin`` to ``end``: offsets, and there pieces or the record of a large payload."""
+
+    begin: int
+    end: int
+    made: int | None
+    parts: list[tuple[int, list[Any], Record | None]]
+
+
 class ResultsFile:
     """See the module's text.  One thread at a time appends; any may read.
 
@@ -49,6 +60,8 @@ class ResultsFile:
         self.origins: dict[int, Origin] = {}
         self._next_origin = 0
         self._gone = False  # it is not where it was
+        self._plan: _Plan | None = None  # what is just being written
+        self._digests = Digests()
         self._group: tuple[int, list[Found]] = -1, []  # the one that was read last: its offset, and what it holds
         try:
             self.seal = self._begin()
@@ -186,37 +199,80 @@ class ResultsFile:
         self._next_origin, self.origins[number] = number + 1, wanted
         return number
 
-    def append(self, records: Iterable[tuple[int, Entry, Any, Sequence[Any]]], made: int | None = None) -> None:
+    def expect(self, payload: Any, buffers: Sequence[Any]) -> None:
+        """A record with this payload, of `LARGE` bytes or more, is to be appended soon."""
+        self._digests.begin(payload, buffers)
+
+    def append(self, records: Sequence[Record], made: int | None = None) -> None:
         """Write records behind the last one: all of them, or none is there.  Raises `CheckpointError`.
 
         ``made``: when they were, if their entries do not tell.  Of a GROUP the entry tells the origin alone, the
         payload is a list of its identities, and what stands for buffers are its results.
+
+        A signal handler that interrupts this and does the same first writes what is interrupted, which is then written
+        once more as it is: so neither writes over what the other one has written.
         """
         self.check_place()
-        at = begin = self.end
+        interrupted = self._plan
+        if interrupted is not None:
+            self._carry_out(interrupted)
+        while True:
+            plan = self._plan = self._planned(self.end, records, made)
+            if self.end == plan.begin:  # no handler has come between
+                break
+        try:
+            self._carry_out(plan)
+        finally:
+            self._plan = None
+
+    def _planned(self, begin: int, records: Sequence[Record], made: int | None) -> _Plan:
+        """What is to be written there."""
+        parts: list[tuple[int, list[Any], Record | None]] = []
         pieces: list[Any] = []
-        encode, seal = fmt.encode, self.seal
+        at = start = begin  # of this record, and of the pieces
         for kind, entry, payload, buffers in records:
             if kind == GROUP:
-                pieces.append(fmt.encode_group(seal, at, entry.origin, payload, buffers, made or entry.made))
+                pieces.append(fmt.encode_group(self.seal, at, entry.origin, payload, buffers, made or entry.made))
                 at += len(pieces[-1])
                 continue
-            record = encode(seal, at, kind, entry, payload, buffers, made)
-            pieces += record
-            at += len(record[0])
-            if len(record) > 1:
-                at += sum(map(fmt.size_of, record[1:]))
-        if at - begin <= _JOINED:
+            size = fmt.size_of(payload)
+            if buffers:
+                size += sum(map(fmt.size_of, buffers))
+            if size < LARGE:
+                record = fmt.encode(self.seal, at, kind, entry, payload, buffers, made)
+                pieces += record
+                at += len(record[0]) + (size if len(record) > 1 else 0)
+                continue
+            parts += (start, pieces, None), (at, [], (kind, entry, payload, buffers))
+            at += fmt.payload_offset(entry, buffers) + size
+            start, pieces = at, []
+        if at - start <= _JOINED:
             pieces = [b"".join(pieces)]
+        return _Plan(begin, at, made, [*parts, (start, pieces, None)])
+
+    def _carry_out(self, plan: _Plan) -> None:
         try:
-            self.disk.write(begin, pieces)
+            for at, pieces, large in plan.parts:
+                if large is None:
+                    self.disk.write(at, pieces)
+                else:
+                    self._write_large(at, large, plan.made)
         except OSError as error:
-            try:
-                self.disk.cut(begin)
-            except OSError:
-                pass  # what is left there is cut off when the file is opened
+            if self.end == plan.begin:
+                try:
+                    self.disk.cut(plan.begin)
+                except OSError:
+                    pass  # what is left there is cut off when the file is opened
             raise self._refused(error) from None
-        self.end = max(self.end, at)
+        self.end = max(self.end, plan.end)
+
+    def _write_large(self, at: int, record: Record, made: int | None) -> None:
+        """Write what is before the payload when that is written: the digest in it is made meanwhile."""
+        kind, entry, payload, buffers = record
+        self._digests.begin(payload, buffers)
+        self.disk.write(at + fmt.payload_offset(entry, buffers), [payload, *buffers])
+        digest = self._digests.of(payload, buffers)
+        self.disk.write(at, fmt.encode(self.seal, at, kind, entry, payload, buffers, made, digest)[:1])
 
     def sync(self) -> None:
         """What was written is on the disk when this returns.  Raises `CheckpointError`."""
@@ -252,6 +308,11 @@ class ResultsFile:
         why = error.strerror or str(error)
         return CheckpointError(f"{self.path} cannot be written: {why}. {_NOTHING_LOST}, when that has been mended")
 
+    def close(self) -> None:
+        """Write it no more.  May be called twice."""
+        self._digests.close()
+        self.disk.close()
+
     def rewrite(self, keep: Callable[[Found], bool]) -> None:
         """Write the file anew with those results alone, in the place of this one.  Raises `CheckpointError`."""
         draft = f"{self.path}.{os.getpid()}.new"
@@ -267,7 +328,7 @@ class ResultsFile:
                         new.append([(RESULT, found.entry._replace(origin=number), *payload)])
                 new.sync()
             finally:
-                new.disk.close()
+                new.close()
             os.replace(draft, self.path)
         except OSError as error:
             raise error if isinstance(error, CheckpointError) else self._refused(error) from None

@@ -10,28 +10,34 @@ the user sees it.  What cannot be written stays in the queue, in its order.
 
 from __future__ import annotations
 
+import itertools
 import os
 import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Callable, Protocol
 
+from slave.protocol import VALUE
+
+from ..core.effects import Outcome, Values
 from ..errors import CheckpointError, InputTypeError
 from ..program import Program
+from . import digests
 from .batch import Batch
 from .code import Code, changed
 from .disk import Disk, now
 from .format import DROP, Entry
 from .identity import Counts
 from .lock import Lock
-from .results_file import Origin, ResultsFile
+from .results_file import LARGE, Origin, ResultsFile
 
 _SYNC_SECONDS = 1.0
 _RETRY_SECONDS = 1.0  # after what could not be written
 _READER_SECONDS, _MOMENT = 0.05, 0.005  # a reader that was here so lately gets so long to come again
 _MOST_AT_ONCE = 4 << 20  # bytes that are written with one call, about
+_AHEAD = digests.MOST - 1  # large results of which digests are made while one is written
 _CLOSE_SECONDS = 2.0
 _LOOK_SECONDS = 1e-4  # for which the file is taken to be where it was: results that come one right after the other
 
@@ -97,15 +103,20 @@ class Store:
 
     # -- for readers
 
-    def ensure(self, durable: bool) -> None:
-        """What was noted before is in the file, and on the disk if ``durable``.  Raises `CheckpointError`."""
+    def ensure(self, durable: bool, outcome: Outcome | Values | None = None) -> bool:
+        """What was noted before is in the file, and on the disk if ``durable``.  Raises `CheckpointError`.
+
+        ``outcome``: that one is there; of what was noted later only what is written with the same call, for with large
+        results it takes long to write them all.  Returns whether all is there that was noted before.
+        """
         if self._closed:
-            return
+            return False
+        everything = not self.queue
         self._read_at = time.monotonic()
-        if self.queue or (durable and self._unsynced):
+        if (self.queue and not self._is_written(outcome)) or (durable and self._unsynced):
             with self._writing:
                 self._look()
-                self._write()
+                everything = self._write_until(outcome)
                 if durable and self._unsynced:
                     self._unsynced = False
                     self.file.sync()
@@ -115,6 +126,14 @@ class Store:
         if self._trouble is not None:
             trouble, self._trouble = self._trouble, None
             raise trouble
+        return everything
+
+    def _is_written(self, outcome: Outcome | Values | None) -> bool:
+        """Whether that is known.  (Small ones are not looked for: it takes as long to write them all.)"""
+        return outcome is not None and outcome.size >= LARGE and not self._is_queued(outcome)
+
+    def _is_queued(self, outcome: Outcome | Values) -> bool:
+        return any(one is outcome for _, outcomes in self.queue.copy() for one in outcomes)
 
     def _look(self) -> None:
         """Whether the file is there.  One that has vanished is written again when the user was told and asks again."""
@@ -164,30 +183,49 @@ class Store:
 
     # -- writing
 
-    def _write(self) -> None:
-        """Write what is in the queue; for who holds `_writing`.  Raises `CheckpointError`.
+    def _write_until(self, outcome: Outcome | Values | None = None) -> bool:
+        """Write what is in the queue until that is in the file.  Returns whether all is."""
+        if self._is_written(outcome):
+            return False
+        while not self._write():
+            if outcome is not None and not self._is_queued(outcome):
+                return False
+        return True
 
-        A signal handler that interrupts this and reads results does the same in the midst of it: it writes the same
-        records, and maybe more, to the same place.
+    def _write(self) -> bool:
+        """Write what came first into the queue, with one call; for who holds `_writing`.  Raises `CheckpointError`.
+
+        Returns whether that was all.  A signal handler that interrupts this and reads results does the same in the
+        midst of it: it writes the same records, and maybe more, to the same place.
         """
-        while self.queue and os.getpid() == self._pid and not self._closed:
-            batch = Batch()
-            written = []
-            for item in self.queue.copy():
-                source, outcomes = item
-                written.append(item)
-                source.record(outcomes, batch)
-                if batch.size > _MOST_AT_ONCE:
-                    break
-            records = batch.records()
-            if records:
-                self.file.append(records, now())
-                if not self._unsynced:
-                    self._unsynced = True
-                    self.wake()
-            for item in written:
-                if self.queue and self.queue[0] is item:
-                    self.queue.popleft()
+        if os.getpid() != self._pid or self._closed:
+            return True
+        batch = Batch()
+        items = self.queue.copy()
+        written = 0
+        for source, outcomes in items:
+            written += 1
+            source.record(outcomes, batch)
+            if batch.size > _MOST_AT_ONCE:
+                self._expect(itertools.islice(items, written, written + _AHEAD))
+                break
+        records = batch.records()
+        if records:
+            self.file.append(records, now())
+            if not self._unsynced:
+                self._unsynced = True
+                self.wake()
+        for item in itertools.islice(items, written):
+            if self.queue and self.queue[0] is item:
+                self.queue.popleft()
+        return written == len(items)
+
+    def _expect(self, items: Iterable[tuple[Source, Sequence[Any]]]) -> None:
+        """Have digests made of what is large among these."""
+        large = (one for _, outcomes in items for one in outcomes if one.size >= LARGE and type(one) is Outcome)
+        for outcome in itertools.islice(large, _AHEAD):
+            if outcome.kind == VALUE:
+                self.file.expect(outcome.data, outcome.buffers)
 
     def _run(self) -> None:
         """The thread: writes what no reader has written, and syncs."""
@@ -200,7 +238,7 @@ class Store:
             try:
                 if self.queue:
                     with self._writing:
-                        self._write()
+                        self._write()  # and a reader may come between
             except CheckpointError:  # the reader meets it too, and tells
                 patience = _RETRY_SECONDS
                 continue
@@ -240,7 +278,7 @@ class Store:
             return
         if self._writing.acquire(timeout=_CLOSE_SECONDS):  # in vain if a signal handler waits for us in the midst of it
             try:
-                self._write()
+                self._write_until()
                 self.file.sync()
             except CheckpointError as error:
                 self.tell(f"results that came last are in no file: {error}")
@@ -249,7 +287,7 @@ class Store:
                 self._writing.release()
         self._closed = True
         self._bell.put(None)
-        self.file.disk.close()
+        self.file.close()
         self._lock.release()
 
 

@@ -139,6 +139,28 @@ def test_results_are_in_the_file_while_the_loop_is_busy(make: Make) -> None:
         break
 
 
+def grown(size: int) -> bytes:
+    """A task with a result of so many bytes."""
+    return bytes(size)
+
+
+@pytest.mark.parametrize(("size", "written"), [(5_000_000, [1, 2, 3, 4]), (10, [4, 4, 4, 4])])
+def test_no_large_result_waits_for_those_behind_it(make: Make, size: int, written: list[int]) -> None:
+    """They are given as they are written; small ones are written together."""
+    manager = make()
+    context = manager.get_context(checkpoint=FILE)
+    for x in range(4):
+        context.add_task(grown, size + x)
+    store = manager._checkpoints._stores[os.path.realpath(FILE)]  # type: ignore[union-attr]
+    found = context.get_results_unordered()
+    with store._writing:  # nothing is written but by this reader
+        eventually(lambda: len(context._mailbox.ready) == 4, 20, "four results")
+        for count in written:
+            assert len(next(found)) >= size
+            assert in_file() == count
+    assert list(found) == []
+
+
 def test_tasks_that_are_the_same_are_counted(make: Make) -> None:
     for count in (2, 5):
         manager = make()
