@@ -104,6 +104,7 @@ class Closer:
             lambda: self._launcher.stop(_STOP_SECONDS, waiting=self._threads),
             lambda: self._endpoint.stop(_HANG_UP_SECONDS),
             self._dispatcher.stop,
+            self._dispatcher.scheduler.users.drop_setups,
             *self.last,
             lambda: self._publisher.stop(_TELL_SECONDS),
             *self._last,

@@ -19,7 +19,7 @@ from .entrance import Entrance, Owner, Record
 from .errors import InputError, InputTypeError, RemoteError
 from .feeder import Feeder
 from .mapping import Idle, MapResults, inputs_of
-from .payload import dump, dump_by_value
+from .payload import digest_of, dump_by_value, setup_dump
 from .results import LAST, RAISE, RETURN, Results, put_back, take
 from .service.mailbox import Mailbox
 from .task_future import Submitted, TaskFuture
@@ -50,10 +50,10 @@ class Context(Generic[Result]):
         self._manager, self._program = manager, manager.program
         self._timeout, self._retries = timeout, retries
         manager.tell_slaves()
-        payload = None if setup is None else dump(setup, "the setup", manager.program)
+        payload = None if setup is None else setup_dump(setup, "the setup", manager.program, in_parts=record is None)
         self._mailbox = Mailbox(manager.dispatcher, payload, rules)
         self._rules = rules._replace(base=self._mailbox.id)  # of its maps
-        setups = [] if payload is None else [payload]
+        setups = [] if payload is None or record is None else [payload]
         self._entrance = Entrance(manager, self._mailbox, self._rules, record, setups)
         self._pack, self._submitted = self._entrance.pack, Submitted(self._mailbox)
         self._recorder = None if record is None else record(self._mailbox, setups, manager.begin)
@@ -202,9 +202,10 @@ class Context(Generic[Result]):
         if program.may_have_changed():
             self._manager.tell_slaves()
         mapped = Mapped(function, starred or len(iterables) > 1, self._mailbox.id)
-        payload = dump(mapped, "the function", program)
+        payload = setup_dump(mapped, "the function", program)
+        digest = digest_of(payload)
         rules = self._rules._replace(name=name_of(function))
-        mailbox = self._idle_maps.take(payload) or Mailbox(self._manager.dispatcher, payload, rules)
+        mailbox = self._idle_maps.take(digest) or Mailbox(self._manager.dispatcher, payload, rules)
         results: MapResults[Result] = MapResults(
             mailbox,
             inputs,
@@ -216,7 +217,7 @@ class Context(Generic[Result]):
             ahead=buffersize,
             originals=originals,
             context=self,
-            when_over=functools.partial(self._idle_maps.keep, payload),
+            when_over=functools.partial(self._idle_maps.keep, digest),
         )
         recorder = self._entrance.record_calls(mailbox, function, mapped.starred)
         if recorder is None:

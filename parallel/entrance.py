@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Callable, Protocol
 
 from slave.mapped import Mapped
-from slave.protocol import Payload
+from slave.protocol import Payload, Setup
 
 from .core.state import ContextRules
 from .errors import InputTypeError
-from .payload import Packer, dump, quick_dump
+from .payload import Packer, dump, quick_dump, setup_dump
 from .program import Program
 from .service.dispatcher import Dispatcher
 from .service.mailbox import Mailbox
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 class Record(Protocol):
     """Makes the recorder of a context's tasks, or of a map's, if there is a checkpoint: see parallel/checkpoint."""
 
-    def __call__(self, mailbox: Mailbox, setups: Sequence[bytes], begin: Callable[[], object], /) -> Recorder:
+    def __call__(self, mailbox: Mailbox, setups: Sequence[Setup], begin: Callable[[], object], /) -> Recorder:
         """For that mailbox, whose tasks need those setups; ``begin`` starts the slaves."""
 
 
@@ -49,7 +49,7 @@ class Entrance:
     """
 
     def __init__(
-        self, manager: Owner, mailbox: Mailbox, rules: ContextRules, record: Record | None, setups: Sequence[bytes]
+        self, manager: Owner, mailbox: Mailbox, rules: ContextRules, record: Record | None, setups: Sequence[Setup]
     ) -> None:
         self.program = manager.program
         self._record, self._setups = record, setups
@@ -87,13 +87,13 @@ class Entrance:
         if self.program.glance():
             self._manager.tell_slaves()
 
-    def mailbox_of(self, function: Callable[..., Any]) -> tuple[bytes, Callable[[], Mailbox]]:
+    def mailbox_of(self, function: Callable[..., Any]) -> tuple[Setup, Callable[[], Mailbox]]:
         """The pickle of a function for `slave.mapped`, and what makes a mailbox whose tasks are pickled inputs of it.
 
         Raises `UnpicklableError`.
         """
         self.look()
-        payload = dump(Mapped(function, False, self._mailbox.id), "the function", self.program)
+        payload = setup_dump(Mapped(function, False, self._mailbox.id), "the function", self.program)
 
         def make() -> Mailbox:
             mailbox = Mailbox(self._manager.dispatcher, payload, self._rules)

@@ -8,7 +8,6 @@ slaves need them; an input that fails is that input's error alone.
 
 from __future__ import annotations
 
-import hashlib
 import pickle
 import threading
 import time
@@ -34,7 +33,7 @@ _MOST_EARLY = 100_000  # results that wait for an earlier one; then no more inpu
 
 
 class Idle:
-    """Mailboxes of maps that are over, by their functions: the next map of the same one needs no other.
+    """Mailboxes of maps that are over, by their functions' digests: the next map of the same one needs no other.
 
     So a program that maps the same function again and again sends it once to each runner, and its time is known.
     """
@@ -42,14 +41,14 @@ class Idle:
     def __init__(self) -> None:
         self._mailboxes: dict[bytes, Mailbox] = {}
 
-    def take(self, payload: bytes) -> Mailbox | None:
-        """One for the pickled function, if there is one."""
-        return self._mailboxes.pop(_digest(payload), None)
+    def take(self, function: bytes) -> Mailbox | None:
+        """One for the function with that digest, if there is one."""
+        return self._mailboxes.pop(function, None)
 
-    def keep(self, payload: bytes, mailbox: Mailbox) -> None:
+    def keep(self, function: bytes, mailbox: Mailbox) -> None:
         """Keep one, in the place of the oldest if there are several."""
-        other = self._mailboxes.pop(_digest(payload), None)
-        self._mailboxes[_digest(payload)] = mailbox
+        other = self._mailboxes.pop(function, None)
+        self._mailboxes[function] = mailbox
         if other is None and len(self._mailboxes) > _MOST_IDLE:
             other = self._mailboxes.pop(next(iter(self._mailboxes)), None)
         if other is not None:
@@ -59,10 +58,6 @@ class Idle:
         """Keep none."""
         while self._mailboxes:
             self._mailboxes.popitem()[1].abandon()
-
-
-def _digest(payload: bytes) -> bytes:
-    return hashlib.blake2b(payload, digest_size=16).digest()
 
 
 class MapResults(Iterator[Result], Generic[Result]):

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import pickle
 import sys
 from types import FunctionType, ModuleType
 from typing import Any, Callable, NamedTuple
 
-from slave import parted
 from slave.by_value import ByValue
 from slave.foreign import name_and_message, set_cause, without_traceback
 from slave.main_module import NAMES as MAIN_NAMES
+from slave.parted import LARGE
 from slave.pickling import explain, references
-from slave.protocol import Payload
+from slave.protocol import Payload, Setup
 from slave.signals import came_from_handler
 
+from . import large
 from .errors import UnpicklableError
 from .program import Program
 
@@ -26,10 +28,34 @@ _REMEDIES = (
 )
 
 
+def setup_dump(value: object, name: str, program: Program, *, in_parts: bool = True) -> Setup:
+    """The pickle of a setup, in shared memory if it is large (large.py).  Raises as `dump`.
+
+    ``in_parts``: large arrays may stand behind it; else it is the same as that of `dump`.
+    """
+    found = _dump(value, name, program, large.setup_dumps if in_parts else _pickle)
+    return large.shared(found) if isinstance(found, bytes) else found
+
+
+def digest_of(payload: Setup) -> bytes:
+    """What tells it from others."""
+    return hashlib.blake2b(payload, digest_size=16).digest()
+
+
 def dump(value: object, name: str, program: Program) -> bytes:
     """The pickle of a task or setup.  Raises `UnpicklableError` naming what is to blame."""
+    found = _dump(value, name, program, _pickle)
+    assert isinstance(found, bytes)
+    return found
+
+
+def _pickle(value: object) -> bytes:
+    return pickle.dumps(value, 5)
+
+
+def _dump(value: object, name: str, program: Program, dumps: Callable[[object], Setup]) -> Setup:
     try:
-        payload = program.dumps(value)
+        payload = program.dumps(value, dumps)
     except Exception as error:
         if came_from_handler(error):
             raise
@@ -46,17 +72,18 @@ def dump(value: object, name: str, program: Program) -> bytes:
             f"{', '.join(left[:3])}"
         )
         original, nameless = None, True
+        del payload  # which the traceback would keep
     trouble = ""
-    dumps = _cloudpickle()
-    if dumps is not None:
+    by_value = _cloudpickle()
+    if by_value is not None:
         try:
-            return pickle.dumps(ByValue(_name_of(value), program.dumps(value, dumps)), 5)
+            return pickle.dumps(ByValue(_name_of(value), program.dumps(value, by_value)), 5)
         except Exception as error:
             if came_from_handler(error):
                 raise
             trouble = f"; nor can it be sent by value, by cloudpickle: {name_and_message(error)}"
     # not while another is handled: its traceback is all ours and tells nothing more
-    refused = UnpicklableError(why + (trouble or (f". {_REMEDIES}" if nameless and dumps is None else "")))
+    refused = UnpicklableError(why + (trouble or (f". {_REMEDIES}" if nameless and by_value is None else "")))
     refused.original = original
     raise refused
 
@@ -116,7 +143,7 @@ class Packer:
         """The pickle of a task: of a callable or, with arguments, of ``((args, named), task)``.  Raises as `dump`."""
         if self._large:
             found = _in_parts(self._program, ((args, named), task) if args or named else task)
-            self._large = found is not None and len(found) >= parted.LARGE
+            self._large = found is not None and len(found) >= LARGE
             if found is not None:
                 return found
         last = self._last
@@ -132,7 +159,7 @@ class Packer:
         arguments = None if last is None else quick_pickle((args, named))
         if last is None or arguments is None:
             return self._noted(quick_dump("the task", self._program, ((args, named), task)))
-        if len(arguments) >= parted.LARGE:
+        if len(arguments) >= LARGE:
             self._large = self._in_parts
         return b"%b%b%b" % (arguments[:-1], last.part, _WITH_ARGUMENTS)
 
@@ -141,11 +168,11 @@ class Packer:
         found = _in_parts(self._program, item) if self._large else None
         if found is None:
             return self._noted(quick_dump("the input", self._program, item))
-        self._large = len(found) >= parted.LARGE
+        self._large = len(found) >= LARGE
         return found
 
     def _noted(self, payload: bytes) -> bytes:
-        self._large = self._in_parts and len(payload) >= parted.LARGE
+        self._large = self._in_parts and len(payload) >= LARGE
         return payload
 
     def _learn(self, task: object) -> _Reference | None:
@@ -187,7 +214,7 @@ def _in_parts(program: Program, value: object) -> Payload | None:
     if program.main_stays:
         return None
     try:
-        return parted.dumps(value)
+        return large.dumps(value)
     except Exception as error:
         if came_from_handler(error):
             raise
@@ -227,9 +254,9 @@ def quick_pickle(value: object) -> bytes | None:
         return None
 
 
-def stays_behind(payload: bytes) -> list[str]:
+def stays_behind(payload: Setup) -> list[str]:
     """The names in it that stand for something in ``__main__``."""
-    if not any(main.encode() in payload for main in MAIN_NAMES):  # else it may be a name, or a text in data
+    if all(payload.find(main.encode()) < 0 for main in MAIN_NAMES):  # else it may be a name, or a text in data
         return []
     return [attribute for module, attribute in references(payload) if module in MAIN_NAMES]
 

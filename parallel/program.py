@@ -16,7 +16,6 @@ asked: no module can have been loaded in between.
 from __future__ import annotations
 
 import os
-import pickle
 import sys
 import threading
 import time
@@ -24,7 +23,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from operator import attrgetter, is_
 from types import FrameType, ModuleType
-from typing import Any, Callable
+from typing import Any, Callable, TypeVar
 
 from slave.environment import describe, main_can_travel, working_folder
 from slave.imported_files import stamp_of
@@ -38,8 +37,7 @@ _AUTORELOAD = "IPython.extensions.autoreload"
 _LOOK_SECONDS = 0.2  # between two looks at all modules while tasks are added
 
 
-def _pickle(value: object) -> bytes:
-    return pickle.dumps(value, 5)
+Data = TypeVar("Data")
 
 
 class Program:
@@ -170,7 +168,7 @@ class Program:
 
     # -- a __main__ that is not in sys.modules
 
-    def dumps(self, value: object, dumps: Callable[[Any], bytes] = _pickle) -> bytes:
+    def dumps(self, value: object, dumps: Callable[[Any], Data]) -> Data:
         """The pickle of ``value``, as ``dumps`` makes it.  Raises what that raises."""
         if self._main is None:
             return dumps(value)

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from . import plain
 from .errors import ProtocolError
 from .private_files import PRIVATE_FOLDER, write_new
-from .protocol import Buffer
+from .protocol import Buffer, Setup
 
 SETUP = "setup"  # name of the file
 MOST = 512 << 20  # bytes of one package; more is for a disk that all machines see, or for setup
@@ -129,9 +129,9 @@ def content_hash(files: Iterable[File]) -> str:
     return total.hexdigest()
 
 
-def setup_hash(payload: bytes) -> str:
+def setup_hash(payload: Setup) -> str:
     """The hash of a context's setup as the one file of a folder."""
-    return content_hash([setup_file(payload)])
+    return content_hash([setup_file(payload)])  # type: ignore[arg-type]  # read only
 
 
 def setup_file(payload: bytes) -> File:

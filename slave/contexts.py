@@ -11,6 +11,7 @@ from .environment import Environment
 from .mapped import Mapped, call
 from .memory import Unfit
 from .outcome import Packed, pack_failure
+from .parted import arrived
 from .protocol import Buffer
 
 
@@ -88,7 +89,7 @@ class Contexts:
         try:
             if isinstance(payload, Unfit):
                 raise MemoryError(f"no memory here for the context's setup of {payload.size} bytes")
-            setup = self._environment.loads(payload)
+            setup = self._environment.loads(arrived(payload))
             if digest and not isinstance(setup, Mapped):
                 self._digests[context] = digest
                 self._kept.clear()  # these are other ones, and there may be no memory for both

@@ -59,13 +59,16 @@ class ModuleCache:
         return self._held[digest].folder
 
     def setup(self, digest: str, fetch: Fetch) -> memoryview:
-        """The memory of a context's pickled setup with that hash; raises as `folder_of`."""
+        """The memory of a context's pickled setup with that hash, whose pages are this process's own when it writes.
+
+        Raises as `folder_of`.
+        """
 
         def packed() -> Buffer:
             return archive.pack([archive.setup_file(bytes(fetch()))], compress=False)
 
         with open(os.path.join(self.folder_of(digest, packed), archive.SETUP), "rb") as file:
-            return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+            return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
 
     def _begin(self, folder: str, digest: str, fetch: Fetch) -> _Used:
         """Begin to use a folder, which is fetched if it is not there or not what it was."""

@@ -1,22 +1,26 @@
-"""Pickles whose large parts stand beside them, as out-of-band buffers (PEP 574), on their way through the master.
+"""Pickles whose large parts stand beside them, as out-of-band buffers (PEP 574); parallel/large.py makes them.
 
-What is put into a pickle is copied, and copied once more when it is rebuilt.  A part of a task that is an array is
-copied once, when the task is added, since it may be changed later; bytes cannot be, and are not copied at all.
+Those of a task are buffers of their own on their way, too.  Those of a setup stand in one piece with it:
+
+    the pickle | parts | offset (8 bytes) and size (8) of each part | size of the pickle (8) | number of parts (4) | 0
+
+All numbers are little-endian; the highest bit of a part's size says that it is read-only.  A pickle ends with a dot.
 """
 
 from __future__ import annotations
 
-import functools
-import operator
 import pickle
+import struct
 from collections.abc import Sequence
 from typing import Any, Union
 
 from .memory import Unfit
-from .protocol import Buffer, Parted, Payload
+from .protocol import Buffer
 
 LARGE = 1 << 20  # bytes of a part that is worth it
-_MOST_PARTS = 1000  # the rest stays in the pickle
+
+PART, END = struct.Struct("<QQ"), struct.Struct("<QIB")
+READ_ONLY = 1 << 63
 
 Arrived = Union[Buffer, "tuple[Any, Sequence[Any]]"]  # a payload in a slave: a pickle, or one and its parts
 
@@ -31,45 +35,17 @@ class OutOfBand:
         return type(self._data), (pickle.PickleBuffer(self._data),)
 
 
-def dumps(value: object) -> Payload:
-    """The pickle of a task or an input, parted if there is anything large in it.  Raises what pickling raises."""
-    parts: list[Buffer] = []
-
-    def keep(buffer: pickle.PickleBuffer) -> bool:
-        """Take a large contiguous buffer out of band; tell pickle to keep any other in band."""
-        try:
-            view = buffer.raw()
-        except BufferError:
-            return True
-        if view.nbytes < LARGE or len(parts) >= _MOST_PARTS:
-            return True
-        parts.append(view if type(view.obj) is bytes else _copy_of(view))
-        return False
-
-    pickled = pickle.dumps(_bytes_aside(value, {}), 5, buffer_callback=keep)
-    return Parted(pickled, parts) if parts else pickled
-
-
-def _copy_of(view: memoryview) -> memoryview:
-    """Which is read-only if it is."""
-    copy = memoryview(bytearray(view))
-    return copy.toreadonly() if view.readonly else copy
-
-
-def _bytes_aside(value: Any, known: dict[int, OutOfBand]) -> Any:
-    """The value with large bytes in it out of band, as far as no list or dict that others may know is touched."""
-    kind = type(value)
-    if kind is bytes or kind is bytearray:
-        return known.setdefault(id(value), OutOfBand(value)) if len(value) >= LARGE else value
-    if kind is tuple:
-        made = tuple([_bytes_aside(one, known) for one in value])
-        return value if all(map(operator.is_, made, value)) else made
-    if kind is functools.partial and not value.__dict__:
-        old = value.args, tuple(value.keywords.values())
-        args, named = new = _bytes_aside(old[0], known), _bytes_aside(old[1], known)
-        if not all(map(operator.is_, old, new)):
-            return functools.partial(value.func, *args, **dict(zip(value.keywords, named)))
-    return value
+def arrived(payload: Any) -> Arrived:
+    """A setup as it has come, in one piece.  Its parts are that memory, and can be written if it can."""
+    if payload[-1:] == b".":
+        return payload  # type: ignore[no-any-return]
+    whole = memoryview(payload)
+    size, count, _ = END.unpack_from(whole, whole.nbytes - END.size)
+    parts = []
+    for offset, told in PART.iter_unpack(whole[whole.nbytes - END.size - count * PART.size : whole.nbytes - END.size]):
+        part = whole[offset : offset + (told & ~READ_ONLY)]
+        parts.append(part.toreadonly() if told & READ_ONLY else part)
+    return whole[:size], parts
 
 
 def loads(payload: Arrived) -> Any:

@@ -24,7 +24,7 @@ from .errors import ProtocolError
 RELEASE = "0.1.0"  # of this project
 VERSION = 6  # of the protocol; see handshake.py for what happens when two differ
 
-Buffer = Union[bytes, bytearray, memoryview, pickle.PickleBuffer]
+Buffer = Union[bytes, bytearray, memoryview, mmap.mmap, pickle.PickleBuffer]
 
 NO_LEASE = 0
 WHICHEVER = 0  # in `recalled`: whichever lease the slave holds
@@ -133,6 +133,7 @@ class Parted:
 
 
 Payload = Union[bytes, Parted]  # of a task, in the master
+Setup = Union[bytes, mmap.mmap]  # the same of a setup
 TaskEntry = tuple[int, int, Any]  # task, context, pickled callable (parted.py)
 
 

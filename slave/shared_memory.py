@@ -6,6 +6,7 @@ any more it says so, and the sender writes the next part into it: on many machin
 written into it.
 
     sender    `Lender`     lends out parts, in the order of their frames; takes back those whose numbers it is told
+              `Shared`     memory in which a part stands already: it is lent to several, and not copied
     receiver  `Borrower`   gets them; `returned` has the numbers to be told
 
 It is done on Unix sockets alone, whose other end is a process of the same user that holds the key.  The receiver
@@ -54,6 +55,17 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_forking, after_in_parent=_forking)
 
 
+def make() -> int:
+    """The descriptor of fresh memory, of no size yet.  Raises OSError."""
+    return os.memfd_create("parallel", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+
+
+def seal(descriptor: int) -> None:
+    """Nobody changes that memory any more.  Raises OSError."""
+    for seals in (fcntl.F_SEAL_WRITE, _SEALS):
+        fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, seals)
+
+
 class _Segment:
     """Memory of which this process has the descriptor."""
 
@@ -61,7 +73,7 @@ class _Segment:
         self.size = size
         self._map: mmap.mmap | None = None
         self._used = False
-        self.descriptor = os.memfd_create("parallel", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        self.descriptor = make()
         try:
             os.ftruncate(self.descriptor, size)
             fcntl.fcntl(self.descriptor, fcntl.F_ADD_SEALS, _SEALS)
@@ -87,18 +99,45 @@ class _Segment:
         os.close(self.descriptor)
 
 
-class Lender:
-    """The sender's side of one connection.  Not for several threads at once."""
+class Shared(mmap.mmap):
+    """Memory of this process that can be lent as it is, sealed as `seal` does it."""
 
-    def __init__(self) -> None:
+    descriptor = -1
+
+    @classmethod
+    def of(cls, descriptor: int, size: int) -> Shared:
+        """All of a memfd, whose descriptor becomes its own; a write stays in this map.  Raises OSError."""
+        self = cls(descriptor, size, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_WRITE, **_UNTRACKED)
+        self.descriptor = descriptor
+        return self
+
+    def __del__(self) -> None:
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+
+
+class Lender:
+    """The sender's side of one connection.  Not for several threads at once.
+
+    ``copying``: whether it lends what is in no `Shared` memory, too, as a copy.
+    """
+
+    def __init__(self, copying: bool = True) -> None:
+        self._copying = copying
         self._numbers = itertools.count()
-        self._lent: dict[int, _Segment] = {}
+        self._lent: dict[int, _Segment | Shared] = {}
         self._idle: list[_Segment] = []
         self.descriptors: list[int] = []  # to be sent with the frame
 
     def lend(self, view: memoryview) -> bool:
         """Whether memory with the same bytes was lent, by a descriptor that is to be sent."""
         if len(self.descriptors) == MOST_DESCRIPTORS:
+            return False
+        owner = view.obj
+        if isinstance(owner, Shared):
+            self._gone(owner)
+            return True
+        if not self._copying:
             return False
         segment: _Segment | None = None
         try:
@@ -108,17 +147,20 @@ class Lender:
             if segment is not None:
                 segment.close()
             return False
-        self.descriptors.append(segment.descriptor)
-        self._lent[next(self._numbers)] = segment
-        if len(self._lent) > _MOST_LENT:
-            self._lent.pop(next(iter(self._lent))).close()
+        self._gone(segment)
         return True
+
+    def _gone(self, segment: _Segment | Shared) -> None:
+        self.descriptors.append(segment.descriptor)
+        self._lent[next(self._numbers)] = segment  # which has its descriptor open until it is sent
+        if len(self._lent) > _MOST_LENT:
+            _close(self._lent.pop(next(iter(self._lent))))
 
     def take_back(self, numbers: Iterable[int]) -> None:
         """The receiver has no use any more for these.  Others than were lent, or are expected, do not matter."""
         for number in numbers:
             segment = self._lent.pop(number, None)
-            if segment is not None:
+            if isinstance(segment, _Segment):
                 self._idle.append(segment)
         while len(self._idle) > _MOST_IDLE or sum(one.size for one in self._idle) > _MOST_IDLE_BYTES:
             self._idle.pop(0).close()
@@ -126,7 +168,7 @@ class Lender:
     def close(self) -> None:
         """Nothing more is lent.  What the receiver has stays its own."""
         for segment in [*self._lent.values(), *self._idle]:
-            segment.close()
+            _close(segment)
         self._lent.clear()
         self._idle.clear()
 
@@ -137,6 +179,11 @@ class Lender:
         best = min(fitting, key=lambda segment: segment.size)
         self._idle.remove(best)
         return best
+
+
+def _close(segment: _Segment | Shared) -> None:
+    if isinstance(segment, _Segment):  # the other is not this connection's alone
+        segment.close()
 
 
 class Borrower:

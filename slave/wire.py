@@ -100,10 +100,10 @@ class Connection:
         """Change the time after which the other machine is taken for gone."""
         self.transport.be_patient(seconds)
 
-    def lend(self) -> None:
-        """Lend large parts from now on, and do not send their bytes, if it can be done here."""
+    def lend(self, copying: bool = True) -> None:
+        """Lend large parts from now on, and do not send their bytes, if it can be done here; see `Lender`."""
         if self._borrower is not None and self._lender is None:
-            self._lender = Lender()
+            self._lender = Lender(copying)
 
     def close(self) -> None:
         """Close the connection."""

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import errno
 import functools
+import os
 import pickle
 import sys
 import threading
-from types import ModuleType
+from pathlib import Path
+from types import FunctionType, ModuleType
 from typing import Any, Callable
 
 import pytest
 
 from parallel.errors import UnpicklableError
-from parallel.payload import Packer
+from parallel.payload import Packer, digest_of, setup_dump
 from parallel.pickled import describe
 from parallel.program import Program
+from slave import parted, shared_memory
 from slave.environment import Environment
 from slave.mapped import call
 from slave.parted import LARGE
-from slave.protocol import Parted, Payload
+from slave.protocol import Parted, Payload, Setup
+from slave.shared_memory import Borrower, Shared
 
 
 def double(number: int, plus: int = 0) -> int:
@@ -181,3 +186,104 @@ def test_a_map_s_large_inputs_stand_beside_their_pickles(packer: Packer, environ
     parted = packer.input((1, data))
     assert isinstance(parted, Parted) and environment.loads(arrived(parted)) == (1, data)
     assert packer.input(5) == pickle.dumps(5, 5)
+
+
+# -- setups
+
+
+class Bare:
+    """An array as a class of the user's may have it: what it is rebuilt of is kept as it comes."""
+
+    def __init__(self, data: Any) -> None:
+        self.data = data
+
+    def __reduce__(self) -> Any:
+        return Bare, (pickle.PickleBuffer(self.data),)
+
+
+def arrives(payload: Setup) -> Any:
+    return parted.loads(parted.arrived(payload))
+
+
+def memfds() -> int:
+    return sum("memfd:" in os.readlink(one) for one in Path("/proc/self/fd").iterdir() if one.exists())
+
+
+needs_memfd = pytest.mark.skipif(not shared_memory.possible, reason="this system has no memfd")
+
+
+def test_a_small_setup_is_a_pickle_as_any_other(program: Program) -> None:
+    task = functools.partial(swallow, Bare(bytearray(b"x" * 1000)))
+    payload = setup_dump(task, "the setup", program)
+    assert payload == pickle.dumps(task, 5)
+    assert arrives(payload).args[0].data == b"x" * 1000
+
+
+@needs_memfd
+def test_a_large_setup_stands_in_shared_memory_and_what_a_slave_writes_is_its_own(program: Program) -> None:
+    small, free, fixed = (bytearray([number]) * size for number, size in ((1, 100), (2, LARGE), (3, LARGE + 1)))
+    whole = bytes([4]) * (2 * LARGE)
+    read_only = memoryview(bytearray(fixed)).toreadonly()
+    made = [Bare(one) for one in (small, free, read_only, whole)]
+    payload = setup_dump(functools.partial(swallow, [*made, whole, free]), "the setup", program)
+    assert isinstance(payload, Shared)
+    for _ in range(2):
+        descriptor = os.dup(payload.descriptor)
+        view = Borrower().borrow(descriptor, len(payload), False)
+        *found, plain, again = arrives(view).args[0]  # type: ignore[arg-type]
+        assert [bytes(one.data) for one in found] == [small, free, fixed, whole]
+        assert plain == whole and again == free and type(again) is bytearray
+        assert [type(one.data) for one in found] == [bytearray, memoryview, memoryview, bytes]
+        assert [memoryview(one.data).readonly for one in found] == [False, False, True, True]
+        found[1].data[:] = b"z" * LARGE
+        with pytest.raises(OSError):
+            os.pwrite(payload.descriptor, b"z", 0)
+
+
+@needs_memfd
+def test_a_large_setup_that_is_to_be_as_ever_is_that_in_shared_memory(program: Program) -> None:
+    task = functools.partial(swallow, Bare(bytearray(LARGE)))
+    payload = setup_dump(task, "the setup", program, in_parts=False)
+    assert isinstance(payload, Shared) and bytes(payload) == pickle.dumps(task, 5)
+    assert digest_of(payload) == digest_of(pickle.dumps(task, 5))
+    before = memfds()
+    del payload
+    assert memfds() < before
+
+
+@needs_memfd
+@pytest.mark.parametrize("call", ["memfd_create", "pwrite"])
+def test_where_no_memory_is_to_be_shared_a_setup_is_a_pickle(
+    program: Program, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    def refused(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    before = memfds()
+    monkeypatch.setattr(os, call, refused)
+    for in_parts in (True, False):
+        for data in (bytearray(LARGE), b"x" * LARGE):
+            task = functools.partial(swallow, Bare(data), b"y" * (LARGE + 1))
+            assert setup_dump(task, "the setup", program, in_parts=in_parts) == pickle.dumps(task, 5)
+    assert memfds() == before
+
+
+@needs_memfd
+def test_a_large_setup_that_cannot_be_pickled_is_refused_as_a_small_one(program: Program) -> None:
+    before = memfds()
+    with pytest.raises(UnpicklableError, match=r"the setup.args\[1\]: cannot pickle '_thread.lock' object"):
+        setup_dump(functools.partial(swallow, b"x" * LARGE, threading.Lock()), "the setup", program)
+    assert memfds() == before
+
+
+@needs_memfd
+def test_of_a_large_setup_it_is_known_what_stays_in_the_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    program = Program()
+    program.main_stays = True
+    setup_dump(functools.partial(swallow, b"x" * LARGE), "the setup", program)
+    there = FunctionType((lambda data: None).__code__, {"__name__": "__main__"}, "there")
+    monkeypatch.setattr(sys.modules["__main__"], "there", there, raising=False)
+    there.__module__, there.__qualname__ = "__main__", "there"
+    monkeypatch.setitem(sys.modules, "cloudpickle", None)
+    with pytest.raises(UnpicklableError, match="refers to something defined in this session.*: there"):
+        setup_dump(functools.partial(there, b"x" * LARGE), "the setup", program)

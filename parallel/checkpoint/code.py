@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from slave.main_module import NAMES as MAIN_NAMES
+from slave.protocol import Setup
 from slave.search_path import LIBRARY, PACKAGES
 
 from ..program import Program, kind_of_module
@@ -37,7 +38,7 @@ class Code:
         self._pattern = _NOTHING
         self._names: dict[bytes, str] = {}  # as they stand in pickles
 
-    def names_in(self, payload: bytes) -> tuple[bytes, ...]:
+    def names_in(self, payload: Setup) -> tuple[bytes, ...]:
         """What of the user's modules the pickle names: to be asked for by `modules`."""
         count, environment = self._seen
         if len(sys.modules) != count or environment is not self._program.environment:

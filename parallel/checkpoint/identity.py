@@ -10,7 +10,7 @@ import hashlib
 import struct
 from collections.abc import Sequence
 
-from slave.protocol import Buffer
+from slave.protocol import Buffer, Setup
 
 from .index import Index
 
@@ -24,7 +24,7 @@ Identity = bytes  # 16 of them
 class Identities:
     """The identities of tasks that share a setup, whose pickles are ``setups``."""
 
-    def __init__(self, setups: Sequence[Buffer]) -> None:
+    def __init__(self, setups: Sequence[Setup]) -> None:
         digest = hashlib.blake2b(digest_size=16)
         for setup in setups:
             digest.update(hashlib.blake2b(setup).digest())

@@ -8,7 +8,7 @@ from contextlib import suppress
 from time import monotonic
 from typing import Any, Callable, NamedTuple, Protocol
 
-from slave.protocol import VALUE, Buffer
+from slave.protocol import VALUE, Buffer, Setup
 
 from ..core.chunk import Inputs
 from ..core.effects import Outcome, Values
@@ -99,7 +99,7 @@ class Recorder:
     """
 
     def __init__(
-        self, store: Store, rules: Rules, mailbox: Place, setups: Sequence[bytes], begin: Callable[[], object]
+        self, store: Store, rules: Rules, mailbox: Place, setups: Sequence[Setup], begin: Callable[[], object]
     ) -> None:
         self._store, self._mailbox, self._rules, self._begin = store, mailbox, rules, begin
         self._identities = Identities(setups)

@@ -22,6 +22,7 @@ from slave.protocol import (
     RebuildFailure,
     Recall,
     Role,
+    Setup,
     SetupFailure,
     ValuesMessage,
 )
@@ -209,7 +210,7 @@ class Runners:
                 break
             state.release(state.roster.slaves[number])
 
-    def setup_of(self, slave: int, context: int) -> bytes | None:
+    def setup_of(self, slave: int, context: int) -> Setup | None:
         """The context's pickled setup; None if it has none."""
         found = self._state.contexts.get(context)
         return None if found is None else found.setup

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from operator import attrgetter
 from typing import Any, Callable, NamedTuple
 
-from slave.protocol import FAILURE, GIVEN_UP, POLL_SECONDS, VALUE, Command, StopTasks
+from slave.protocol import FAILURE, GIVEN_UP, POLL_SECONDS, VALUE, Command, Setup, StopTasks
 
 from . import events as ev
 from .chunk import Inputs
@@ -87,7 +87,7 @@ class ContextRecord:
         "wants_tasks",
     )  # fmt: skip
 
-    def __init__(self, id: int, setup: bytes | None, rules: ContextRules, tally: Tally) -> None:
+    def __init__(self, id: int, setup: Setup | None, rules: ContextRules, tally: Tally) -> None:
         self.id, self.setup, self.rules = id, setup, rules
         self.tally = tally  # its own, or that of the context on which it is based
         self.needs_told = False  # the user was told that no slave has what it needs

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from slave.protocol import Drain, StopTasks
+from slave.protocol import Drain, Setup, StopTasks
 
 from . import events as ev
 from .durations import Durations
@@ -65,7 +65,7 @@ class Users:
 
     # -- contexts
 
-    def make_context(self, setup: bytes | None, now: float, rules: ContextRules = NO_RULES) -> int:
+    def make_context(self, setup: Setup | None, now: float, rules: ContextRules = NO_RULES) -> int:
         """A new context; returns its id."""
         state = self._state
         id = next(state.context_ids)
@@ -119,6 +119,11 @@ class Users:
             slave.to_forget.append(id)
             state.release(slave)
         state.tell(ev.ContextDropped(now, id))
+
+    def drop_setups(self) -> None:
+        """All slaves have ended: their memory is not for whoever keeps the manager."""
+        for context in self._state.contexts.values():
+            context.setup = None
 
     def cancel(self, id: int, now: float) -> int:
         """Drop what waits and stop what runs of a context; returns how many tasks will have no outcome."""

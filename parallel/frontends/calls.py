@@ -15,9 +15,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Callable
 
 from slave.calls import call_each, call_each_starred
-from slave.protocol import Payload
+from slave.protocol import Payload, Setup
 
 from ..checks import name_of
+from ..payload import digest_of
 
 if TYPE_CHECKING:
     from ..entrance import Entrance
@@ -80,7 +81,7 @@ class Functions:
         self._lock = threading.RLock()  # guards what follows
         self._mailboxes: set[Mailbox] = set()  # of large functions
         self._small: object = None  # the one that was used last and is not large
-        self._large: deque[tuple[bytes, Kept]] = deque()  # the one that was used last stands last
+        self._large: deque[tuple[bytes, Kept]] = deque()  # by digest; the one that was used last stands last
 
     def calls(self, function: Callable[..., Any], each: bool, starred: bool) -> Calls:
         """The way for calls of this function; ``each``: with each of a tuple of inputs, ``starred``: as arguments.
@@ -104,11 +105,12 @@ class Functions:
         entrance = self._entrance
         return Calls(lambda item: entrance.pack(function, args, named), entrance.mailbox, name_of(function))
 
-    def _kept(self, payload: bytes, make: Callable[[], Mailbox]) -> Kept:
+    def _kept(self, payload: Setup, make: Callable[[], Mailbox]) -> Kept:
+        digest = digest_of(payload)
         with self._lock:
-            found = next((one for one in self._large if one[0] == payload), None)
+            found = next((one for one in self._large if one[0] == digest), None)
             if found is None:
-                found = payload, Kept(make(), self._mailboxes)
+                found = digest, Kept(make(), self._mailboxes)
             else:
                 self._large.remove(found)
             self._large.append(found)

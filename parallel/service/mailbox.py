@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 from typing import Any, Callable, Protocol
 
 from slave.outcome import unpack_failure
-from slave.protocol import Payload
+from slave.protocol import Payload, Setup
 
 from ..core.chunk import Inputs
 from ..core.effects import AllDone, Closed, Forsaken, News, NoSlaves, Outcome, SetupFailed, TasksWanted, Values, Verdict
@@ -95,7 +95,7 @@ class Recorder(Protocol):
 class Mailbox:
     """See the module's text.  Safe to use from several threads; `took` and `put_back` from one at a time."""
 
-    def __init__(self, dispatcher: Dispatcher, setup: bytes | None, rules: ContextRules) -> None:
+    def __init__(self, dispatcher: Dispatcher, setup: Setup | None, rules: ContextRules) -> None:
         self._dispatcher = dispatcher
         self._state = dispatcher.scheduler.state
         self._users = dispatcher.scheduler.users
@@ -117,7 +117,7 @@ class Mailbox:
         self.recorder: Recorder | None = None
         self.id: int = dispatcher.call(self._make, setup, rules)
 
-    def _make(self, setup: bytes | None, rules: ContextRules, now: float) -> int:
+    def _make(self, setup: Setup | None, rules: ContextRules, now: float) -> int:
         id: int = self._users.make_context(setup, now, rules)
         self._dispatcher.mailboxes[id] = self
         return id

@@ -22,7 +22,7 @@ from slave import shared_memory, wire
 from slave.errors import ProtocolError
 from slave.local_transport import MOST_DESCRIPTORS, LocalTransport
 from slave.memory import Unfit
-from slave.shared_memory import SHARED, Borrower, Lender
+from slave.shared_memory import SHARED, Borrower, Lender, Shared
 from slave.transport import SocketTransport
 
 pytestmark = pytest.mark.skipif(not shared_memory.possible, reason="this system has no memfd")
@@ -192,6 +192,40 @@ def test_a_part_for_which_the_receiver_has_no_memory_is_skipped(pair: Pair, monk
     assert isinstance(got, Unfit) and got.size == SHARED
     pair.back()
     assert pair.lent == set()
+
+
+def shared(data: bytes) -> Shared:
+    descriptor = shared_memory.make()
+    os.pwrite(descriptor, data, 0)
+    shared_memory.seal(descriptor)
+    return Shared.of(descriptor, len(data))
+
+
+def test_memory_that_is_there_is_lent_as_it_is_to_each_and_closed_by_its_owner(pair: Pair) -> None:
+    other = Pair()
+    made = shared(numbers(1))
+    before = descriptors()
+    first, second, third = (one.through(pickle.PickleBuffer(made)) for one in (pair, other, pair))
+    assert {len(descriptors()) - len(before)} <= {0, 3}, "a map has one before Python 3.13, and nothing was copied"
+    first[:] = b"w" * SHARED
+    assert bytes(second) == bytes(third) == bytes(made) == numbers(1)
+    del first
+    pair.back()
+    assert pair.lent == {1}
+    del made
+    assert bytes(second) == numbers(1)
+    assert not any(isinstance(one, Shared) for one in pair.a._lender._idle)  # type: ignore[union-attr]
+    other.close()
+
+
+def test_one_that_lends_only_what_is_there_sends_bytes_else(pair: Pair) -> None:
+    pair.b.lend(copying=False)
+    sender = threading.Thread(target=pair.b.send, args=((free(numbers(1)), pickle.PickleBuffer(shared(numbers(2)))),))
+    sender.start()
+    sent, lent = pair.a.recv()
+    sender.join()
+    assert type(sent) is bytearray and sent == numbers(1)
+    assert isinstance(lent, shared_memory._View) and bytes(lent) == numbers(2)
 
 
 def test_one_that_does_not_lend_sends_bytes(pair: Pair) -> None:

@@ -6,6 +6,7 @@ import functools
 import os
 import pickle
 import signal
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Callable
@@ -17,6 +18,7 @@ from slave import shared_memory
 from slave.parted import LARGE
 from tests.conftest import Make
 from tests.support.programs import Program, slave
+from tests.support.waiting import eventually
 
 SIZE = LARGE + 1000
 
@@ -139,3 +141,62 @@ class Raw:
 
 def lent(size: int) -> Raw:
     return Raw(bytearray(b"d" * size))
+
+
+# -- setups
+
+
+def given(*values: Any) -> tuple[Any, ...]:
+    """A setup that gives what was sent with it."""
+    return values
+
+
+def where(number: int, array: Any, fixed: Any, data: bytes) -> tuple[int, str, list[float], bool]:
+    """Where its array stands, what it is there, and whether the fixed one can be written; leaves its own mark in it."""
+    address, found = array.__array_interface__["data"][0], ""
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        begin, end = (int(one, 16) for one in line.split()[0].split("-"))
+        if begin <= address < end:
+            found = " ".join(line.split()[3:])
+    seen = [float(one) for one in (array[0], array[-1], fixed[0], data[0])]
+    array[0] += 1
+    threading.Event().wait(0.02)  # so that both slaves get some
+    return os.getpid(), found, seen, bool(fixed.flags.writeable)
+
+
+def test_a_setup_s_arrays_stand_once_on_this_machine_and_what_a_slave_writes_is_its_own(make: Make) -> None:
+    numpy = pytest.importorskip("numpy")
+    array, fixed = numpy.arange(float(SIZE)), numpy.ones(SIZE)
+    fixed.flags.writeable = False
+    manager = make(2)
+    manager.wait_for_slaves(2)
+    context = manager.get_context(functools.partial(given, array, fixed, b"d" * SIZE))
+    array[:] = 0  # what was given stays as it was
+    for number in range(20):
+        context.add_task(functools.partial(where, number))
+    found: dict[int, list[float]] = {}
+    memory = set()
+    for pid, stands, (first, last, one, data), writeable in context.get_results_unordered():
+        memory.add(stands)
+        found.setdefault(pid, []).append(first)
+        assert (last, one, data, writeable) == (SIZE - 1, 1, ord("d"), False)
+    assert len(found) == 2 and all(firsts == list(range(len(firsts))) for firsts in found.values())
+    if shared_memory.possible:
+        assert len(memory) == 1 and "memfd:parallel" in memory.pop()
+        del context
+        eventually(lambda: not lent_here(), 10, f"the end of the setup's memory: {lent_here()}")
+
+
+def lent_here() -> list[str]:
+    """This process's descriptors of memory that is lent."""
+    links = [f"/proc/self/fd/{fd}" for fd in os.listdir("/proc/self/fd")]
+    return [link for link in links if os.path.lexists(link) and "memfd:parallel" in os.readlink(link)]
+
+
+def test_a_setup_s_arrays_are_exact_and_can_be_written_over_tcp(over_tcp: parallel.Manager) -> None:
+    numpy = pytest.importorskip("numpy")
+    context = over_tcp.get_context(functools.partial(given, numpy.arange(float(SIZE)), numpy.ones(3), b"d" * SIZE))
+    for number in range(3):
+        context.add_task(functools.partial(where, number))
+    found = sorted((seen, writeable) for _, _, seen, writeable in context.get_results_unordered())
+    assert found == [([float(number), SIZE - 1.0, 1.0, float(ord("d"))], True) for number in range(3)]
