@@ -283,9 +283,9 @@ def _(real: Any, self: Agents, report: RunnerEnded, *arguments: Any) -> None:
 
 
 @bug("* an agent that was given up comes back with slaves that nobody runs", Agents, "enlist")
-def _(real: Any, self: Agents, request: EnlistRequest, now: float) -> Any:
+def _(real: Any, self: Agents, request: EnlistRequest, *arguments: Any) -> Any:
     self._state.roster.agent(request.agent)
-    return real(self, request, now)
+    return real(self, request, *arguments)
 
 
 @bug("* a context remembers slaves whose process has ended", State, "unlearn")
@@ -307,11 +307,11 @@ def _(real: Any, self: Runners, *arguments: Any) -> bool:
 
 
 @bug("an agent's word on an older connection makes that the current one", Agents, "enlist")
-def _(real: Any, self: Agents, request: EnlistRequest, now: float) -> Any:
+def _(real: Any, self: Agents, request: EnlistRequest, accepted: int, now: float) -> Any:
     agent = self._state.roster.agents.get(request.agent)
     if agent is not None:
-        agent.connection = min(agent.connection, request.connection)
-    return real(self, request, now)
+        agent.accepted = min(agent.accepted, accepted)
+    return real(self, request, accepted, now)
 
 
 @bug("an agent's word on the end of a process counts before what that posted was read", Endings, "runner_ended")
