@@ -77,7 +77,8 @@ def _as_slave_error(error: BaseException, config: AgentConfig) -> BaseException:
         return error
     if isinstance(error, (Unreachable, OSError, EOFError)):
         names = ", ".join(format_address(address) for address in config.addresses)
-        text = f"cannot reach the master at {names}: {error}"
+        said = str(error).removeprefix(names + ": ")  # the only one is not named twice
+        text = f"cannot reach the master at {names}: {said}"
         if isinstance(error, Unreachable):
             return Unreachable(text, error.refused, error.others, error.no_way)
         return Unreachable(text)
