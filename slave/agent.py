@@ -479,6 +479,8 @@ class Agent:
         if isinstance(command, StartRunner):
             if command.slave not in self._pool.slaves:
                 self._add(command.slave, command.output)
+                if self._session.draining:  # we had been asked to end when the master gave it to us
+                    self._drain([command.slave], 0.0)
                 self._start_runners()
         elif isinstance(command, Recall):
             self._recalled(command.slave, command.lease, self._pool.recall(command.slave, command.lease))

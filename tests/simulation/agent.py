@@ -248,6 +248,8 @@ class Agent(Process):
         if isinstance(command, StartRunner):
             if command.slave not in self.slaves:
                 self.slaves[command.slave] = Slave(self, command.slave)
+                if self.session.draining:
+                    self._drain([command.slave], 0.0)
                 self._start_runners()
         elif isinstance(command, (Recall, StopTasks)):
             slave = self.slaves.get(command.slave)

@@ -196,6 +196,15 @@ def test_an_agent_may_learn_that_it_has_lost_the_master_while_it_carries_out_a_c
     told_well(Plan(seed, agents=ONE, contexts=contexts, tasks=[TaskPlan(0, 0.0, 12.9)], acts=acts))
 
 
+@pytest.mark.parametrize("at", [1.052, 1.16, 1.4])
+def test_a_slave_that_is_given_to_an_agent_that_ends_ends_with_it(at: float) -> None:
+    """Found with seed 613116932092: it was started, outlived all others, and with its agent the master."""
+    acts = [Act(1.053, "an agent is asked to end", seconds=0.9), Act(at, "a local slave is added")]
+    agents = [AgentPlan(0.0, 1, kind="local")]
+    tasks = [TaskPlan(0, 0.97, 0.5)]
+    told_well(Plan(1, agents=agents, contexts=PLAIN, tasks=tasks, acts=acts, end="the master is killed"))
+
+
 @pytest.mark.parametrize("seconds", [0.0, 0.3, 1e9])
 def test_what_ends_because_somebody_asked_is_blamed_on_nothing(seconds: float) -> None:
     """ae96553."""

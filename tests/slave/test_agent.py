@@ -158,6 +158,22 @@ def test_a_command_that_comes_twice_is_carried_out_once(monkeypatch: pytest.Monk
     agent.close()
 
 
+def test_an_agent_that_was_asked_to_end_starts_nobody_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The master's command was on its way; nobody would end that slave."""
+    agent = Agent(AgentConfig("an agent", [("127.0.0.1", 1)], b"k" * 16, []))
+    started: list[object] = []
+
+    def start() -> list[str]:
+        started.extend(agent._pool.slaves)
+        return []
+
+    monkeypatch.setattr(agent._pool, "start_missing", start)
+    agent._session.drain()
+    agent._carry_out(StartRunner(5, None))
+    assert not agent._pool.slaves and not started
+    agent.close()
+
+
 def test_an_agent_with_more_descriptors_than_select_takes_comes_back_after_its_connections_broke(
     make: Make, own_folder: Path
 ) -> None:
