@@ -21,12 +21,17 @@ from slave.parted import END, LARGE, PART, READ_ONLY, OutOfBand
 from slave.protocol import Buffer, Parted, Payload, Setup
 from slave.shared_memory import Shared
 
+from .part_memory import PartMemory
+
 _MOST_PARTS = 1000  # the rest stays in the pickle
 _ALIGNED = 64  # bytes, as much as arrays ask for
 
 
-def dumps(value: object) -> Payload:
-    """The pickle of a task or an input, parted if there is anything large in it.  Raises what pickling raises."""
+def dumps(value: object, memory: PartMemory | None) -> Payload:
+    """The pickle of a task or an input, parted if there is anything large in it.  Raises what pickling raises.
+
+    ``memory``: where arrays are copied to, if there is room.
+    """
     parts: list[Buffer] = []
 
     def keep(buffer: pickle.PickleBuffer) -> bool:
@@ -37,15 +42,18 @@ def dumps(value: object) -> Payload:
             return True
         if view.nbytes < LARGE or len(parts) >= _MOST_PARTS:
             return True
-        parts.append(view if type(view.obj) is bytes else _copy_of(view))
+        parts.append(view if type(view.obj) is bytes else _copy_of(view, memory))
         return False
 
     pickled = pickle.dumps(_bytes_aside(value, {}), 5, buffer_callback=keep)
     return Parted(pickled, parts) if parts else pickled
 
 
-def _copy_of(view: memoryview) -> memoryview:
+def _copy_of(view: memoryview, memory: PartMemory | None) -> memoryview:
     """Which is read-only if it is."""
+    found = None if memory is None else memory.copy_of(view)
+    if found is not None:
+        return found
     copy = memoryview(bytearray(view))
     return copy.toreadonly() if view.readonly else copy
 

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Callable, Literal, TypeVar, cast
 
 import slave as slave_package
-from slave import limits
+from slave import limits, shared_memory
 from slave.cpus import usable_cpus
 from slave.dial import Address, format_address
 from slave.errors import KeyTrouble
@@ -64,6 +64,7 @@ from .launch.slave_service import SlaveService
 from .monitor.output import Shower, ShowOutput, output_is_wanted
 from .monitor.records import ForwardLogging, Recorder, levels_of
 from .monitor.watcher import Progress, Watcher
+from .part_memory import PartMemory
 from .program import Program, hidden_main
 from .service.agent_service import AgentService
 from .service.dispatcher import Dispatcher
@@ -357,6 +358,9 @@ class Manager:
         """
         self._check_open()
         self._launcher.add(slave)
+        if isinstance(slave, LocalSlave) and shared_memory.possible and self.program.part_memory is None:
+            self.program.part_memory = PartMemory()
+            self._closer.last.append(self.program.part_memory.close)
         if self._begun:
             self.tell_slaves()  # of variables, too
             self.begin()

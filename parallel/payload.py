@@ -214,7 +214,7 @@ def _in_parts(program: Program, value: object) -> Payload | None:
     if program.main_stays:
         return None
     try:
-        return large.dumps(value)
+        return large.dumps(value, program.part_memory)
     except Exception as error:
         if came_from_handler(error):
             raise

@@ -30,6 +30,8 @@ from slave.imported_files import stamp_of
 from slave.main_module import NAMES as MAIN_NAMES
 from slave.search_path import LIBRARY, PACKAGES, kind_of
 
+from .part_memory import PartMemory
+
 _OURS = "parallel", "slave"
 _SPEC_OF = attrgetter("__spec__")
 _AT_ONCE = 2e-5  # seconds within which no module can be loaded: that takes twice as long, or more
@@ -63,6 +65,7 @@ class Program:
         self._module: tuple[object, object] = (None, None)  # ``__main__`` and its ``__file__``
         self._next_look = 0.0
         self._glanced: float = 0.0
+        self.part_memory: PartMemory | None = None  # for arrays of tasks, if there are slaves on this machine
         self.watching = False  # slaves may run: what changes is to be told before the next task
         self.main_stays = False  # slaves could not import ``__main__``
         self.environment: Mapping[str, Any] = describe(main, ship, preload)

@@ -23,6 +23,7 @@ import os
 import sys
 from collections import deque
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any, Callable
 
 from .errors import ProtocolError
@@ -32,7 +33,9 @@ from .memory import Memory, Unfit, filled
 SHARED = 1 << 20  # bytes from which a part is shared: a descriptor costs as much as sending a few hundred KB
 _MOST_IDLE, _MOST_IDLE_BYTES = 4, 64 << 20  # memory that a lender keeps for the next part
 _MOST_LENT = 64  # parts that it expects back; a receiver that keeps more keeps them for good
-_STEP = 1 << 20  # memory is of a multiple of so many bytes
+STEP = 1 << 20  # memory is of a multiple of so many bytes
+_BY_MAP = 32 << 20  # bytes that are written by way of a map, at most
+_POPULATE = 23  # MADV_POPULATE_WRITE, of Linux 5.14: all pages at once
 
 try:
     import fcntl
@@ -66,50 +69,50 @@ def seal(descriptor: int) -> None:
         fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, seals)
 
 
-class _Segment:
-    """Memory of which this process has the descriptor."""
+class Shared(mmap.mmap):
+    """Memory of this process of which it has the descriptor: it can be lent as it is."""
 
-    def __init__(self, size: int) -> None:
-        self.size = size
-        self._map: mmap.mmap | None = None
-        self._used = False
-        self.descriptor = make()
+    descriptor = -1
+    lent: set[tuple[object, int]]  # by whom, and as which number; what does not come back stays there
+    _used = _populated = False
+
+    @classmethod
+    def of(cls, descriptor: int, size: int, private: bool = True) -> Shared:
+        """All of a memfd, whose descriptor becomes its own; ``private``: a write stays in this map.  Raises OSError."""
+        flags = mmap.MAP_PRIVATE if private else mmap.MAP_SHARED
+        self = cls(descriptor, size, flags=flags, prot=mmap.PROT_READ | mmap.PROT_WRITE, **_UNTRACKED)
+        self.descriptor, self.lent = descriptor, set()
+        return self
+
+    @classmethod
+    def fresh(cls, size: int) -> Shared:
+        """So many bytes, to be written by `put`.  Raises OSError."""
+        descriptor = make()
         try:
-            os.ftruncate(self.descriptor, size)
-            fcntl.fcntl(self.descriptor, fcntl.F_ADD_SEALS, _SEALS)
+            os.ftruncate(descriptor, size)
+            fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, _SEALS)
+            return cls.of(descriptor, size, private=False)
         except BaseException:
-            self.close()
+            os.close(descriptor)
             raise
 
-    def write(self, view: memoryview) -> None:
-        """Fresh memory by a call, since the system would zero it first for a map; by a map when it is used again."""
-        if self._used and self._map is None:
-            self._map = mmap.mmap(self.descriptor, self.size, **_UNTRACKED)
-        self._used = True
-        if self._map is not None:
-            self._map[: view.nbytes] = view
+    def put(self, view: memoryview) -> None:
+        """Write to its beginning.  Raises OSError.
+
+        Fresh memory by a call, since the system would zero it first for the map.  By the map when it is used again,
+        all of whose pages are there then; but not what is very large, since nobody else runs meanwhile.
+        """
+        if self._used and view.nbytes <= _BY_MAP:
+            if not self._populated:
+                self._populated = True
+                with suppress(OSError):
+                    self.madvise(_POPULATE)
+            self[: view.nbytes] = view
             return
+        self._used = True
         at = 0
         while at < view.nbytes:
             at += os.pwrite(self.descriptor, view[at:], at)
-
-    def close(self) -> None:
-        if self._map is not None:
-            self._map.close()
-        os.close(self.descriptor)
-
-
-class Shared(mmap.mmap):
-    """Memory of this process that can be lent as it is, sealed as `seal` does it."""
-
-    descriptor = -1
-
-    @classmethod
-    def of(cls, descriptor: int, size: int) -> Shared:
-        """All of a memfd, whose descriptor becomes its own; a write stays in this map.  Raises OSError."""
-        self = cls(descriptor, size, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_WRITE, **_UNTRACKED)
-        self.descriptor = descriptor
-        return self
 
     def __del__(self) -> None:
         if self.descriptor >= 0:
@@ -123,10 +126,11 @@ class Lender:
     """
 
     def __init__(self, copying: bool = True) -> None:
-        self._copying = copying
+        self._copying, self._name = copying, object()
         self._numbers = itertools.count()
-        self._lent: dict[int, _Segment | Shared] = {}
-        self._idle: list[_Segment] = []
+        self._lent: dict[int, Shared] = {}
+        self._mine: set[Shared] = set()  # of those
+        self._idle: list[Shared] = []
         self.descriptors: list[int] = []  # to be sent with the frame
 
     def lend(self, view: memoryview) -> bool:
@@ -134,56 +138,54 @@ class Lender:
         if len(self.descriptors) == MOST_DESCRIPTORS:
             return False
         owner = view.obj
-        if isinstance(owner, Shared):
-            self._gone(owner)
-            return True
-        if not self._copying:
+        while type(owner) is memoryview:
+            owner = owner.obj
+        segment = owner if isinstance(owner, Shared) else self._copied(view) if self._copying else None
+        if segment is None:
             return False
-        segment: _Segment | None = None
-        try:
-            segment = self._fitting(view.nbytes)
-            segment.write(view)
-        except OSError:  # no descriptor, or no memory: the bytes can be sent
-            if segment is not None:
-                segment.close()
-            return False
-        self._gone(segment)
+        self.descriptors.append(segment.descriptor)
+        number = next(self._numbers)
+        self._lent[number] = segment  # which has its descriptor open until it is sent
+        segment.lent.add((self._name, number))
+        if len(self._lent) > _MOST_LENT:
+            self._mine.discard(self._lent.pop(next(iter(self._lent))))
         return True
 
-    def _gone(self, segment: _Segment | Shared) -> None:
-        self.descriptors.append(segment.descriptor)
-        self._lent[next(self._numbers)] = segment  # which has its descriptor open until it is sent
-        if len(self._lent) > _MOST_LENT:
-            _close(self._lent.pop(next(iter(self._lent))))
+    def _copied(self, view: memoryview) -> Shared | None:
+        """None: there is no descriptor, or no memory, and the bytes can be sent."""
+        try:
+            segment = self._fitting(view.nbytes)
+            segment.put(view)
+        except OSError:
+            return None
+        self._mine.add(segment)
+        return segment
 
     def take_back(self, numbers: Iterable[int]) -> None:
         """The receiver has no use any more for these.  Others than were lent, or are expected, do not matter."""
         for number in numbers:
             segment = self._lent.pop(number, None)
-            if isinstance(segment, _Segment):
+            if segment is None:
+                continue
+            segment.lent.discard((self._name, number))
+            if segment in self._mine:
+                self._mine.remove(segment)
                 self._idle.append(segment)
-        while len(self._idle) > _MOST_IDLE or sum(one.size for one in self._idle) > _MOST_IDLE_BYTES:
-            self._idle.pop(0).close()
+        while len(self._idle) > _MOST_IDLE or sum(map(len, self._idle)) > _MOST_IDLE_BYTES:
+            self._idle.pop(0)
 
     def close(self) -> None:
         """Nothing more is lent.  What the receiver has stays its own."""
-        for segment in [*self._lent.values(), *self._idle]:
-            _close(segment)
-        self._lent.clear()
-        self._idle.clear()
+        for table in (self._lent, self._mine, self._idle):
+            table.clear()
 
-    def _fitting(self, size: int) -> _Segment:
-        fitting = [segment for segment in self._idle if segment.size >= size]
+    def _fitting(self, size: int) -> Shared:
+        fitting = [segment for segment in self._idle if len(segment) >= size]
         if not fitting:
-            return _Segment(-(-size // _STEP) * _STEP)
-        best = min(fitting, key=lambda segment: segment.size)
+            return Shared.fresh(-(-size // STEP) * STEP)
+        best = min(fitting, key=len)
         self._idle.remove(best)
         return best
-
-
-def _close(segment: _Segment | Shared) -> None:
-    if isinstance(segment, _Segment):  # the other is not this connection's alone
-        segment.close()
 
 
 class Borrower:
