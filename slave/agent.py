@@ -98,6 +98,8 @@ class Agent:
         self._look_for_owner = 0.0  # when to look next
         self._tails: Tails | None = None  # of the runners' output, if the master wants that
         self._signals, self._watching = Signals(), False
+        self._anew = False  # a signal came since the last heartbeat: a process may have been stopped
+        self._stirred = True  # something has woken us: a process may have ended
         self._pool = RunnerPool(config.agent, self._runner_config, self._inherited, self._signals.waker, start_method)
 
     def _be(self, config: AgentConfig) -> None:
@@ -298,7 +300,9 @@ class Agent:
             self._drain(list(self._pool.slaves), self._config.grace)
         self._pool.stop_late()
         self._pool.stop_large()
-        self._reap()
+        if self._stirred or not self._pool.settled:
+            self._stirred = not hasattr(signal, "SIGCHLD")
+            self._reap()
         self._tell_output()
         if not self._pool.slaves:
             if asked is not None:
@@ -351,7 +355,9 @@ class Agent:
         if self._reports.connection in ready:
             self._service.listen()
         if self._session.heartbeat_due(time.monotonic()):
-            self._service.heartbeat(self._config.agent, self._pool.alive())
+            self._pool.reap_orphans()
+            self._service.heartbeat(self._config.agent, self._pool.alive(self._anew))
+            self._anew = False
         return None
 
     def _wait(self) -> list[object]:
@@ -440,7 +446,9 @@ class Agent:
                 data = self._signals.woken.recv(65536)
             except BlockingIOError:
                 return
+            self._stirred = True
             message = message_of(data)
+            self._anew |= message is None and data != b"!"  # a signal
             if message is not None and self._tails is not None:
                 self._tails.hear(message)
 

@@ -19,11 +19,14 @@ class CpuClock:
 
     def look(self) -> None:
         """Read the clock."""
-        if self._id is not None:
-            try:
-                self._then, self._now = self._now, time.clock_gettime_ns(self._id)
-            except OSError:
-                pass  # it has ended: its clock stands still
+        self._then, self._now = self._now, self.read()
+
+    def read(self) -> int:
+        """What it shows, in nanoseconds; 0 where the system does not tell."""
+        try:
+            return 0 if self._id is None else time.clock_gettime_ns(self._id)
+        except OSError:
+            return self._now  # it has ended: its clock stands still
 
     @property
     def starved(self) -> bool:

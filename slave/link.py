@@ -25,8 +25,8 @@ from .mp_adapter import Proxy
 from .pieces import head, piece
 from .protocol import (
     AGENT_SERVICE,
+    IDLE_SECONDS,
     MODULE_SERVICE,
-    POLL_SECONDS,
     RESULT_QUEUE,
     TASK_QUEUE,
     Buffer,
@@ -254,7 +254,7 @@ class TaskQueueProxy(ServiceProxy):
         else:
             connection = link.connection
             # somebody between may swallow the answer
-            connection.limit(min(_LONGEST_WAIT, POLL_SECONDS + link.patience))
+            connection.limit(min(_LONGEST_WAIT, IDLE_SECONDS + link.patience))
             found = self._callmethod("fetch", (plain,))
             connection.limit(None)
         if found is None:

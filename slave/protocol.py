@@ -111,7 +111,9 @@ MONITOR_SERVICE = Service(
 )
 SERVICES = (TASK_QUEUE, RESULT_QUEUE, AGENT_SERVICE, MODULE_SERVICE, MONITOR_SERVICE)
 
-POLL_SECONDS = 20.0  # for which a call may wait in the master; then it is answered with nothing, and comes again
+# for which an agent's call for commands, and a runner's for tasks, may wait in the master; then it is answered with
+# nothing, and comes again.  The latter is seldom: of a runner that lives and idles its agent tells.
+POLL_SECONDS, IDLE_SECONDS = 20.0, 300.0
 
 # -- runners: tasks
 

@@ -54,6 +54,7 @@ from .shared_status import (
     DEADLINE,
     KEEPS,
     LEAVES,
+    NAPS,
     OUTDATED_CODE,
     RECALL,
     RECYCLE,
@@ -225,6 +226,9 @@ class Runner:
         current, count, began = 0, 0, 0.0
         if lease.entries:
             status[STAGE] = WORKED
+            if status[NAPS]:
+                status[TASK] = session.unstarted[0][0]  # before it looks
+                self._wake_agent()
         for task, context, payload in session.tasks():
             status[TASK] = task
             if status[RECALL] and session.recalled(status[RECALL]):

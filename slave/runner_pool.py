@@ -28,6 +28,7 @@ from .shared_status import (
     GOES_ON,
     KEEPS,
     LEAVES,
+    NAPS,
     RECALL,
     RESTS,
     STAGE,
@@ -41,6 +42,8 @@ from .template import Adopted, Forked, Template, TemplateGone
 log = logging.getLogger("slave")
 
 _LOOK_AT_MEMORY = 0.1  # seconds between two looks at how large a runner is
+_LOOK_AT_IDLE = 300.0  # the same of one that idles, for what the master shows
+_WORKED = 5_000_000  # nanoseconds of a processor, more than a runner that idles takes between two looks
 _START_AGAIN = 1.0  # seconds after which a runner that could not be started is tried again
 _START_TRIES = 30  # that failed in a row, after which a slave is given up
 _DESCRIPTOR_TRIES = 2  # the same if this process may open no more files: seldom does it close some
@@ -60,6 +63,8 @@ class Slave(SlaveState):
         self.watch: Watch | None = None  # of the outcomes that its runner has gathered
         self.memory_of_runner: SharedMemory = None  # where they lie
         self.clock: CpuClock | None = None  # of its runner
+        self._looks = 0, 0  # what its runner's process looked like
+        self._used, self.look_at = 0, 0.0  # what its clock showed then, and when to look again in any case
         self.shielded = False  # its runner takes no notice of SIGTERM
         self.dead_since = 0.0  # when its runner was found killed; 0 if it was not
         self.failed_starts = 0  # in a row
@@ -79,6 +84,18 @@ class Slave(SlaveState):
     def pid(self) -> int:
         """The runner's process id, 0 when there is none."""
         return self.process.pid or 0 if self.process is not None else 0
+
+    def beat(self, now: float, anew: bool) -> RunnerBeat:
+        """That its runner lives, for the master.
+
+        Its memory costs more than all the rest to look up: a runner that idles, and has had no processor since the last
+        look, is as it was then, but for what it has started.  ``anew``: a process was stopped or goes on, perhaps it.
+        """
+        used = 0 if self.clock is None else self.clock.read()
+        if anew or self.busy or used - self._used > _WORKED or now >= self.look_at:
+            self._used, self.look_at = used, now + _LOOK_AT_IDLE
+            self._looks = machine.look_at(self.pid)
+        return RunnerBeat(self.number, self.pid, self.status[TASK], *self._looks)
 
     def overdue(self) -> bytes:
         """Frames that its runner has gathered and that have waited for too long."""
@@ -185,6 +202,11 @@ class RunnerPool:
         """Whether every slave has its runner."""
         return all(slave.process is not None for slave in self.slaves.values())
 
+    @property
+    def settled(self) -> bool:
+        """Whether nothing is to be seen to until a process ends."""
+        return self.complete and not self._suspects and not any(slave.dead_since for slave in self.slaves.values())
+
     def _start_template(self, hold: bool = True) -> None:
         """Have a process import what the first tasks will import, if its forks can become children of ours."""
         if (
@@ -210,6 +232,7 @@ class RunnerPool:
         slave.shielded = config.shielded
         process, status, memory = self._forked(config) or self._fresh(config)
         slave.process, slave.watch, slave.clock = process, Watch(memory), CpuClock(process.pid or 0)
+        slave.look_at = 0.0
         slave.memory_of_runner = memory
         slave.failed_starts, slave.dead_since = 0, 0.0
         self._guard.began(slave.pid)
@@ -281,12 +304,10 @@ class RunnerPool:
         if not self._guard.stands or self._guard.is_gone():
             self._guard.start(filter(None, [self._template.pid, *(slave.pid for slave in self._running())]))
 
-    def alive(self) -> list[RunnerBeat]:
-        """The runners whose process has not been found dead."""
-        return [
-            RunnerBeat(slave.number, slave.pid, slave.status[TASK], *machine.look_at(slave.pid))
-            for slave in self._running()
-        ]
+    def alive(self, anew: bool = True) -> list[RunnerBeat]:
+        """The runners whose process has not been found dead.  ``anew``: see `Slave.beat`."""
+        now = time.monotonic()
+        return [slave.beat(now, anew) for slave in self._running()]
 
     def reap(self) -> Iterator[RunnerEnded]:
         """The runners that have ended since the last call; what they left behind is killed."""
@@ -301,7 +322,7 @@ class RunnerPool:
         if dead:
             self._end_families([slave.pid for slave in dead])
         self._judge()
-        self._reap_orphans()
+        self.reap_orphans()
         for slave in dead:
             exitcode = slave.process.exitcode  # type: ignore[union-attr]
             death = slave.ended(exitcode, now)
@@ -347,7 +368,7 @@ class RunnerPool:
         own = {self._guard.pid, self._template.pid, *(slave.pid for slave in self._running())}
         return [pid for pid in process_tree.children() if pid not in own]
 
-    def _reap_orphans(self) -> None:
+    def reap_orphans(self) -> None:
         """Take note of the orphans that have ended, else they would stay as zombies, and of those that live."""
         orphans = self._orphans()
         for pid in orphans:
@@ -423,12 +444,21 @@ class RunnerPool:
         found = min((slave.patience(now) for slave in self._running()), default=math.inf)
         if self._suspects:
             found = min(found, self._judge_at - now / 1e9)
-        if self.max_memory:
+        if self.max_memory and not self._may_nap():
             found = min(found, _LOOK_AT_MEMORY)
         found = min(found, self._template.patience(now / 1e9))
         if any(slave.dead_since for slave in self._running()):
             found = min(found, _KILLED_TOO)
         return max(0.001, found)
+
+    def _may_nap(self) -> bool:
+        """Whether nobody runs anything, and whoever begins to will wake us."""
+        slaves = self._running()
+        naps = not any(slave.busy for slave in slaves)
+        told = all(slave.status[NAPS] for slave in slaves)
+        for slave in slaves:
+            slave.status[NAPS] = naps
+        return naps and told  # if just now, one more look: somebody may have begun who had not seen it
 
     def _running(self) -> list[Slave]:
         return [slave for slave in self.slaves.values() if slave.process is not None]
@@ -460,7 +490,7 @@ class RunnerPool:
         if orphans:
             process_tree.end_family(orphans, [f"{self._mark}."])
         self._guard.end()
-        self._reap_orphans()
+        self.reap_orphans()
         self.slaves.clear()
 
 

@@ -30,7 +30,9 @@ STARTING, JOINED, WORKED, RESTS = range(4)
 KEEPS = 8  # written by the agent: 1 if the runner is to rest when it leaves; 2 when the next master is there
 LEAVES, GOES_ON = 1, 2
 
-_CELLS = 9
+NAPS = 9  # written by the agent: 1 if it looks at nothing until a runner that begins a lease wakes it
+
+_CELLS = 10
 
 SharedStatus = Any  # a ctypes array or a memoryview, of unsigned 64-bit integers
 

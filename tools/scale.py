@@ -252,7 +252,7 @@ def lost(sizes: Sizes) -> list[Row]:
 
 
 def idle(sizes: Sizes) -> list[Row]:
-    """Slaves that wait: heartbeats, and calls for tasks that are answered with none every twenty seconds."""
+    """Slaves that wait: heartbeats, and calls for tasks that are answered with none every few minutes."""
     slaves, seconds = sizes.slaves[-1], 20.0 if sizes.patience < 60 else 60.0
     with Master() as master, master.clients(*bring(slaves)) as clients:
         master.join(clients, slaves)

@@ -22,8 +22,9 @@ from slave.protocol import (
 )
 
 from . import events as ev
-from .effects import Call
+from .effects import Call, HangUp
 from .endings import Endings
+from .lease_table import Lease
 from .slave import AgentRecord, Contact, Life, Move, SlaveRecord
 from .state import State
 
@@ -36,6 +37,7 @@ class Agents:
 
     def __init__(self, state: State, endings: Endings) -> None:
         self._state, self._endings = state, endings
+        self._hung_up: dict[int, int] = {}  # by slave: the lease that seems not to have arrived over its connection
 
     # -- it comes
 
@@ -168,11 +170,25 @@ class Agents:
             slave = state.roster.slaves.get(number)
             if slave is not None and slave.pid in (pid, 0):
                 slave.memory, slave.stopped = memory, stopped != 0
+                if not task and not slave.running and number in state.table.leases:
+                    self._see_whether_it_arrived(slave, state.table.leases[number], now)
                 if task != slave.running:
                     slave.running, slave.since = task, now
                     if task and state.watched:
                         state.tell(ev.TaskStarted(now, number, task))
                 state.heard(slave)
+
+    def _see_whether_it_arrived(self, slave: SlaveRecord, lease: Lease, now: float) -> None:
+        """A slave that has a lease runs none of its tasks, for the second time.
+
+        Somebody on the way may have dropped the answer, which nothing tells if nothing comes after it.  When its
+        connection ends the runner asks again on another one; if it has the lease, that costs it nothing else.
+        """
+        term = self._state.table.term
+        if now < lease.granted + POLL_SECONDS + term or self._hung_up.get(slave.number) == lease.id:
+            return
+        self._hung_up[slave.number] = lease.id  # once: what is sent then may be on its way for long
+        self._state.effects.append(HangUp(slave.number, slave.pid, slave.connection))
 
     def output(self, parts: Sequence[OutputPart], now: float) -> None:
         """What these slaves have printed."""

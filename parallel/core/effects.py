@@ -93,7 +93,15 @@ class Forsaken(NamedTuple):
     tasks: Mapping[int, object]
 
 
-Effect = Union[Answer, Refuse, Deliver, WantTasks, Pause, Forsaken]
+class HangUp(NamedTuple):
+    """This connection of a runner's is to be closed: what it was sent over it seems not to have arrived."""
+
+    slave: int
+    pid: int
+    connection: int
+
+
+Effect = Union[Answer, Refuse, Deliver, WantTasks, Pause, Forsaken, HangUp]
 
 
 class Granted(NamedTuple):

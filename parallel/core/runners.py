@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from slave.protocol import (
     FAILURE,
-    POLL_SECONDS,
+    IDLE_SECONDS,
     VALUE,
     Buffer,
     FetchRequest,
@@ -144,7 +144,7 @@ class Runners:
     def fetch(self, call: Call, request: FetchRequest, now: float) -> None:
         """A slave that holds no lease asks for one: answered with `Granted`, or None when it is to end.
 
-        It waits for `POLL_SECONDS` at most if there is nothing to do.
+        It waits for `IDLE_SECONDS` at most if there is nothing to do.
         """
         state = self._state
         state.now = now
@@ -168,7 +168,7 @@ class Runners:
                         state.durations[context].learn(slave.number, tasks, seconds, now)
             state.table.give_back(slave.number)
             if not state.serve(slave, call):
-                state.idle[slave.number] = Idle(call, now + POLL_SECONDS)
+                state.idle[slave.number] = Idle(call, now + IDLE_SECONDS)
                 self.recall_overdue(now)
                 if state.durations:
                     self.speculation.look(now)

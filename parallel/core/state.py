@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from operator import attrgetter
 from typing import Any, Callable, NamedTuple
 
-from slave.protocol import FAILURE, GIVEN_UP, POLL_SECONDS, VALUE, Command, Setup, StopTasks
+from slave.protocol import FAILURE, GIVEN_UP, IDLE_SECONDS, VALUE, Command, Setup, StopTasks
 
 from . import events as ev
 from .chunk import Inputs
@@ -119,7 +119,7 @@ class Idle(NamedTuple):
     @property
     def since(self) -> float:
         """When it came."""
-        return self.until - POLL_SECONDS
+        return self.until - IDLE_SECONDS
 
 
 class State:

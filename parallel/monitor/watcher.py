@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("parallel")
 
 FIRST = 1.0  # seconds of work after which it is told how far it is
-_IDLE = 1.0  # seconds between two looks whether there is work
+_IDLE = 1.0, 16.0  # seconds between two looks whether there is work: at first, at most
 _SHARE = 0.01  # of the time that looks may take
 _STOP_SECONDS = 2.0
 _LAST_WORDS, _LOOK_AGAIN = 0.1, 0.002  # seconds to wait for what slaves say after their last results
@@ -38,6 +38,7 @@ class Watcher:
         self._thread: threading.Thread | None = None
         self._starting = threading.Lock()  # tried, never waited for
         self._ending = threading.Event()
+        self._news = threading.Event()  # results were asked for since the last look
         self._cells: list[Any] = []  # of a notebook, the latest at the end
         self._began = 0.0
 
@@ -45,6 +46,8 @@ class Watcher:
         """Results are asked for, in this thread."""
         if self._wanted is False or self._ending.is_set():
             return
+        if not self._news.is_set():
+            self._news.set()
         if not callable(self._wanted) and "IPython" in sys.modules:
             self._see_cell()
         if self._thread is None and self._starting.acquire(blocking=False):
@@ -71,6 +74,7 @@ class Watcher:
     def stop(self) -> None:
         """Tell the last, unless nobody takes it.  May be called twice."""
         self._ending.set()
+        self._news.set()
         thread = self._thread
         if thread is not None and thread is not threading.current_thread():
             thread.join(_STOP_SECONDS)
@@ -100,14 +104,22 @@ class Watcher:
         while not course.tasks.left and time.monotonic() < until and not all_told(self._dispatcher):
             time.sleep(_LOOK_AGAIN)
 
+    def _rest(self, pause: float, least: float) -> float:
+        """Wait, as there is no work, until results are asked for or ``pause`` is over; the next pause."""
+        least = max(least, _IDLE[0])
+        if self._ending.wait(least) or self._news.wait(max(0.0, pause - least)):
+            return _IDLE[0]
+        return min(_IDLE[1], 2 * pause)
+
     def _watch(self, display: Display) -> None:
         from .survey import course_of, summary_of
 
         since: float | None = self._began  # when there began to be work; None: there is none
         last, worked, offered = self._began, 0.0, 0.0
         shown = over = False
-        done = 0
+        done, pause = 0, _IDLE[0]
         while not over:
+            self._news.clear()
             over = self._ending.is_set()
             course, cost = course_of(self._dispatcher)
             now = time.monotonic()
@@ -123,7 +135,11 @@ class Watcher:
                 shown = True
             elif since is None and shown:
                 display.rest(course)
-            self._ending.wait(max(display.period if since is not None else _IDLE, cost / _SHARE))
+            if since is not None:
+                pause = _IDLE[0]
+                self._ending.wait(max(display.period, cost / _SHARE))
+            else:
+                pause = self._rest(pause, cost / _SHARE)
         if shown:
             self._hear_all(course)
             display.end(summary_of(self._dispatcher, worked, offered))

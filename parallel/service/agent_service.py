@@ -48,8 +48,9 @@ class AgentService:
     def heartbeat(self, call: Call, agent: Any, runners: Any) -> None:
         """See `Agents.heartbeat`."""
         call.own_agent(agent)
-        beats = checked.beats(runners)
-        self._agents.heartbeat(agent, [beat for beat in beats if self._has(agent, beat.slave)], call.now)
+        beats, here = checked.beats(runners), self._roster.agents.get(agent)
+        if here is not None:
+            self._agents.heartbeat(agent, [beat for beat in beats if beat.slave in here.slaves], call.now)
 
     def runner_ended(self, call: Call, report: Any) -> None:
         """See `Agents.runner_ended`."""

@@ -24,7 +24,7 @@ from collections.abc import Sequence
 from typing import Any, Callable, Protocol
 
 from ..core.company import ASKED, Company
-from ..core.effects import Answer, Deliver, Forsaken, Pause, Refuse, WantTasks
+from ..core.effects import Answer, Deliver, Forsaken, HangUp, Pause, Refuse, WantTasks
 from ..core.pacing import LEASE_SECONDS
 from ..core.scheduler import Scheduler
 from ..errors import InternalError
@@ -46,6 +46,9 @@ class Connections(Protocol):
 
     def carry_out(self, now: float) -> None:
         """Call the scheduler with what was read in this turn."""
+
+    def hang_up(self, whose: HangUp) -> None:
+        """Hang up on one."""
 
     def shut(self) -> None:
         """Hang up on all."""
@@ -281,6 +284,8 @@ class Dispatcher(threading.Thread):
     def _apply_rare(self, effect: object) -> None:
         if isinstance(effect, Refuse):
             effect.call.refuse(effect.reason)
+        elif isinstance(effect, HangUp) and self.connections is not None:
+            self.connections.hang_up(effect)
         elif isinstance(effect, (WantTasks, Pause, Forsaken)):
             box = self.mailboxes.get(effect.context)
             if box is None:

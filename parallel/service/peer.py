@@ -144,6 +144,11 @@ class Peer:
         self._closed = False
         self.call: Call | None = None  # the last one that waits for its answer
 
+    @property
+    def transfers(self) -> bool:
+        """Whether another thread has the connection."""
+        return self._aside
+
     def readable(self, now: float) -> None:
         """Read what there is."""
         try:

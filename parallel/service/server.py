@@ -24,6 +24,7 @@ from slave.wire import HANDSHAKE_SECONDS, WINDOW, Connection, Listener
 
 from ..core import events as ev
 from ..core.company import WAITED
+from ..core.effects import HangUp
 from .acceptor import Acceptor
 from .announcer import Announcer
 from .dispatcher import Dispatcher
@@ -171,6 +172,14 @@ class QueueServer(mp_adapter.Server):
     def named(self, peer: Peer) -> None:
         """A connection has said whose it is."""
         self._nameless.pop(peer, None)
+
+    def hang_up(self, whose: HangUp) -> None:
+        """Hang up on a runner, unless something large is on its way to it or from it: that has a limit of its own."""
+        for peer in list(self._peers):
+            role = peer.role or NOBODY
+            if role.kind == RUNNER and (role.slave, role.pid, role.connection) == whose and not peer.transfers:
+                self.cut(peer.name, f"is cut: slave {whose.slave} was sent tasks long ago, and seems not to have them")
+                peer.hang_up()
 
     def shut(self) -> None:
         """Hang up on all."""

@@ -12,12 +12,12 @@ from typing import Any
 
 from parallel.core import events as ev
 from parallel.core.durations import LEAST_PATIENCE
-from parallel.core.effects import Answer, Deliver, Granted, NoSlaves, Pause, Refuse, WantTasks
+from parallel.core.effects import Answer, Deliver, Granted, HangUp, NoSlaves, Pause, Refuse, WantTasks
 from parallel.core.pacing import LEASE_SECONDS, LEAST_SECONDS
 from parallel.core.slave import Contact, Life, SlaveRecord
 from parallel.core.state import RECALL_AGE, State
 from parallel.core.task import Task
-from slave.protocol import POLL_SECONDS, Command, Recall
+from slave.protocol import IDLE_SECONDS, Command, Recall
 from tests.core.fake import Env
 from tests.core.model import REFUSED, Model
 from tests.core.model_state import ModelAgent, ModelLease, ModelSlave
@@ -71,7 +71,7 @@ class Judge(Model):
             self._answered(effect.call, effect.value)
         elif isinstance(effect, Refuse):
             assert self.answers.pop(effect.call, None) == REFUSED, effect
-        else:
+        elif not isinstance(effect, HangUp):  # which changes nothing here
             assert self.effects, f"too much: {effect}"
             _same("what came", self._in_short(effect), self.effects.pop(0))
 
@@ -170,7 +170,7 @@ class Judge(Model):
         (other,) = holders
         assert other is not slave and other.lease is not None and other.held[0] == got[0], f"{got} does not run"
         assert context.id in self.measured, f"{got} is started twice, and nobody knows how long it takes"
-        assert slave.until - POLL_SECONDS + LEAST_PATIENCE < self.now + 1e-6, f"slave {slave.number} has just come"
+        assert slave.until - IDLE_SECONDS + LEAST_PATIENCE < self.now + 1e-6, f"slave {slave.number} has just come"
 
     def _look_at_size(self, got: list[int], alone: bool) -> None:
         seconds = [self._seconds(self.tasks[id].context) for id in got]

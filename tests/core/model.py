@@ -12,6 +12,7 @@ from parallel.core.agents import RECONNECT_SECONDS
 from parallel.core.effects import Closed, News
 from slave.protocol import (
     FAILURE,
+    IDLE_SECONDS,
     POLL_SECONDS,
     TIME_LIMIT,
     TIMED_OUT,
@@ -85,7 +86,7 @@ class Model(ModelState):
             self.heard(slave)
             slave.told = []
             self.to_front(slave, list(slave.held))
-            slave.call, slave.until = call, self.now + POLL_SECONDS
+            slave.call, slave.until = call, self.now + IDLE_SECONDS
             if self.closing or slave.leaving or (slave.forget and not self.turn(slave.failed | self.paused())):
                 self.release(slave)
 

@@ -6,11 +6,12 @@ import pytest
 
 from parallel.core import events as ev
 from parallel.core.agents import RECONNECT_SECONDS
+from parallel.core.effects import HangUp
 from parallel.core.moves import IllegalMove
 from parallel.core.pacing import Pacing
 from parallel.core.slave import Contact, Life
 from slave.outcome import pack_failure
-from slave.protocol import POLL_SECONDS, VALUE, Command, Recall, StartRunner
+from slave.protocol import IDLE_SECONDS, POLL_SECONDS, VALUE, Command, Recall, StartRunner
 from tests.core.conftest import MakeEnv
 from tests.core.fake import PID, RUN, Env, Launched
 
@@ -268,11 +269,34 @@ def test_a_fetch_that_is_read_after_its_connection_was_replaced_takes_no_lease_o
 def test_a_call_for_tasks_that_nobody_has_ends_with_none_of_them(env: Env) -> None:
     number = env.slave()
     waiting = env.fetch(number)
-    for _ in range(4):
+    for _ in range(100):
         env.nothing_left()
         env.heartbeat(number)
-        env.pass_time(POLL_SECONDS / 4)
+        env.pass_time(IDLE_SECONDS / 100)
     assert env.take_granted(waiting) == []
+
+
+def test_a_slave_that_begins_nothing_is_hung_up_on_once(env: Env) -> None:
+    """Its lease may not have arrived, or it may need long before it begins: then it comes back with the lease."""
+    number = env.slave()
+    env.add()
+    assert env.fetched(number) == [1]
+    for _ in range(6):
+        env.heartbeat(number, 1)
+        env.pass_time(5.0)
+    env.heartbeat(number)
+    env.nothing_left()  # it may just have ended a task
+    env.heartbeat(number)
+    assert env.take(HangUp) == (number, PID, 1)
+    env.runner_disconnected(number)
+    lease = env.lease_id(number)
+    env.joined(number, connection=2, lease=lease)
+    env.heartbeat(number)
+    env.heartbeat(number)
+    env.nothing_left()
+    assert env.lease_of(number) == [1]
+    env.joined(number, connection=3)
+    assert env.fetched(number, connection=3) == [1]
 
 
 def test_a_call_that_waits_is_told_to_end_when_its_slave_is(env: Env) -> None:

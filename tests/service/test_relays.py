@@ -16,6 +16,7 @@ from typing import Any, Callable, NamedTuple
 import pytest
 
 import parallel
+from parallel.core import agents
 from slave import handshake, introduction
 from slave.certificate import make_certificate, server_context
 from slave.dial import Address, dial
@@ -428,6 +429,32 @@ def test_who_lets_only_handshakes_through_does_not_keep_a_slave_out(make: Make, 
 
 
 # -- sessions
+
+
+def test_lease_that_somebody_keeps_for_himself_is_missed(
+    make: Make, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing comes after it by which the slave would see that, and its next call is far: its heartbeats tell."""
+    monkeypatch.setattr(agents, "POLL_SECONDS", 0.1)
+    manager = make(0, port=0, authkey=KEY, lease=1.0)
+    kept: list[bytes] = []
+
+    def keep(number: int, part: bytes) -> list[bytes]:
+        if len(part) < 5000 or len(kept) != 1:
+            return [part]
+        kept.append(part)
+        return []
+
+    with Relay(at(manager), carry(TLS, down=keep)) as relay:
+        program = start(relay.name)
+        assert squares(manager) == SQUARES
+        kept.append(b"from now on")
+        context = manager.get_context()
+        context.add_task(functools.partial(len, bytes(8000)))
+        assert list(context.get_results_unordered()) == [8000]
+        assert len(kept) == 2, "nothing was kept"
+        manager.shutdown()
+        assert program.ends() == 0
 
 
 @MODES

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Callable
 
-from parallel.core.effects import Answer, Deliver, Granted, Pause, Refuse, WantTasks
+from parallel.core.effects import Answer, Deliver, Granted, HangUp, Pause, Refuse, WantTasks
 from parallel.core.scheduler import Scheduler
 from parallel.service.task_queue import lease_message
 from parallel.service.timer import ExpiryTimer
@@ -92,6 +92,7 @@ class Master:
         self._random = world.stream("the master")
         self._check_every = check_every
         self._readable: dict[Connection, None] = {}
+        self._runners: dict[tuple[int, int, int], Connection] = {}
         self._inbox: deque[tuple[Ticket | None, Callable[..., Any], tuple[Any, ...]]] = deque()
         self._gathered: list[OutcomeMessage | ValuesMessage] = []
         self._calls: list[Call] = []
@@ -107,6 +108,8 @@ class Master:
     def arrived(self, connection: Connection) -> None:
         """Something is there to be read."""
         self._readable[connection] = None
+        if connection.role.kind == RUNNER:
+            self._runners[_key(connection)] = connection
         self._wake()
 
     def tell(self, method: Callable[..., Any], *arguments: Any) -> None:
@@ -301,6 +304,7 @@ class Master:
         elif role.kind == COMMANDS:
             self.scheduler.agents.commands_disconnected(role.agent, connection.waiting, now)
         elif role.kind == RUNNER:
+            self._runners.pop(_key(connection), None)
             self.scheduler.runner_disconnected(role, now)
         self.ledger.look()
 
@@ -338,11 +342,21 @@ class Master:
                         context.all_known = added
             elif isinstance(effect, Refuse):
                 self._answer(effect.call, Refused(effect.reason))
+            elif isinstance(effect, HangUp):
+                self._hang_up(effect)
             elif isinstance(effect, WantTasks):
                 if effect.context in self.contexts:
                     self.contexts[effect.context].wants_tasks = True
             elif isinstance(effect, Pause) and effect.context in self.contexts:
                 self.contexts[effect.context].paused = effect.on
+
+    def _hang_up(self, whose: HangUp) -> None:
+        """As `QueueServer.hang_up`."""
+        connection = self._runners.get(whose)
+        if connection is not None and not connection.busy:
+            self.world.tell(f"the master hangs up {connection.name}")
+            connection.hang_up()
+            self._gone(connection)
 
     def _answer(self, call: Any, value: Any) -> None:
         assert not call.answered, f"{call} is answered twice"
@@ -371,6 +385,11 @@ class Master:
         self.open, self.stopped_until = False, math.inf
         for connection in connections:
             connection.hang_up()
+
+
+def _key(connection: Connection) -> tuple[int, int, int]:
+    """What `HangUp` says of a runner's connection."""
+    return connection.role.slave, connection.role.pid, connection.role.connection
 
 
 def _outcomes_of(message: OutcomeMessage | ValuesMessage) -> list[OutcomeMessage]:

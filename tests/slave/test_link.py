@@ -196,7 +196,7 @@ def test_a_call_that_broke_off_costs_the_connection(master: Master) -> None:
 
 def test_an_answer_to_fetch_that_never_comes_is_missed_in_time(master: Master, monkeypatch: pytest.MonkeyPatch) -> None:
     """Somebody between has swallowed it, and nothing comes after it by which TLS would see that."""
-    monkeypatch.setattr(link_module, "POLL_SECONDS", 0.05)
+    monkeypatch.setattr(link_module, "IDLE_SECONDS", 0.05)
     master.link.patience = 0.05
     with pytest.raises(socket.timeout):
         master.link.proxy(TaskQueueProxy).fetch(p.FetchRequest(1, 4711, 2, []))

@@ -12,13 +12,14 @@ import pytest
 
 import parallel
 from parallel.service.result_queue import ResultQueue
-from slave import environment, runner_pool
+from slave import environment, machine, runner_pool
 from slave.agent import Agent, AgentConfig
 from slave.gathering import new_shared_memory
 from slave.guard import Guard
 from slave.protocol import EnlistReply, SetupFailure
 from slave.runner import RunnerConfig
 from slave.runner_pool import RunnerPool, Slave
+from slave.shared_status import NAPS, TASK
 from tests.conftest import Make
 from tests.support import tasks
 from tests.support.programs import script
@@ -123,7 +124,7 @@ from slave.keys import find_key
 from tests.support import tasks
 if __name__ == '__main__':
     # so neither an answer nor a heartbeat, but only the agent's own care wakes it
-    agents.POLL_SECONDS = runners.POLL_SECONDS = 600
+    agents.POLL_SECONDS = runners.IDLE_SECONDS = 600
     m = parallel.Manager(port=0, lease=3600)
     c = m.get_context()
     c.add_task(functools.partial(tasks.give, 5))
@@ -200,3 +201,55 @@ def test_a_runner_that_finds_no_master_leaves_when_its_agent_ends() -> None:
     code = process.exitcode
     del process
     assert code == 0, "it had to be killed"
+
+
+@pytest.fixture
+def pool(monkeypatch: pytest.MonkeyPatch) -> RunnerPool:
+    """An agent's pool of one slave, whose process does nothing."""
+    waker: Any = None
+    found = RunnerPool("an agent", lambda slave: cast(RunnerConfig, None), lambda: (), waker, "spawn")
+    found.add(7, None)
+    found.slaves[7].process = cast(Any, Unable())
+    found.slaves[7].begin([0] * 10, 0.0)
+    return found
+
+
+def test_the_memory_of_a_runner_that_idles_is_not_looked_up_with_each_heartbeat(
+    pool: RunnerPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[int] = []
+    used = [0]
+    slave = pool.slaves[7]
+    slave.clock = cast(Any, SimpleNamespace(read=lambda: used[0]))
+
+    def look_at(pid: int) -> tuple[int, int]:
+        looks.append(pid)
+        return len(looks), 0
+
+    monkeypatch.setattr(machine, "look_at", look_at)
+
+    def told() -> int:
+        (beat,) = pool.alive(anew=False)
+        return beat.memory
+
+    assert (told(), told()) == (1, 1)
+    slave.status[TASK] = 3
+    assert (told(), told()) == (2, 3), "it runs a task"
+    slave.status[TASK] = 0
+    used[0] += 10_000_000
+    assert (told(), told()) == (4, 4), "it has run one since"
+    (beat,) = pool.alive(anew=True)
+    assert beat.memory == 5, "a process was stopped, perhaps this one"
+    monkeypatch.setattr(runner_pool, "_LOOK_AT_IDLE", 0.0)
+    pool.alive()
+    assert (told(), told()) == (7, 8), "long ago"
+
+
+def test_an_agent_that_limits_memory_naps_while_nobody_runs_anything(pool: RunnerPool) -> None:
+    status = pool.slaves[7].status
+    assert pool.patience() > 1.0, "there is no limit"
+    pool.max_memory = 1
+    assert pool.patience() <= 0.1, "it may begin before it sees that it is to wake the agent"
+    assert pool.patience() > 1.0 and status[NAPS] == 1
+    status[TASK] = 3
+    assert pool.patience() <= 0.1 and status[NAPS] == 0
