@@ -98,9 +98,12 @@ class Context(Generic[Result]):
         if self._recorder is None:
             return self._mailbox.add(payload, limit, self._retries, tag)
         assert type(payload) is bytes  # with a checkpoint
-        return self._recorder.add(
-            payload, name_of(task), limit, self._retries, key=key, label="" if tag is None else str(tag), tag=tag
-        )
+        if key is None and tag is None:
+            id = self._recorder.add_usual(payload, task, limit, self._retries)
+            if id:
+                return id
+        text = "" if tag is None else str(tag)
+        return self._recorder.add(payload, name_of(task), limit, self._retries, key=key, label=text, tag=tag, task=task)
 
     def submit(self, task: Callable[..., Result], /, *args: object, **named: object) -> TaskFuture[Result]:
         """Add a task whose outcome comes as a future, and not to `get_results_unordered`; starts the slaves.

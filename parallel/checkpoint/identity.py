@@ -48,7 +48,9 @@ class Counts:
 
     def __init__(self, index: Index) -> None:
         self._index = index
-        self.seen: dict[int, int] = {}  # by the identity's hash; not of those in the index that came once
+        # by the identity's hash, not of those in the index that came once; of one that came once that hash itself: so
+        # `seen.setdefault(bits, bits) is bits` tells at once, whatever other threads do, whether it is the first one
+        self.seen: dict[int, int] = {}
         # whether the n-th task of an identity is just the n-th one that was seen: the file was empty
         self.begins = not index.records
         self._free: dict[Identity, list[int]] = {}  # counts of tasks that came to nothing
@@ -63,7 +65,10 @@ class Counts:
             return count, self._index.find(_LOW(identity)[0], count)
         index, bits = self._index, hash(identity) & SMALL
         if not index.records:
-            count = self.seen.get(bits, 0)
+            if self.seen.setdefault(bits, bits) is bits:
+                return 0, -1
+            count = self.seen[bits]
+            count = 1 if count == bits else count
             self.seen[bits] = count + 1
             return count, -1
         low = _LOW(identity)[0]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import pickle
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 from time import monotonic
+from types import FunctionType
 from typing import Any, Callable, NamedTuple, Protocol
 
 from slave.protocol import VALUE, Buffer, Setup
@@ -22,7 +24,11 @@ from .results_file import Origin
 from .store import Store
 
 _MOST_MORE = 64  # tasks that are taken ahead while all are known
+_MANY = 6  # outcomes that are quicker looked at together
+_OUTCOMES, _VALUES, _BYTES = {Outcome}, {VALUE}, {bytes}
 _EARLIER = "a slave of an earlier run"
+_REFERENCE = pickle.STACK_GLOBAL  # each reference in a pickle has this byte; it may also stand elsewhere
+_NONE = object()
 _STORED = -1  # the kind of an outcome that stands for a result in the file; it is a `_Known`
 
 
@@ -41,9 +47,7 @@ class Place(Protocol):
 
     ready: deque[Any]
     recorder: Any
-
-    def new_id(self) -> int:
-        """For a task that is about to be added."""
+    new_id: Callable[[], int]
 
     def add(self, payload: Buffer, timeout: float | None, retries: int, tag: object = None, id: int = 0) -> int:
         """One more task."""
@@ -118,10 +122,16 @@ class Recorder:
         # what its first task comes from, as nearly all do: the number, what its pickle refers to, and its name
         self._origin, self._name = -1, "?"
         self._refers: tuple[bytes, ...] = (b"?",)
+        # its function, if there is nothing else in its pickle that is referred to, and how that is seen
+        self._usual: object = None
+        self._references = 0
+        self._begun_identity = self._identities.begun.copy
+        self._counts, self._seen = store.counts, store.counts.seen
         self._added = self._keyed = self._known = self._stale = 0  # tasks; those of them with a key
         self._in_a_row = 0  # tasks that were known, up to the one that was added last
         self._asked = self._told = False  # for results; the user was told what is known
         self.waits = 0  # readers that wait for an outcome, and write what comes
+        self._ready, self._next_id = mailbox.ready, mailbox.new_id
         mailbox.recorder = self
 
     # -- tasks
@@ -136,18 +146,21 @@ class Recorder:
         key: str | None = None,
         label: str = "",
         tag: object = None,
+        task: object = None,
     ) -> int:
         """One more task, or its result at once.  Returns its id.
 
-        ``name``: of its callable; ``tag``: as of `Mailbox.add`.  Raises `ManagerClosed`, `CheckpointError`, and for a
-        key that cannot be `InputError`.
+        ``name``: of its callable, which is ``task``; ``tag``: as of `Mailbox.add`.  Raises `ManagerClosed`,
+        `CheckpointError`, and for a key that cannot be `InputError`.
         """
         named: Name | None = None
         place = -1
-        if key is None and not label:
-            named = self._new_name(payload, name)
+        if key is None and not label and name == self._name:
+            named = self._new_name(payload)
         if named is None:
             named, place = self._named(payload, name, key, label)
+            if self._usual is None and task is not None:
+                self._learn(task)
         id = self._mailbox.new_id()
         if place >= 0 and self._is_usable(place, named):
             self._count_known(1)
@@ -164,6 +177,43 @@ class Recorder:
         if self._in_a_row or not self._begun:
             self._runs()
         return id
+
+    def add_usual(self, payload: bytes, task: object, timeout: float | None, retries: int) -> int:
+        """The same in as little time as can be for a task that is like the first one: returns 0 if it is not."""
+        if task is not self._usual or payload.count(_REFERENCE) != self._references:
+            return 0
+        state = self._begun_identity()
+        state.update(payload)
+        identity = state.digest()
+        bits = hash(identity) & SMALL
+        if not self._counts.begins or self._seen.setdefault(bits, bits) is not bits:
+            return 0
+        self._added += 1
+        id = self._next_id()
+        self._names[id] = identity
+        try:
+            self._mailbox.add(payload, timeout, retries, None, id)
+        except BaseException:
+            self.cancelled(id)
+            raise
+        if self._in_a_row or not self._runs_some or (self._asked and not self._begun):
+            self._runs()
+        return id
+
+    def _learn(self, task: object) -> None:
+        """See `add_usual`: the first task is a function, by reference, and nothing else in its pickle is one."""
+        self._usual = _NONE
+        if type(task) is not FunctionType:
+            return
+        try:
+            alone = pickle.dumps(task, pickle.HIGHEST_PROTOCOL)
+        except Exception:  # it is sent by value
+            return
+        if alone[2:3] == pickle.FRAME:
+            alone = alone[11:]  # the size of the frame may look like a reference
+        self._references = alone.count(_REFERENCE)
+        if self._store.code.names_in(alone) == self._refers:
+            self._usual = task
 
     def submit(self, addressee: Any, payload: bytes, timeout: float | None, retries: int, name: str) -> int:
         """The same for a task whose outcome only that one is to get.
@@ -199,45 +249,37 @@ class Recorder:
         seen, copy, add_input = counts.seen, self._identities.begun.copy, self._mailbox.add_input
 
         def add(payload: bytes, index: int, plain: bool) -> None:  # this runs for each of millions of inputs
-            with naming:
-                as_ever = (
-                    self._begun
-                    and counts.begins
-                    and ((plain and not self._refers) or code.names_in(payload) == self._refers)
-                )
-                if as_ever:
-                    state = copy()
-                    state.update(payload)
-                    identity = state.digest()
-                    bits = hash(identity) & SMALL
-                    as_ever = bits not in seen
-                    if as_ever:
-                        seen[bits] = 1
-                        names[index] = identity
-                if not as_ever:
-                    self._add_input(payload, index, *self._named(payload, name, None, ""))
+            as_ever = self._begun and counts.begins
+            if as_ever and not (plain and not self._refers):
+                with naming:
+                    as_ever = code.names_in(payload) == self._refers
+            if as_ever:
+                state = copy()
+                state.update(payload)
+                identity = state.digest()
+                bits = hash(identity) & SMALL
+                if seen.setdefault(bits, bits) is bits:
+                    names[index] = identity
+                    self._added += 1
+                    add_input(inputs, payload)
                     return
-            self._added += 1
-            add_input(inputs, payload)
+            with naming:
+                self._add_input(payload, index, *self._named(payload, name, None, ""))
 
         return add
 
-    def _new_name(self, payload: bytes, name: str) -> bytes | None:
+    def _new_name(self, payload: bytes) -> bytes | None:
         """What a task is written under that is like the first one, and whose identity is a new one; else None."""
         store = self._store
-        counts = store.counts
-        if counts.begins and name == self._name:
-            with store.naming:
-                if store.code.names_in(payload) == self._refers:
-                    state = self._identities.begun.copy()
-                    state.update(payload)
-                    identity = state.digest()
-                    bits = hash(identity) & SMALL
-                    if bits not in counts.seen:
-                        counts.seen[bits] = 1
-                        self._added += 1
-                        return identity
-        return None
+        with store.naming:
+            if not store.counts.begins or store.code.names_in(payload) != self._refers:
+                return None
+        identity = self._identities.of_pickle(payload)
+        bits = hash(identity) & SMALL
+        if self._seen.setdefault(bits, bits) is not bits:
+            return None
+        self._added += 1
+        return identity
 
     def _add_input(self, payload: bytes, index: int, named: Name, place: int) -> None:
         inputs = self._inputs
@@ -333,7 +375,7 @@ class Recorder:
             with suppress(CheckpointError):  # the next reader meets it
                 self._store.ensure(False)  # what has come for futures, say
             known.update(self._block)
-            for outcome in self._mailbox.ready.copy():
+            for outcome in self._ready.copy():
                 known.update(outcome.indices if type(outcome) is Values else (self._key_of(outcome),))
         for id in [id for id in list(self._names) if id not in known] if task is None else [task]:
             named = self._names.pop(id, None)
@@ -357,9 +399,29 @@ class Recorder:
 
     def record(self, outcomes: Sequence[Any], batch: Batch) -> None:
         """See `Source`.  Failures are not written, for they are to be tried again."""
+        if len(outcomes) < _MANY or not self._record_small(outcomes, batch):
+            self._record_each(outcomes, batch)
+
+    def _record_small(self, outcomes: Sequence[Any], batch: Batch) -> bool:
+        """If all are small results that may stand in a group.  By calls for all at once, not one by one."""
+        if set(map(type, outcomes)) != _OUTCOMES:
+            return False
+        tasks, kinds, _, data, buffers, sizes, _, _, tags = zip(*outcomes)
+        names = list(map(self._names.get, tags if self._by_input else tasks))
+        if (
+            set(kinds) != _VALUES
+            or any(buffers)
+            or set(map(type, names)) != _BYTES
+            or set(map(type, data)) != _BYTES
+            or max(map(len, data)) > SMALL_RESULT
+        ):
+            return False
+        batch.size += sum(sizes)
+        batch.add_small(self._origin, names, data)  # type: ignore[arg-type]
+        return True
+
+    def _record_each(self, outcomes: Sequence[Any], batch: Batch) -> None:
         names, origin, by_input = self._names, self._origin, self._by_input
-        identities: list[bytes] = []
-        small: list[bytes] = []
         for outcome in outcomes:
             batch.size += outcome.size
             if type(outcome) is Values:
@@ -368,11 +430,9 @@ class Recorder:
                 named = names.get(outcome.tag if by_input else outcome.task)
                 data = outcome.data
                 if type(named) is bytes and type(data) is bytes and len(data) <= SMALL_RESULT and not outcome.buffers:
-                    identities.append(named)
-                    small.append(data)
+                    batch.add_small(origin, (named,), (data,))
                 elif named is not None:
                     batch.add(named, origin, data, outcome.buffers)
-        batch.add_small(origin, identities, small)
 
     def _record_values(self, values: Values, batch: Batch) -> None:
         names = self._names
@@ -401,23 +461,26 @@ class Recorder:
 
         Raises `CheckpointError` if it cannot be written: it stays where it is, as it does in any case.
         """
-        outcome: Outcome = self._mailbox.ready[0]
-        if self._block:
-            self._leave_block()
+        outcome: Outcome = self._ready[0]
         written = self._written_until
-        if outcome is written:
+        if outcome.kind != VALUE or self._block or self._other_ids:
+            return self._odd_front(outcome)
+        if written is None or monotonic() > self._store.look_at:
+            self._ensure_first(outcome)
+        elif outcome is written:
             self._written_until = None
-        if outcome.kind == VALUE and not self._other_ids:
-            if written is None or monotonic() > self._store.look_at:
-                self._ensure_first(outcome)
-            self._front = self._names.pop(outcome.tag if self._by_input else outcome.task, None)  # type: ignore[call-overload]
-            return outcome
+        self._front = self._names.pop(outcome.tag if self._by_input else outcome.task, None)  # type: ignore[call-overload]
+        return outcome
+
+    def _odd_front(self, outcome: Outcome) -> Outcome | None:
+        self._leave_block()
+        self._passes(outcome)
         if outcome.kind != _STORED:
             return self.written(outcome)
         known: _Known = outcome  # type: ignore[assignment]
         read = self._read(known)
         if read is None:
-            self._mailbox.ready.popleft()
+            self._ready.popleft()
             self._run_again(known)
         else:
             self._front = known
@@ -425,13 +488,11 @@ class Recorder:
 
     def front_values(self, values: Values) -> None:
         """These, the first in the mailbox, are in the file by now.  Raises as `front`."""
-        if self._block:
-            self._leave_block()
-        written = self._written_until
-        if values is written:
-            self._written_until = None
-        if written is None or monotonic() > self._store.look_at:
+        self._leave_block()
+        if self._written_until is None or monotonic() > self._store.look_at:
             self._ensure_first(values)
+        else:
+            self._passes(values)
         self._block = values.indices
 
     def _leave_block(self) -> None:
@@ -439,20 +500,25 @@ class Recorder:
             self._names.pop(index, None)
         self._block = ()
 
+    def _passes(self, first: Outcome | Values) -> None:
+        """That one is about to be taken out of the mailbox."""
+        if first is self._written_until:
+            self._written_until = None
+
     def ensure(self) -> None:
         """What has come is in the file.  Raises `CheckpointError`."""
         self._store.ensure(self._rules.durable)
 
     def ensure_first(self) -> None:
         """The same of what a reader takes first, and maybe not of large results behind it."""
-        ready = self._mailbox.ready.copy()
+        ready = self._ready.copy()
         self._store.ensure(self._rules.durable, ready[0] if ready else None)
 
     def _ensure_first(self, first: Outcome | Values) -> None:
         """That one, the first in the mailbox, is in the file.  Raises `CheckpointError`."""
-        last = self._mailbox.ready[-1]
-        if self._store.ensure(self._rules.durable, first) and last is not first:
-            self._written_until = last
+        last = self._ready[-1]
+        everything = self._store.ensure(self._rules.durable, first)
+        self._written_until = last if everything and last is not first else None
 
     def let_write(self) -> None:
         """No reader writes what has come: the store's thread is to do it."""

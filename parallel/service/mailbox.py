@@ -115,16 +115,13 @@ class Mailbox:
         self._tell_at = self._state.result_bytes / _TELLS
         self._untold = 0.0  # bytes of results that readers have taken and the scheduler was not told of
         self.recorder: Recorder | None = None
+        self.new_id: Callable[[], int] = self._state.task_ids.__next__  # for a task that is about to be added
         self.id: int = dispatcher.call(self._make, setup, rules)
 
     def _make(self, setup: Setup | None, rules: ContextRules, now: float) -> int:
         id: int = self._users.make_context(setup, now, rules)
         self._dispatcher.mailboxes[id] = self
         return id
-
-    def new_id(self) -> int:
-        """An id for a task that is about to be added."""
-        return next(self._state.task_ids)
 
     def add(self, payload: Payload, timeout: float | None, retries: int, tag: object = None, id: int = 0) -> int:
         """One more task; returns its id.  Raises `ManagerClosed`.  ``tag``: comes back with its outcome.

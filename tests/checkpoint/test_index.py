@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import threading
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from parallel.checkpoint.identity import Counts
+from parallel.checkpoint.identity import SMALL, Counts
 from parallel.checkpoint.index import Index
 from tests.checkpoint.files import identity
 
@@ -43,9 +45,12 @@ def test_it_takes_little_memory() -> None:
         assert index.nbytes <= 120 * count
 
 
+STEPS = st.lists(st.tuples(st.integers(0, 3), st.sampled_from(["next", "quickly", "release"])))
+
+
 @settings(deadline=None)
-@given(st.lists(st.tuples(st.integers(0, 3), st.booleans())), st.sets(st.tuples(st.integers(0, 3), st.integers(0, 2))))
-def test_tasks_of_one_identity_are_counted(steps: list[tuple[int, bool]], known: set[tuple[int, int]]) -> None:
+@given(STEPS, st.sets(st.tuples(st.integers(0, 3), st.integers(0, 2))) | st.just(set()))
+def test_tasks_of_one_identity_are_counted(steps: list[tuple[int, str]], known: set[tuple[int, int]]) -> None:
     """Each has a number of its own; one that came to nothing leaves its number to the next."""
     index = Index()
     for low, nth in known:
@@ -53,12 +58,41 @@ def test_tasks_of_one_identity_are_counted(steps: list[tuple[int, bool]], known:
     index.close()
     counts = Counts(index)
     held: dict[int, list[int]] = {low: [] for low in range(4)}
-    for low, comes_to_nothing in steps:
-        if comes_to_nothing and held[low]:
+    for low, what in steps:
+        if what == "release" and held[low]:
             counts.release(identity(low), held[low].pop())
+            continue
+        bits = hash(identity(low)) & SMALL
+        if what == "quickly" and counts.begins and counts.seen.setdefault(bits, bits) is bits:
+            nth, place = 0, -1  # as a recorder does with what is like the first one
         else:
             nth, place = counts.next(identity(low))
-            assert nth not in held[low]
-            assert nth <= len(held[low]) + 1
-            assert (place >= 0) == ((low, nth) in known)
-            held[low].append(nth)
+        assert nth not in held[low]
+        assert nth <= len(held[low]) + 1
+        assert (place >= 0) == ((low, nth) in known)
+        held[low].append(nth)
+
+
+def test_one_thread_is_the_first_one() -> None:
+    """Several that add the same tasks at the same time get all the numbers, each once."""
+    index = Index()
+    index.close()
+    counts, lock = Counts(index), threading.Lock()
+    identities = [identity(number) for number in range(2000)]
+    found: list[tuple[bytes, int]] = []
+
+    def add() -> None:
+        for one in identities:
+            bits = hash(one) & SMALL
+            if counts.seen.setdefault(bits, bits) is bits:
+                found.append((one, 0))
+            else:
+                with lock:
+                    found.append((one, counts.next(one)[0]))
+
+    threads = [threading.Thread(target=add) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(found) == sorted((one, nth) for one in identities for nth in range(4))

@@ -172,6 +172,30 @@ def test_tasks_that_are_the_same_are_counted(make: Make) -> None:
         manager.shutdown()
 
 
+@pytest.mark.parametrize("first", [0, square])
+def test_tasks_that_refer_to_other_modules_than_the_first_one(make: Make, first: Any) -> None:
+    """Also where their pickles look alike at a quick look."""
+    inputs = [first, 1, square, b"\x93", "x" * 200, (square, os.getcwd), [2], 1, b"\x93\x93", square]
+
+    def add_all(manager: parallel.Manager) -> parallel.Context[Any]:
+        context = manager.get_context(checkpoint=FILE)
+        for x in inputs:
+            context.add_task(note, x)
+        return context
+
+    manager = make()
+    assert len(list(add_all(manager).get_results_unordered())) == len(inputs)
+    manager.shutdown()
+    with Opened(Path(FILE), write=False, key=find_key()) as opened:
+        files = opened.file
+        modules = [[name for name, _, _ in files.origins[found.entry.origin].modules] for found in files.records()]
+    assert sorted(map(tuple, modules)) == sorted(
+        (__name__, square.__module__) if square in (x, *(x if isinstance(x, tuple) else ())) else (__name__,)
+        for x in inputs
+    )
+    assert list(add_all(make(0)).get_results_unordered()) == inputs
+
+
 def test_tasks_of_several_contexts_are_told_apart_by_their_setups(make: Make) -> None:
     for _ in range(2):
         manager = make()
