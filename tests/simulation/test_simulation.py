@@ -205,6 +205,12 @@ def test_a_slave_that_is_given_to_an_agent_that_ends_ends_with_it(at: float) -> 
     told_well(Plan(1, agents=agents, contexts=PLAIN, tasks=tasks, acts=acts, end="the master is killed"))
 
 
+def test_tasks_are_added_when_the_master_is_stopped_before_there_is_a_context() -> None:
+    """Found with seed 112311318676."""
+    acts = [Act(0.0002, "the master is stopped", seconds=30.0)]
+    told_well(Plan(1, contexts=PLAIN, tasks=[TaskPlan(0, 0.0, 0.5)], acts=acts))
+
+
 @pytest.mark.parametrize("seconds", [0.0, 0.3, 1e9])
 def test_what_ends_because_somebody_asked_is_blamed_on_nothing(seconds: float) -> None:
     """ae96553."""

@@ -185,6 +185,9 @@ class Users:
         return context
 
     def _plan_tasks(self) -> None:
+        if len(self.contexts) < len(self.plan.contexts):  # the master is stopped
+            self.world.after(0.01, self._plan_tasks)
+            return
         for plan in self.plan.tasks:
             if plan.context < len(self.contexts):
                 self.world.at(plan.at, self._add_planned, self.contexts[plan.context], plan)
