@@ -18,15 +18,16 @@ from typing import Any, Callable, Generic, TypeVar
 from slave.protocol import VALUE, Payload
 from slave.signals import came_from_handler
 
+from . import at_hand
 from .core.effects import Outcome, Values
 from .errors import CheckpointError, InputError, InputTypeError, RemoteError, ResultError
 from .outcomes import cannot_be_rebuilt, original, rebuild
 from .program import Program
+from .quick_values import NO_VALUES, QuickValues
 from .service.mailbox import Mailbox, still_in
 
 Result = TypeVar("Result")
 
-_ATOMS = frozenset((int, float, bool, str, bytes, type(None)))  # of which a pickle has nothing but themselves
 _LONGEST_AHEAD = 60.0  # seconds of work that are fetched ahead at the most
 _MOST_IDLE = 4  # maps that are over and kept for the next ones
 _MOST_EARLY = 100_000  # results that wait for an earlier one; then no more inputs are taken
@@ -92,6 +93,7 @@ class MapResults(Iterator[Result], Generic[Result]):
         self._bounded = ordered or ahead is not None
         self._originals = originals  # errors are what the calls raised, as the standard library's maps have it
         self._context = context  # which is kept: its setup's result is used
+        self._at_hand = at_hand.may_be(self._inputs)
         self._turn = threading.RLock()  # one thread at a time asks
         self._asking = self._exhausted = False
         self._taken = self._given = 0  # inputs, results
@@ -99,6 +101,8 @@ class MapResults(Iterator[Result], Generic[Result]):
         self.stream = mailbox.inputs(limit, retries)  # how inputs are added, if there is no `record`
         self._block: Values | None = None  # what came together, and is given one by one
         self._at = 0  # which of it is next
+        self._quick = NO_VALUES  # those of it that its thread takes without the lock; then `_at` is not kept
+        self._again: list[tuple[Values, int]] = []  # values that were to be given, and could not be rebuilt
         self._rests_until = 0.0  # as of `Feeder`: until then results have precedence over further inputs
         self._left_at, self._away = 0.0, 0.0  # when the last result was given; for how long the caller was away lately
         self._when_over = when_over  # called once, if all inputs were read to their end
@@ -110,10 +114,29 @@ class MapResults(Iterator[Result], Generic[Result]):
         return self
 
     def __next__(self) -> Result:
+        quick = self._quick
+        if quick is not NO_VALUES and quick.thread == threading.get_ident() and not self._feeds_first():
+            try:
+                for value in quick.values:
+                    return value  # type: ignore[no-any-return]  # it is what a call returned
+            except BaseException as error:
+                with self._turn:
+                    self._again.append((quick.block, quick.place - 1))
+                    if self._quick is quick:
+                        self._slow_down()
+                if came_from_handler(error):
+                    raise
+        return self._next()
+
+    def _next(self) -> Result:
+        """The same where there is more to do than to rebuild the next value."""
         with self._turn:
             while True:
+                self._slow_down()
+                if self._again:
+                    return self._give_again()
                 block = self._block
-                if block is not None and not self._early and not self._mailbox.wants_tasks:  # as nearly always
+                if block is not None and not self._early and not self._feeds_first():
                     at = self._at
                     index = block.indices[at]
                     if index == self._given or not self._ordered:
@@ -121,8 +144,8 @@ class MapResults(Iterator[Result], Generic[Result]):
                         self._at, self._given = at + 1, self._given + 1
                         if at + 1 == len(block.data):
                             self._block = None
-                        if not self._exhausted:
-                            self._left_at = time.monotonic()
+                        elif not self._bounded and not self._program.main_is_hidden:
+                            self._quick = QuickValues(block, at + 1)
                         if is_error:
                             raise value
                         return value  # type: ignore[no-any-return]  # it is what a call returned
@@ -139,6 +162,9 @@ class MapResults(Iterator[Result], Generic[Result]):
 
     async def __anext__(self) -> Result:
         while True:
+            self._slow_down()
+            if self._again:
+                return self._give_again()
             key = self._look()
             if key is not None:
                 return self._give(key)
@@ -151,7 +177,8 @@ class MapResults(Iterator[Result], Generic[Result]):
         """Take no more inputs, and stop what runs: there are no further results."""
         self._exhausted, self._mailbox.coming = True, 0.0
         self._early.clear()
-        self._block = None
+        self._again.clear()
+        self._block, self._quick = None, NO_VALUES
         if not self._over:
             self._over = True
             self._mailbox.cancel()
@@ -160,7 +187,7 @@ class MapResults(Iterator[Result], Generic[Result]):
 
     def _is_over(self) -> bool:
         """All that was taken is known: whether there is nothing more to take."""
-        if self._mailbox.ready or self._early or self._block is not None:
+        if self._mailbox.ready or self._early or self._again or self._block is not None:
             return False
         if not self._exhausted and not self._asking:
             self._feed()
@@ -193,7 +220,13 @@ class MapResults(Iterator[Result], Generic[Result]):
             self._mailbox.wants_tasks = True
         self._asking = True
         try:
-            for _ in range(min(wanted, self._ahead - (self._taken - self._given)) if self._bounded else wanted):
+            if self._bounded:
+                wanted = min(wanted, self._ahead - (self._taken - self._given))
+            while wanted > 0:
+                added = self._add_some(wanted) if self._at_hand and self._mailbox.recorder is None else 0
+                wanted -= added or 1
+                if added:
+                    continue
                 try:
                     item = next(self._inputs)
                 except BaseException as error:
@@ -210,9 +243,19 @@ class MapResults(Iterator[Result], Generic[Result]):
             now = time.monotonic()
             self._rests_until = now + (now - began)
 
+    def _add_some(self, count: int) -> int:
+        """Add up to ``count`` inputs that are at hand; returns how many."""
+        payloads = at_hand.pickled(self._inputs, count)
+        if payloads:
+            self._mailbox.add_inputs(self.stream, payloads)
+            self._taken += len(payloads)
+        else:
+            self._at_hand = False
+        return len(payloads)
+
     def _add(self, item: Any) -> None:
         try:
-            plain = type(item) in _ATOMS
+            plain = type(item) in at_hand.ATOMS
             payload = pickle.dumps(item, 5) if plain else self._dumps(item)
             if self.record_input is not None:
                 self.record_input(payload, self._taken, plain)
@@ -272,6 +315,32 @@ class MapResults(Iterator[Result], Generic[Result]):
         assert isinstance(index, int)
         self._early[index] = is_error, self._error(index, value) if is_error else value
         self._mailbox.took(first)
+
+    def _feeds_first(self) -> bool:
+        """Whether inputs are to be taken before the next value is given, which is at hand."""
+        if self._exhausted:
+            return False
+        now = time.monotonic()
+        if self._mailbox.wants_tasks and now >= self._rests_until:
+            return True
+        self._left_at = now
+        return False
+
+    def _slow_down(self) -> None:
+        """Take what is left of the block one by one again."""
+        quick, self._quick = self._quick, NO_VALUES
+        if quick is not NO_VALUES:
+            self._at = quick.stop()
+            if self._at == len(quick.block.data):
+                self._block = None
+
+    def _give_again(self) -> Result:
+        """A value that could not be rebuilt: the error in its place, if that is still so."""
+        is_error, value = self._rebuilt(*self._again[-1])
+        self._again.pop()
+        if is_error:
+            raise value
+        return value  # type: ignore[no-any-return]  # it is what a call returned
 
     def _take_of_block(self) -> None:
         """The next value of the block, or all of it if they are to be given in another order."""

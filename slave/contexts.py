@@ -48,7 +48,9 @@ class Contexts:
         if mapped is None:
             return call(task, arguments)
         function, starred, _ = mapped
-        return function(*task, *arguments) if starred else function(task, *arguments)
+        if arguments or starred:
+            return function(*task, *arguments) if starred else function(task, *arguments)
+        return function(task)
 
     def arguments(self, context: int) -> tuple[object, ...]:
         """Setup's result as arguments: a tuple unpacked, None as none, anything else as one.  Raises `SetupFailed`."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
+import pickle
 import socket
 import sys
 import sysconfig
@@ -263,7 +264,7 @@ class Environment:
         if payload == self._reference and self._namespace.get(self._name) is self._function:
             return self._function  # again, and it is still what its module has by that name
         try:
-            found = rebuilt(payload)
+            found = pickle.loads(payload) if type(payload) is bytes else rebuilt(payload)
         except Exception as error:
             found = self._loads_again(payload, error)
         if type(found) is FunctionType and type(payload) is bytes and "." not in found.__qualname__:

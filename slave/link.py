@@ -289,7 +289,7 @@ class ResultQueueProxy(ServiceProxy):
         """
         gathered = self._link.gathered
         slave, lease, context, task, _, data, _ = outcome
-        assert gathered is not None and isinstance(data, bytes)
+        assert gathered is not None
         may_wait = gathered.may_wait(now, last)
         if gathered.lease != lease or gathered.context != context:
             if not gathered.empty:

@@ -53,8 +53,8 @@ class Failure(NamedTuple):
 
 def pack_value(value: object) -> Packed:
     """The outcome of a task that returned ``value``; a failure if that cannot be pickled."""
-    if value is None:
-        return _NONE
+    if type(value) in _PLAIN:  # they have no parts, and there is no class that could refuse
+        return VALUE, pickle.dumps(value, 5), ()
     buffers: list[Buffer] = []
 
     def keep(buffer: pickle.PickleBuffer) -> bool:
@@ -90,7 +90,7 @@ def _shown(value: object) -> str:
         return f"<{type(value).__name__}>"
 
 
-_NONE: Packed = (VALUE, pickle.dumps(None, 5), ())
+_PLAIN = {int, float, bool, str, type(None)}
 
 
 def pack_failure(error: BaseException) -> Packed:

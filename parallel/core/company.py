@@ -15,7 +15,6 @@ from .state import State
 LONGEST = 0.0016  # seconds of a rest; an outcome may wait for 2 ms, and be read then
 _SHORTEST = 0.0006  # seconds of a rest that is worth it
 _OUTCOMES = 1.5  # so many are to be expected in a rest
-_SHORT = 0.0002  # seconds; outcomes of shorter tasks wait where they are made, and come together: slave/gathering.py
 _WEIGHT = 0.2  # of the newest interval between outcomes
 _PAUSE = 0.01  # seconds; a longer interval counts as this
 ASKED = 0.003  # seconds without a rest after a thread of this program has asked for something: it may ask on
@@ -46,6 +45,8 @@ class Company:
             self._interval += _WEIGHT * (min(since / came, _PAUSE) - self._interval)
         if state.idle or self._interval > LONGEST / _OUTCOMES or now < self._disturbed_until or state.closing:
             return 0.0
+        if now < state.came_together + WAITED:
+            return 0.0  # of shorter tasks, which have waited for each other already: slave/gathering.py
         leases = state.table.leases
         if not 0 < len(leases) <= _MOST_LEASES:
             return 0.0
@@ -53,7 +54,7 @@ class Company:
         for lease in leases.values():
             seconds = [state.pace.seconds_per_task(context) for context in lease.contexts]
             least = min((math.inf if one is None else one for one in seconds), default=math.inf)
-            if not _SHORT < least < math.inf:
+            if least == math.inf:
                 return 0.0
             longest = min(longest, (len(lease.tasks) - 1) * least)  # the first one may be about to end
         return longest if longest >= max(_SHORTEST, _OUTCOMES * self._interval) else 0.0

@@ -229,6 +229,8 @@ class Runners:
     def _values(self, number: int, lease: int, context: int, values: Sequence[Any]) -> None:
         """What tasks of one context have returned on one slave: see slave/pieces.py."""
         state = self._state
+        if len(values) > 2:
+            state.came_together = state.now
         data = dict(zip(values[::2], values[1::2]))
         settled, numbers, indices = state.table.settle_all(context, data)
         if not settled and not numbers:

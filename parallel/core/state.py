@@ -161,6 +161,7 @@ class State:
         self.reading = 0  # readers that wait, of whatever context
         self.tagged: set[int] = set()  # contexts that are
         self.progress = 0  # counts outcomes: whoever waits sees whether anything happens at all
+        self.came_together = -math.inf  # when several outcomes came in one message the last time
         self.judge_again = False  # see `slaves_changed`; `Scheduler.take` looks at it
         self.picky_contexts: set[int] = set()  # of which some slave could not rebuild some task
         self.closing = False

@@ -68,16 +68,22 @@ def test_whoever_asks_for_something_is_not_slept_over_for_a_while(busy: tuple[En
     assert company.rest(env.now + WAITED) == LONGEST
 
 
-@pytest.mark.parametrize("seconds", [0.0001, 0.1])
-def test_other_tasks_than_short_ones_are_not_waited_for(env: Env, seconds: float) -> None:
-    """Outcomes of shorter ones come together in any case."""
+def test_outcomes_that_come_together_already_are_not_waited_for(busy: tuple[Env, Company]) -> None:
+    env, company = busy
+    one, other, *_ = left(env, 0)
+    env.post(0, one, other)
+    env.take_delivered(1)
+    assert company.rest(env.now) == 0.0
+    assert company.rest(env.now + WAITED) == LONGEST
+
+
+def test_long_tasks_are_not_waited_for(env: Env) -> None:
     number = env.slave()
-    env.state.pace.learn(1, 1, seconds)
-    env.add(1000)
+    env.state.pace.learn(1, 1, 0.01)
+    env.add(10)
     company = Company(env.state)
-    tasks = env.fetched(number)
-    for task in tasks[:-1]:
-        env.now += seconds
+    for task in env.fetched(number)[:-1]:
+        env.now += 0.01
         env.post(number, task)
         env.effects.clear()
         assert company.rest(env.now) == 0.0
