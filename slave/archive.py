@@ -124,19 +124,22 @@ def content_hash(files: Iterable[File]) -> str:
     """The SHA-256 of names and contents, as hex digits."""
     total = hashlib.sha256()
     for name, data, _ in sorted(files):
-        head = f"{name}\0{len(data)}\0{hashlib.sha256(data).hexdigest()}\n"
-        total.update(head.encode("utf-8", "surrogatepass"))
+        total.update(_line(name, len(data), hashlib.sha256(data).hexdigest()))
     return total.hexdigest()
 
 
+def _line(name: str, size: int, sha256: str) -> bytes:
+    return f"{name}\0{size}\0{sha256}\n".encode("utf-8", "surrogatepass")
+
+
 def setup_hash(payload: Setup) -> str:
-    """The hash of a context's setup as the one file of a folder."""
-    return content_hash([setup_file(payload)])  # type: ignore[arg-type]  # read only
+    """The hash of a context's setup, which is the one file of a folder."""
+    return setup_digest(len(payload), hashlib.sha256(payload).hexdigest())
 
 
-def setup_file(payload: bytes) -> File:
-    """A context's setup as a file."""
-    return File(SETUP, payload, False)
+def setup_digest(size: int, sha256: str) -> str:
+    """The same of so many bytes with that hash."""
+    return hashlib.sha256(_line(SETUP, size, sha256)).hexdigest()
 
 
 # -- the archive

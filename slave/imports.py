@@ -19,7 +19,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import ModuleType
 from typing import Any, Callable, NamedTuple, TypeVar
 
@@ -99,13 +99,21 @@ class ModuleClient:
                     time.sleep(_PAUSE)
 
 
-def fetched(size: int, piece: Callable[[int], Buffer]) -> bytearray:
+def pieces(size: int, piece: Callable[[int], Buffer]) -> Iterator[Buffer]:
     """So many bytes, of which ``piece`` gets some from an offset on.  Raises `ProtocolError` if there are fewer."""
-    data = bytearray()
-    while len(data) < size:
-        more = piece(len(data))
+    at = 0
+    while at < size:
+        more: Any = piece(at)
         if not more:
             raise ProtocolError("the master has less than it had announced")
+        at += len(more)
+        yield more
+
+
+def fetched(size: int, piece: Callable[[int], Buffer]) -> bytearray:
+    """The same in one piece."""
+    data = bytearray()
+    for more in pieces(size, piece):
         data += more
     return data
 

@@ -333,7 +333,7 @@ class ModuleServiceProxy(ServiceProxy):
         return ModuleReply(*self._callmethod("setup", (slave, context)))
 
     def setup_piece(self, slave: int, context: int, offset: int) -> Buffer:
-        """`PIECE` bytes of it from ``offset`` on, or what is left."""
+        """`SETUP_PIECE` bytes of it from ``offset`` on, or what is left."""
         found: Buffer = self._callmethod("setup_piece", (slave, context, offset))
         return found
 

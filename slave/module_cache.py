@@ -10,6 +10,7 @@ Where there are no such locks (Windows, some network disks) each process fetches
 
 from __future__ import annotations
 
+import hashlib
 import json
 import mmap
 import os
@@ -18,21 +19,25 @@ import secrets
 import shutil
 import tempfile
 import time
-from typing import Callable, NamedTuple
+from collections.abc import Iterable
+from typing import Any, Callable, NamedTuple
 
 from . import archive
 from .errors import ProtocolError
-from .private_files import make_folder, user_folder, write_new
+from .private_files import PRIVATE_FILE, make_folder, user_folder, write_new
 from .protocol import Buffer
 
 MOST = 2 << 30  # bytes of all that is kept
 
 _ELSEWHERE = "name another folder for such things, XDG_CACHE_HOME"
+_ANOTHER = "what the master sent is not what it had announced"
 _LOOK = 0.02  # seconds between two tries to get a lock
 _LONGEST_REPAIR = 2.0  # seconds for others to stop using a folder that is not what it was; then another one is made
 _LONGEST_WAIT = 600.0  # seconds for another process that fetches; then this one does it itself
 
 Fetch = Callable[[], Buffer]
+IsWhole = Callable[[str, str], bool]  # whether what was sent is in the folder, as it was; by its hash
+Write = Callable[[str], "list[Any]"]
 
 
 class _Used(NamedTuple):
@@ -54,28 +59,32 @@ class ModuleCache:
 
         Raises `ProtocolError` if what came is something else, OSError if it cannot be written, and what ``fetch`` does.
         """
-        if digest not in self._held:
-            self._held[digest] = self._begin(os.path.join(self._place(), digest), digest, fetch)
-        return self._held[digest].folder
+        return self._used(digest, _is_same, lambda new: _unpack(new, digest, fetch()))
 
-    def setup(self, digest: str, fetch: Fetch) -> memoryview:
+    def setup(self, digest: str, fetch: Callable[[], Iterable[Buffer]]) -> memoryview:
         """The memory of a context's pickled setup with that hash, whose pages are this process's own when it writes.
 
-        Raises as `folder_of`.
+        ``fetch`` brings it, in pieces.  Raises as `folder_of`.
         """
-
-        def packed() -> Buffer:
-            return archive.pack([archive.setup_file(bytes(fetch()))], compress=False)
-
-        with open(os.path.join(self.folder_of(digest, packed), archive.SETUP), "rb") as file:
+        folder = self._used(digest, _is_same_setup, lambda new: _write_setup(new, digest, fetch()))
+        with open(os.path.join(folder, archive.SETUP), "rb") as file:
             return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
 
-    def _begin(self, folder: str, digest: str, fetch: Fetch) -> _Used:
-        """Begin to use a folder, which is fetched if it is not there or not what it was."""
+    def _used(self, digest: str, is_whole: IsWhole, write: Write) -> str:
+        """The folder with that hash.
+
+        ``write`` puts it into a new one if nobody has done so, and returns what is to be noted of it.
+        """
+        if digest not in self._held:
+            self._held[digest] = self._begin(os.path.join(self._place(), digest), digest, is_whole, write)
+        return self._held[digest].folder
+
+    def _begin(self, folder: str, digest: str, is_whole: IsWhole, write: Write) -> _Used:
+        """Begin to use a folder, which is written if it is not there or not what it was."""
         until = None
         while True:
             shared = self._lock(folder, False)  # waits for who is fetching
-            if self._is_whole(folder, digest):
+            if is_whole(folder, digest):
                 try:
                     os.utime(folder)  # it is in use: others go first
                 except OSError:
@@ -92,7 +101,7 @@ class ModuleCache:
                 break
             time.sleep(_LOOK * (1 + random.random()))
         try:
-            self._unpack(folder, digest, fetch())
+            self._write(folder, digest, is_whole, write)
             self._make_room(os.path.basename(folder))
             if alone is not None and _flock is not None:
                 _flock(alone, _SHARED)
@@ -111,32 +120,18 @@ class ModuleCache:
             self._folder = _default_folder()
         return self._folder
 
-    def _is_whole(self, folder: str, digest: str) -> bool:
-        """Whether the files that were sent are there as they were; a package may have added others."""
-        try:
-            with open(f"{folder}.files", encoding="utf-8") as file:
-                names = json.load(file)
-            found = [archive.Found(name, os.path.join(folder, name)) for name in names]
-            return archive.content_hash(archive.read(found)) == digest
-        except (OSError, ValueError, TypeError):
-            return False
-
-    def _unpack(self, folder: str, digest: str, packed: Buffer) -> None:
-        files = archive.unpack(packed)
-        if archive.content_hash(files) != digest:
-            raise ProtocolError("what the master sent is not what it had announced")
+    def _write(self, folder: str, digest: str, is_whole: IsWhole, write: Write) -> None:
         new = os.path.join(self._place(), f"new-{secrets.token_hex(8)}")
         make_folder(new)
         try:
-            archive.write(files, new)
-            write_new(f"{new}-files", json.dumps([file.name for file in files]).encode())
+            write_new(f"{new}-files", json.dumps(write(new)).encode())
             os.replace(f"{new}-files", f"{folder}.files")
             if os.path.lexists(folder):  # somebody has changed it, or wrote it at the same time without a lock
                 os.rename(folder, f"{new}-old")
             try:
                 os.rename(new, folder)
             except OSError:
-                if not self._is_whole(folder, digest):
+                if not is_whole(folder, digest):
                     raise
         finally:
             shutil.rmtree(new, ignore_errors=True)
@@ -187,6 +182,60 @@ class ModuleCache:
                 return lock
             time.sleep(_LOOK)
         return None
+
+
+def _noted(folder: str) -> list[Any]:
+    """What was noted of it.  Raises OSError, ValueError."""
+    with open(f"{folder}.files", encoding="utf-8") as file:
+        return list(json.load(file))
+
+
+def _is_same(folder: str, digest: str) -> bool:
+    """A package's files, by name; it may have added others."""
+    try:
+        found = [archive.Found(name, os.path.join(folder, name)) for name in _noted(folder)]
+        return archive.content_hash(archive.read(found)) == digest
+    except (OSError, ValueError, TypeError):
+        return False
+
+
+def _unpack(new: str, digest: str, packed: Buffer) -> list[str]:
+    files = archive.unpack(packed)
+    if archive.content_hash(files) != digest:
+        raise ProtocolError(_ANOTHER)
+    archive.write(files, new)
+    return [file.name for file in files]
+
+
+def _is_same_setup(folder: str, digest: str) -> bool:
+    """One file.  Whether anybody has touched it since its hash was made is told by its times."""
+    path = os.path.join(folder, archive.SETUP)
+    try:
+        if _noted(folder)[1:] == [_stamp(path)]:
+            return True
+        with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as payload:
+            return archive.setup_hash(payload) == digest
+    except (OSError, ValueError, TypeError):
+        return False
+
+
+def _write_setup(new: str, digest: str, pieces: Iterable[Buffer]) -> list[Any]:
+    path, hashed, size = os.path.join(new, archive.SETUP), hashlib.sha256(), 0
+    with open(path, "xb", buffering=0, opener=lambda name, flags: os.open(name, flags, PRIVATE_FILE)) as file:
+        for piece in pieces:
+            view = memoryview(piece)
+            hashed.update(view)
+            size += view.nbytes
+            while view:
+                view = view[file.write(view) :]
+    if archive.setup_digest(size, hashed.hexdigest()) != digest:
+        raise ProtocolError(_ANOTHER)
+    return [archive.SETUP, _stamp(path)]
+
+
+def _stamp(path: str) -> list[int]:
+    facts = os.stat(path)
+    return [facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns, facts.st_ino]
 
 
 def _open(path: str) -> int:

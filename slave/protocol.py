@@ -326,6 +326,7 @@ class GiveBack(NamedTuple):
 # -- runners: modules of the master's (slave/imports.py)
 
 ABSENT, SAME, ARCHIVE = "absent", "same", "archive"
+SETUP_PIECE = 1 << 20  # bytes of a setup that are asked for at a time
 PIECE = 256 * 1024  # bytes of an archive that are asked for at a time: others' calls are answered between two
 
 

@@ -31,7 +31,7 @@ from .errors import ProtocolError
 from .gathering import Gatherer, SharedMemory
 from .handover import Resting, leave, next_config
 from .imported_files import ImportedFiles
-from .imports import ModuleClient, fetched
+from .imports import ModuleClient, pieces
 from .link import Link, ModuleServiceProxy, ResultQueueProxy, TaskQueueProxy
 from .missing import missing_module, remedy, shown
 from .module_cache import ModuleCache
@@ -122,7 +122,6 @@ class Runner:
         self._cache = ModuleCache()
         self._modules = ModuleClient(lambda: _link(config, MODULES), config.slave, self._cache)
         self._environment = Environment(config.environment, self._modules)
-        self._shares_setups = config.siblings > 1 and not self._environment.same_machine
         self._contexts = Contexts(self._environment, self._setup_of)
         self._contexts.noting, self._voice = config.keeps, config.voice
         self.speaker: Speaker | None = None
@@ -341,12 +340,13 @@ class Runner:
     def _setup_of(self, context: int) -> Buffer | None:
         """The pickled setup: a large one crosses the network once for all runners of a machine."""
         slave, service = self._session.slave, self._service
-        found = self._get(functools.partial(service.setup, slave, context)) if self._shares_setups else None
+        shares = self._config.siblings > 1 and not self._link.stays_here
+        found = self._get(functools.partial(service.setup, slave, context)) if shares else None
         if found is not None and found.kind == ARCHIVE:
             try:
                 return self._cache.setup(
                     found.digest,
-                    lambda: fetched(found.size, lambda at: self._get(lambda: service.setup_piece(slave, context, at))),
+                    lambda: pieces(found.size, lambda at: self._get(lambda: service.setup_piece(slave, context, at))),
                 )
             except (OSError, ProtocolError) as error:
                 print(f"slave: a large setup cannot be kept for the other slaves here: {error}", file=sys.stderr)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 from slave.archive import setup_hash
 from slave.errors import ProtocolError
-from slave.protocol import ABSENT, ARCHIVE, MODULE_SERVICE, PIECE, ModuleReply
+from slave.protocol import ABSENT, ARCHIVE, MODULE_SERVICE, PIECE, SETUP_PIECE, ModuleReply, Setup
 from slave.wire import opaque
 
 from ..core.scheduler import Scheduler
@@ -15,6 +16,7 @@ from .module_source import ModuleSource
 from .peer import Call
 
 LARGE = float(1 << 20)  # bytes of a setup from which on it goes once to each machine, and not to each runner
+_MOST_HASHES = 100
 
 
 class ModuleService:
@@ -27,6 +29,8 @@ class ModuleService:
 
     def __init__(self, scheduler: Scheduler, source: ModuleSource | None, large: float = LARGE) -> None:
         self._runners, self._source, self._large = scheduler.runners, source, large
+        self._hashing = threading.Lock()  # guards what follows, while one is made; of side threads
+        self._hashes: dict[int, str] = {}  # of large setups, by context
 
     def find(self, call: Call, slave: Any, name: Any, stamp: Any) -> None:
         """See `ModuleSource.find`."""
@@ -47,13 +51,24 @@ class ModuleService:
         if payload is None or len(payload) < self._large:
             call.answer(tuple(ModuleReply(ABSENT)))
         else:
-            self._aside(call, lambda: ModuleReply(ARCHIVE, setup_hash(payload), len(payload)))
+            number = checked.number(context)
+            self._aside(call, lambda: ModuleReply(ARCHIVE, self._hash_of(number, payload), len(payload)))
+
+    def _hash_of(self, context: int, payload: Setup) -> str:
+        """Made once for all runners that ask."""
+        with self._hashing:
+            found = self._hashes.get(context)
+            if found is None:
+                found = self._hashes[context] = setup_hash(payload)
+                if len(self._hashes) > _MOST_HASHES:
+                    del self._hashes[next(iter(self._hashes))]
+            return found
 
     def setup_piece(self, call: Call, slave: Any, context: Any, offset: Any) -> None:
         """A piece of a large setup; b'' if the context is gone."""
         call.own_slave(slave)
         payload, at = self._runners.setup_of(slave, checked.number(context)), checked.number(offset)
-        call.answer(opaque(b"" if payload is None or at < 0 else memoryview(payload)[at : at + PIECE]))
+        call.answer(opaque(b"" if payload is None or at < 0 else memoryview(payload)[at : at + SETUP_PIECE]))
 
     def piece(self, call: Call, slave: Any, digest: Any, offset: Any) -> None:
         """See `ModuleSource.piece`."""

@@ -162,8 +162,46 @@ def test_of_many_processes_one_fetches(place: str, tmp_path: Path) -> None:
     assert sorted((tmp_path / "log").read_text().split()) == ["asked", *["used"] * 20]
 
 
-def test_a_setup_is_the_memory_of_a_file(place: str) -> None:
-    payload = os.urandom(100_000)
-    digest = archive.setup_hash(payload)
-    for fetch in (lambda: payload, lambda: b""):
-        assert bytes(ModuleCache(place).setup(digest, fetch)) == payload
+class Pieces:
+    """A master that sends a setup."""
+
+    def __init__(self, payload: bytes) -> None:
+        self.payload, self.asked = payload, 0
+
+    def __call__(self) -> list[bytes]:
+        self.asked += 1
+        return [self.payload[at : at + 30_000] for at in range(0, len(self.payload), 30_000)]
+
+
+def test_a_setup_is_the_memory_of_a_file_that_is_sent_once(place: str) -> None:
+    master = Pieces(os.urandom(100_000))
+    digest = archive.setup_hash(master.payload)
+    for _ in range(3):
+        memory = ModuleCache(place).setup(digest, master)
+        assert bytes(memory) == master.payload and master.asked == 1
+        memory[:5] = b"12345"  # which stays this process's own
+
+
+@pytest.mark.parametrize("what", ["changed", "as it was", "noted otherwise", "noted as once", "gone"])
+def test_a_setup_that_somebody_has_touched_is_looked_at(place: str, what: str) -> None:
+    master = Pieces(os.urandom(50_000))
+    digest = archive.setup_hash(master.payload)
+    folder, first = os.path.join(place, digest), ModuleCache(place)
+    first.setup(digest, master)
+    first.close()
+    path, noted = Path(folder, archive.SETUP), Path(f"{folder}.files")
+    if what == "gone":
+        path.unlink()
+    elif what.startswith("noted"):
+        noted.write_text('["setup"]' if what == "noted as once" else "{}")
+    else:
+        path.write_bytes(master.payload if what == "as it was" else bytes(50_000))
+    assert bytes(ModuleCache(place).setup(digest, master)) == master.payload
+    assert master.asked == (2 if what in ("changed", "gone") else 1)
+
+
+def test_a_setup_that_is_another_is_refused_and_leaves_nothing(place: str) -> None:
+    master = Pieces(b"x" * 50_000)
+    with pytest.raises(ProtocolError, match="not what it had announced"):
+        ModuleCache(place).setup(archive.setup_hash(b"y" * 50_000), master)
+    assert [name for name in os.listdir(place) if not name.endswith(".lock")] == []

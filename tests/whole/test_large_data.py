@@ -183,11 +183,27 @@ def where(array: Any, fixed: Any, data: bytes) -> tuple[int, str, list[float], b
     for line in Path("/proc/self/maps").read_text().splitlines():
         begin, end = (int(one, 16) for one in line.split()[0].split("-"))
         if begin <= address < end:
-            found = " ".join(line.split()[3:])
+            found = " ".join(line.split()[4:])
     seen = [float(one) for one in (array[0], array[-1], fixed[0], data[0])]
     array[0] += 1
     threading.Event().wait(0.02)  # so that both slaves get some
     return os.getpid(), found, seen, bool(fixed.flags.writeable)
+
+
+def look_twice(context: parallel.Context[Any], writeable: bool) -> set[str]:
+    """Have each of two slaves look twice or more at what setup gave; returns where its array stands on each."""
+    for _ in range(4):
+        context.add_task(where)
+    found: dict[int, list[float]] = {}
+    memory = set()
+    for pid, stands, (first, last, one, data), can_write in context.get_results_unordered():
+        memory.add(stands)
+        found.setdefault(pid, []).append(first)
+        assert (last, one, data, can_write) == (SIZE - 1, 1, ord("d"), writeable)
+        if len(found) < 2 or any(len(firsts) < 2 for firsts in found.values()):
+            context.add_task(where)
+    assert all(firsts == list(range(len(firsts))) for firsts in found.values())
+    return memory
 
 
 def test_a_setup_s_arrays_stand_once_on_this_machine_and_what_a_slave_writes_is_its_own(make: Make) -> None:
@@ -198,17 +214,7 @@ def test_a_setup_s_arrays_stand_once_on_this_machine_and_what_a_slave_writes_is_
     manager.wait_for_slaves(2)
     context = manager.get_context(functools.partial(given, array, fixed, b"d" * SIZE))
     array[:] = 0  # what was given stays as it was
-    for _ in range(4):
-        context.add_task(where)
-    found: dict[int, list[float]] = {}
-    memory = set()
-    for pid, stands, (first, last, one, data), writeable in context.get_results_unordered():
-        memory.add(stands)
-        found.setdefault(pid, []).append(first)
-        assert (last, one, data, writeable) == (SIZE - 1, 1, ord("d"), False)
-        if len(found) < 2 or any(len(firsts) < 2 for firsts in found.values()):
-            context.add_task(where)
-    assert all(firsts == list(range(len(firsts))) for firsts in found.values())
+    memory = look_twice(context, writeable=False)
     if shared_memory.possible:
         assert len(memory) == 1 and "memfd:parallel" in memory.pop()
         del context
@@ -222,10 +228,15 @@ def lent_here() -> list[str]:
     return [link for link in links if os.path.lexists(link) and "memfd:parallel" in os.readlink(link)]
 
 
-def test_a_setup_s_arrays_are_exact_and_can_be_written_over_tcp(over_tcp: parallel.Manager) -> None:
+def test_a_setup_s_arrays_stand_once_for_the_slaves_of_a_program_that_came_by_tcp(make: Make) -> None:
     numpy = pytest.importorskip("numpy")
-    context = over_tcp.get_context(functools.partial(given, numpy.arange(float(SIZE)), numpy.ones(3), b"d" * SIZE))
-    for _ in range(3):
-        context.add_task(where)
-    found = sorted((seen, writeable) for _, _, seen, writeable in context.get_results_unordered())
-    assert found == [([float(number), SIZE - 1.0, 1.0, float(ord("d"))], True) for number in range(3)]
+    manager = make(0, port=0)
+    program: Program = slave(f"127.0.0.1:{manager.address[1]}", "-n", "2")
+    try:
+        context = manager.get_context(functools.partial(given, numpy.arange(float(SIZE)), numpy.ones(3), b"d" * SIZE))
+        manager.wait_for_slaves(2)
+        memory = look_twice(context, writeable=True)
+        assert len(memory) == 1 and memory.pop().endswith("/setup")
+    finally:
+        manager.shutdown()
+        program.kill()
