@@ -129,7 +129,7 @@ class Driver:
 
     def enlist_late(self, agent: ModelAgent, run: str) -> None:
         """What it said on an older connection is read only now."""
-        numbers = self.env.enlist(agent.slaves, agent.id, run, agent.connection - 1).numbers
+        numbers = self.env.enlist(agent.slaves, agent.id, run, agent.connection - 1, late=True).numbers
         assert list(numbers) == self.model().enlist(agent.slaves, agent.id, bool(run), agent.connection - 1, {})
         self.settle()
 

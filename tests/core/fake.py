@@ -89,6 +89,7 @@ class Env:
         self.state = self.scheduler.state
         self.state.watched = watched
         self.now = 100.0
+        self.accepted = 0  # connections of agents
         self.sound = True  # False after something was raised in `do`
         self._in_turn = False
         self.effects: deque[Effect] = deque()
@@ -210,11 +211,16 @@ class Env:
         run: str = "",
         connection: int = 1,
         runners: Mapping[int, int] | None = None,
+        late: bool = False,
     ) -> EnlistReply:
-        """An agent comes, or with ``run`` comes back; ``runners``: the processes of its slaves."""
+        """An agent comes, or with ``run`` comes back; ``runners``: the processes of its slaves.
+
+        ``late``: this is read after what it has said on a later connection.
+        """
+        self.accepted += 1
         beats = [RunnerBeat(number, pid, 0) for number, pid in (runners or {}).items()]
         request = EnlistRequest(agent, run, "here", 1, "3", connection, slaves, beats)
-        return self.do(self.scheduler.agents.enlist, request, connection)
+        return self.do(self.scheduler.agents.enlist, request, 0 if late else self.accepted)
 
     def commands(self, agent: str = "a", acknowledged: int = 0) -> Call:
         """An agent waits for commands."""

@@ -103,7 +103,9 @@ def test_lambdas_and_closures_of_a_module(make: Make) -> None:
 @CLOUD
 def test_what_cannot_be_sent_by_value_either_says_why(make: Make) -> None:
     lock = threading.Lock()
-    with pytest.raises(parallel.UnpicklableError, match=r"by value, by cloudpickle: cannot pickle '_thread.lock'"):
+    with pytest.raises(
+        parallel.UnpicklableError, match=r"by value, by cloudpickle: TypeError: cannot pickle '_thread.lock'"
+    ):
         make(1).get_context().add_task(lambda: lock)
 
 
