@@ -20,6 +20,7 @@ core/       decisions only             service/    everything that waits
 frontends/  Executor, Pool, maps       program.py  what slaves need of the user's program, and how it changes
 """
 
+import gc
 import importlib
 import sys
 from typing import TYPE_CHECKING, Any
@@ -27,34 +28,40 @@ from typing import TYPE_CHECKING, Any
 if sys.version_info < (3, 9):  # noqa: UP036 - whoever runs a script with an older one is told so
     raise ImportError(f"parallel needs Python 3.9 or newer; this is {sys.version.split()[0]} ({sys.executable})")
 
-from slave.environment import in_runner
-from slave.protocol import RELEASE
+_collects = gc.isenabled()
+gc.disable()  # what is imported stays: to look again and again whether some of it is garbage is in vain
+try:
+    from slave.environment import in_runner
+    from slave.protocol import RELEASE
 
-# A slave that imports the user's script imports this package too, of which tasks use little: there all is loaded when
-# it is first used.
-if TYPE_CHECKING or not in_runner():
-    from .context import Context
-    from .core.users import SlaveInfo
-    from .errors import (
-        CheckpointError,
-        Error,
-        InputError,
-        InputTypeError,
-        InternalError,
-        LaunchError,
-        ManagerClosed,
-        NetworkError,
-        NoMoreSlavesError,
-        RemoteError,
-        ResultError,
-        TaskGivenUp,
-        TaskTimeout,
-        UnpicklableError,
-    )
-    from .launch.base import Slave, SlaveArray, TryAgain
-    from .launch.job import Job
-    from .launch.local import LocalSlave
-    from .manager import Manager
+    # A slave that imports the user's script imports this package too, of which tasks use little: there all is loaded
+    # when it is first used.
+    if TYPE_CHECKING or not in_runner():
+        from .context import Context
+        from .core.users import SlaveInfo
+        from .errors import (
+            CheckpointError,
+            Error,
+            InputError,
+            InputTypeError,
+            InternalError,
+            LaunchError,
+            ManagerClosed,
+            NetworkError,
+            NoMoreSlavesError,
+            RemoteError,
+            ResultError,
+            TaskGivenUp,
+            TaskTimeout,
+            UnpicklableError,
+        )
+        from .launch.base import Slave, SlaveArray, TryAgain
+        from .launch.job import Job
+        from .launch.local import LocalSlave
+        from .manager import Manager
+finally:
+    if _collects:
+        gc.enable()
 
 if TYPE_CHECKING:
     from .frontends.executor import Executor

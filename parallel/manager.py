@@ -93,6 +93,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("parallel")
 
 _LEASE = 30.0
+_USER = "LOGNAME", "USER", "LNAME", "USERNAME"  # where getpass.getuser looks first
 _TOKEN_HERE = "this shows one on this machine: python3 -m parallel key --token"
 _TOKEN_BY_CODE = "the manager's make_token() gives one"
 
@@ -646,9 +647,11 @@ def _user_key() -> bytes:
 def _name() -> str:
     """What a slave that finds several masters shows of this one."""
     try:
-        import getpass  # slow to import
+        user = next(filter(None, map(os.environ.get, _USER)), "")
+        if not user:
+            import getpass  # slow to import
 
-        user = getpass.getuser()
+            user = getpass.getuser()
     except (ImportError, KeyError, OSError):
         user = "somebody"
     program = os.path.basename(sys.argv[0]) if sys.argv else ""

@@ -7,11 +7,12 @@ import importlib
 import pickle
 import sys
 from types import FunctionType, ModuleType
-from typing import Any, Callable, NamedTuple
+from typing import Any, Callable
 
 from slave.by_value import ByValue
 from slave.foreign import name_and_message, set_cause, without_traceback
 from slave.main_module import NAMES as MAIN_NAMES
+from slave.named import NamedTuple
 from slave.parted import LARGE
 from slave.pickling import explain, references
 from slave.protocol import Payload, Setup

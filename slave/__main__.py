@@ -3,6 +3,7 @@
 It is also the first module of slave.pyz.
 """
 
+import gc
 import sys
 
 if sys.version_info < (3, 9):
@@ -13,6 +14,7 @@ if sys.version_info < (3, 9):
 
 _NO_MEMORY = "slave: there is no memory for the slave program: see what 'ulimit -a' says here\n"
 
+gc.disable()  # what is imported stays: to look again and again whether some of it is garbage is in vain
 try:
     from slave.cli import run
 except MemoryError:
@@ -26,6 +28,9 @@ except ImportError as error:
         raise
     sys.stderr.write("slave: this Python (%s) has no zlib, without which slave.pyz cannot be read\n" % sys.executable)
     sys.exit(6)
+
+gc.freeze()  # nor is it looked at later, and so not copied in forks
+gc.enable()
 
 if __name__ == "__main__":
     run()

@@ -19,7 +19,7 @@ import socket
 import sys
 import time
 from collections.abc import Sequence
-from typing import Any, Callable, NamedTuple
+from typing import Any, Callable
 
 from .dial import Address
 from .errors import Incompatible, MasterGone, ProtocolError, Rejected, Unreachable, WrongKey
@@ -29,6 +29,7 @@ from .introduction import HANDSHAKE_SECONDS
 from .keys import Key
 from .link import AgentServiceProxy, CallFailed, Link
 from .machine import Owner, tells_memory
+from .named import NamedTuple
 from .output_tail import Tails
 from .protocol import (
     COMMANDS,

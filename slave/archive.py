@@ -14,10 +14,11 @@ import pickle
 import stat
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from . import plain
 from .errors import ProtocolError
+from .named import NamedTuple
 from .private_files import PRIVATE_FOLDER, write_new
 from .protocol import Buffer, Setup
 

@@ -16,9 +16,10 @@ import os
 import secrets
 import sys
 import tempfile
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from .errors import Incompatible
+from .named import NamedTuple
 
 if TYPE_CHECKING:
     import ssl

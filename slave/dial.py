@@ -10,11 +10,12 @@ import socket
 import threading
 import time
 from collections.abc import Sequence
-from typing import Any, Callable, NamedTuple
+from typing import Any, Callable
 
 from . import introduction, limits, wire
 from .errors import Incompatible, Intercepted, ProtocolError, SlaveError, Unreachable, WrongKey, WrongMaster
 from .introduction import Steps
+from .named import NamedTuple
 from .transport import UNIX, Transport, is_unix, unix_target
 
 log = logging.getLogger("slave")
@@ -49,6 +50,11 @@ def format_address(address: Address) -> str:
     if host.startswith(UNIX):
         return host
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address means this machine, whoever looks at it."""
+    return host.startswith("127.") or host in ("::1", "localhost")
 
 
 class Candidate(NamedTuple):

@@ -26,7 +26,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from .dial import Address
+from .dial import Address, is_loopback
 from .keys import THE_KEY, Key
 
 PORT = 5757  # of UDP, where masters listen
@@ -152,11 +152,6 @@ def _rank(address: Address) -> int:
     """Where an address stands among those of one master: one that holds for all machines comes first."""
     host = address[0]
     return 3 if is_loopback(host) else 2 if host.startswith("fe80:") else 1 if ":" in host else 0
-
-
-def is_loopback(host: str) -> bool:
-    """Whether an address means this machine, whoever looks at it."""
-    return host.startswith("127.") or host in ("::1", "localhost")
 
 
 class _Sockets:

@@ -20,16 +20,18 @@ import sysconfig
 from collections.abc import Mapping, Sequence
 from multiprocessing import AuthenticationError
 from types import FrameType, FunctionType, ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .handover import Files, same_environment
-from .imports import MasterFinder, ModuleClient
 from .keys import VARIABLE
 from .main_module import MainLoader, MainSource
 from .parted import Arrived, pickle_of
 from .parted import loads as rebuilt
 from .pickling import references
 from .search_path import Entry, own_entries, search_path
+
+if TYPE_CHECKING:
+    from .imports import MasterFinder, ModuleClient
 
 try:
     _STARTED_IN: str | None = os.getcwd()
@@ -152,6 +154,8 @@ class Environment:
         self.same_machine = bool(here) and here == environment.get("machine", here)
         self._finder: MasterFinder | None = None
         if client is not None and environment.get("ship") is not None:
+            from .imports import MasterFinder  # of no use to the master
+
             self._finder = MasterFinder(client, environment, self.same_machine)
         self._main = self._main_loader(environment)
         self._files: Files | None = None  # if this process may be kept for another master

@@ -29,10 +29,10 @@ import hashlib
 import hmac
 import os
 import struct
-from typing import NamedTuple
 
 from .errors import Incompatible, ProtocolError, WrongKey
 from .keys import THE_KEY, Key
+from .named import NamedTuple
 from .protocol import VERSION
 
 PLAIN, TLS, SEALED = 0, 1, 2  # PLAIN is for Unix sockets alone; SEALED is authenticated, and not encrypted

@@ -21,12 +21,13 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from types import ModuleType
-from typing import Any, Callable, NamedTuple, TypeVar
+from typing import Any, Callable, TypeVar
 
 from . import archive, missing
 from .errors import ProtocolError, SlaveError
 from .link import CallFailed, Link, ModuleServiceProxy
 from .module_cache import ModuleCache
+from .named import NamedTuple
 from .protocol import ABSENT, ARCHIVE, SAME, Buffer, ModuleReply
 from .search_path import OWN, kind_of
 

@@ -16,8 +16,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 from . import wire
-from .dial import Address, dial, format_address
-from .discovery import is_loopback, look
+from .dial import Address, dial, format_address, is_loopback
 from .errors import ProtocolError, Unreachable
 from .gathering import Gatherer
 from .introduction import HANDSHAKE_SECONDS
@@ -138,6 +137,8 @@ class Link:
         if not self.master or now < self._look_again or all(map(_stays_here, self._addresses)):
             return False
         self._look_again = now + _LOOK_AGAIN
+        from .discovery import look  # of no use to most
+
         for found in look(self.key, _LOOK_SECONDS, self.master):
             new = [address for address in found.addresses if address not in self._addresses]
             if new:

@@ -15,13 +15,13 @@ import gc
 import importlib.machinery
 import importlib.util
 import os
-import pkgutil
 import socket
 import sys
 import threading
 import types
-from typing import Any, Callable, NamedTuple, Union
+from typing import Any, Callable, Union
 
+from .named import NamedTuple
 from .pickling import references
 from .protocol import Buffer
 
@@ -205,6 +205,8 @@ def _code_of(source: MainSource) -> tuple[types.CodeType, dict[str, Any]]:
         return _code_by(spec)
     if source.path is None:
         raise ImportError("the master's session has no file")
+    import pkgutil  # of no use to most
+
     archive: Any = pkgutil.get_importer(source.path)
     if archive is not None:
         found = importlib.util.spec_from_loader("__main__", archive)
@@ -224,6 +226,8 @@ def _code_by(spec: importlib.machinery.ModuleSpec) -> tuple[types.CodeType, dict
 
 
 def _code_in(path: str) -> types.CodeType:
+    import pkgutil
+
     with open(path, "rb") as file:
         compiled: types.CodeType | None = pkgutil.read_code(file)  # as runpy does, for a .pyc
     if compiled is not None:

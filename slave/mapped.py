@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Callable, NamedTuple
+from typing import Any, Callable
+
+from .named import NamedTuple
 
 
 class Mapped(NamedTuple):

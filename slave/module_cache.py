@@ -20,10 +20,11 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterable
-from typing import Any, Callable, NamedTuple
+from typing import Any, Callable
 
 from . import archive
 from .errors import ProtocolError
+from .named import NamedTuple
 from .private_files import PRIVATE_FILE, make_folder, user_folder, write_new
 from .protocol import Buffer
 

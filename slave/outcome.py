@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from . import by_value, plain
 from .errors import ProtocolError
 from .foreign import exact, message_of, traceback_of
 from .missing import remedy
+from .named import NamedTuple
 from .parted import OutOfBand
 from .pickling import explain
 from .protocol import FAILURE, VALUE, Buffer

@@ -16,9 +16,10 @@ import importlib.machinery
 import os
 import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from .main_module import NAMES
+from .named import NamedTuple
 from .pickling import references
 from .search_path import BOUND, LIBRARY, OWN, PACKAGES, kind_of
 

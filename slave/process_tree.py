@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import NamedTuple
+
+from .named import NamedTuple
 
 VARIABLE = "PARALLEL_RUNNER"
 

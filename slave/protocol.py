@@ -17,9 +17,10 @@ import mmap
 import pickle
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, NamedTuple, Union
+from typing import Any, Union
 
 from .errors import ProtocolError
+from .named import NamedTuple
 
 RELEASE = "0.1.0"  # of this project
 VERSION = 6  # of the protocol; see handshake.py for what happens when two differ

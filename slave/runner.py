@@ -20,7 +20,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, Callable, NamedTuple, Protocol, TypeVar
+from typing import Any, Callable, Protocol, TypeVar
 
 from . import cpus, forks, limits, process_tree, streams
 from .contexts import Contexts, SetupFailed
@@ -35,6 +35,7 @@ from .imports import ModuleClient, pieces
 from .link import Link, ModuleServiceProxy, ResultQueueProxy, TaskQueueProxy
 from .missing import missing_module, remedy, shown
 from .module_cache import ModuleCache
+from .named import NamedTuple
 from .outcome import Packed, pack_failure, pack_value
 from .parted import Arrived, missing, pieces_of
 from .private_files import open_output

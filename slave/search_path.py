@@ -14,9 +14,11 @@ import re
 import site
 import sys
 import sysconfig
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 LIBRARY, PACKAGES, OWN, BOUND = "library", "packages", "own", "bound"
+
+_PATHS = "stdlib", "platstdlib", "purelib", "platlib"
 
 Entry = tuple[str, str]  # path, kind
 
@@ -56,7 +58,7 @@ def kind_of(entry: str) -> str:
 @functools.lru_cache(maxsize=1)
 def _places() -> tuple[frozenset[str], frozenset[str]]:
     """The folders of this interpreter's library, and of the packages that are installed for it."""
-    paths = sysconfig.get_paths()
+    paths = _interpreters_paths()
     library = {paths["stdlib"], paths["platstdlib"]}
     packages = {paths["purelib"], paths["platlib"]}
     if hasattr(site, "getsitepackages"):
@@ -64,6 +66,26 @@ def _places() -> tuple[frozenset[str], frozenset[str]]:
     if site.ENABLE_USER_SITE:
         packages.add(site.getusersitepackages())
     return frozenset(library), frozenset(packages)
+
+
+def _interpreters_paths() -> Mapping[str, str]:
+    """`sysconfig.get_paths`, for which all that was configured when this Python was built need not be loaded."""
+    known = {
+        "base": sys.prefix,
+        "installed_base": sys.base_prefix,
+        "platbase": sys.exec_prefix,
+        "installed_platbase": sys.base_exec_prefix,
+        "platlibdir": getattr(sys, "platlibdir", "lib"),
+        "py_version_short": "{}.{}".format(*sys.version_info[:2]),
+        "py_version_nodot": "{}{}".format(*sys.version_info[:2]),
+        "implementation_lower": {"cpython": "python"}.get(sys.implementation.name, sys.implementation.name),
+        "abi_thread": "t" if "t" in getattr(sys, "abiflags", "") else "",
+    }
+    try:
+        templates = sysconfig.get_paths(expand=False)
+        return {name: os.path.normpath(templates[name].format_map(known)) for name in _PATHS}
+    except KeyError:
+        return sysconfig.get_paths()
 
 
 def _holds_installed(entry: str) -> bool:

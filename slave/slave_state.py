@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import NamedTuple
 
+from .named import NamedTuple
 from .protocol import BY_ITSELF, DRAINED, OUTDATED, RECYCLED, STOPPED, TIME_LIMIT, TOO_LARGE
 from .session import ANY_LEASE
 from .shared_status import (

@@ -27,10 +27,11 @@ import time
 import types
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Callable, NamedTuple, NoReturn
+from typing import Any, Callable, NoReturn
 
 from . import cpus, environment, fork_safety, mp_adapter, preload, process_tree, streams
 from .gathering import CELL_BYTES, SharedMemory, new_shared_memory
+from .named import NamedTuple
 from .runner import Closable, RunnerConfig
 from .runner import main as runner_main
 from .shared_status import SharedStatus, new_shared_status

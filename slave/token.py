@@ -19,11 +19,11 @@ import hmac
 import re
 import secrets
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from .dial import Address, format_address, parse_address
 from .errors import KeyTrouble
 from .keys import Key
+from .named import NamedTuple
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 _READ_AS = str.maketrans("ilo", "110")
@@ -36,7 +36,7 @@ _IDENT = 16
 _ONCE_IDENT, _AGENT_IDENT = b"once", b"agent"
 _REUSABLE_IDENT = b"reusable".ljust(_IDENT, b"\0")
 
-_LOOKS_LIKE_ONE = re.compile(r"(\S*/)?[0-9A-Za-z]{5}(-[0-9A-Za-z]{5}){4,}-?[0-9A-Za-z]{0,5}")
+_LOOKS_LIKE_ONE = r"(\S*/)?[0-9A-Za-z]{5}(-[0-9A-Za-z]{5}){4,}-?[0-9A-Za-z]{0,5}"
 
 
 class Token(NamedTuple):
@@ -62,7 +62,7 @@ class Token(NamedTuple):
 def read_token(text: str) -> Token | None:
     """The token that a text is; None if it does not look like one.  Raises `KeyTrouble` for one with an error in it."""
     text = "".join(text.split())
-    if not _LOOKS_LIKE_ONE.fullmatch(text):
+    if not re.fullmatch(_LOOKS_LIKE_ONE, text):
         return None
     where, slash, word = text.rpartition("/")
     letters = word.replace("-", "").lower().translate(_READ_AS)

@@ -14,9 +14,10 @@ import struct
 import sys
 import warnings
 from collections.abc import Mapping
-from typing import Any, Callable, NamedTuple
+from typing import Any, Callable
 
 from . import streams
+from .named import NamedTuple
 from .protocol import LINES, RECORD, WARNING
 
 MOST = 32 * 1024  # bytes of one message

@@ -19,7 +19,7 @@ WAITING |= {"logging", "queue", "asyncio", "concurrent", "pathlib", "tempfile", 
 # which folder or file may import which others: everything not listed is refused
 LAYERS = {
     "slave": ["slave"],
-    "parallel/core": ["parallel.core", "slave.protocol"],
+    "parallel/core": ["parallel.core", "slave.named", "slave.protocol"],
     "parallel/service": ["parallel.core", "parallel.service", "parallel.errors", "parallel.exits", "slave"],
     "parallel/launch": ["parallel.launch", "parallel.errors", "parallel.exits", "slave"],
     "parallel/monitor": [

@@ -11,8 +11,8 @@ import os
 import sys
 from collections.abc import Iterator
 
-from slave.dial import format_address
-from slave.discovery import is_loopback, look
+from slave.dial import format_address, is_loopback
+from slave.discovery import look
 from slave.errors import SlaveError
 from slave.keys import VARIABLE, default_file, find_key
 

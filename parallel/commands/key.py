@@ -13,7 +13,8 @@ import shlex
 import sys
 from pathlib import Path
 
-from slave.discovery import is_loopback, look
+from slave.dial import is_loopback
+from slave.discovery import look
 from slave.keys import VARIABLE, default_file, find_key, is_terminal, make_key
 from slave.token import Token, new_once, reusable
 

@@ -8,7 +8,8 @@ process that gets its first task of the context has to set that up before, which
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+
+from slave.named import NamedTuple
 
 LEAST_GAIN = 0.2  # seconds: who runs for less, or has less to go, is not worth the fresh process that the loser costs
 _SLOW = 1.5  # times as long as elsewhere takes a slave that is known to be slow

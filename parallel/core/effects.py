@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, NamedTuple, Union
+from typing import Any, Union
 
+from slave.named import NamedTuple
 from slave.protocol import Buffer, Payload
 
 from .lease_table import Lease

@@ -7,8 +7,8 @@ another one.  Its own is read to its end first: else a task that is done would b
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple
 
+from slave.named import NamedTuple
 from slave.protocol import TIME_LIMIT, TIMED_OUT, TOO_LARGE, Role, RunnerEnded
 
 from .effects import Outcome

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import Any, NamedTuple
+from typing import Any
+
+from slave.named import NamedTuple
 
 from .effects import Outcome
 from .task import Label

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
+from slave.named import NamedTuple
 from slave.protocol import StartRunner
 
 from .slave import Contact, Life, SlaveRecord

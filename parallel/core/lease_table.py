@@ -14,7 +14,8 @@ import itertools
 import math
 from collections import deque
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import NamedTuple
+
+from slave.named import NamedTuple
 
 from .chunk import Chunk, ids_of
 from .moves import IllegalMove

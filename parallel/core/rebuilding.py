@@ -13,8 +13,7 @@ failure nobody can tell which it is.  A task that cannot be rebuilt has not begu
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
+from slave.named import NamedTuple
 from slave.protocol import FAILURE, RebuildFailure
 
 from . import events as ev

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
+from slave.named import NamedTuple
 from slave.protocol import (
     FAILURE,
     IDLE_SECONDS,

@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import NamedTuple
+
+from slave.named import NamedTuple
 
 from .chunk import Chunk
 from .durations import copied_from

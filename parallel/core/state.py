@@ -10,8 +10,9 @@ import math
 from collections import OrderedDict, deque
 from collections.abc import Iterator, Mapping, Sequence
 from operator import attrgetter
-from typing import Any, Callable, NamedTuple
+from typing import Any, Callable
 
+from slave.named import NamedTuple
 from slave.protocol import FAILURE, GIVEN_UP, IDLE_SECONDS, VALUE, Command, Setup, StopTasks
 
 from . import events as ev

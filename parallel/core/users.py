@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
+from slave.named import NamedTuple
 from slave.protocol import Drain, Setup, StopTasks
 
 from . import events as ev

@@ -13,7 +13,8 @@ import secrets
 import threading
 import time
 from collections.abc import Collection, Sequence
-from typing import NamedTuple
+
+from slave.named import NamedTuple
 
 from ..errors import InputError, InputTypeError
 from .base import Slave, SlaveArray

@@ -7,7 +7,9 @@ millisecond, whatever the caller holds, and may be made from any thread.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import Protocol
+
+from slave.named import NamedTuple
 
 
 class ExpectedSlave(NamedTuple):

@@ -13,8 +13,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from slave.dial import Address, format_address
-from slave.discovery import is_loopback
+from slave.dial import Address, format_address, is_loopback
 from slave.errors import SlaveError
 from slave.machine import show_size
 from slave.missing import version_of

@@ -17,7 +17,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from typing import Any, Callable
+from typing import TYPE_CHECKING, Any, Callable
 
 from slave.introduction import Fetched, OtherVersion, Refused, receive
 from slave.transport import Transport
@@ -25,9 +25,11 @@ from slave.wire import HANDSHAKE_SECONDS
 
 from ..core import events as ev
 from ..core.admission import RESERVE, Admission, Ration, places
-from .announcer import Announcer
 from .identity import Identity
 from .keyring import Guest, Keyring
+
+if TYPE_CHECKING:
+    from .announcer import Announcer
 
 _ACCEPTS_PER_TURN = 64  # so that a flood of new ones does not keep those that wait from finishing
 _PAUSE = 0.1  # seconds without accepting when this process has no descriptor left

@@ -11,13 +11,11 @@ from collections.abc import Sequence
 from typing import Callable
 
 from slave.dial import Address
-from slave.discovery import PORT
 from slave.signals import came_from_handler
 
 from ..core import events as ev
 from ..errors import NetworkError
 from .addresses import addresses_of, local_addresses
-from .announcer import Announcer
 from .dispatcher import Dispatcher
 from .identity import Identity
 from .keyring import Keyring
@@ -90,6 +88,10 @@ class Endpoint:
                 raise _cannot_listen(self._port or 0, error) from None
 
     def _begin_to_announce(self, server: QueueServer, name: str) -> None:
+        from slave.discovery import PORT  # of no use where all slaves are local
+
+        from .announcer import Announcer
+
         master = self.identity.fingerprint(unix=False).hex()
         try:
             server.announce(Announcer(self.keyring, master, self._lan_port, name))

@@ -31,12 +31,6 @@ class Identity:
         self._lock = threading.Lock()
         self._random = secrets.token_bytes(32)
         self._context, self._fingerprint = context, b""
-        if encrypt and context is None:
-            try:
-                certificate.need_tls()
-            except SlaveError as error:
-                why = f"{error}; or Manager(encrypt=False): then what is sent is only authenticated"
-                raise InputError(why) from None
 
     def mode(self, unix: bool) -> int:
         """How connections are protected that come by a Unix socket, or by TCP."""
@@ -50,13 +44,17 @@ class Identity:
         return self._fingerprint
 
     def context(self) -> ssl.SSLContext | None:
-        """The server's side of TLS; None without."""
+        """The server's side of TLS; None without.  Raises `InputError` where this Python cannot do it."""
         if not self.encrypt:
             return None
         with self._lock:
             if self._context is None:
-                made = certificate.make_certificate()
-                self._context, self._fingerprint = certificate.server_context(made), made.fingerprint
+                try:
+                    made = certificate.make_certificate()
+                    self._context, self._fingerprint = certificate.server_context(made), made.fingerprint
+                except SlaveError as error:
+                    why = f"{error}; or Manager(encrypt=False): then what is sent is only authenticated"
+                    raise InputError(why) from None
             elif not self._fingerprint:
                 try:
                     self._fingerprint = certificate.fingerprint_of(self._context)

@@ -15,11 +15,12 @@ import os
 import sys
 import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Any, Callable, NamedTuple
+from typing import Any, Callable
 
 from slave import archive
 from slave.archive import File, Found
 from slave.imported_files import stamp_of
+from slave.named import NamedTuple
 from slave.protocol import ABSENT, ARCHIVE, SAME, ModuleReply
 from slave.search_path import LIBRARY, PACKAGES, kind_of
 

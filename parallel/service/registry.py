@@ -11,11 +11,11 @@ import json
 import os
 import socket
 from collections.abc import Iterator
-from typing import NamedTuple
 
 from slave import process_tree
 from slave.dial import Address
 from slave.keys import Key
+from slave.named import NamedTuple
 from slave.private_files import make_folder, user_folder, write_new
 
 _ELSEWHERE = "no master can be found without its address"

@@ -15,7 +15,7 @@ import re
 import time
 import weakref
 from collections.abc import Sequence
-from typing import Any, Callable, Protocol
+from typing import TYPE_CHECKING, Any, Callable, Protocol
 
 from slave import mp_adapter
 from slave.protocol import ANSWERED, COMMANDS, REPORTS, RUNNER, OutcomeMessage, Service, ValuesMessage
@@ -26,15 +26,16 @@ from ..core import events as ev
 from ..core.company import WAITED
 from ..core.effects import HangUp
 from .acceptor import Acceptor
-from .announcer import Announcer
 from .dispatcher import Dispatcher
 from .identity import Identity
 from .keyring import Keyring
 from .peer import NOBODY, Peer
 from .ticket import Ticket
 
-_QUOTED = re.compile(r"'[^'\n]*'|\b0x[0-9a-f]+")
-_NUMBERS = re.compile(r"[\d\W]+")
+if TYPE_CHECKING:
+    from .announcer import Announcer
+
+_QUOTED, _NUMBERS = r"'[^'\n]*'|\b0x[0-9a-f]+", r"[\d\W]+"
 _KIND = 80  # characters at the end of a reason that tell its kind, without numbers and what is quoted
 _KINDS = 100  # that are remembered
 
@@ -220,7 +221,7 @@ class QueueServer(mp_adapter.Server):
 
     def cut(self, name: str, why: str) -> None:
         """A connection is cut; each kind of reason is told loudly once."""
-        kind = _NUMBERS.sub("#", _QUOTED.sub("", why))[-_KIND:]
+        kind = re.sub(_NUMBERS, "#", re.sub(_QUOTED, "", why))[-_KIND:]
         again = kind in self._cut_before or len(self._cut_before) >= _KINDS
         self.tell(ev.ConnectionCut(time.monotonic(), name, why, again))
         if not again:

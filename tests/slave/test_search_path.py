@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import sysconfig
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from slave.search_path import BOUND, LIBRARY, OWN, PACKAGES, Entry, kind_of, own_entries, search_path
+from tests.support.programs import environment, pythons
 
 SLAVE: list[Entry] = [
     ("/clone", OWN),
@@ -71,3 +73,14 @@ def test_what_an_import_passes_by_is_left_out() -> None:
     found = [entry for entry, _ in own_entries(path, "/here")]
     assert found == ["/bytes"] * (sys.version_info < (3, 11)) + ["/here", "/here/lib", "/absolute"]
     assert [entry for entry, _ in own_entries(["", "lib", "/absolute"], None)] == ["/absolute"]
+
+
+@pytest.mark.parametrize("python", [sys.executable, *(path for _, path in pythons())])
+def test_where_an_interpreter_has_its_library_and_packages(python: str) -> None:
+    program = (
+        "import sys, sysconfig; from slave.search_path import _PATHS, _interpreters_paths as ours; mine = ours(); "
+        "loaded = [one for one in sys.modules if one.startswith('_sysconfigdata')]; theirs = sysconfig.get_paths(); "
+        "print(mine == {name: theirs[name] for name in _PATHS}, loaded)"
+    )
+    done = subprocess.run([python, "-c", program], capture_output=True, text=True, timeout=60, env=environment())
+    assert done.stdout == "True []\n", done.stderr
