@@ -78,7 +78,10 @@ def _dump(value: object, name: str, program: Program, dumps: Callable[[object], 
     by_value = _cloudpickle()
     if by_value is not None:
         try:
-            return pickle.dumps(ByValue(_name_of(value), program.dumps(value, by_value)), 5)
+            aside: list[pickle.PickleBuffer] = []
+            keep = None if dumps is _pickle else aside.append
+            data = program.dumps(value, lambda value: by_value(value, keep))
+            return dumps(ByValue(_name_of(value), data, *aside))
         except Exception as error:
             if came_from_handler(error):
                 raise
@@ -238,7 +241,8 @@ def _by_value(value: object, program: Program) -> bytes | None:
     if dumps is None:
         return None
     try:
-        return pickle.dumps(ByValue(_name_of(value), program.dumps(value, dumps)), 5)
+        data = program.dumps(value, lambda value: dumps(value, None))
+        return pickle.dumps(ByValue(_name_of(value), data), 5)
     except Exception as error:
         if came_from_handler(error):
             raise
@@ -262,13 +266,13 @@ def stays_behind(payload: Setup) -> list[str]:
     return [attribute for module, attribute in references(payload) if module in MAIN_NAMES]
 
 
-def _cloudpickle() -> Callable[[Any], bytes] | None:
-    """What pickles by value, if it can be imported here."""
+def _cloudpickle() -> Callable[[Any, Callable[[pickle.PickleBuffer], object] | None], bytes] | None:
+    """What pickles by value, if it can be imported here; its second argument takes out of band what can be so."""
     try:
         cloudpickle: Any = importlib.import_module("cloudpickle")
     except ImportError:
         return None
-    return lambda value: cloudpickle.dumps(value, 5)
+    return lambda value, keep: cloudpickle.dumps(value, 5, buffer_callback=keep)
 
 
 def _name_of(value: object) -> str:

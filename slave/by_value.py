@@ -21,16 +21,19 @@ class OtherPython(TypeError):
 
 
 class ByValue:
-    """Is pickled as the ``data`` that cloudpickle has made of something that is called ``name``."""
+    """Is pickled as the ``data`` that cloudpickle has made of something that is called ``name``.
 
-    def __init__(self, name: str, data: bytes) -> None:
-        self._parts = name, tuple(sys.version_info[:2]), data
+    ``buffers``: what of it is out of band (PEP 574).
+    """
+
+    def __init__(self, name: str, data: bytes, *buffers: pickle.PickleBuffer) -> None:
+        self._parts = (name, tuple(sys.version_info[:2]), data, *buffers)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return load_by_value, self._parts
 
 
-def load_by_value(name: str, version: tuple[int, int], data: bytes) -> Any:
+def load_by_value(name: str, version: tuple[int, int], data: bytes, *buffers: Any) -> Any:
     """What a `ByValue` stands for.  Raises `OtherPython`, and whatever loading it raises."""
     global _used
     if version != sys.version_info[:2]:
@@ -41,7 +44,7 @@ def load_by_value(name: str, version: tuple[int, int], data: bytes) -> Any:
             f"versions only. Define it in a module, or start slaves with Python {theirs}"
         )
     _used = True
-    return pickle.loads(data)
+    return pickle.loads(data, buffers=buffers)
 
 
 def dumps(value: object, buffer_callback: Callable[[pickle.PickleBuffer], object] | None = None) -> bytes | None:

@@ -287,3 +287,16 @@ def test_of_a_large_setup_it_is_known_what_stays_in_the_session(monkeypatch: pyt
     monkeypatch.setitem(sys.modules, "cloudpickle", None)
     with pytest.raises(UnpicklableError, match="refers to something defined in this session.*: there"):
         setup_dump(functools.partial(there, b"x" * LARGE), "the setup", program)
+
+
+@needs_memfd
+def test_the_arrays_of_a_setup_that_goes_by_value_stand_beside_it(program: Program) -> None:
+    pytest.importorskip("cloudpickle")
+    small, large, text = Bare(bytearray(b"s" * 100)), Bare(bytearray(b"l" * LARGE)), b"t" * LARGE
+    payload = setup_dump(lambda: (small, large, text), "the setup", program)
+    assert isinstance(payload, Shared) and len(payload) < 2.1 * LARGE
+    view = Borrower().borrow(os.dup(payload.descriptor), len(payload), False)
+    found = arrives(view)()  # type: ignore[arg-type]
+    assert [type(one) for one in (found[0].data, found[1].data, found[2])] == [bytearray, memoryview, bytes]
+    assert [bytes(one) for one in (found[0].data, found[1].data, found[2])] == [b"s" * 100, b"l" * LARGE, text]
+    found[1].data[:1] = b"w"
