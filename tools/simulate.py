@@ -3,6 +3,7 @@
     python3 tools/simulate.py --seconds 120            fresh seeds for so long; --minutes, --hours
     python3 tools/simulate.py --seed 4711              one seed, and if it fails its shortest story; --whole: all of it
     python3 tools/simulate.py --seeds 0 10000          these
+    python3 tools/simulate.py --restart ...            the same, and in the midst of each the script is started again
     python3 tools/simulate.py --digest 40              of the stories of so many seeds: the same on every Python
     python3 tools/simulate.py --planted [words]        that bugs are found, as a table
     python3 tools/simulate.py --exhaustive 1000000     all orders of a small plan, up to so many states
@@ -27,7 +28,7 @@ from typing import NamedTuple
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from tests.simulation import exhaustive, makespan, planted_bugs
-from tests.simulation.plan import make_plan
+from tests.simulation.plan import make_plan, make_restart
 from tests.simulation.run import Failure, Run
 from tests.simulation.shrink import shrink, story
 
@@ -46,11 +47,12 @@ class Batch(NamedTuple):
     failures: list[tuple[int, Failure]]
 
 
-def run_batch(first: int) -> Batch:
+def run_batch(first: int, restart: bool) -> Batch:
     """Run the seeds from ``first`` on."""
+    make = make_restart if restart else make_plan
     steps, simulated, failures, began = 0, 0.0, [], time.process_time()
     for seed in range(first, first + _AT_ONCE):
-        run = Run(make_plan(seed))
+        run = Run(make(seed))
         failure = run.to_the_end()
         steps += run.world.steps
         simulated += run.world.now
@@ -67,11 +69,11 @@ def until(deadline: float, first: int) -> Iterator[int]:
         yield seed
 
 
-def run_many(starts: Iterator[int], jobs: int) -> int:
+def run_many(starts: Iterator[int], jobs: int, restart: bool) -> int:
     """Run batches in ``jobs`` processes, tell how it went; 1 if something was wrong."""
     began, total, kinds = time.monotonic(), Batch(0, 0, 0.0, 0.0, []), dict[str, int]()
     with multiprocessing.Pool(jobs) as pool:
-        running = [pool.apply_async(run_batch, (seed,)) for seed in itertools.islice(starts, 2 * jobs)]
+        running = [pool.apply_async(run_batch, (seed, restart)) for seed in itertools.islice(starts, 2 * jobs)]
         while running:
             batch = running.pop(0).get()
             for seed, failure in batch.failures:
@@ -79,7 +81,7 @@ def run_many(starts: Iterator[int], jobs: int) -> int:
                     print(f"seed {seed} fails: {failure.text}", flush=True)
                 kinds.setdefault(failure.kind, seed)
             total = Batch(*(one + other for one, other in zip(total, batch)))  # type: ignore[operator]
-            running += [pool.apply_async(run_batch, (seed,)) for seed in itertools.islice(starts, 1)]
+            running += [pool.apply_async(run_batch, (seed, restart)) for seed in itertools.islice(starts, 1)]
     print(
         f"{total.seeds} seeds, {total.steps} steps, {total.years * 365.25:.1f} simulated days in "
         f"{time.monotonic() - began:.0f} s; "
@@ -87,13 +89,13 @@ def run_many(starts: Iterator[int], jobs: int) -> int:
         f"{len(total.failures)} failed"
     )
     for seed in list(kinds.values())[:_MOST_TOLD]:
-        tell(seed)
+        tell(seed, restart)
     return int(bool(kinds))
 
 
-def tell(seed: int, whole: bool = False) -> int:
+def tell(seed: int, restart: bool, whole: bool = False) -> int:
     """Tell the shortest story of a seed that fails; 1 if it does."""
-    plan = make_plan(seed)
+    plan = make_restart(seed) if restart else make_plan(seed)
     run = Run(plan)
     failure = run.to_the_end()
     if failure is None:
@@ -122,6 +124,7 @@ def main() -> int:
     parser.add_argument("--first", type=int, help="the first of the fresh seeds (default: a random one)")
     parser.add_argument("--seed", type=int)
     parser.add_argument("--seeds", type=int, nargs=2)
+    parser.add_argument("--restart", action="store_true")
     parser.add_argument("--whole", action="store_true")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--digest", type=int)
@@ -130,7 +133,7 @@ def main() -> int:
     parser.add_argument("--makespan", action="store_true")
     options = parser.parse_args()
     if options.seed is not None:
-        return tell(options.seed, options.whole)
+        return tell(options.seed, options.restart, options.whole)
     if options.digest is not None:
         print(digest(options.digest))
         return 0
@@ -142,13 +145,13 @@ def main() -> int:
         print("\n".join(makespan.table()))
         return 0
     if options.seeds:
-        return run_many(iter(range(options.seeds[0], options.seeds[1], _AT_ONCE)), options.jobs)
+        return run_many(iter(range(options.seeds[0], options.seeds[1], _AT_ONCE)), options.jobs, options.restart)
     seconds = options.seconds + 60 * options.minutes + 3600 * options.hours
     if not seconds:
         parser.error("say which seeds, or for how long")
     first = options.first if options.first is not None else int.from_bytes(os.urandom(5), "big") % _LARGEST
     print(f"seeds from {first} on")
-    return run_many(until(time.monotonic() + seconds, first), options.jobs)
+    return run_many(until(time.monotonic() + seconds, first), options.jobs, options.restart)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,11 @@
-"""An agent's process: what slave/agent.py does, around the real `AgentSession` and `SlaveState`, in the same order."""
+"""An agent's process: what slave/agent.py does, around the real `AgentSession` and `SlaveState`, in the same order.
+
+And what slave/next_master.py and `RunnerPool` do when the master was killed and another one comes.
+"""
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Generator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -23,7 +27,7 @@ from slave.protocol import (
     StopTasks,
 )
 from slave.session import ANY_LEASE, CONNECTED, AgentSession, commands_of
-from slave.shared_status import RECALL, TASK
+from slave.shared_status import GOES_ON, KEEPS, LEAVES, RECALL, RESTS, STAGE, TASK
 from slave.slave_state import SlaveState
 
 from .network import Broken, Connection
@@ -32,11 +36,13 @@ from .world import Process
 
 if TYPE_CHECKING:
     from .machines import Machine
+    from .master import Master
     from .users import Users
 
 DIAL, ASK, WAIT, PAUSE = "dial", "ask", "wait", "pause"
 Steps = Generator[tuple[Any, ...], Any, Any]
 _PEER = ("master", 1)
+_SETTLE, _LOOK_AGAIN = 3.0, 0.1  # for runners to leave a master that is gone; between two looks whether they have
 _TO_LEAVE = 1.0  # seconds that idle runners get at the end
 _GOODBYE_SECONDS = 1.0
 _LOOK_SECONDS = 0.01  # between two looks whether a runner may be started
@@ -82,7 +88,11 @@ class Agent(Process):
 
     def __init__(self, machine: Machine, id: str, numbers: Sequence[int | None], stays: bool = False) -> None:
         super().__init__(machine.world, f"agent {id}")
-        self.machine, self.id, self.speed = machine, id, machine.speed
+        self.machine: Machine = machine
+        self.id, self.speed = id, machine.speed
+        self.serves: Master | None = None  # the one master that it is connected to, or tries to be
+        self.outlives, self.is_launched = machine.outlives(), any(number is not None for number in numbers)
+        self._size = len(numbers)
         self.users: Users = machine.users
         self.pid = machine.new_pid()
         self.session = AgentSession(id, machine.name, self.pid, "3", numbers)
@@ -94,6 +104,7 @@ class Agent(Process):
         self._reports: Connection | None = None
         self._commands: Connection | None = None
         self._counts = {REPORTS: 0, COMMANDS: 0}
+        self._lives = 0  # masters that it has looked for after the first one
         self._replies: deque[CommandsReply] = deque()
         self._done = False  # the master has said that it is, before a connection to it broke
         self._reports_ended = self._commands_ended = False
@@ -125,8 +136,79 @@ class Agent(Process):
                 self._drop()
                 yield PAUSE, 0.25
         while True:
-            yield (WAIT,)
-            yield from self._step()
+            try:
+                while True:
+                    yield (WAIT,)
+                    yield from self._step()
+            except MasterGone as error:
+                if not self.outlives:
+                    raise
+                self.world.tell(f"{self.name}: {error}; it waits for another one")
+            yield from self._find_next()
+
+    def _find_next(self) -> Steps:
+        """As slave/next_master.py."""
+        self._keep()
+        deadline = self.world.now + self.outlives
+        settled = min(deadline, self.world.now + _SETTLE)
+        while not self._rests() and self.world.now < settled:
+            yield from self._rest(_LOOK_AGAIN)
+        while self.world.now < deadline:
+            yield from self._rest(0.0)
+            try:
+                yield from self._enlist_with_next()
+                return
+            except (Broken, Refused):
+                self._drop()
+            yield from self._rest(min(1.0, deadline - self.world.now))
+        raise Quits("no other master has come")
+
+    def _keep(self) -> None:
+        self._drop()
+        for slave in self.slaves.values():
+            if slave.runner is not None:
+                slave.status[KEEPS], slave.status[RECALL] = LEAVES, ANY_LEASE
+
+    def _rests(self) -> bool:
+        return all(slave.status[STAGE] == RESTS for slave in self.slaves.values() if slave.runner is not None)
+
+    def _rest(self, seconds: float) -> Steps:
+        yield PAUSE, seconds
+        if self.asked:
+            raise Quits("it was ended by SIGTERM")
+        now = int(self.world.now * _NANO)
+        for slave in self.slaves.values():
+            if slave.runner is not None:
+                slave.stop_late(now)
+            if slave.runner is not None and not slave.runner.alive:
+                slave.ended(slave.runner.exitcode, self.world.now)
+                slave.runner = None
+
+    def _enlist_with_next(self) -> Steps:
+        self._lives += 1
+        self.id, self.serves, self.stays, self._done = f"{self.machine.id} again {self._lives}", None, False, False
+        self.session = AgentSession(self.id, self.machine.name, self.pid, "3", [None] * self._size)
+        self._counts = {REPORTS: 0, COMMANDS: 0}
+        yield from self._enlist()
+
+    def _take_over(self, numbers: Sequence[int]) -> None:
+        """As `RunnerPool.change` and `hand_over`: these are its slaves, in the place of those that there were."""
+        before, self.slaves = list(self.slaves.values()), {}
+        for number in numbers:
+            self.slaves[number] = slave = before.pop(0) if before else Slave(self, number)
+            slave.number, slave.draining, slave.drain_until = number, False, math.inf
+        for slave in self.slaves.values():
+            runner = slave.runner
+            if runner is None:
+                continue
+            slave.status[RECALL] = 0
+            if slave.lives and slave.status[STAGE] == RESTS:
+                slave.begin(slave.status, self.world.now)
+                slave.status[KEEPS] = GOES_ON
+            else:
+                self.world.tell(f"{runner.name} has not ended what it ran for the last master")
+                _end_runner(runner)
+                slave.runner = None
 
     def _enlist(self) -> Steps:
         session, first = self.session, self.session.reply is None
@@ -144,8 +226,8 @@ class Agent(Process):
         session.check()
         self.world.tell(f"{self.name} has enlisted with slaves {list(reply.numbers) if first else list(self.slaves)}")
         if first:
-            for number in reply.numbers:
-                self.slaves[number] = Slave(self, number)
+            self.serves, self.users = self.machine.master, self.machine.users
+            self._take_over(reply.numbers)
             self._start_runners()
 
     def _step(self) -> Steps:
@@ -299,7 +381,7 @@ class Agent(Process):
             raise Quits from None
         except Broken:
             self._drop()
-            if self.session.gives_up(self.world.now, self.machine.refused):
+            if self.session.gives_up(self.world.now, self.machine.refused(self.serves)):
                 raise MasterGone(f"the master has been gone for {lost:.0f} s") from None
 
     def _leave(self, why: str) -> Steps:
@@ -453,6 +535,7 @@ class Agent(Process):
         self._turn += 1
         for slave in self.slaves.values():
             if slave.runner is not None:
+                slave.status[KEEPS] = 0
                 slave.status[RECALL] = ANY_LEASE
                 if slave.busy:
                     slave.kill()

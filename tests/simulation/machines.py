@@ -11,7 +11,7 @@ from slave.protocol import RUNNER, Role
 from .agent import Agent
 from .master import Master
 from .network import Connection
-from .plan import AgentPlan
+from .plan import AgentPlan, Restart
 from .world import World
 
 if TYPE_CHECKING:
@@ -46,17 +46,19 @@ class Machine:
         """A process id that no other process has."""
         return next(self.fleet.pids)
 
-    @property
-    def refused(self) -> Collection[tuple[str, int]]:
-        """The addresses that have just refused a connection."""
-        return () if self.master.open else (("master", 1),)
+    def refused(self, wanted: Master | None) -> Collection[tuple[str, int]]:
+        """The addresses that have just refused a connection to that master: nobody listens, or another one does."""
+        return () if self._is_there(wanted) else (("master", 1),)
+
+    def _is_there(self, wanted: Master | None) -> bool:
+        return self.master.open and wanted in (None, self.master)
 
     def dial(self, client: Any, then: Callable[[bool], None]) -> None:
         """Connect: ``then`` is called with whether that was possible."""
         now, master = self.world.now, self.master
         if now < self.silent_until:
             client.later(_CONNECT_SECONDS, then, False)
-        elif not master.open:
+        elif not self._is_there(client.serves):
             client.later(0.001, then, False)
         elif master.stopped_until > now + 10.0:
             client.later(10.0, then, False)
@@ -70,7 +72,7 @@ class Machine:
         self.connections.append(connection)
         if self.world.now < self.silent_until:
             connection.silence(self.silent_until - self.world.now, self.fleet.term)
-        if not self.master.open:  # any more: it was when this was begun
+        if not self._is_there(client.serves):  # any more: it was when this was begun
             connection.hang_up()
         return connection
 
@@ -124,6 +126,20 @@ class Machine:
         """Those of its runners, or of its agent."""
         return [one for one in self.connections if one.client_open and (one.role.kind == RUNNER) == runners]
 
+    def outlives(self) -> float:
+        """Seconds for which an agent that starts here waits for the next master, when its own is gone."""
+        restart = self.fleet.restart
+        return 0.0 if restart is None or self.plan.kind == "local" else restart.wait
+
+    def another_master(self, master: Master, users: Users) -> None:
+        """It is there from now on, and nobody has launched anything for it."""
+        self.master, self.users = master, users
+        self.plan = self.plan._replace(kind="by hand")
+        if self.agent is None:
+            self.on = False  # nobody starts one any more
+        elif self.agent.alive and self.agent.session.reply is None and self.agent.is_launched:
+            self.agent.die("is deleted", -9)
+
 
 class Fleet:
     """All machines, and the launchers."""
@@ -133,7 +149,14 @@ class Fleet:
         self.pids = itertools.count(101)
         self.machines: list[Machine] = []
         self.closing = False
+        self.restart: Restart | None = None
         self._random = world.stream("launchers")
+
+    def another_master(self, master: Master, users: Users) -> None:
+        """The one that was there is gone."""
+        self.master, self.users = master, users
+        for machine in self.machines:
+            machine.another_master(master, users)
 
     def come(self, plan: AgentPlan) -> None:
         """An agent comes, of itself or started by a launcher."""

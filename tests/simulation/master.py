@@ -41,7 +41,6 @@ from .world import World
 if TYPE_CHECKING:
     from .users import SimulatedContext
 
-RUN = "this run"
 _TURN = 0.00005  # seconds from something to the turn that deals with it, at least
 
 
@@ -68,14 +67,25 @@ class Ticket:
 
 
 class Master:
-    """See the module's text.  ``check_every``: how many turns go by until all tables are checked."""
+    """See the module's text.  ``check_every``: how many turns go by until all tables are checked.
 
-    def __init__(self, world: World, plan: Plan, ledger: Ledger, check_every: int) -> None:
-        self.world, self.ledger = world, ledger
+    ``run``, ``program``: which run it is, and of which program.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        plan: Plan,
+        ledger: Ledger,
+        check_every: int,
+        run: str = "this run",
+        program: str = "a program",
+    ) -> None:
+        self.world, self.ledger, self.program = world, ledger, program
         self.scheduler = Scheduler(
             plan.term,
             plan.max_attempts,
-            run=RUN,
+            run=run,
             environment={"host": "here"},
             may_join=plan.may_join,
             result_bytes=plan.result_bytes,
@@ -228,6 +238,9 @@ class Master:
 
     def _setup_of(self, call: Call, slave: int, context: int, now: float) -> None:
         self._answer(call, self.scheduler.runners.setup_of(slave, context))
+
+    def _environment(self, call: Call, slave: int, now: float) -> None:
+        self._answer(call, self.program)
 
     def _post_and_wait(self, call: Call, *rest: Any) -> None:
         self.ledger.outcomes([call.arguments])

@@ -43,7 +43,8 @@ class ContextPlan(NamedTuple):
     """A context.  ``setup``: none, returns, raises, raises here (on some slaves), dies (once).
 
     ``reading``: seconds that the reader takes for a result; ``feeds``: its tasks come from an iterable; ``maps``: they
-    are the inputs of a map; ``speculates``: they may be started twice.
+    are the inputs of a map; ``speculates``: they may be started twice.  ``anew``: its setup is not the one that it had
+    in the run before.
     """
 
     setup: str = "none"
@@ -53,6 +54,21 @@ class ContextPlan(NamedTuple):
     feeds: bool = False
     maps: bool = False
     speculates: bool = False
+    anew: bool = False
+
+
+class Restart(NamedTuple):
+    """The master is killed at that time, and another one comes ``pause`` seconds later.
+
+    ``anew``: contexts whose setups are other ones then; ``same``: it runs the same program.  ``wait``: seconds for
+    which slaves wait for it.
+    """
+
+    at: float
+    pause: float
+    anew: Sequence[int] = ()
+    same: bool = True
+    wait: float = 30.0
 
 
 class TaskPlan(NamedTuple):
@@ -95,6 +111,7 @@ class Plan(NamedTuple):
     tasks: Sequence[TaskPlan] = ()
     acts: Sequence[Act] = ()
     end: str = SHUT_DOWN
+    restart: Restart | None = None
 
     @property
     def calm(self) -> float:
@@ -128,6 +145,15 @@ def make_plan(seed: int) -> Plan:
         acts=sorted(acts),
         end=random.of(ENDS),
     )
+
+
+def make_restart(seed: int) -> Plan:
+    """The plan of a seed, with a restart in the midst of it."""
+    plan, random = make_plan(seed), Stream(seed, "restart")
+    at = random.between(0.0, 1.2 * max(1.0, plan.calm if plan.calm < 20.0 else 20.0))
+    anew = [index for index in range(len(plan.contexts)) if random.chance(0.3)]
+    pause = random.of((0.01, 0.5, 2.5, 4.0, 9.0))
+    return plan._replace(restart=Restart(at, pause, anew, random.chance(0.8), random.of((5.0, 30.0, 30.0))))
 
 
 def _agent(random: Stream, span: float) -> AgentPlan:

@@ -2,6 +2,7 @@
 
 it begins      contexts are made, agents come, tasks are added, readers read
 it goes wrong  the acts of the plan
+it is killed   if that is in the plan: then another master comes, and slaves that have waited serve it
 it calms down  a healthy slave joins: from here on all must be done within a bound
 it is over     contexts are dropped, and the tables must be empty
 it ends        the manager is shut down or its process is killed, and all processes must end
@@ -18,7 +19,7 @@ from .faults import Faults
 from .ledger import Ledger
 from .machines import Fleet
 from .master import Master
-from .plan import KILLED, OUT_OF_REACH, SHUT_DOWN, AgentPlan, Plan
+from .plan import KILLED, OUT_OF_REACH, SHUT_DOWN, AgentPlan, Plan, Restart
 from .users import Users
 from .world import Process, World
 
@@ -55,6 +56,9 @@ class Run:
         self.ledger.state = self.master.state
         self.users = Users(world, plan, self.ledger, self.master)
         self.fleet = Fleet(world, self.master, self.users, plan.term, plan.slowness)
+        self.fleet.restart = plan.restart
+        self._check_every = check_every
+        self._former: list[Ledger] = []  # of runs whose masters were killed
         faults = Faults(self)
         self.users.begin()
         for agent in plan.agents:
@@ -68,6 +72,8 @@ class Run:
     def to_the_end(self) -> Failure | None:
         """Let it happen; what was wrong, or None."""
         try:
+            if self.plan.restart is not None:
+                self._restart(self.plan.restart)
             self._until_done()
             self._wind_down()
         except Exception as error:
@@ -75,6 +81,29 @@ class Run:
             text = f"{type(error).__name__}: {said[0] if said else ''}".replace("AssertionError: ", "")
             return Failure(_where(error), text, self.world.now, self.world.steps)
         return None
+
+    def _restart(self, restart: Restart) -> None:
+        self._pass(restart.at)
+        self._kill_master()
+        self._pass(restart.pause)
+        now, plan = self.world.now, self.plan
+        contexts = [one._replace(anew=number in restart.anew) for number, one in enumerate(plan.contexts)]
+        tasks = [one._replace(at=now + one.at) for one in plan.tasks]
+        self.plan = plan = plan._replace(contexts=contexts, tasks=tasks, restart=None)
+        self._former.append(self.ledger)
+        self.ledger = Ledger(self.world, plan)
+        program = self.master.program if restart.same else "another program"
+        self.master = Master(self.world, plan, self.ledger, self._check_every, "the next run", program)
+        self.ledger.state = self.master.state
+        self.users = Users(self.world, plan, self.ledger, self.master)
+        self.world.tell("another master begins")
+        self.fleet.another_master(self.master, self.users)
+        self.users.begin()
+        self.calm = max(self.calm, plan.calm)
+        self.world.at(self.calm + 1.0, self.fleet.come, AgentPlan(self.calm + 1.0, 1))
+
+    def _kill_master(self) -> None:
+        self.master.vanish([one for machine in self.fleet.machines for one in machine.connections])
 
     def _until_done(self) -> None:
         bound = self.calm + self._patience()
@@ -139,7 +168,7 @@ class Run:
         """The master ends, and so does everybody who has ever been with it: told by it, or of themselves."""
         self.fleet.closing = True
         if self.plan.end == KILLED:
-            self.master.vanish([one for machine in self.fleet.machines for one in machine.connections])
+            self._kill_master()
         else:
             for machine in self.fleet.machines if self.plan.end == OUT_OF_REACH else ():
                 if machine.plan.kind != "local":
@@ -169,7 +198,8 @@ class Run:
         return [one.agent for one in self.fleet.machines if one.agent is not None]
 
     def _runners(self) -> list:  # type: ignore[type-arg]
-        return [one for one in self.ledger.runners.values() if one.alive]
+        all_of_them = [one for ledger in [*self._former, self.ledger] for one in ledger.runners.values()]
+        return [one for one in dict.fromkeys(all_of_them) if one.alive]
 
 
 def _empty(what: str, table: object) -> None:

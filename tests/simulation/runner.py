@@ -1,7 +1,7 @@
 """A runner's process: what slave/runner.py does, around the real `RunnerSession`, one line after the other.
 
 Between any two lines it may die or be stopped.  `conversation` is the loop of slave/runner.py; what it yields is done
-by `Runner` in simulated time.
+by `Runner` in simulated time.  When the master was killed it rests, and may go on for another one (slave/handover.py).
 """
 
 from __future__ import annotations
@@ -12,7 +12,24 @@ from typing import TYPE_CHECKING, Any
 from slave.gathering import Gatherer, Watch
 from slave.protocol import FAILURE, RUNNER, VALUE, LeaseMessage, Role, ValuesMessage
 from slave.session import RunnerSession
-from slave.shared_status import DEADLINE, JOINED, RECALL, SETUP, SHORTEST, STAGE, TASK, UNHEARD, WORKED
+from slave.shared_status import (
+    ANOTHER,
+    DEADLINE,
+    GOES_ON,
+    JOINED,
+    KEEPS,
+    LEAVES,
+    OUTDATED_CODE,
+    RECALL,
+    RESTS,
+    SETUP,
+    SHORTEST,
+    STAGE,
+    STARTING,
+    TASK,
+    UNHEARD,
+    WORKED,
+)
 
 from .network import Broken, Connection
 from .world import Process, World
@@ -23,15 +40,21 @@ if TYPE_CHECKING:
 # what a runner does next
 DIAL, ASK, POST, GATHER, PAUSE = "dial", "ask", "post", "gather", "pause"
 RUN, SET_UP, WAKE_AGENT = "run", "set up", "wake agent"
+REST, CHANGE = "rest", "change"
 LINE, BEGINS = ("line",), ("line", "a task is announced")
 Steps = Generator[tuple[Any, ...], Any, Any]
 _LINE = 2e-6  # seconds between two lines of a program
+_LOOK = 0.1  # between two looks whether there is another master
 _PIECE, _MEMORY = 8, 4096  # bytes of a piece, and of the memory that the agent sees
 _NANO = 1_000_000_000
 
 
 class Leaves(Exception):
     """The process ends by itself, with exit code 0."""
+
+
+class Resting(Exception):
+    """The runner is to leave its master, which is gone, and wait for the next one."""
 
 
 class Refused(Exception):
@@ -57,10 +80,48 @@ class Conversation:
         self.session, self.status = session, status
         self.connected = False
         self.set_up: dict[int, bool] = {}  # by context: whether its setup returned
+        self._setups: dict[int, bytes] = {}  # by context: its setup
+        self._kept: dict[bytes, int] = {}  # how often a setup has returned in the run before
         self._connections, self._shortest = 0, 1e9
 
     def work(self) -> Steps:
         """See `Runner.work` there."""
+        first = True
+        while True:
+            try:
+                if not first and not (yield from self._change_hands()):
+                    return
+                yield from self._serve()
+                if self.status[KEEPS] != LEAVES:
+                    return
+            except Resting:
+                pass
+            first = False
+
+    def _change_hands(self) -> Steps:
+        status = self.status
+        for cell in (TASK, SETUP, DEADLINE, UNHEARD):
+            status[cell] = 0
+        self.connected = False
+        yield (REST,)
+        status[STAGE] = RESTS
+        while status[KEEPS] != GOES_ON:
+            if not status[KEEPS]:
+                raise Leaves
+            yield PAUSE, _LOOK
+        status[STAGE] = STARTING
+        self.session, program = yield (CHANGE,)
+        if (yield from self._ask("environment", self.session.slave)) != program:
+            status[OUTDATED_CODE] = ANOTHER
+            return False
+        for context, setup in self._setups.items():
+            if self.set_up.get(context):
+                self._kept[setup] = self._kept.get(setup, 0) + 1
+        self.set_up.clear()
+        self._setups.clear()
+        return True
+
+    def _serve(self) -> Steps:
         session = self.session
         while not session.leaves(self.status[RECALL]):
             lease = yield from self._ask("fetch")
@@ -68,6 +129,7 @@ class Conversation:
             if lease is not None:
                 for context in lease.forget:
                     self.set_up.pop(context, None)
+                    self._setups.pop(context, None)
                 yield from self._run_lease(lease)
         if session.unanswered:
             yield from self._ask("give_back", session.give_back())
@@ -113,12 +175,21 @@ class Conversation:
             known = self.set_up.get(context)
             if known is None:
                 setup = yield from self._ask("setup_of", self.session.slave, context)
-                known = self.set_up[context] = setup is None or (yield SET_UP, context)
+                known = self.set_up[context] = setup is None or (yield from self._made(context, setup))
             if not known:
                 yield from self._ask("setup_failed", self.session.setup_failed(context, b"it raised"))
             return known
         finally:
             self.status[SETUP] = 0
+
+    def _made(self, context: int, setup: bytes) -> Steps:
+        """As `Contexts._run`: whether what the setup returns is here."""
+        self._setups[context] = setup
+        if self._kept.get(setup):
+            self._kept[setup] -= 1
+            return True
+        self._kept.clear()
+        return (yield SET_UP, context)
 
     def _post(self, packed: tuple[int, Any]) -> Steps:
         message, one_way = self.session.outcome(*packed, ())
@@ -162,7 +233,7 @@ class Conversation:
             except Broken:
                 self.connected = False
                 if session.leaves(self.status[RECALL]):
-                    raise Leaves from None
+                    raise (Resting if self.status[KEEPS] == LEAVES else Leaves) from None
                 yield PAUSE, session.pause()
 
 
@@ -173,6 +244,9 @@ class Runner(Process):
         world: World = agent.world
         super().__init__(world, f"slave {slave.number}")
         self.agent, self.slave, self.pid, self.users = agent, slave, pid, agent.users
+        self.serves, self.program = agent.serves, agent.machine.master.program
+        self.returned: set[bytes] = set()  # setups that have in this process
+        self.has_kept: set[bytes] = set()  # of these those of the run before of which it has what they returned
         self.status = [0] * 16  # cells as of shared_status.py, and some
         memory = bytearray(_MEMORY)
         self.gatherer, self.watch = Gatherer(memory, agent.wake), Watch(memory)
@@ -220,6 +294,10 @@ class Runner(Process):
             self._set_up(step[1])
         elif kind == PAUSE:
             self.later(step[1], self._go_on, None)
+        elif kind == REST:
+            self._rest()
+        elif kind == CHANGE:
+            self._change()
         else:
             if kind == WAKE_AGENT:
                 self.agent.wake()
@@ -335,6 +413,28 @@ class Runner(Process):
             self._asked = False
             self._go_on(None, Broken())
 
+    # -- another master
+
+    def _rest(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+        self._connection = None
+        self.gatherer.clear()
+        self.task = 0
+        self.world.tell(f"{self.name} rests")
+        self.later(_LINE, self._go_on, None)
+
+    def _change(self) -> None:
+        """As its agent has left it: who it is to be for the next master."""
+        set_up = self._conversation.set_up
+        self.has_kept = {self.users.setup_of(context) for context, returned in set_up.items() if returned} - {b""}
+        self.name, self.users, self.serves = f"slave {self.slave.number}", self.agent.users, self.agent.serves
+        self.users.ledger.runners[self.pid] = self
+        self._dials, self.pieces = 0, []
+        self.session = RunnerSession(self.slave.number, self.pid, self.agent.run)
+        self.world.tell(f"process {self.pid} goes on as {self.name}")
+        self.later(_LINE, self._go_on, (self.session, self.program))
+
     # -- tasks and setups
 
     def _run(self, task: int, payload: Any, limit: float | None) -> None:
@@ -369,6 +469,8 @@ class Runner(Process):
             self.die(f"dies of the setup of context {context}", -11)
         else:
             self.world.tell(f"on {self.name} the setup of context {context} {what}")
+            if what == "returns":
+                self.returned.add(self.users.setup_of(context))
             self._go_on(what == "returns")
 
     # -- its end

@@ -50,7 +50,14 @@ def _simpler(plan: Plan) -> Iterator[Plan]:
             contexts = [*plan.contexts[:gone], *plan.contexts[gone + 1 :]]
             tasks = [task._replace(context=task.context - (task.context > gone)) for task in plan.tasks]
             yield plan._replace(contexts=contexts, tasks=tasks)
-    plainest = ("slowness", 0.0), ("result_bytes", 1e9), ("term", 10.0), ("may_join", True), ("end", SHUT_DOWN)
+    plainest = (
+        ("restart", None),
+        ("slowness", 0.0),
+        ("result_bytes", 1e9),
+        ("term", 10.0),
+        ("may_join", True),
+        ("end", SHUT_DOWN),
+    )
     for name, least in plainest:
         yield from _plainer(plan, name, least)
     for index, agent in enumerate(plan.agents):

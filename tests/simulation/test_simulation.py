@@ -5,14 +5,26 @@ from __future__ import annotations
 import hashlib
 import itertools
 import os
-from typing import Callable
+from typing import Any, Callable
+from unittest import mock
 
 import pytest
 
 from tests.simulation.makespan import Mix, Site, measure
-from tests.simulation.plan import KILLED, OUT_OF_REACH, Act, AgentPlan, ContextPlan, Plan, TaskPlan, make_plan
+from tests.simulation.plan import (
+    KILLED,
+    OUT_OF_REACH,
+    Act,
+    AgentPlan,
+    ContextPlan,
+    Plan,
+    TaskPlan,
+    make_plan,
+    make_restart,
+)
 from tests.simulation.planted_bugs import BUGS, find
 from tests.simulation.run import Run
+from tests.simulation.runner import Conversation
 from tests.simulation.shrink import shrink, story
 
 SEEDS = int(os.environ.get("PARALLEL_TEST_SEEDS", "200"))
@@ -30,6 +42,14 @@ def test_all_is_well_with_seeds_from(first: int) -> None:
         assert failure is None, f"seed {seed}: {failure.text}. See python3 tools/simulate.py --seed {seed}"
 
 
+@pytest.mark.parametrize("first", range(0, SEEDS // 4, _OF_ONE_TEST))
+def test_all_is_well_with_another_master_after_one_that_was_killed(first: int) -> None:
+    """Each seed's story, and in the midst of it the script is started again: runners that have waited change hands."""
+    for seed in range(first, first + _OF_ONE_TEST):
+        failure = Run(make_restart(seed)).to_the_end()
+        assert failure is None, f"seed {seed}: {failure.text}. See python3 tools/simulate.py --restart --seed {seed}"
+
+
 def told(seed: int) -> str:
     return hashlib.sha256("\n".join(story(make_plan(seed))).encode()).hexdigest()
 
@@ -40,11 +60,11 @@ def test_a_seed_tells_the_same_story_each_time() -> None:
 
 def test_random_numbers_are_the_same_on_every_python_and_machine() -> None:
     """And so is all that is made of them: no set's order, no hash, no float's text is used."""
-    text = repr([make_plan(seed) for seed in range(100)])
+    text = repr([make_restart(seed) for seed in range(100)])
     assert hashlib.sha256(text.encode()).hexdigest() == PLANS
 
 
-PLANS = "78126986ad1ddbe977c7b8b357c311af4651715e7051888a29d41a402a106ba8"
+PLANS = "e6626ab34dee5bd068d226ffee9796ad437b3168fa4aeebb14b374af821a4df5"
 
 
 def test_what_a_plan_leaves_out_changes_nothing_else() -> None:
@@ -80,6 +100,38 @@ def test_a_planted_bug_is_found_and_its_story_is_short(words: str) -> None:
     assert failure.kind == found.failure.kind and "WRONG: " in lines[-1]
     assert len(lines) < 60, lines
     assert story(plan)[-1] == "all is well", "without the bug"
+
+
+def kept_by_number(self: Conversation, context: int, setup: bytes) -> Any:
+    """Contexts of another run with the same number."""
+    return made(self, context, f"setup {context - 1}".encode())
+
+
+def never_kept(self: Conversation, context: int, setup: bytes) -> Any:
+    self._kept.clear()
+    return made(self, context, setup)
+
+
+def any_program(self: Conversation, method: str, *arguments: Any) -> Any:
+    answer = yield from ask(self, method, *arguments)
+    return "a program" if method == "environment" else answer
+
+
+made, ask = Conversation._made, Conversation._ask
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "wrong", "said"),
+    [
+        (Conversation, "_made", kept_by_number, "has not returned in its process"),
+        (Conversation, "_made", never_kept, "and runs it again"),
+        (Conversation, "_ask", any_program, "and runs tasks of another program"),
+    ],
+)
+def test_what_may_go_wrong_when_runners_change_hands_is_seen(owner: Any, name: str, wrong: Any, said: str) -> None:
+    with mock.patch.object(owner, name, wrong):
+        failures = (Run(make_restart(seed)).to_the_end() for seed in range(200))
+        assert any(failure is not None and said in failure.text for failure in failures)
 
 
 @pytest.mark.parametrize("count", [100, 150, 290])

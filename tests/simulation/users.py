@@ -175,7 +175,7 @@ class Users:
         self.world.after(0.01, self._plan_tasks)
 
     def _make(self, plan: ContextPlan, now: float) -> SimulatedContext:
-        setup = None if plan.setup == "none" else b"setup"
+        setup = None if plan.setup == "none" else self._setup_text(len(self.contexts), plan)
         id = self.master.scheduler.users.make_context(setup, now, ContextRules(speculate=plan.speculates))
         if plan.speculates:
             self.ledger.speculates.add(id)
@@ -183,6 +183,14 @@ class Users:
         self.contexts.append(context)
         self.master.contexts[id] = context
         return context
+
+    def _setup_text(self, number: int, plan: ContextPlan) -> bytes:
+        return f"setup {number}{' anew' if plan.anew else ''}".encode()
+
+    def setup_of(self, context: int) -> bytes:
+        """The pickle of a context's setup; b"" if it has none."""
+        found = self._of(context)
+        return b"" if found.plan.setup == "none" else self._setup_text(self.contexts.index(found), found.plan)
 
     def _plan_tasks(self) -> None:
         if len(self.contexts) < len(self.plan.contexts):  # the master is stopped
@@ -329,6 +337,7 @@ class Users:
         """A task begins on a runner; what it will do."""
         record = self.ledger.tasks[task]
         plan = record.plan
+        self._is_ready_for(record, runner)
         if plan.what == "unfit here" and runner.slave.number % 2:
             return "unfit"
         record.runs += 1
@@ -337,6 +346,13 @@ class Users:
         if plan.what == "raises":
             return "raises" if len(record.made) < plan.times else "returns"
         return "returns"
+
+    def _is_ready_for(self, task: TaskRecord, runner: Runner) -> None:
+        setup = self.setup_of(task.context)
+        if setup and setup not in runner.returned:
+            self.ledger.fail(f"{runner.name} runs task {task.id}, and {setup!r} has not returned in its process")
+        if runner.program != self.master.program:
+            self.ledger.fail(f"{runner.name} has begun with {runner.program}, and runs tasks of {self.master.program}")
 
     def ends(self, task: int, runner: Runner, what: str) -> Data:
         """It has ended: what it made."""
@@ -361,6 +377,10 @@ class Users:
         """A setup begins on a runner: how long it takes, and what it will do."""
         key = runner.pid, context
         self.ledger.setups[key] = self.ledger.setups.get(key, 0) + 1
+        setup = self.setup_of(context)
+        if setup in runner.has_kept:
+            self.ledger.fail(f"{runner.name} has what {setup!r} returned, and runs it again")
+        runner.has_kept.clear()  # which may be given up then: there may be no memory for both
         plan = self._of(context).plan
         what = plan.setup
         if what == "raises here":
