@@ -70,7 +70,11 @@ def _serve_by_hand(arguments: list[str] | None) -> int:
 
 def _serve_launched() -> int:
     """Read who we are from stdin, where no other user can see the key, and serve."""
-    told = json.loads(sys.stdin.readline())
+    with open(0, "rb", closefd=False) as stdin:  # sys.stdin is what PYTHONIOENCODING or a sitecustomize made of it
+        line = stdin.readline()
+    if not line:
+        raise SlaveError("no orders came on standard input: whoever has started this slave has ended, or sent none")
+    told = json.loads(line)
     forget_variable()
     if told.get("quiet"):
         log.setLevel(logging.WARNING)  # what it says stands between the user's own lines

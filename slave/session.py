@@ -189,7 +189,7 @@ class RunnerSession:
     def ran(self, context: int, tasks: int, seconds: float) -> None:
         """Note how long a stretch of one context's tasks took."""
         if tasks:
-            self.statistics.append(Ran(context, tasks, seconds))
+            self.statistics.append(Ran(context, tasks, max(0.0, seconds)))  # a task may have put the clock back
 
     # -- outcomes
 

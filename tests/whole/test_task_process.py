@@ -175,12 +175,17 @@ def test_the_reader_of_a_slaves_output_may_end_before_it(master: parallel.Manage
 
 
 @pytest.mark.parametrize(
-    "stdout",
-    ["codecs.getwriter('utf-8')(sys.stdout.buffer)", "None", "object()", "io.StringIO()"],
+    "replaced",
+    [
+        "sys.stdout = codecs.getwriter('utf-8')(sys.stdout.buffer)",
+        "sys.stdin = sys.stdout = None",
+        "sys.stdout = sys.stderr = object()",
+        "sys.stdin = sys.stdout = io.StringIO()",
+    ],
 )
-def test_a_sitecustomize_that_replaces_stdout(own_folder: Path, stdout: str) -> None:
+def test_a_sitecustomize_that_replaces_the_standard_streams(own_folder: Path, replaced: str) -> None:
     (own_folder / "sitecustomize.py").write_text(
-        f"import codecs, io, sys\nif '--launched' in open('/proc/self/cmdline').read():\n    sys.stdout = {stdout}\n"
+        f"import codecs, io, sys\nif '--launched' in open('/proc/self/cmdline').read():\n    {replaced}\n"
     )
     program = script(
         own_folder / "main.py",
