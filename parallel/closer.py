@@ -37,7 +37,8 @@ class Closer:
         self._dispatcher, self._launcher, self._endpoint = dispatcher, launcher, endpoint
         self._publisher, self._watcher = publisher, watcher
         self._waiting: deque[Ticket] = deque()
-        self._begun: list[Ticket] = []
+        self._running = threading.Lock()  # held by the thread that closes
+        self._asked = False
         self._threads: set[int] = set()  # those that wait here: what a signal handler interrupted in them stands still
         self.last: list[Callable[[], object]] = []  # what else is to be closed, when no outcomes come any more
         self.done = False
@@ -54,16 +55,14 @@ class Closer:
         """End everything, and wait for that.  May be called again, and from any thread."""
         if os.getpid() != self._pid or self.done:
             return
-        ticket = Ticket()
+        ticket, here = Ticket(), threading.get_ident()
         self._waiting.append(ticket)
-        self._begun.append(ticket)
-        if self._begun[0] is ticket or self._error is not None:  # the first one, or after an error
-            self._start()
-        here = threading.get_ident()
+        self._asked = True
         self._threads.add(here)
         try:
-            while not self.done and not ticket.wait(1.0):
-                pass
+            while not self.done and not ticket.answered:
+                self._start()  # each time: a signal's handler may have prevented whoever was the first
+                ticket.wait(1.0)
         finally:
             self._threads.discard(here)
         if self._error is not None:
@@ -71,18 +70,22 @@ class Closer:
 
     def close_elsewhere(self) -> None:
         """Begin to close and do not wait: the garbage collector may call this in any thread at any moment."""
-        if os.getpid() == self._pid and not self.done and not self._begun:
-            self._begun.append(Ticket())
+        if os.getpid() == self._pid and not self.done and not self._asked:
+            self._asked = True
             self._start()
 
     def _start(self) -> None:
-        self._error = None
+        if self._running.locked():
+            return
         try:
             threading.Thread(target=self._close, name="parallel shutdown", daemon=True).start()
         except RuntimeError:  # at interpreter exit no thread can be started any more (3.12)
             self._close()
 
     def _close(self) -> None:
+        if not self._running.acquire(blocking=False):
+            return
+        self._error = None
         try:
             for step in self._steps():
                 try:
@@ -93,6 +96,7 @@ class Closer:
         finally:
             while self._waiting:
                 self._waiting.popleft().answer(None)
+            self._running.release()
 
     def _steps(self) -> list[Callable[[], object]]:
         """Each may be done twice."""

@@ -19,6 +19,7 @@ from slave.cpus import usable_cpus
 from slave.dial import Address, format_address
 from slave.errors import KeyTrouble
 from slave.keys import find_key, new_key
+from slave.signals import came_from_handler
 from slave.token import Token
 
 from .checks import (
@@ -227,6 +228,8 @@ class Manager:
         try:
             self.dispatcher = Dispatcher(scheduler, publisher)
         except OSError as error:
+            if came_from_handler(error):
+                raise  # a TimeoutError of the user's alarm
             raise NetworkError(f"cannot make a manager: {reason_of(error)}") from None
         keyring = Keyring(key, scheduler.state.run)
         objects: list[Served] = [TaskQueue(scheduler), ResultQueue(scheduler), AgentService(scheduler, keyring)]
@@ -254,6 +257,8 @@ class Manager:
             self.dispatcher.start()
         except RuntimeError as error:  # no thread to be had
             self.dispatcher.forsake()
+            if came_from_handler(error):
+                raise
             raise NetworkError(f"cannot make a manager: {limits.explained(error)}") from None
         self._watcher = Watcher(self.dispatcher, progress, self._name)
         scheduler.state.local_output_shows = config.inherits
@@ -491,6 +496,8 @@ class Manager:
             page = LivePage(source)
         except OSError as error:
             self._closer.close_elsewhere()
+            if came_from_handler(error):
+                raise
             raise NetworkError(f"the live page cannot be served: {reason_of(error)}") from None
         self._closer.when_told(page.close)
         page.start()

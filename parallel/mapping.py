@@ -8,6 +8,8 @@ slaves need them; an input that fails is that input's error alone.
 
 from __future__ import annotations
 
+import copy
+import itertools
 import pickle
 import threading
 import time
@@ -28,6 +30,7 @@ from .service.mailbox import Mailbox, still_in
 
 Result = TypeVar("Result")
 
+_NOTHING = object()
 _LONGEST_AHEAD = 60.0  # seconds of work that are fetched ahead at the most
 _MOST_IDLE = 4  # maps that are over and kept for the next ones
 _MOST_EARLY = 100_000  # results that wait for an earlier one; then no more inputs are taken
@@ -97,6 +100,8 @@ class MapResults(Iterator[Result], Generic[Result]):
         self._turn = threading.RLock()  # one thread at a time asks
         self._asking = self._exhausted = False
         self._taken = self._given = 0  # inputs, results
+        self._item: object = _NOTHING  # the next input, if one has left the iterable and was not added
+        self._before = mailbox.added  # by earlier maps
         self._early: dict[int, tuple[bool, Any]] = {}  # by index: what is known and has not been given
         self.stream = mailbox.inputs(limit, retries)  # how inputs are added, if there is no `record`
         self._block: Values | None = None  # what came together, and is given one by one
@@ -130,30 +135,52 @@ class MapResults(Iterator[Result], Generic[Result]):
 
     def _next(self) -> Result:
         """The same where there is more to do than to rebuild the next value."""
-        with self._turn:
-            while True:
-                self._slow_down()
-                if self._again:
-                    return self._give_again()
-                block = self._block
-                if block is not None and not self._early and not self._feeds_first():
-                    at = self._at
-                    index = block.indices[at]
-                    if index == self._given or not self._ordered:
-                        is_error, value = self._rebuilt(block, at)
-                        self._at, self._given = at + 1, self._given + 1
-                        if at + 1 == len(block.data):
-                            self._block = None
-                        elif not self._bounded and not self._program.main_is_hidden:
-                            self._quick = QuickValues(block, at + 1)
-                        if is_error:
-                            raise value
-                        return value  # type: ignore[no-any-return]  # it is what a call returned
-                key = self._look()
-                if key is not None:
-                    return self._give(key)
-                if self._over or (not self._mailbox.wait(for_tasks=self._room > 0) and self._is_over()):
-                    raise StopIteration
+        given: tuple[int, bool, Any] | None = None
+        try:
+            with self._turn:
+                while True:
+                    self._slow_down()
+                    if self._again:
+                        is_error, value = self._rebuilt(*self._again[-1])
+                        again, at = self._again[-1]
+                        del self._again[-1]
+                        given = again.indices[at], is_error, value
+                        break
+                    block = self._block
+                    if block is not None and not self._early and not self._feeds_first():
+                        at = self._at
+                        index = block.indices[at]
+                        if index == self._given or not self._ordered:
+                            is_error, value = self._rebuilt(block, at)
+                            self._at, self._given = at + 1, self._given + 1
+                            given = index, is_error, value
+                            if at + 1 == len(block.data):
+                                self._block = None
+                            elif not self._bounded and not self._program.main_is_hidden:
+                                self._quick = QuickValues(block, at + 1)
+                            break
+                    key = self._look()
+                    if key is not None:
+                        is_error, value = self._early[key]
+                        self._note_given()
+                        del self._early[key]
+                        given = key, is_error, value
+                        break
+                    if self._over or (not self._mailbox.wait(for_tasks=self._room > 0) and self._is_over()):
+                        raise StopIteration
+        except BaseException:  # of a signal's handler, if it had been taken: the next call gives it
+            if given is not None:
+                self._put_back(*given)
+            raise
+        if is_error:
+            raise value
+        return value  # type: ignore[no-any-return]  # it is what a call returned
+
+    def _put_back(self, key: int, is_error: bool, value: Any) -> None:
+        self._early[key] = is_error, value
+        self._given -= 1
+        if self._block is not None and self._at == len(self._block.data):
+            self._block = None
 
     # -- asynchronously
 
@@ -222,21 +249,10 @@ class MapResults(Iterator[Result], Generic[Result]):
         try:
             if self._bounded:
                 wanted = min(wanted, self._ahead - (self._taken - self._given))
-            while wanted > 0:
-                added = self._add_some(wanted) if self._at_hand and self._mailbox.recorder is None else 0
-                wanted -= added or 1
-                if added:
-                    continue
-                try:
-                    item = next(self._inputs)
-                except BaseException as error:
-                    if not isinstance(error, KeyboardInterrupt):
-                        self._exhausted = True
-                        self._mailbox.no_more_tasks()
-                    if isinstance(error, StopIteration):
-                        return
-                    raise
-                self._add(item)
+            while wanted > 0 and self._at_hand and self._mailbox.recorder is None and self._item is _NOTHING:
+                wanted -= self._add_some(wanted)
+            if wanted > 0:
+                self._take_inputs(wanted)
         finally:
             self._asking = False
             self._mailbox.coming = 0.0 if self._exhausted else still_in(self._inputs)
@@ -245,13 +261,51 @@ class MapResults(Iterator[Result], Generic[Result]):
 
     def _add_some(self, count: int) -> int:
         """Add up to ``count`` inputs that are at hand; returns how many."""
-        payloads = at_hand.pickled(self._inputs, count)
-        if payloads:
-            self._mailbox.add_inputs(self.stream, payloads)
-            self._taken += len(payloads)
+        before, taken = copy.copy(self._inputs), self._taken
+        try:
+            payloads = at_hand.pickled(self._inputs, count)
+            if payloads:
+                self._mailbox.add_inputs(self.stream, payloads)
+                self._taken += len(payloads)
+            else:
+                self._at_hand = False
+            return len(payloads)
+        except BaseException:  # of a signal's handler: have they been added?
+            self._taken = self._mailbox.added - self._before
+            if self._taken == taken:
+                self._inputs = before
+            raise
+
+    def _take_inputs(self, count: int) -> None:
+        """Add so many inputs, one by one."""
+        inputs = self._inputs if self._item is _NOTHING else itertools.chain((self._item,), self._inputs)
+        self._item, adding = _NOTHING, False
+        try:
+            for item in inputs:
+                adding = True
+                self._add(item)
+                adding = False
+                count -= 1
+                if count == 0:
+                    return
+        except BaseException as error:
+            if adding:
+                self._keep(item)
+            elif not isinstance(error, KeyboardInterrupt) and not came_from_handler(error):
+                self._exhausted = True
+                self._mailbox.no_more_tasks()
+            raise
+        self._exhausted = True
+        self._mailbox.no_more_tasks()
+
+    def _keep(self, item: Any) -> None:
+        """An input whose adding was interrupted, by a signal's handler, is the next one unless it was added."""
+        if self.record is not None or self.record_input is not None:
+            return
+        if self._mailbox.added > self._before + self._taken:
+            self._taken += 1
         else:
-            self._at_hand = False
-        return len(payloads)
+            self._item = item
 
     def _add(self, item: Any) -> None:
         try:
@@ -301,7 +355,12 @@ class MapResults(Iterator[Result], Generic[Result]):
             if recorder is not None:
                 recorder.front_values(outcome)
             self._block, self._at = outcome, 0
-            self._mailbox.took(outcome)
+            try:
+                self._mailbox.took(outcome)
+            except BaseException:
+                if self._is_first(outcome):  # a signal's handler has raised before it was taken
+                    self._block = None
+                raise
             return
         if recorder is not None:
             found = recorder.front()
@@ -314,7 +373,15 @@ class MapResults(Iterator[Result], Generic[Result]):
         index = outcome.tag
         assert isinstance(index, int)
         self._early[index] = is_error, self._error(index, value) if is_error else value
-        self._mailbox.took(first)
+        try:
+            self._mailbox.took(first)
+        except BaseException:
+            if self._is_first(first):
+                del self._early[index]
+            raise
+
+    def _is_first(self, outcome: object) -> bool:
+        return bool(self._mailbox.ready) and self._mailbox.ready[0] is outcome
 
     def _feeds_first(self) -> bool:
         """Whether inputs are to be taken before the next value is given, which is at hand."""
@@ -328,10 +395,12 @@ class MapResults(Iterator[Result], Generic[Result]):
 
     def _slow_down(self) -> None:
         """Take what is left of the block one by one again."""
-        quick, self._quick = self._quick, NO_VALUES
+        quick = self._quick
         if quick is not NO_VALUES:
-            self._at = quick.stop()
-            if self._at == len(quick.block.data):
+            at = quick.stop()
+            is_over = at == len(quick.block.data)
+            self._at, self._quick = at, NO_VALUES
+            if is_over:
                 self._block = None
 
     def _give_again(self) -> Result:
@@ -374,11 +443,14 @@ class MapResults(Iterator[Result], Generic[Result]):
         error.index, error.label = index, error.label or self._mailbox.label
         return original(error) if self._originals else error
 
-    def _give(self, key: int) -> Result:
-        is_error, value = self._early[key]
-        self._given += 1
+    def _note_given(self) -> None:
         if not self._exhausted:
             self._left_at = time.monotonic()
+        self._given += 1
+
+    def _give(self, key: int) -> Result:
+        is_error, value = self._early[key]
+        self._note_given()
         del self._early[key]
         if is_error:
             raise value

@@ -25,17 +25,16 @@ class QuickValues:
         self.block, self.thread = block, threading.get_ident()
         self._rest = iter(block.data[first:] if first else block.data)
         self.values: Iterator[Any] = map(pickle.loads, self._rest)
-        self._left: int | None = None
+        self._left: list[Any] = []  # what was not given any more
 
     @property
     def place(self) -> int:
         """Where in the block the next one stands; if one could not be rebuilt just now, the one behind it."""
-        left = operator.length_hint(self._rest) if self._left is None else self._left
-        return len(self.block.data) - left
+        return len(self.block.data) - operator.length_hint(self._rest) - len(self._left)
 
     def stop(self) -> int:
         """Give no more; returns the place of the first that was not given."""
-        self._left = len(list(self._rest))  # in one step: the thread that takes values may do so at any time
+        self._left.extend(self._rest)  # in one step: the thread that takes values may do so at any time
         return self.place
 
 

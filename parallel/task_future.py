@@ -16,10 +16,11 @@ from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED
 from typing import Any, Callable, TypeVar
 
 from slave.protocol import VALUE
+from slave.signals import came_from_handler
 
 from .core.effects import Outcome
 from .errors import ResultError, TaskGivenUp, as_broken_pool, as_pickling_error
-from .outcomes import cannot_be_rebuilt, original, rebuild
+from .outcomes import original, rebuild
 from .program import Program
 from .service.mailbox import Mailbox
 
@@ -107,8 +108,8 @@ class TaskFuture(concurrent.futures.Future[Result]):
             left = None if deadline is None else deadline - time.monotonic()
             try:
                 super().exception(left)  # waits, and raises what there is to raise
-            except concurrent.futures.TimeoutError:
-                if left is not None and left <= 0:
+            except concurrent.futures.TimeoutError as error:
+                if (left is not None and left <= 0) or came_from_handler(error):
                     raise  # else it was woken for the sake of another future: see `settle_at_once`
         outcome = known = self._outcome
         if outcome is None:
@@ -206,13 +207,8 @@ class Submitted:
 
 
 def value_of(outcome: Outcome, program: Program, label: str = "") -> tuple[BaseException | None, Any]:
-    """The outcome as futures and pools have it: the exception or None, and the value."""
-    try:
-        is_error, value = rebuild(outcome, program)
-    except KeyboardInterrupt:
-        raise  # the user's: the next call tries again
-    except BaseException as error:  # a result that exits when it is rebuilt
-        is_error, value = True, cannot_be_rebuilt(outcome, error)
+    """The outcome as futures and pools have it: the exception or None, and the value.  Raises as `rebuild`."""
+    is_error, value = rebuild(outcome, program)
     if not is_error:
         return None, value
     value.label = value.label or label

@@ -8,7 +8,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
-from typing import Any, Callable, TypeVar
+from typing import Any, Callable, NamedTuple, TypeVar
 
 from ..errors import InputTypeError
 from ..program import Program
@@ -19,6 +19,15 @@ Result = TypeVar("Result")
 
 _MOST_OUT, _MOST_BYTES = 10_000, 16e6  # parts of which nothing has come yet
 _MOST_UNTAKEN, _MOST_UNTAKEN_BYTES = 100_000, 512e6  # parts, and results, that nobody has taken
+
+
+_NOTHING = object()
+
+
+class _Raised(NamedTuple):
+    """What a call has raised, in the place of its result."""
+
+    error: BaseException
 
 
 class IMapIterator(Iterator[Result]):
@@ -60,16 +69,28 @@ class IMapIterator(Iterator[Result]):
         longest = -1 if timeout is None else min(max(0.0, timeout), threading.TIMEOUT_MAX)
         if not self._turn.acquire(timeout=longest):
             raise multiprocessing.TimeoutError
+        given: Any = _NOTHING
         try:
-            while not self._values:
-                left = None if deadline is None else deadline - time.monotonic()
-                if not self._waker.wait_for(self._is_told, left):
-                    raise multiprocessing.TimeoutError
-                self._take()
-            result: Result = self._values.popleft()
-            return result
-        finally:
-            self._turn.release()
+            try:
+                while not self._values:
+                    if self._has_much_room():
+                        self._feeder_waker.wake()
+                    left = None if deadline is None else deadline - time.monotonic()
+                    if not self._waker.wait_for(self._is_told, left):
+                        raise multiprocessing.TimeoutError
+                    self._take()
+                given = self._values[0]
+                del self._values[0]
+            finally:
+                self._turn.release()
+        except BaseException:
+            if given is not _NOTHING:  # of a signal's handler: the next call gives what this one had
+                self._values.appendleft(given)
+            raise
+        if type(given) is _Raised:
+            raise given.error
+        result: Result = given
+        return result
 
     def _is_told(self) -> bool:
         """Whether `_take` need not wait."""
@@ -84,20 +105,19 @@ class IMapIterator(Iterator[Result]):
                 raise StopIteration
             raise terminated()
         known = known_of(came, self._program)
+        size = size_of(came)
+        if known.error is not None:
+            values = deque([_Raised(known.error)])
+        else:
+            values = deque(known.value if self._chunked else (known.value,))
+        # from here on nothing is called: a signal's handler that raises would lose it
         if self._ordered:
             del self._early[self._asked]
         else:
-            self._came.popleft()
+            del self._came[0]
         self._asked += 1
-        self._taken_bytes += size_of(came)
-        if self._has_much_room():
-            self._feeder_waker.wake()
-        if known.error is not None:
-            raise known.error
-        if self._chunked:
-            self._values.extend(known.value)
-        else:
-            self._values.append(known.value)
+        self._taken_bytes += size
+        self._values = values
 
     # -- for the feeder
 

@@ -10,6 +10,7 @@ from typing import Callable
 
 from slave import limits
 from slave.private_files import open_output
+from slave.signals import came_from_handler
 
 from ..errors import InputError, LaunchError
 from .job import Job, as_line, slave_command, slave_orders, this_python
@@ -144,6 +145,8 @@ def _make_empty(path: str) -> None:
     try:
         os.close(open_output(path, truncate=True))
     except OSError as error:
+        if came_from_handler(error):
+            raise
         if limits.no_descriptor(error):
             raise LaunchError(f"the output file {path} cannot be written: {limits.explained(error)}") from None
         raise InputError(

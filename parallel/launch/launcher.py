@@ -114,7 +114,11 @@ class Launcher:
             self._added[id(slave)] = _Added(slave, "", numbers)
             return []
         agent = secrets.token_hex(16)
-        numbers = self._service.expect(agent, expected)
+        try:
+            numbers = self._service.expect(agent, expected)
+        except BaseException:  # a signal's handler: nobody is to wait for what nobody will start
+            self._service.ended(agent, "adding it was interrupted")
+            raise
         self._added[id(slave)] = _Added(slave, agent, numbers)
         self._leaves = True
         return [Unit(slave, name, agent, numbers)]

@@ -157,6 +157,7 @@ class LocalGroup:
         self._id = secrets.token_hex(16)  # of the agent that runs, or of the next one
         self._agent: LocalAgent | None = None  # the one that runs or is being started
         self._new: dict[int, str] = {}  # slaves to start, and the agent of which they were expected
+        self._last = -1  # the number of the last one that was added
         self._since = 0.0  # when the agent was started
         self._deaths = 0  # how many have died soon, in a row
         self._in_vain = 0  # of these, those since a task was done
@@ -166,8 +167,16 @@ class LocalGroup:
     def add(self, slaves: Sequence[ExpectedSlave]) -> list[int]:
         """Slaves that `start` will start; returns their numbers."""
         with self._id_lock:
-            numbers = self._service.expect(self._id, slaves)
-            self._new.update(dict.fromkeys(numbers, self._id))
+            try:
+                numbers = self._service.expect(self._id, slaves)
+                self._new.update(dict.fromkeys(numbers, self._id))
+                self._last = numbers[-1]
+            except BaseException:  # a signal's handler: nobody is to wait for what nobody will start
+                lost = [view.number for view in self._service.describe(self._id) if view.number > self._last]
+                for number in lost:
+                    self._new.pop(number, None)
+                self._service.ended(self._id, "adding it was interrupted", numbers=lost)
+                raise
         return numbers
 
     def withdraw(self, number: int) -> bool:
@@ -185,21 +194,26 @@ class LocalGroup:
 
     def start(self) -> None:
         """Start what was added and not yet started.  Those that cannot be started have ended, and the error goes on."""
-        taken = {number: agent for number in list(self._new) if (agent := self._new.pop(number, None)) is not None}
-        if not taken:
-            return
+        taken: dict[int, str] = {}
         try:
+            for number, agent in list(self._new.items()):
+                taken[number] = agent  # before it leaves the others: a signal's handler may raise at any line
+                if self._new.pop(number, None) is None:
+                    del taken[number]
+            if not taken:
+                return
             for number in taken:
                 self._config.make_output(number)
             with self._turn:  # and no loop: CPython 3.13 lets an interrupt in one pass the `with` by
                 self._launch_taken(taken)
         except BaseException as error:
+            self._new.update(taken)  # the next call starts them; an agent ignores what it has started already
             if isinstance(error, Exception) and not came_from_handler(error):
+                for number in taken:
+                    self._new.pop(number, None)
                 self._service.ended(self._id, could_not_start(error), numbers=list(taken))
                 if limits.shortage(error):
                     raise LaunchError(f"local slaves cannot be started: {limits.explained(error)}") from error
-            else:
-                self._new.update(taken)  # the next call starts them; an agent ignores what it has started already
             raise
 
     def _launch_taken(self, taken: Mapping[int, str]) -> None:

@@ -33,6 +33,7 @@ from collections.abc import Mapping, Sequence
 from typing import Callable
 
 from slave.private_files import PRIVATE_FILE, PRIVATE_FOLDER, Unsafe, make_folder, user_folder, write_new
+from slave.signals import came_from_handler
 
 from ..errors import InputError
 from ..exits import describe_slave_exit, last_lines
@@ -181,6 +182,8 @@ class StagingFolder:
         except Unsafe as error:
             raise InputError(f"the folder for the slaves' orders, the key among them, is not safe: {error}") from None
         except OSError as error:
+            if came_from_handler(error):
+                raise
             raise InputError(
                 f"the folder for the slaves' orders cannot be made: {error}; set XDG_CACHE_HOME to a folder that this "
                 f"machine and the slaves' machines share, and where you may write"

@@ -98,13 +98,15 @@ class Acceptor(threading.Thread):
         self.join()
 
     def abandon(self) -> None:
-        """End it, though it may not even have been started."""
-        if self.ident is not None:
-            self.close()
-        else:
-            self._selector.close()
-            self._waker.close()
-            self._wake.close()
+        """End it; it may be that its thread has not been started, or is just being started."""
+        self._closing = True
+        try:
+            self._wake.send(b"!")
+        except OSError:
+            pass  # it has ended already
+        if self.is_alive():
+            self.join()
+        self._release()
 
     def sockets(self) -> Sequence[socket.socket]:
         """What a forked process must close; safe to call there."""
@@ -117,15 +119,19 @@ class Acceptor(threading.Thread):
         try:
             self._accept_until_closed()
         except BaseException as error:
-            self._died(error)
+            if not self._closing:
+                self._died(error)
         finally:
             for pending in list(self._pending.values()):
                 self._hang_up(pending)
-            self._selector.close()
-            if self._announcer is not None:
-                self._announcer.close()
-            self._waker.close()
-            self._wake.close()
+            self._release()
+
+    def _release(self) -> None:
+        self._selector.close()
+        if self._announcer is not None:
+            self._announcer.close()
+        self._waker.close()
+        self._wake.close()
 
     def _accept_until_closed(self) -> None:
         while not self._closing:

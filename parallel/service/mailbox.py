@@ -161,28 +161,33 @@ class Mailbox:
             raise ManagerClosed("the manager was shut down: no tasks can be added")
         try:
             inputs.payloads.append(payload)
-            if not inputs.listed:
-                inputs.listed = True
-                state.incoming.append(inputs)
-        finally:
-            self.added += 1
-            if state.idle:
-                self._dispatcher.wake()
+        finally:  # it is there, whatever a signal's handler raises from here on
+            try:
+                if not inputs.listed:
+                    inputs.listed = True
+                    state.incoming.append(inputs)
+            finally:
+                self.added += 1
+                if state.idle:
+                    self._dispatcher.wake()
 
     def add_inputs(self, inputs: Inputs, payloads: Sequence[Payload]) -> None:
         """The same for several, which come in one step."""
         state = self._state
         if state.closing:
             raise ManagerClosed("the manager was shut down: no tasks can be added")
+        count = len(payloads)
         try:
             inputs.payloads.extend(payloads)
-            if not inputs.listed:
-                inputs.listed = True
-                state.incoming.append(inputs)
         finally:
-            self.added += len(payloads)
-            if state.idle:
-                self._dispatcher.wake()
+            try:
+                if not inputs.listed:
+                    inputs.listed = True
+                    state.incoming.append(inputs)
+            finally:
+                self.added += count
+                if state.idle:
+                    self._dispatcher.wake()
 
     def add_for(self, addressee: Addressee, payload: Payload, timeout: float | None, retries: int, id: int = 0) -> int:
         """The same for a task whose outcome only this one is to get.

@@ -14,6 +14,7 @@ import threading
 import time
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -260,6 +261,22 @@ def test_a_signal_handler_may_cancel_and_shut_down_whatever_it_interrupts(make: 
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
     assert calls > 2 and context.submit(abs, -2).result(SECONDS) == 2
+
+
+def test_a_timeout_of_the_users_alarm_ends_the_wait_and_loses_nothing(make: Make, own_folder: Path) -> None:
+    def too_late(signum: int, frame: FrameType | None) -> None:
+        raise TimeoutError("too late")
+
+    future = make(1).get_context().submit(tasks.wait_for, str(own_folder / "go"))
+    before = signal.signal(signal.SIGALRM, too_late)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        with pytest.raises(TimeoutError, match="too late"):
+            future.result()
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    (own_folder / "go").touch()
+    future.result(SECONDS)
 
 
 def test_awaited_from_asyncio_and_cancelled_with_the_coroutine(make: Make, own_folder: Path) -> None:

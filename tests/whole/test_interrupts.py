@@ -10,7 +10,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable, NoReturn
 
 import pytest
 
@@ -219,3 +219,116 @@ def test_an_interrupt_at_whatever_line_of_the_loop_loses_nothing(make: Make) -> 
         seen.extend(context.get_results_unordered())
         assert sorted(seen) == [(count, 0), (count, 1)]
     assert interrupted > 10
+
+
+class Struck(Exception):
+    """Of a signal's handler."""
+
+
+def handler(signum: int, frame: object) -> NoReturn:
+    raise Struck
+
+
+def strike_at(count: int) -> Any:
+    """A profile function that raises where a handler would run: when a function begins, and when a call returns."""
+    files = ("mapping.py", "imap.py", "outcomes.py", "mailbox.py", "task_future.py", "pool_results.py")
+    left = [count]
+
+    def profile(frame: Any, event: str, _: object) -> None:
+        if event in ("call", "c_return") and frame.f_code.co_filename.endswith(files):
+            left[0] -= 1
+            if left[0] == 0:
+                sys.setprofile(None)
+                handler(signal.SIGALRM, frame)
+
+    return profile
+
+
+def interrupted_at(count: int, work: Callable[[], object]) -> bool:
+    """Whether ``work`` was interrupted there."""
+    before = sys.getprofile()
+    sys.setprofile(strike_at(count))
+    try:
+        work()
+    except Struck:
+        return True
+    finally:
+        sys.setprofile(before)
+    return False
+
+
+@pytest.mark.parametrize("way", ["map", "map_unordered", "imap", "imap_unordered"])
+def test_a_handler_that_raises_at_whatever_call_of_a_map_loses_nothing(make: Make, way: str) -> None:
+    manager = make(1)
+    over: Any = manager.get_context() if way.startswith("map") else parallel.Pool(manager=manager)
+    count, interrupted = 0, True
+    while interrupted and count < 400:
+        count += 1
+        results, seen = getattr(over, way)(abs, range(-5, 0)), list[int]()
+        interrupted = interrupted_at(count, lambda results=results, seen=seen: seen.extend(results))  # type: ignore[misc]
+        seen.extend(results)
+        assert sorted(seen) == [1, 2, 3, 4, 5], f"at call {count}"
+    assert count > 20
+    if way.startswith("imap"):
+        over.terminate()
+
+
+def test_a_handler_that_raises_while_slaves_are_started_or_added_leaves_nobody_waiting(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manager = make(1)
+    group = manager._launcher._local
+
+    class Slippery(dict[int, str]):
+        """What is taken out of it is gone, and then the handler raises."""
+
+        def pop(self, *arguments: Any) -> Any:
+            found = super().pop(*arguments)
+            group._new = dict(self)
+            handler(signal.SIGALRM, sys._getframe())
+            return found
+
+    group._new = Slippery(group._new)
+    context = manager.get_context()
+    context.add_task(tasks.give, 1)
+    with pytest.raises(Struck):
+        context.get_results_unordered()
+    assert list(context.get_results_unordered()) == [1]
+
+    expect = group._service.expect
+
+    def expected(*arguments: Any) -> list[int]:
+        expect(*arguments)
+        handler(signal.SIGALRM, sys._getframe())
+
+    for slave in (parallel.LocalSlave(), Nobody()):
+        with monkeypatch.context() as patch, pytest.raises(Struck):
+            patch.setattr(group._service, "expect", expected)
+            manager.add_slave(slave)
+    assert [info.state == "ended" for info in manager.slaves] == [False, True, True]
+    assert context.submit(tasks.give, 2).result(20) == 2
+
+
+class Nobody(parallel.Slave):
+    """Is never started."""
+
+    def start(self, job: parallel.Job) -> None:
+        raise AssertionError
+
+    poll = stop = start  # type: ignore[assignment]
+
+
+def test_a_shutdown_that_was_interrupted_before_it_began_is_done_by_the_next(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manager = make(1)
+    manager.wait_for_slaves(1, 15)
+
+    def interrupted() -> NoReturn:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(manager._closer, "_start", interrupted)
+        manager.shutdown()
+    manager.shutdown()
+    assert manager.closed
