@@ -104,6 +104,7 @@ class Dispatcher(threading.Thread):
         self.company = Company(scheduler.state)
         self._timer = ExpiryTimer(scheduler)
         self._inbox: deque[tuple[Ticket | None, Method, tuple[Any, ...]]] = deque()
+        self._questions: deque[tuple[Waiter, Method, tuple[Any, ...]]] = deque()  # those that could wait
         self._waiting: dict[Waiter, None] = {}  # those for users' threads that the scheduler has
         self._poller = new_poller()
         self._waker, self._wake = socket.socketpair()
@@ -142,12 +143,11 @@ class Dispatcher(threading.Thread):
 
     def ask(self, ticket: Waiter, method: Method, *args: object) -> None:
         """Have ``method(ticket, *args, now)`` called, which will answer the ticket at some time."""
-        self.leave(ticket, method, *args)
-        self.wake()
+        self.tell(self._ask, ticket, method, args)
 
     def leave(self, ticket: Waiter, method: Method, *args: object) -> None:
-        """The same when this thread wakes the next time, for whatever reason."""
-        self._inbox.append((None, self._ask, (ticket, method, args)))
+        """The same first of all when this thread wakes the next time, for whatever reason."""
+        self._questions.append((ticket, method, args))
 
     def _ask(self, ticket: Waiter, method: Method, args: tuple[object, ...], now: float) -> None:
         self._waiting[ticket] = None
@@ -210,13 +210,15 @@ class Dispatcher(threading.Thread):
     def _turn(self) -> None:
         state = self.scheduler.state
         self._asleep = True
-        if self._inbox or self.failure is not None or (state.incoming and state.idle):
+        if self._inbox or self._questions or self.failure is not None or (state.incoming and state.idle):
             patience = 0.0
         else:
             patience = max(0.0, state.due - time.monotonic())
         ready = self._poller.wait(patience)
         self._asleep = False
         now = time.monotonic()
+        while self._questions:  # whoever asks is answered by what is about to be read, before all else
+            self._ask(*self._questions.popleft(), now)
         for on_readable in ready:
             on_readable(now)
         if self.connections is not None:
@@ -233,9 +235,10 @@ class Dispatcher(threading.Thread):
             pace.took_turn(took)
         if self.failure is not None:
             raise self.failure
-        rest = self.company.rest(now)
-        if rest:
-            time.sleep(rest)  # whoever leaves something here meanwhile need not wake us
+        if not state.idle:
+            rest = self.company.rest(now)
+            if rest:
+                time.sleep(rest)  # whoever leaves something here meanwhile need not wake us
 
     def _woken(self, now: float) -> None:
         self._waker.recv(4096)
@@ -324,6 +327,8 @@ class Dispatcher(threading.Thread):
         """Carry out what is left: the loop runs no more, and only what a closed manager answers can come."""
         for ticket in list(self._waiting) if self.failure is not None else ():
             ticket.refuse(self._broken())
+        while self._questions:
+            self._ask(*self._questions.popleft(), time.monotonic())
         while self._inbox:
             ticket_or_none, method, args = self._inbox.popleft()
             if self.failure is None:
