@@ -6,6 +6,7 @@
     code.py        which modules of the user's a task comes from, and a digest of what they contain
     disk.py        the file itself: whose it is, reading, writing, whether it is still there
     lock.py        one master at a time
+    digests.py     of large results, made beside their writing
     results_file.py   the file as a whole: opened, read, appended to, written anew
     store.py       what contexts write to: a queue, one thread, a sync once a second
     recorder.py    the tasks of one context, or of one map: which are known, and what comes of the others

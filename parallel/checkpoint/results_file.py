@@ -203,6 +203,10 @@ class ResultsFile:
         """A record with this payload, of `LARGE` bytes or more, is to be appended soon."""
         self._digests.begin(payload, buffers)
 
+    def expect_nothing(self) -> None:
+        """What was expected, and has not been appended, is not to be any more."""
+        self._digests.forget()
+
     def append(self, records: Sequence[Record], made: int | None = None) -> None:
         """Write records behind the last one: all of them, or none is there.  Raises `CheckpointError`.
 

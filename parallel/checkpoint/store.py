@@ -218,7 +218,10 @@ class Store:
         for item in itertools.islice(items, written):
             if self.queue and self.queue[0] is item:
                 self.queue.popleft()
-        return written == len(items)
+        if written < len(items):
+            return False
+        self.file.expect_nothing()  # a large result that was cancelled is kept by nobody
+        return True
 
     def _expect(self, items: Iterable[tuple[Source, Sequence[Any]]]) -> None:
         """Have digests made of what is large among these."""

@@ -161,6 +161,24 @@ def test_no_large_result_waits_for_those_behind_it(make: Make, size: int, writte
     assert list(found) == []
 
 
+def test_large_results_that_were_cancelled_are_kept_by_nobody(make: Make) -> None:
+    """Their digests may have been begun."""
+    manager = make()
+    context = manager.get_context(checkpoint=FILE)
+    for x in range(3):
+        context.add_task(grown, 5_000_000 + x)
+    store = manager._checkpoints._stores[os.path.realpath(FILE)]  # type: ignore[union-attr]
+    found = context.get_results_unordered()
+    with store._writing:  # nothing is written but by this reader
+        eventually(lambda: len(context._mailbox.ready) == 3, 20, "three results")
+        next(found)  # and the digests of the next ones are begun
+        assert store.file._digests._jobs
+        context._recorder._names.clear()  # type: ignore[union-attr]  # as if they had been cancelled
+        assert len(list(found)) == 2
+        assert not store.file._digests._jobs
+    assert in_file() == 1
+
+
 def test_tasks_that_are_the_same_are_counted(make: Make) -> None:
     for count in (2, 5):
         manager = make()
