@@ -9,6 +9,7 @@ from slave.foreign import message_of, set_cause, traceback_of
 from slave.missing import master_has, missing_module
 from slave.outcome import unpack_failure
 from slave.protocol import FAILURE, GIVEN_UP, TIMED_OUT, VALUE
+from slave.shared_memory import as_sent
 from slave.signals import came_from_handler
 
 from .core.effects import Outcome
@@ -26,9 +27,10 @@ def rebuild(outcome: Outcome, program: Program) -> tuple[bool, Any]:
     kind, slave, data = outcome.kind, outcome.slave, outcome.data
     if kind == VALUE:
         try:
+            buffers = outcome.buffers and [as_sent(one) for one in outcome.buffers]
             if program.main_is_hidden:
-                return False, program.loads(lambda: pickle.loads(data, buffers=outcome.buffers))
-            return False, pickle.loads(data, buffers=outcome.buffers)
+                return False, program.loads(lambda: pickle.loads(data, buffers=buffers))
+            return False, pickle.loads(data, buffers=buffers)
         except BaseException as error:  # sys.exit too: that is one result's own affair, and the others come
             if came_from_handler(error):
                 raise

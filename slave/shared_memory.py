@@ -189,9 +189,13 @@ class Lender:
 
 
 class Borrower:
-    """The receiver's side of one connection."""
+    """The receiver's side of one connection.
 
-    def __init__(self) -> None:
+    ``lazy``: what was sent as bytes is not copied when it comes, but by `as_sent`, when it is wanted.
+    """
+
+    def __init__(self, lazy: bool = False) -> None:
+        self.lazy = lazy
         self._numbers = itertools.count()
         self.returned: deque[int] = deque()  # numbers to be told; any thread appends
 
@@ -203,9 +207,9 @@ class Borrower:
         number = next(self._numbers)
         try:
             _check(descriptor, size)
-            if not fixed and len(_View.live) < most_views():
+            if (self.lazy or not fixed) and len(_View.live) < most_views():
                 try:
-                    return _View.of(descriptor, size, self.returned, number)
+                    return _View.of(descriptor, size, fixed, self.returned, number)
                 except OSError:
                     pass  # no descriptor or map to be had
             try:
@@ -241,6 +245,24 @@ def _reader(descriptor: int) -> Callable[[memoryview], None]:
     return fill
 
 
+def as_sent(part: Any) -> Any:
+    """A part as whoever sent it had it: of a map that stands for bytes, the bytes.  Raises MemoryError."""
+    owner = part.obj if type(part) is memoryview else part  # pickle makes a view of it that nobody can write to
+    if type(owner) is not _View or not owner.fixed:
+        return part
+    at = 0
+
+    def fill(into: memoryview) -> None:
+        nonlocal at
+        for begin in range(0, into.nbytes, STEP):  # between two of them other threads may run
+            piece = into[begin : begin + STEP]
+            piece[:] = view[at : at + piece.nbytes]
+            at += piece.nbytes
+
+    with memoryview(part) as view:
+        return filled(view.nbytes, True, fill)
+
+
 def most_views() -> int:
     """How many maps this process may have: each needs a descriptor before Python 3.13, and always one of its maps."""
     if _UNTRACKED:
@@ -255,17 +277,18 @@ class _View(mmap.mmap):
     """A private map of borrowed memory, which is given back when nobody refers to it any more."""
 
     live: set[int] = set()  # noqa: RUF012 - of the process
+    fixed = False
     _returned: deque[int]
     _number = 0
     _borrowed = -1
 
     @classmethod
-    def of(cls, descriptor: int, size: int, returned: deque[int], number: int) -> _View:
+    def of(cls, descriptor: int, size: int, fixed: bool, returned: deque[int], number: int) -> _View:
         """Raises OSError."""
         protection = mmap.PROT_READ | mmap.PROT_WRITE
         self = cls(descriptor, size, flags=mmap.MAP_PRIVATE, prot=protection, **_UNTRACKED)
         cls.live.add(id(self))
-        self._returned, self._number, self._borrowed = returned, number, _forks
+        self.fixed, self._returned, self._number, self._borrowed = fixed, returned, number, _forks
         return self
 
     def __del__(self) -> None:

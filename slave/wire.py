@@ -105,6 +105,11 @@ class Connection:
         if self._borrower is not None and self._lender is None:
             self._lender = Lender(copying)
 
+    def borrow_lazily(self) -> None:
+        """From now on large parts that were lent as bytes come as maps, for `as_sent`."""
+        if self._borrower is not None:
+            self._borrower.lazy = True
+
     def close(self) -> None:
         """Close the connection."""
         self.transport.close()

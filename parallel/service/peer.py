@@ -215,6 +215,7 @@ class Peer:
             raise ProtocolError(f"what it came with does not make it a {found.kind[:_SHOWN]}")
         self.role = found
         self._server.named(self)
+        self.connection.borrow_lazily()  # the reader's thread copies, when it is its turn, and not the dispatcher's
         if found.connection == 1:  # if that breaks, for whatever reason, what is large is sent as any other bytes
             self.connection.lend(copying=False)
         self.send(("#RETURN", None))

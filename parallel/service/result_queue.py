@@ -9,6 +9,7 @@ from slave.memory import Unfit
 from slave.outcome import pack_failure, unpack_failure
 from slave.protocol import (
     RESULT_QUEUE,
+    VALUE,
     Buffer,
     GiveBack,
     OutcomeMessage,
@@ -18,6 +19,7 @@ from slave.protocol import (
     checked_outcome,
     outcome_message,
 )
+from slave.shared_memory import as_sent
 
 from ..core.scheduler import Scheduler
 from . import checked
@@ -46,12 +48,14 @@ class ResultQueue:
         """See `Runners.setup_failed`."""
         message = checked.message(SetupFailure, failure)
         call.own_slave(message.slave)
+        message = message._replace(data=_own(message.data))
         told = unpack_failure(message.data)
         self._runners.setup_failed(call, message, told.type_name, told.message, call.now)
 
     def rebuild_failed(self, call: Call, failure: Any) -> None:
         """See `Runners.rebuild_failed`."""
         message = checked.message(RebuildFailure, failure)
+        message = message._replace(data=_own(message.data))
         told = unpack_failure(message.data)
         self._runners.rebuild_failed(call, message, told.type_name, told.message, call.now)
 
@@ -62,8 +66,18 @@ class ResultQueue:
         self._runners.give_back(call, back, call.now)
 
 
+def _own(data: Any) -> Any:
+    """A failure, which may be kept for long, is not to be the memory of a slave that waits for it to come back."""
+    try:
+        return as_sent(data)
+    except MemoryError:
+        return Unfit.of(memoryview(data).nbytes)
+
+
 def _fit(kind: int, data: Buffer, buffers: Sequence[Buffer]) -> tuple[int, Buffer, Sequence[Buffer]]:
     """The outcome, or a failure in its place if the master had no memory for a part of it."""
+    if kind != VALUE:
+        data = _own(data)
     missing = sum(part.size for part in (data, *buffers) if isinstance(part, Unfit))
     if not missing:
         return kind, data, buffers

@@ -553,7 +553,7 @@ def test_outcome_that_is_refused_is_an_error_of_that_task(
 def test_setup_failure_that_is_refused_is_told_without_its_text(
     make: Make, own_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    refusal = Refusal(lambda parts: isinstance(parts[2], bytes) and len(parts[2]) > 1 << 20)
+    refusal = Refusal(lambda parts: isinstance(parts[2], (bytes, memoryview)) and len(parts[2]) > 1 << 20)
     monkeypatch.setattr(checked, "message", refusal(checked.message))
     manager = make(1)
     context = manager.get_context(counting(own_folder, "raise ValueError(bytes(2 << 20))"))

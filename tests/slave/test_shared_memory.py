@@ -22,7 +22,7 @@ from slave import shared_memory, wire
 from slave.errors import ProtocolError
 from slave.local_transport import MOST_DESCRIPTORS, LocalTransport
 from slave.memory import Unfit
-from slave.shared_memory import SHARED, Borrower, Lender, Shared
+from slave.shared_memory import SHARED, Borrower, Lender, Shared, as_sent
 from slave.transport import SocketTransport
 
 pytestmark = pytest.mark.skipif(not shared_memory.possible, reason="this system has no memfd")
@@ -333,3 +333,18 @@ def test_a_program_that_is_started_inherits_none(pair: Pair) -> None:
         stdout=subprocess.PIPE, text=True, check=True, close_fds=False,
     )  # fmt: skip
     assert "memfd" not in listed.stdout and bytes(got) == numbers(1)
+
+
+def test_bytes_are_copied_when_they_are_wanted_and_not_before(pair: Pair) -> None:
+    pair.b.borrow_lazily()
+    size = 3 * shared_memory.STEP + 5
+    bytes_, array_ = numbers(1, size), numbers(2, size)
+    fixed, own, small = pair.through((pickle.PickleBuffer(bytes_), free(array_), b"small"))
+    assert type(fixed) is memoryview and fixed.readonly and isinstance(own, shared_memory._View)
+    assert as_sent(own) is own and as_sent(small) is small and len(pair.lent) == 2
+    found = as_sent(fixed)
+    assert type(found) is bytes and found == bytes_ and as_sent(found) is found
+    del fixed
+    pair.back()
+    assert len(pair.lent) == 1  # the lender has it again, whatever becomes of the copy
+    del own
