@@ -159,8 +159,9 @@ class Connection:
         if self._lender is None:
             return _encode(message)
         views = _encode(message, self._lender.lend)
-        self.transport.attach(self._lender.descriptors)  # type: ignore[attr-defined]  # it is a LocalTransport
-        self._lender.descriptors.clear()
+        if self._lender.descriptors:
+            self.transport.attach(self._lender.descriptors)  # type: ignore[attr-defined]  # it is a LocalTransport
+            self._lender.descriptors.clear()
         return views
 
     def _told_returned(self) -> bytes:
