@@ -49,6 +49,13 @@ def dumps(value: object, memory: PartMemory | None) -> Payload:
     return Parted(pickled, parts) if parts else pickled
 
 
+def without_parts(value: object) -> tuple[bytes, bool]:
+    """The same pickle with no part copied, and whether there is none beside it.  Raises what pickling raises."""
+    parts: list[pickle.PickleBuffer] = []
+    pickled = pickle.dumps(_bytes_aside(value, {}), 5, buffer_callback=parts.append)
+    return pickled, not parts
+
+
 def _copy_of(view: memoryview, memory: PartMemory | None) -> memoryview:
     """Which is read-only if it is."""
     found = None if memory is None else memory.copy_of(view)

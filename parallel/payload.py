@@ -215,13 +215,27 @@ def quick_dump(name: str, program: Program, value: object) -> bytes:
 
 def _in_parts(program: Program, value: object) -> Payload | None:
     """The same, parted if it is large; None if it is not to be had so, and then `dump` tells why."""
-    if program.main_stays:
-        return None
     try:
-        return large.dumps(value, program.part_memory)
+        if not program.main_stays:
+            return large.dumps(value, program.part_memory)
+        alone, is_whole = large.without_parts(value)
+        if not stays_behind(alone):
+            return alone if is_whole else large.dumps(value, program.part_memory)
     except Exception as error:
         if came_from_handler(error):
             raise
+        without_traceback(error)  # which would keep the parts
+    by_value = _cloudpickle()
+    if by_value is None:
+        return None
+    aside: list[pickle.PickleBuffer] = []
+    try:
+        data = program.dumps(value, lambda value: by_value(value, aside.append))
+        return large.dumps(ByValue(_name_of(value), data, *aside), program.part_memory)
+    except Exception as error:
+        if came_from_handler(error):
+            raise
+        without_traceback(error)
         return None
 
 
@@ -256,6 +270,7 @@ def quick_pickle(value: object) -> bytes | None:
     except Exception as error:
         if came_from_handler(error):
             raise
+        without_traceback(error)  # which would keep what the callers have until garbage is collected
         return None
 
 

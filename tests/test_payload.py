@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import functools
+import gc
 import os
 import pickle
 import sys
@@ -15,6 +16,7 @@ from typing import Any, Callable
 import pytest
 
 from parallel.errors import UnpicklableError
+from parallel.part_memory import PartMemory
 from parallel.payload import Packer, digest_of, setup_dump
 from parallel.pickled import describe
 from parallel.program import Program
@@ -300,3 +302,27 @@ def test_the_arrays_of_a_setup_that_goes_by_value_stand_beside_it(program: Progr
     assert [type(one) for one in (found[0].data, found[1].data, found[2])] == [bytearray, memoryview, bytes]
     assert [bytes(one) for one in (found[0].data, found[1].data, found[2])] == [b"s" * 100, b"l" * LARGE, text]
     found[1].data[:1] = b"w"
+
+
+@needs_memfd
+@pytest.mark.parametrize("where", ["a session", "a lambda"])
+def test_the_arrays_of_a_task_that_goes_by_value_stand_beside_it(monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+    pytest.importorskip("cloudpickle")
+    program = Program()
+    program.main_stays = where == "a session"
+    program.part_memory = memory = PartMemory()
+    function: Any = lambda data, plus: (data, plus)  # noqa: E731
+    if program.main_stays:
+        function = FunctionType(function.__code__, {"__name__": "__main__"}, "there")
+        function.__module__, function.__qualname__ = "__main__", "there"
+        monkeypatch.setattr(sys.modules["__main__"], "there", function, raising=False)
+    packer, bare, data = Packer(program, in_parts=True), Bare(bytearray(b"b" * LARGE)), b"d" * LARGE
+    payloads = [packer.task(function, (bare, data), {}) for _ in range(3)] + [packer.task(swallow, (bare,), {})]
+    assert [isinstance(payload, Parted) for payload in payloads] == [False, True, True, True]
+    (args, named), found = parted.loads(arrived(payloads[1]))
+    mine, text = found(*args, **named)
+    assert bytes(mine.data) == bare.data and text == data
+    assert [isinstance(memoryview(part).obj, Shared) for part in payloads[3].parts] == [True]  # type: ignore[union-attr]
+    memory.close()
+    payloads.clear()
+    gc.collect()  # why something cannot be pickled is found by exceptions that know their frames
