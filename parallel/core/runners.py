@@ -212,9 +212,13 @@ class Runners:
             state.release(state.roster.slaves[number])
 
     def setup_of(self, slave: int, context: int) -> Setup | None:
-        """The context's pickled setup; None if it has none."""
+        """The context's pickled setup; None if it has none.
+
+        Of one that was dropped meanwhile: what cannot be loaded.  So its setup fails there, nobody is told, and
+        no task of it runs without what the setup would have made.
+        """
         found = self._state.contexts.get(context)
-        return None if found is None else found.setup
+        return b"" if found is None else found.setup
 
     # -- outcomes
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from typing import Any, Callable
 
 import pytest
@@ -9,6 +10,9 @@ import pytest
 from parallel.core import events as ev
 from parallel.core.effects import AllDone, Granted, News, NoSlaves
 from parallel.core.slave import Contact, Life
+from slave.contexts import Contexts, SetupFailed
+from slave.environment import Environment, describe
+from slave.mapped import Mapped
 from tests.core import planted_bugs
 from tests.core.driver import Driver
 from tests.core.fake import PID, RUN, Env, Launched
@@ -26,6 +30,23 @@ def test_a_context_can_be_dropped_that_a_slave_knew_whose_process_was_replaced_b
     env.slave_closed(number)
     assert not env.state.contexts[1].known_by
     env.drop_context()
+
+
+def test_no_task_of_a_context_that_was_dropped_before_its_setup_was_asked_for_runs_without_it(env: Env) -> None:
+    """The task was on its way to a slave; its setup fails there, which nobody hears of."""
+    context = env.context(setup=pickle.dumps(list))
+    number = env.slave()
+    env.add(context=context)
+    assert env.fetched(number) == [1]
+    env.drop_context(context)
+    setups = {context: env.scheduler.runners.setup_of(number, context), 99: pickle.dumps(Mapped(id, False, context))}
+    contexts = Contexts(Environment(describe()), setups.get)
+    for one in setups:
+        with pytest.raises(SetupFailed):
+            contexts.arguments(one)
+        assert not contexts.ready(one)
+    assert env.take_answer(env.setup_failed(number, context, 1, [1])) is None
+    assert not env.events(ev.SetupRaised)
 
 
 def test_a_slave_that_its_agent_gives_up_leaves_no_lease_behind(env: Env) -> None:

@@ -175,7 +175,9 @@ class Conversation:
             known = self.set_up.get(context)
             if known is None:
                 setup = yield from self._ask("setup_of", self.session.slave, context)
-                known = self.set_up[context] = setup is None or (yield from self._made(context, setup))
+                known = self.set_up[context] = setup is None or (
+                    setup != b"" and (yield from self._made(context, setup))
+                )
             if not known:
                 yield from self._ask("setup_failed", self.session.setup_failed(context, b"it raised"))
             return known
