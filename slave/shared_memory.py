@@ -116,7 +116,8 @@ class Shared(mmap.mmap):
 
     def __del__(self) -> None:
         if self.descriptor >= 0:
-            os.close(self.descriptor)
+            with suppress(OSError):  # a task has closed all descriptors of its process
+                os.close(self.descriptor)
 
 
 class Lender:
