@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 import parallel
+from parallel.monitor import watcher
 from parallel.monitor.displays import PlainLines
 from parallel.monitor.status import Status
 from parallel.monitor.words import Course, Summary
@@ -253,3 +254,13 @@ def test_a_look_costs_no_walk_over_tasks(make: Make) -> None:
         context.add_task(square, number)
     assert context.progress.known == 20_000
     context.cancel()
+
+
+def test_looks_are_seldom_while_there_is_no_work_until_results_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    dispatcher: Any = None
+    looks = watcher.Watcher(dispatcher, True, "m")
+    monkeypatch.setattr(watcher, "_IDLE", (0.01, 0.04))
+    assert [looks._rest(pause, 0.0) for pause in (0.01, 0.02, 0.04)] == [0.02, 0.04, 0.04]
+    looks._thread = threading.current_thread()
+    looks.begin()
+    assert looks._rest(1e6, 0.0) == 0.01
