@@ -184,10 +184,15 @@ KILLED = (
 import heavy
 def process(number):
     if number == 0 and not os.path.exists('agent'):
-        with open('agent', 'w') as file:
+        with open('new', 'w') as file:
             file.write(f'{os.getpid()} {os.getppid()}')
+        os.replace('new', 'agent')
         os.kill(os.getppid(), 9)
         time.sleep(60)
+    if os.path.exists('agent'):
+        with open('agent') as file:
+            if file.read().split()[1] == str(multiprocessing.parent_process().pid):
+                time.sleep(60)  # the other runner of the agent that was killed had time for another task
     return os.getpid()
 """
     + MAIN
