@@ -9,8 +9,8 @@ It is a zip archive behind a line that makes it a program where there is a ``pyt
     slave/__init__.py    what finds the modules: slave/packed.py
     slave/modules        the modules, compressed as one
 
-Docstrings, comments and types are left out, a third of it; all else stands in its line, so that tracebacks show what
-they should.
+Docstrings and comments are left out, a third of it; all else stands in its line, so that tracebacks show what they
+should.
 
 The same sources give the same bytes, whoever packs them, when, where and by which Python: names are sorted, times and
 permissions are fixed.  Only a zlib of another kind (zlib-ng) compresses otherwise.
@@ -20,14 +20,12 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import slave
 from slave.packed import MEMBER, packed
 
 if TYPE_CHECKING:
-    import ast
     import zipfile
 
 _FIRST_LINE = b"#!/usr/bin/env python3\n"
@@ -61,7 +59,7 @@ def pack(sources: dict[str, bytes]) -> bytes:
     import io
     import zipfile  # slow to import, and of no use to local slaves
 
-    small = {name[: -len(".py")]: _smaller(source) for name, source in sources.items()}
+    small = {name[: -len(".py")]: without_comments(source) for name, source in sources.items()}
     if small.pop("__init__").strip() not in (b"", b'""'):
         raise ValueError("slave/__init__.py is left out of slave.pyz, so it may hold nothing but its docstring")
     result = io.BytesIO()
@@ -73,89 +71,28 @@ def pack(sources: dict[str, bytes]) -> bytes:
     return result.getvalue()
 
 
-def _smaller(source: bytes) -> bytes:
-    return without_annotations(without_comments(without_docstrings(source)))
-
-
-def without_docstrings(source: bytes) -> bytes:
-    """A module without docstrings, or with an empty one where nothing else is; no line of it is moved."""
-    import ast  # slow to import, and of no use to local slaves
-
-    lines = source.split(b"\n")
-    for node in ast.walk(ast.parse(source)):
-        if not isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)) or not node.body:
-            continue
-        first = node.body[0]
-        if not (isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant)):
-            continue
-        begin, end, indent = first.lineno - 1, first.end_lineno or 0, first.col_offset
-        if not isinstance(first.value.value, str) or lines[begin][:indent].strip() or not _ends_line(lines, first):
-            continue  # something else stands in its lines
-        kept = b"" if len(node.body) > 1 else lines[begin][:indent] + b'""'
-        lines[begin:end] = [kept, *[b""] * (end - begin - 1)]
-    return b"\n".join(lines)
-
-
 def without_comments(source: bytes) -> bytes:
-    """A module without its comments; nothing else is moved."""
+    """A module without its comments, and with an empty string where one is a statement (a docstring); no line moves."""
     import io
     import tokenize
 
+    ends = tokenize.ENCODING, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT
     lines = source.decode().split("\n")
+    begins, said = True, None  # whether a statement may begin here; the string that it began with
     for token in tokenize.tokenize(io.BytesIO(source).readline):
-        if token.type == tokenize.COMMENT:
+        kind = token.type
+        if kind == tokenize.COMMENT:
             line, column = token.start
             lines[line - 1] = lines[line - 1][:column].rstrip()
+            continue
+        if said is not None and kind in (tokenize.NEWLINE, tokenize.ENDMARKER):
+            (first, begin), (last, end) = said.start, said.end
+            rest = lines[last - 1][end:]
+            lines[first - 1 : last] = [lines[first - 1][:begin] + '""', *[""] * (last - first)]
+            lines[last - 1] += rest
+        said = token if kind == tokenize.STRING and begins else None
+        begins = kind in ends or (kind == tokenize.NL and begins)
     return "\n".join(lines).encode()
-
-
-def without_annotations(source: bytes) -> bytes:
-    """A module without the types of arguments, of what functions return and of the variables that they set, as far as
-    each stands in one line.
-    """
-    import ast
-
-    cuts: list[tuple[int, int, int]] = []  # line, first byte, end
-    lines = source.split(b"\n")
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.arg) and node.annotation is not None:
-            begin, what = node.col_offset + len(node.arg.encode()), node.annotation
-            if what.lineno == what.end_lineno == node.lineno:
-                cuts.append((what.lineno - 1, begin, what.end_col_offset or 0))
-        elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and node.returns is not None:
-            what = node.returns
-            begin = lines[what.lineno - 1].rfind(b" -> ", 0, what.col_offset)
-            if what.lineno == what.end_lineno and begin >= 0:
-                cuts.append((what.lineno - 1, begin, what.end_col_offset or 0))
-    for variable in _variables(ast.parse(source), False):
-        target, what = variable.target, variable.annotation
-        if target.end_lineno == what.lineno == what.end_lineno:
-            cuts.append((what.lineno - 1, target.end_col_offset or 0, what.end_col_offset or 0))
-    for line, begin, end in sorted(cuts, reverse=True):
-        lines[line] = lines[line][:begin] + lines[line][end:]
-    return b"\n".join(lines)
-
-
-def _variables(node: ast.AST, in_function: bool) -> Iterator[ast.AnnAssign]:
-    """What functions set and say the type of; not classes, where that may make a field."""
-    import ast
-
-    for child in ast.iter_child_nodes(node):
-        if isinstance(child, ast.AnnAssign) and in_function and child.value is not None and not _in_brackets(child):
-            yield child
-        inside = isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef))
-        yield from _variables(child, inside or (in_function and not isinstance(child, ast.ClassDef)))
-
-
-def _in_brackets(variable: ast.AnnAssign) -> bool:
-    import ast
-
-    return isinstance(variable.target, ast.Name) and not variable.simple
-
-
-def _ends_line(lines: list[bytes], statement: ast.stmt) -> bool:
-    assert statement.end_lineno is not None and statement.end_col_offset is not None
-    return not lines[statement.end_lineno - 1][statement.end_col_offset :].strip()
 
 
 def _entry(name: str, how: int) -> zipfile.ZipInfo:
