@@ -299,7 +299,7 @@ def test_the_orders_of_a_launched_slave_name_the_master(
 
     orders = '{"agent": "a", "addresses": [["unix:x", 0]], "key": "00", "slots": [], "wait": 1, "wait_refused": 1'
     orders += f', "stays": false, "shielded": false{more}}}'
-    monkeypatch.setattr("sys.stdin", io.StringIO(orders))
+    monkeypatch.setattr(cli, "open", lambda *_, **more: io.BytesIO(orders.encode()), raising=False)  # of descriptor 0
     config = configured(monkeypatch, lambda: cli.main(["--launched"]))
     assert (config.master, config.encrypt) == expected and config.addresses == [("unix:x", 0)]
     assert repr(config.key) == "<key>"
