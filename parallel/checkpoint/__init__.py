@@ -9,7 +9,10 @@
     digests.py     of large results, made beside their writing
     results_file.py   the file as a whole: opened, read, appended to, written anew
     store.py       what contexts write to: a queue, one thread, a sync once a second
-    recorder.py    the tasks of one context, or of one map: which are known, and what comes of the others
+    naming.py      what the tasks of one context are written under, and whether a result in the file is theirs
+    writer.py      which outcomes of one context's tasks are to be written
+    reader.py      these outcomes as readers get them: written by then, or out of the file if known
+    recorder.py    the tasks of one context, or of one map: each is known or runs, by way of the last three
 
 A task that is added goes through its context's recorder: if its result is in the file, an outcome that stands for it
 goes into the mailbox at once, and is read when its turn comes; else the task goes its way.  What comes of it is put

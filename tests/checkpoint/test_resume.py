@@ -173,7 +173,7 @@ def test_large_results_that_were_cancelled_are_kept_by_nobody(make: Make) -> Non
         eventually(lambda: len(context._mailbox.ready) == 3, 20, "three results")
         next(found)  # and the digests of the next ones are begun
         assert store.file._digests._jobs
-        context._recorder._names.clear()  # type: ignore[union-attr]  # as if they had been cancelled
+        context._recorder._writer.names.clear()  # type: ignore[union-attr]  # as if they had been cancelled
         assert len(list(found)) == 2
         assert not store.file._digests._jobs
     assert in_file() == 1
