@@ -590,7 +590,7 @@ class Manager:
         if not program.watching or program.may_have_changed() or program.may_have_moved():
             program.watching = True
             self.tell_slaves()
-        if self.heartbeat_timeout != self.dispatcher.scheduler.state.table.term:
+        if self.heartbeat_timeout != self.dispatcher.scheduler.state.leases.term:
             check_lease(self.heartbeat_timeout)
             self.dispatcher.call(self.dispatcher.scheduler.set_term, self.heartbeat_timeout)
         self._begun = True

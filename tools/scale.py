@@ -234,13 +234,13 @@ def lost(sizes: Sizes) -> list[Row]:
         for _ in range(slaves):
             context.add_task(bench_peers.noop)
         dispatcher = master.manager.dispatcher
-        table = dispatcher.scheduler.state.table  # of which no public name tells
+        state = dispatcher.scheduler.state  # of which no public name tells
         with master.clients(*bring(slaves), "--hold") as clients:
             master.join(clients, slaves)
-            until(lambda: dispatcher.call(lambda now: len(table.leases)) == slaves, "every slave holds a task")
+            until(lambda: dispatcher.call(lambda now: len(state.leases.by_slave)) == slaves, "every slave holds a task")
             clients.kill()
             began, worked = time.perf_counter(), time.process_time()
-            until(lambda: dispatcher.call(lambda now: table.waiting) == slaves, "all tasks wait again")
+            until(lambda: dispatcher.call(lambda now: state.backlog.waiting) == slaves, "all tasks wait again")
             took, busy = time.perf_counter() - began, time.process_time() - worked
         grace = importlib.import_module("parallel.core.agents").RECONNECT_SECONDS
     what = f"{slaves:,} slaves lost at once: all tasks wait again, s"

@@ -24,7 +24,7 @@ from slave.protocol import (
 from . import events as ev
 from .effects import Call, HangUp
 from .endings import Endings
-from .lease_table import Lease
+from .leases import Lease
 from .slave import AgentRecord, Contact, Life, Move, SlaveRecord
 from .state import State
 
@@ -50,7 +50,7 @@ class Agents:
         """
         state = self._state
         state.now = now
-        reply = EnlistReply(state.run, state.table.term, {}, [], False, max_memory=state.max_memory)
+        reply = EnlistReply(state.run, state.leases.term, {}, [], False, max_memory=state.max_memory)
         if request.run not in ("", state.run):
             return reply  # it looks for another master, and will see that this is not the one
         if state.closing or (request.run and request.agent not in state.roster.agents):
@@ -170,8 +170,8 @@ class Agents:
             slave = state.roster.slaves.get(number)
             if slave is not None and slave.pid in (pid, 0):
                 slave.memory, slave.stopped = memory, stopped != 0
-                if not task and not slave.running and number in state.table.leases:
-                    self._see_whether_it_arrived(slave, state.table.leases[number], now)
+                if not task and not slave.running and number in state.leases.by_slave:
+                    self._see_whether_it_arrived(slave, state.leases.by_slave[number], now)
                 if task != slave.running:
                     slave.running, slave.since = task, now
                     if task and state.watched:
@@ -184,7 +184,7 @@ class Agents:
         Somebody on the way may have dropped the answer, which nothing tells if nothing comes after it.  When its
         connection ends the runner asks again on another one; if it has the lease, that costs it nothing else.
         """
-        term = self._state.table.term
+        term = self._state.leases.term
         if now < lease.granted + POLL_SECONDS + term or self._hung_up.get(slave.number) == lease.id:
             return
         self._hung_up[slave.number] = lease.id  # once: what is sent then may be on its way for long
@@ -254,7 +254,7 @@ class Agents:
             return  # it is back already, on another connection or as another process
         due = now + RECONNECT_SECONDS
         for slave in state.roster.cut_off(agent_id, due):
-            state.table.shorten(slave.number, due)
+            state.leases.shorten(slave.number, due)
         state.attend(due)
 
     def commands_disconnected(self, agent_id: str, call: Call, now: float) -> None:
@@ -306,9 +306,9 @@ class Agents:
         """Re-enqueue the tasks of slaves whose lease is over, and of those that are not heard any more."""
         state = self._state
         slaves = state.roster.slaves
-        self._endings.settle_all(slaves[number] for number in state.table.expired(now))
-        expired = {number: slaves[number] for number in state.table.expired(now)}
-        silent = {slave.number: slave for slave in state.roster.missed(now, state.table.term)}
+        self._endings.settle_all(slaves[number] for number in state.leases.expired(now))
+        expired = {number: slaves[number] for number in state.leases.expired(now)}
+        silent = {slave.number: slave for slave in state.roster.missed(now, state.leases.term)}
         for slave in {**expired, **silent}.values():
             state.lose(slave, 0, _silence(slave, now))
             if slave.contact in (Contact.HEARD, Contact.CUT_OFF):

@@ -47,7 +47,7 @@ class Company:
             return 0.0
         if now < state.came_together + WAITED:
             return 0.0  # of shorter tasks, which have waited for each other already: slave/gathering.py
-        leases = state.table.leases
+        leases = state.leases.by_slave
         if not 0 < len(leases) <= _MOST_LEASES:
             return 0.0
         longest = LONGEST

@@ -13,7 +13,7 @@ from typing import Any, Union
 from slave.named import NamedTuple
 from slave.protocol import Buffer, Payload
 
-from .lease_table import Lease
+from .leases import Lease
 
 Call = Any
 

@@ -48,7 +48,7 @@ class Endings:
         slave = state.roster.slaves.get(report.slave)
         if state.closing or slave is None or slave.pid not in (report.pid, 0):
             return
-        until = now + min(_HANG_UP_SECONDS, state.table.term / 4)
+        until = now + min(_HANG_UP_SECONDS, state.leases.term / 4)
         self.waiting[slave.number] = Ending(report, how, last_words, until)
         if slave.speaks:
             state.attend(until)
@@ -146,7 +146,7 @@ class Endings:
     def _time_out(self, slave: SlaveRecord, id: int) -> None:
         """The slave's process was ended since this task ran for too long: that is the task's outcome."""
         state = self._state
-        lease = state.table.leases.get(slave.number)
+        lease = state.leases.by_slave.get(slave.number)
         task = None if lease is None or id not in lease.tasks else state.table.settle(lease.tasks[id].context, id)
         if task is not None:
             outcome = Outcome(id, TIMED_OUT, str(slave), task.timeout, (), payload=task.payload, tag=task.tag)

@@ -55,7 +55,7 @@ class Patience:
         state = self._state
         slaves = state.roster.slaves.values()
         connected = [one for one in slaves if one.joined and one.contact is not Contact.LOST]
-        leases = [state.table.leases[one.number] for one in connected if one.number in state.table.leases]
+        leases = [state.leases.by_slave[one.number] for one in connected if one.number in state.leases.by_slave]
         expected = [(str(one), one.doing) for one in slaves if not one.joined and one.contact is not Contact.LOST]
         lost = [str(one) for one in slaves if one.contact is Contact.LOST]
         longest = max((state.now - lease.granted for lease in leases), default=0.0)

@@ -28,7 +28,7 @@ class Readers:
         state.reading += 1
         if context.wait is None:
             context.wait = self._patience.begin(now)
-        for full in list(state.table.paused):
+        for full in list(state.backlog.paused):
             self._let_go(state.contexts[full])
         if not state.has_outcomes(id):  # else it is told of them when they are handed over
             if context.put != context.taken:
@@ -42,13 +42,13 @@ class Readers:
         the scheduler's thread looks for it in its next turn is seen by then, whatever changes meanwhile.
         """
         state = self._state
-        context, held = state.contexts.get(id), state.table.contexts.get(id)
-        if context is None or held is None or not state.table.leases:
+        context, held = state.contexts.get(id), state.backlog.contexts.get(id)
+        if context is None or held is None or not state.leases.by_slave:
             return False
         left = len(held.tasks)
         if not left or (for_tasks and context.low_water > left) or context.failures or context.rules.needs:
             return False
-        return not (state.table.paused or state.closing)
+        return not (state.backlog.paused or state.closing)
 
     def wait_for_tags(self, id: int, now: float) -> None:
         """From now on tasks of the context may have tags, by which somebody waits for each: see `Forsaken`."""
@@ -104,7 +104,7 @@ class Readers:
         context.taken = min(context.put, context.taken + size)
         if context.full and context.put - context.taken <= state.result_bytes / 2:
             context.full = False
-            state.table.resume(id)
+            state.backlog.resume(id)
             state.effects.append(Pause(id, False))
             self._let_go(context)
 
@@ -149,7 +149,7 @@ class Readers:
         if not isinstance(verdict, (NoSlaves, SetupFailed, Closed)):
             return
         state.take_in()
-        tasks = state.table.contexts[context.id].tasks.values()
+        tasks = state.backlog.contexts[context.id].tasks.values()
         tags = {task.id: task.tag for task in tasks if task.tag is not None and type(task.tag) is not Label}
         for id in tags:
             state.table.drop_task(context.id, id)

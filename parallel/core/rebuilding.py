@@ -80,7 +80,7 @@ class Rebuilding:
             for slave in here:
                 self._readmit(slave, context)
             in_ = {slave.number for slave in here}
-        for unfit, tasks in self._state.table.refused(context.id):
+        for unfit, tasks in self._state.backlog.refused(context.id):
             if in_ - unfit or not any(slave.number in unfit for slave in here):
                 continue
             others = [slave for slave in here if slave.number not in unfit]

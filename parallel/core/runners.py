@@ -81,7 +81,7 @@ class Runners:
         if request.run != state.run or slave is None:
             state.answer(call, False)
         elif slave.pid not in (0, request.pid) and not state.closing:
-            until = now + min(_REPORT_SECONDS, state.table.term / 4)
+            until = now + min(_REPORT_SECONDS, state.leases.term / 4)
             self.joining[request.slave] = Joining(call, request, until)
             state.attend(until)
         else:
@@ -113,7 +113,7 @@ class Runners:
 
     def _join(self, slave: SlaveRecord, call: Call, request: JoinRequest) -> None:
         state = self._state
-        held = state.table.leases.get(slave.number)
+        held = state.leases.by_slave.get(slave.number)
         if held is not None and (slave.pid != request.pid or held.id != request.lease):
             if slave.pid == request.pid:
                 self._lease_lost(slave, len(held.tasks))
@@ -188,8 +188,8 @@ class Runners:
         if not state.idle:
             return
         if now >= self._next_look:
-            overdue, then = state.table.overdue(now, RECALL_AGE)
-            self._next_look = again = now + max(_LOOK_AGAIN, _LOOK_EACH * len(state.table.leases))
+            overdue, then = state.leases.overdue(now, RECALL_AGE)
+            self._next_look = again = now + max(_LOOK_AGAIN, _LOOK_EACH * len(state.leases.by_slave))
             for lease in overdue:
                 slave = state.roster.connected.get(lease.slave)
                 if slave is None:
@@ -342,7 +342,7 @@ class Runners:
 
     def _give_back(self, slave: int, lease: int, unstarted: Sequence[int]) -> None:
         """Give tasks back, unless the word comes late, over a connection that was replaced, of another lease."""
-        held = self._state.table.leases.get(slave)
+        held = self._state.leases.by_slave.get(slave)
         if held is not None and held.id == lease:
             self._state.table.give_back(slave, unstarted)
 

@@ -4,6 +4,7 @@ No clock, lock, thread, socket, file or log: time is an argument, effects (effec
 One thread at a time calls it (service/dispatcher.py).
 
     runners.py   a runner joins, asks for tasks, posts outcomes         lease_table.py  who holds which task until when
+        of pieces: backlog.py (unsettled tasks and whose turn is next), leases.py, races.py (tasks that two slaves hold)
     speculation.py  tasks that are started twice                        durations.py  whether that is worth it
     rebuilding.py  what becomes of a task that a slave cannot rebuild, and of that slave
     endings.py   a runner's process has ended
@@ -69,7 +70,7 @@ class Scheduler:
     def set_term(self, term: float, now: float) -> None:
         """Change the length of leases, as long as no agent has been told of it."""
         if not any(agent.enlisted for agent in self.state.roster.agents.values()):
-            self.state.table.term = term
+            self.state.leases.term = term
             self.state.attend(now)
 
     def tick(self, now: float, late: float) -> None:
@@ -81,11 +82,11 @@ class Scheduler:
         """
         state = self.state
         state.now = now
-        state.due = now + min(_LONGEST_TICK, state.table.term / _TICKS_PER_LEASE)
+        state.due = now + min(_LONGEST_TICK, state.leases.term / _TICKS_PER_LEASE)
         if not state.closing:  # else slaves fall silent because they were asked to
             if late > _LATE:
                 state.tell(ev.MasterWasStopped(now, late))
-                state.table.shift(late)
+                state.leases.shift(late)
                 state.roster.shift(late)
                 self.runners.speculation.shift(late)
             self.agents.missed(now)
@@ -132,7 +133,7 @@ class Scheduler:
         state.now = state.now if now is None else now
         if state.judge_again and state.picky_contexts and not state.closing:
             self.runners.rebuilding.judge_all()
-        if state.idle and (state.table.waiting or state.incoming) and not state.closing:
+        if state.idle and (state.backlog.waiting or state.incoming) and not state.closing:
             state.feed()
         state.send_outcomes()
         if state.judge_again or (state.tagged and state.incoming and state.without_slaves):

@@ -19,7 +19,7 @@ from slave.named import NamedTuple
 
 from .chunk import Chunk
 from .durations import copied_from
-from .lease_table import Lease
+from .leases import Lease
 from .slave import SlaveRecord
 from .state import State
 from .task import State as TaskState
@@ -49,7 +49,7 @@ class Speculation:
     def look(self, now: float) -> None:
         """A slave idles, or time has passed: start copies of what is worth it, the longest running first."""
         state = self._state
-        if state.table.waiting or state.incoming:
+        if state.backlog.waiting or state.incoming:
             state.feed()
         if not state.idle or state.closing:
             return
@@ -67,15 +67,15 @@ class Speculation:
             state.attend(self._next_look)
 
     def shift(self, seconds: float) -> None:
-        """The master was stopped for so long: as `LeaseTable.shift`."""
+        """The master was stopped for so long: as `Leases.shift`."""
         for key in self._seen:
             self._seen[key] += seconds
 
     def _running(self, now: float) -> Iterator[Running]:
         """What runs and has no copy, of contexts that speculate and of which nothing waits."""
-        state, table, seen = self._state, self._state.table, {}
-        contexts = {id for id in state.durations if id not in table.paused and not table.waits(id)}
-        for lease in table.leases.values():
+        state, backlog, seen = self._state, self._state.backlog, {}
+        contexts = {id for id in state.durations if id not in backlog.paused and not backlog.waits(id)}
+        for lease in state.leases.by_slave.values():
             id, task = next(iter(lease.tasks.items()))
             if task.context not in contexts:
                 continue

@@ -33,7 +33,8 @@ from .effects import (
     WantTasks,
 )
 from .failures import Failures
-from .lease_table import Lease, LeaseTable
+from .lease_table import LeaseTable
+from .leases import Lease
 from .pacing import Pacing
 from .roster import Roster
 from .slave import AgentRecord, Life, Move, SlaveRecord
@@ -141,6 +142,7 @@ class State:
         self.run, self.environment, self.may_join = run, environment, may_join
         self.result_bytes, self.output_of = result_bytes, output_of
         self.table = LeaseTable(term, max_attempts)
+        self.backlog, self.leases = self.table.backlog, self.table.leases  # what it moves tasks between
         self.pace = Pacing()
         self.durations: dict[int, Durations] = {}  # of contexts that speculate
         self.copies = self.copies_first = 0  # tasks that were started twice; of these, whose copy was first
@@ -220,7 +222,7 @@ class State:
         """Setups and first tasks, as far as they are small: what they refer to is what slaves will import."""
         found: list[Any] = []
         for id, context in itertools.islice(self.contexts.items(), _MOST_CONTEXTS):
-            tasks = self.table.contexts.get(id)
+            tasks = self.backlog.contexts.get(id)
             found.append(context.setup)
             if tasks is not None:
                 found += [task.payload for task in itertools.islice(tasks.tasks.values(), 1)]
@@ -237,10 +239,10 @@ class State:
 
     def heard(self, slave: SlaveRecord) -> None:
         """A sign of life from a slave."""
-        if self.roster.heard(slave, self.now, self.table.term):
+        if self.roster.heard(slave, self.now, self.leases.term):
             self.tell(ev.SlaveBack(self.now, slave.number, str(slave)))
             self.slaves_changed()
-        self.table.renew(slave.number, self.now)
+        self.leases.renew(slave.number, self.now)
 
     def lose(self, slave: SlaveRecord, running: int, end: str, last_words: str = "", wanted: bool = False) -> None:
         """The slave is gone or out of reach: its tasks go elsewhere.
@@ -248,7 +250,7 @@ class State:
         ``running``: the task that is blamed, since it ended its process; 0: none (see agents.py).  ``end``: how it
         ended, in one line; ``last_words``: the end of its output; ``wanted``: we ended it ourselves.
         """
-        lease = self.table.leases.get(slave.number)
+        lease = self.leases.by_slave.get(slave.number)
         back = len(lease.tasks) if lease is not None else 0
         held = lease.tasks.get(running) if lease is not None else None
         blamed = None if held is None else self.table.find(held.context, running)
@@ -322,7 +324,7 @@ class State:
 
     def take_in(self, most: float = math.inf) -> None:
         """Enter tasks that users have added since the last time: up to ``most``, the oldest."""
-        incoming, contexts, add = self.incoming, self.contexts, self.table.add
+        incoming, contexts, add = self.incoming, self.contexts, self.backlog.add
         entered: dict[int, list[int]] = {}
         for _ in range(int(min(most, len(incoming)))):
             task = incoming.popleft()
@@ -342,7 +344,7 @@ class State:
         """What there is of a map's inputs."""
         for chunk in inputs.take(self.task_ids):
             if context is not None:
-                self.table.add_chunk(chunk)
+                self.backlog.add_chunk(chunk)
                 if self.watched:
                     entered.setdefault(context.id, []).extend(chunk.inputs)
 
@@ -350,15 +352,15 @@ class State:
         """The tallies of contexts that have tasks and may be done; of very many, not of all."""
         if not self.roster.connected:
             return
-        for id in itertools.islice(self.table.contexts, _MOST_TALLIES):
+        for id in itertools.islice(self.backlog.contexts, _MOST_TALLIES):
             yield self.contexts[id].tally
 
     def left(self, context: int) -> int:
         """How many tasks of the context have no outcome yet: 0 only if that is true of those just added too."""
-        found = self.table.left(context)
+        found = self.backlog.left(context)
         if not found and self.incoming:
             self.take_in()
-            found = self.table.left(context)
+            found = self.backlog.left(context)
         return found
 
     def grant(self, slave: SlaveRecord, share: int = 0) -> Lease | None:
@@ -367,7 +369,7 @@ class State:
             self.take_in(_AT_ONCE)
         lease, barred = None, slave.setup_failed | slave.unfit_for if slave.unfit_for else slave.setup_failed
         barred = barred | slave.lacks if slave.lacks else barred
-        while lease is None and (self.table.waiting or self.incoming):
+        while lease is None and (self.backlog.waiting or self.incoming):
             lease = self.table.grant(slave.number, self.now, barred, share or self._share(), self.pace)
             if lease is None and not self.incoming:
                 break
@@ -391,7 +393,7 @@ class State:
 
     def _share(self) -> int:
         """How many of the tasks that wait now are one slave's."""
-        return math.ceil((self.table.waiting + len(self.incoming)) / max(1, len(self.roster.connected)))
+        return math.ceil((self.backlog.waiting + len(self.incoming)) / max(1, len(self.roster.connected)))
 
     def _make_known(self, slave: SlaveRecord, context: ContextRecord) -> None:
         """The slave is to be told when the context, and the one that it is based on, are gone."""
@@ -419,7 +421,7 @@ class State:
         """Give waiting tasks to idle slaves, the longest waiting first: equal shares, since they begin together."""
         skipped: dict[int, Idle] = {}
         share = self._share()
-        while self.idle and (self.table.waiting or self.incoming):
+        while self.idle and (self.backlog.waiting or self.incoming):
             number = next(iter(self.idle))
             slave = self.roster.slaves[number]
             waiting = self.idle.pop(number)
@@ -441,9 +443,8 @@ class State:
 
     def _end_copies(self, winner: SlaveRecord | None, outcomes: Sequence[Outcome]) -> None:
         """Tasks that two slaves held have their outcome by ``winner``: the others are stopped."""
-        races, self.table.races = self.table.races, []
         posted = {outcome.task for outcome in outcomes if outcome.kind in (VALUE, FAILURE)}
-        for race in races:
+        for race in self.table.races.take_over():
             self.copies_first += winner is not None and winner.number == race.second and race.task in posted
             for number, lease in race.leases.items():
                 slave = self.roster.slaves.get(number)
@@ -478,7 +479,7 @@ class State:
 
     def deliver(self, context_id: int, outcomes: list[Outcome], slave: SlaveRecord | None) -> None:
         """Outcomes of one slave's for the context's reader; the tasks have left the table."""
-        if self.table.races:
+        if self.table.races.over:
             self._end_copies(slave, outcomes)
         context = self.contexts.get(context_id)
         if context is None:
@@ -527,7 +528,7 @@ class State:
             self.effects.append(Deliver(context_id, outcomes, not left))
             if not context.full and context.put - context.taken >= self.result_bytes:
                 context.full = True
-                self.table.pause(context_id)
+                self.backlog.pause(context_id)
                 self.effects.append(Pause(context_id, True))
                 self.tell(ev.ResultsWait(self.now, context_id, self.result_bytes))
             if context.low_water > left and not context.wants_tasks:
@@ -564,10 +565,10 @@ class State:
         self.roster.check()
         for number in self.idle:
             assert number in self.roster.slaves, f"slave {number} has ended and waits for tasks"
-            assert number not in self.table.leases, f"slave {number} holds a lease and waits for another"
+            assert number not in self.leases.by_slave, f"slave {number} holds a lease and waits for another"
         assert self.reading == sum(len(one.readers) for one in self.contexts.values()), "readers are counted wrongly"
         for context in self.contexts.values():
-            assert context.full == (context.id in self.table.paused), f"context {context.id} is paused or not"
+            assert context.full == (context.id in self.backlog.paused), f"context {context.id} is paused or not"
             assert not context.stalled or context.full, f"slaves are held up for context {context.id} without reason"
             assert context.known_by <= set(self.roster.slaves), f"context {context.id} is known by who has ended"
         for slave in self.roster.slaves.values():
@@ -575,7 +576,7 @@ class State:
                 f"{slave} remembers contexts that are gone"
             )
         for context in self.contexts.values():
-            left = {id for _, tasks in self.table.refused(context.id) for id in (task.id for task in tasks)}
+            left = {id for _, tasks in self.backlog.refused(context.id) for id in (task.id for task in tasks)}
             assert left <= set(context.refusals), f"of tasks {left} nobody knows why"
             assert not context.refusals or context.id in self.picky_contexts, f"context {context.id} is not judged"
             assert all(self.table.find(context.id, id) for id in context.refusals), "a refusal outlives its task"

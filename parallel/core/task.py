@@ -1,8 +1,8 @@
 """The states of a task and the one table of its moves.
 
-WAITING   stands in its context's queue of the lease table
-LEASED    is held by one slave: stands in that slave's lease
-COPIED    is held by two slaves, which race: stands in the leases of both (speculation.py)
+WAITING   stands in its context's queue (backlog.py)
+LEASED    is held by one slave: stands in that slave's lease (leases.py)
+COPIED    is held by two slaves, which race: stands in the leases of both (races.py)
 SETTLED   has its one outcome; the lease table has forgotten it
 DROPPED   it was cancelled, or its context was or was abandoned; the lease table has forgotten it
 

@@ -97,7 +97,7 @@ class Users:
         for one in state.roster.slaves.values() if context.rules.needs else ():
             one.lacks.discard(id)
         state.table.drop(id)
-        state.table.resume(id)
+        state.backlog.resume(id)
         state.pace.forget(id)
         state.durations.pop(id, None)
         for call in context.stalled:
@@ -165,7 +165,7 @@ class Users:
         state = self._state
         state.now = now
         state.take_in()
-        found = state.table.contexts.get(id)
+        found = state.backlog.contexts.get(id)
         tasks = {} if found is None else found.tasks
         waiting = [id for id, task in tasks.items() if task.state is TaskState.WAITING]
         del waiting[: len(state.roster.slaves) - len(state.roster.connected)]
@@ -192,7 +192,7 @@ class Users:
         state.take_in()
         target = self.tasks_wanted_at_first(id, seconds)
         context.low_water, context.wants_tasks = max(1, target // 2), False
-        return max(0, target - state.table.left(id))
+        return max(0, target - state.backlog.left(id))
 
     def tasks_wanted_at_first(self, id: int, seconds: float) -> int:
         """The same of a context that has none.  Only looks: may be called by any thread."""
@@ -276,4 +276,4 @@ class Users:
             return "draining"
         if slave.stopped:
             return "stopped"
-        return "busy" if slave.number in self._state.table.leases else "idle"
+        return "busy" if slave.number in self._state.leases.by_slave else "idle"

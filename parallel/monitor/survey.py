@@ -86,8 +86,7 @@ class _Survey:
         incoming = self._state.incoming
         # of a million that are on their way nobody counts whose they are: the last one stands for all
         self._incoming = (incoming[-1].context, len(incoming)) if incoming else (0, 0)
-        table = self._state.table
-        self._running = {slave: _first(lease.tasks) for slave, lease in table.leases.items()}
+        self._running = {slave: _first(lease.tasks) for slave, lease in self._state.leases.by_slave.items()}
         self._runs_of = Counter(task.context for task in set(self._running.values()))  # two may run the same
         self._maps: dict[int, list[ContextRecord]] = {}
         for record in self._state.contexts.values():
@@ -102,7 +101,7 @@ class _Survey:
         """A row: the context ``id`` and its maps."""
         records = self._maps.get(id, [])
         state, now = self._state, self._now
-        left = sum(state.table.left(record.id) for record in records)
+        left = sum(state.backlog.left(record.id) for record in records)
         left += self._incoming[1] if self._incoming[0] in [record.id for record in records] else 0
         running = sum(self._runs_of[record.id] for record in records)
         coming = sum(box.coming for box in map(self._dispatcher.mailboxes.get, (one.id for one in records)) if box)
@@ -131,7 +130,7 @@ class _Survey:
         for rules in [record.rules for record in records]:
             if rules.label or rules.name:
                 return rules.label or rules.name
-        tasks = self._state.table.contexts.get(id)
+        tasks = self._state.backlog.contexts.get(id)
         name = "" if tasks is None else self._name_in(_first(tasks.tasks))
         if name:
             self._dispatcher.scheduler.users.name_context(records[0], name)
@@ -142,9 +141,9 @@ class _Survey:
         if not left:
             return 0.0
         ids = {record.id for record in records}
-        leases = self._state.table.leases
+        leases = self._state.leases.by_slave
         ages = [self._now - leases[slave].granted for slave, task in self._running.items() if task.context in ids]
-        each = [self._state.pace.seconds_per_task(id) for id in ids if self._state.table.left(id)]
+        each = [self._state.pace.seconds_per_task(id) for id in ids if self._state.backlog.left(id)]
         length = max((seconds for seconds in each if seconds is not None), default=0.0)
         slaves = len(self._state.roster.connected)
         late = max(ages, default=0.0) > max(_LONG_TASKS, _LATE * length)
@@ -183,14 +182,14 @@ class _Survey:
     def _runs_for(self, slave: SlaveRecord, task: Task | Chunk | None) -> float:
         if task is None:
             return 0.0
-        granted = self._state.table.leases[slave.number].granted
+        granted = self._state.leases.by_slave[slave.number].granted
         since = slave.since if slave.running == task.id and slave.first != task.id else granted
         return max(0.0, self._now - since)
 
     def _share(self, slave: SlaveRecord) -> float:
         if slave.came is None:
             return 0.0
-        lease = self._state.table.leases.get(slave.number)
+        lease = self._state.leases.by_slave.get(slave.number)
         worked = slave.worked + (0.0 if lease is None else self._now - lease.granted)
         there = (slave.heard if slave.life is Life.ENDED else self._now) - slave.came
         return min(1.0, worked / there) if there > 0 else 0.0
@@ -205,7 +204,7 @@ class _Survey:
         return name or rules.label or rules.name
 
     def _mark_of(self, task: Task | Chunk, slave: SlaveRecord) -> str:
-        return " (copy)" if self._state.table.copies.get(task.id) == slave.number else ""
+        return " (copy)" if self._state.table.races.second.get(task.id) == slave.number else ""
 
     def _name_in(self, task: Task | Chunk) -> str:
         """Of its callable, unless it would take long to find that."""
@@ -277,7 +276,7 @@ class _Survey:
             yield f"a thread of this manager has died of {type(died_of).__name__}: a bug, please report it"
         if state.closing:
             return
-        left = any(map(state.table.left, state.contexts))
+        left = any(map(state.backlog.left, state.contexts))
         if left and not roster.connected:
             yield self._nobody()
         lost = [str(slave) for slave in roster.slaves.values() if slave.contact is Contact.LOST] if roster.lost else []
@@ -288,9 +287,9 @@ class _Survey:
             yield f"stopped by somebody (kill -CONT lets them go on): {', '.join(some(stopped))}"
         for record in state.contexts.values():
             label = self._label(record.id, [record])
-            if record.failures and state.table.left(record.id):
+            if record.failures and state.backlog.left(record.id):
                 yield f"setup failed on {len(record.failures)} slave{'s' if len(record.failures) > 1 else ''}: {label}"
-            if record.rules.needs and state.table.left(record.id) and self._none_can_run(record.id):
+            if record.rules.needs and state.backlog.left(record.id) and self._none_can_run(record.id):
                 yield f"no connected slave has what it needs ({', '.join(sorted(record.rules.needs))}): {label}"
             if record.full:
                 yield f"{state.result_bytes / 1e6:.0f} MB of results wait to be read, and slaves pause: {label}"

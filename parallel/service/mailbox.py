@@ -267,7 +267,7 @@ class Mailbox:
             self.courier.send(lambda: _fail(addressees, error))  # type: ignore[arg-type]
 
     def _addressees(self, now: float) -> list[object]:
-        found = self._state.table.contexts.get(self.id)
+        found = self._state.backlog.contexts.get(self.id)
         tasks = [*(() if found is None else found.tasks.values()), *self._state.incoming]
         tags = [task.tag for task in tasks if task.context == self.id and task.tag is not None]
         return [tag for tag in tags if type(tag) is not Label]

@@ -377,12 +377,12 @@ class Driver:
         state = self.env.state
         left: list[Any] = [state.idle, state.contexts, state.roster.slaves, state.roster.agents, state.roster.connected]
         left += [
-            state.table.contexts,
-            state.table.leases,
-            state.table.paused,
+            state.backlog.contexts,
+            state.leases.by_slave,
+            state.backlog.paused,
             self.env.scheduler.runners.joining,
             self.env.scheduler.endings.waiting,
         ]
-        assert not any(left) and not state.roster.lost and not state.table.waiting, left
+        assert not any(left) and not state.roster.lost and not state.backlog.waiting, left
         assert not any(state.pace.seconds_per_task(id) for id in range(99)), "a context that is gone is measured"
-        assert not state.durations and not state.table.copies and not state.table.races, "something is kept"
+        assert not state.durations and not state.table.races.second and not state.table.races.over, "something is kept"

@@ -330,7 +330,7 @@ class Env:
 
     def message(self, number: int, task: int, kind: int = VALUE, data: bytes = b"", lease: int = 0) -> OutcomeMessage:
         """What came of a task; under the lease that the slave holds if no ``lease`` is given."""
-        context = next((one.id for one in self.state.table.contexts.values() if task in one.tasks), 1)
+        context = next((one.id for one in self.state.backlog.contexts.values() if task in one.tasks), 1)
         return outcome_message(number, lease or self.lease_id(number), context, task, kind, data, ())
 
     def post(self, number: int, *tasks: int, kind: int = VALUE, data: bytes = b"", lease: int = 0) -> None:
@@ -477,15 +477,15 @@ class Env:
 
     def lease_of(self, number: int) -> list[int]:
         """The tasks that a slave holds."""
-        lease = self.state.table.leases.get(number)
+        lease = self.state.leases.by_slave.get(number)
         return [] if lease is None else list(lease.tasks)
 
     def lease_id(self, number: int) -> int:
         """The lease that a slave holds; 0 for none."""
-        lease = self.state.table.leases.get(number)
+        lease = self.state.leases.by_slave.get(number)
         return 0 if lease is None else lease.id
 
     def task(self, id: int) -> Task | Chunk:
         """An unsettled task."""
-        (found,) = [one.tasks[id] for one in self.state.table.contexts.values() if id in one.tasks]
+        (found,) = [one.tasks[id] for one in self.state.backlog.contexts.values() if id in one.tasks]
         return found

@@ -257,8 +257,7 @@ class Judge(Model):
             _same(f"slaves that know context {context.id}", found.known_by, knowing)
 
     def _compare_tasks(self, state: State) -> None:
-        table = state.table
-        found = {id: task for context in table.contexts.values() for id, task in context.tasks.items()}
+        found = {id: task for context in state.backlog.contexts.values() for id, task in context.tasks.items()}
         new: dict[int, Any] = {}
         for entry in state.incoming:
             for id in entry.ids if isinstance(entry, KnownInputs) else (entry.id,):  # type: ignore[union-attr]
@@ -275,11 +274,11 @@ class Judge(Model):
                 counted,
             )
         leases = {slave.number: slave.lease for slave in self.slaves.values() if slave.lease is not None}
-        held = {number: list(lease.tasks) for number, lease in table.leases.items()}
+        held = {number: list(lease.tasks) for number, lease in state.leases.by_slave.items()}
         _same("leases", held, {number: lease.tasks for number, lease in leases.items()})
         for number, lease in leases.items():
-            _same(f"the end of slave {number}'s lease", table.leases[number].deadline, lease.deadline)
-        _same("waiting tasks", table.waiting + len(new), self.waiting())
+            _same(f"the end of slave {number}'s lease", state.leases.by_slave[number].deadline, lease.deadline)
+        _same("waiting tasks", state.backlog.waiting + len(new), self.waiting())
 
     def _compare_slave(self, slave: ModelSlave, record: SlaveRecord) -> None:
         _same(f"life of slave {slave.number}", record.life, _life(slave))

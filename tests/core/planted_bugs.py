@@ -20,10 +20,14 @@ from hypothesis import HealthCheck, Phase, core, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from parallel.core.agents import Agents
+from parallel.core.backlog import Backlog
+from parallel.core.chunk import Chunk
 from parallel.core.durations import Durations
 from parallel.core.effects import Answer, Call
 from parallel.core.endings import Endings
 from parallel.core.lease_table import GivenUp, LeaseTable
+from parallel.core.leases import Lease, Leases
+from parallel.core.races import Races
 from parallel.core.readers import Readers
 from parallel.core.roster import Roster
 from parallel.core.runners import Runners
@@ -33,7 +37,7 @@ from parallel.core.state import State
 from parallel.core.task import State as TaskState
 from parallel.core.task import Task
 from parallel.core.users import Users
-from slave.protocol import TIME_LIMIT, EnlistRequest, OutcomeMessage, RunnerBeat, RunnerEnded
+from slave.protocol import TIME_LIMIT, EnlistRequest, OutcomeMessage, RunnerBeat, RunnerEnded, ValuesMessage
 from tests.core.test_scheduler_model import SchedulerMachine
 from tests.support import planted_copies as copies
 from tests.support.planting import Plant, planter, without
@@ -50,14 +54,23 @@ def nothing(real: object, *arguments: object, **named: object) -> None:
 
 
 @bug("the outcome of an attempt that is not the current one settles nothing", Runners, "outcomes")
-def _(real: Any, self: Runners, batch: Sequence[OutcomeMessage], now: float) -> None:
-    leases = self._state.table.leases
-    real(self, [one for one in batch if one[0] in leases and one[3] in leases[one[0]].tasks], now)
+def _(real: Any, self: Runners, batch: Sequence[OutcomeMessage | ValuesMessage], now: float) -> None:
+    leases = self._state.leases.by_slave
+    kept: list[OutcomeMessage | ValuesMessage] = []
+    for message in batch:
+        held = leases[message[0]].tasks if message[0] in leases else {}
+        if len(message) == 4:
+            data = message[3]
+            pairs = [pair for pair in zip(data[::2], data[1::2]) if pair[0] in held]
+            kept.append((*message[:3], [part for pair in pairs for part in pair]))
+        elif message[3] in held:
+            kept.append(message)
+    real(self, kept, now)
 
 
 @bug("the blame falls on the first task of the lease", LeaseTable, "lose")
 def _(real: Any, self: LeaseTable, slave: int, running: int, end: str) -> GivenUp | None:
-    lease = self.leases.get(slave)
+    lease = self.leases.by_slave.get(slave)
     found: GivenUp | None = real(self, slave, next(iter(lease.tasks)) if lease and running in lease.tasks else 0, end)
     return found
 
@@ -79,19 +92,18 @@ def _(real: Any, self: LeaseTable, slave: int, lease: int, context: int, id: int
 
 @bug("the failure of an attempt that is not the current one costs a retry", LeaseTable, "retry")
 def _(real: Any, self: LeaseTable, slave: int, lease: int, context: int, id: int) -> bool:
-    held = self.leases.get(slave)
+    held = self.leases.by_slave.get(slave)
     return bool(real(self, slave, lease if held is None else held.id, context, id))
 
 
-@bug("a task that comes back goes to the back of the queue", LeaseTable, "_to_front")
-def _(real: Any, self: LeaseTable, tasks: list[Task], move: object) -> int:
-    count: int = real(self, tasks, move)
+@bug("a task that comes back goes to the back of the queue", Backlog, "put_back")
+def _(real: Any, self: Backlog, tasks: Sequence[Task | Chunk]) -> None:
+    real(self, tasks)
     for task in tasks:
-        queue = self.contexts[task.context].queue
+        queue = self._turns.line_of(task).queue
         queue.remove(task)
         queue.append(task)
-        self._turns.line_up(self.contexts[task.context])
-    return count
+        self._turns.line_up(self._turns.line_of(task))
 
 
 @bug("tasks of a context whose setup failed on a slave are granted to it", LeaseTable, "grant")
@@ -101,8 +113,8 @@ def _(real: Any, self: LeaseTable, slave: int, now: float, excluded: object, *ar
 
 @bug("of a cancelled context what runs stays leased", LeaseTable, "drop")
 def _(real: Any, self: LeaseTable, context: int) -> int:
-    tasks = list(self.contexts[context].tasks) if context in self.contexts else []
-    waiting = [id for id in tasks if self.contexts[context].tasks[id].state is TaskState.WAITING]
+    tasks = list(self.backlog.contexts[context].tasks) if context in self.backlog.contexts else []
+    waiting = [id for id in tasks if self.backlog.contexts[context].tasks[id].state is TaskState.WAITING]
     return sum(self.drop_task(context, id) is not None for id in waiting)
 
 
@@ -111,30 +123,30 @@ def _(real: Any, self: Users, held: dict[int, tuple[int, list[int]]]) -> None:
     pass
 
 
-@bug("a lease exceeds its share behind a task that takes long", LeaseTable, "grant")
-def _(real: Any, self: LeaseTable, slave: int, now: float, excluded: Any, share: int, pace: Any) -> Any:
+@bug("a lease exceeds its share behind a task that takes long", Backlog, "fill")
+def _(real: Any, self: Backlog, lease: Lease, excluded: Any, share: int, pace: Any) -> None:
     aside: list[tuple[int, int]] = []
-    head = self._turns.first(slave, excluded, aside)
+    head = self._turns.first(lease.slave, excluded, aside)
     self._turns.put_back(aside)
     slow = head is not None and (pace.seconds_per_task(head.id) or 0.0) > 0.01
-    return real(self, slave, now, excluded, 10 * share if slow else share, pace)
+    real(self, lease, excluded, 10 * share if slow else share, pace)
 
 
 # -- leases and time
 
 
-@bug("a lease is over only after its deadline", LeaseTable, "expired")
-def _(real: Any, self: LeaseTable, now: float) -> list[int]:
-    return [slave for slave, lease in self.leases.items() if lease.deadline < now]
+@bug("a lease is over only after its deadline", Leases, "expired")
+def _(real: Any, self: Leases, now: float) -> list[int]:
+    return [slave for slave, lease in self.by_slave.items() if lease.deadline < now]
 
 
-@bug("a heartbeat does not renew the lease", LeaseTable, "renew")
-def _(real: Any, self: LeaseTable, slave: int, now: float) -> None:
+@bug("a heartbeat does not renew the lease", Leases, "renew")
+def _(real: Any, self: Leases, slave: int, now: float) -> None:
     pass
 
 
-@bug("a master that was stopped gives slaves their time back, and leases not", LeaseTable, "shift")
-def _(real: Any, self: LeaseTable, seconds: float) -> None:
+@bug("a master that was stopped gives slaves their time back, and leases not", Leases, "shift")
+def _(real: Any, self: Leases, seconds: float) -> None:
     pass
 
 
@@ -183,9 +195,9 @@ def _(real: Any, self: Scheduler, now: float | None = None) -> Any:
 
 
 @bug("* a slave that its agent gives up keeps its lease", State, "end")
-def _(real: Any, self: State, slave: SlaveRecord, why: str) -> None:
+def _(real: Any, self: State, slave: SlaveRecord, why: str, given_up: bool = False) -> None:
     with without(self.table, "give_back", 0):
-        real(self, slave, why)
+        real(self, slave, why, given_up)
 
 
 # -- tasks that are started twice
@@ -201,14 +213,14 @@ bug("the copy that was first is stopped, too", State, "_end_copies")(copies.stop
 bug("cancelling stops one of the two", LeaseTable, "held_by")(copies.knows_one_holder)
 
 
-@bug("who loses one copy loses the other one too", LeaseTable, "_leave_to_other")
-def _(real: Any, self: LeaseTable, slave: int, task: Task, move: Any) -> None:
-    real(self, self.copies[task.id] if slave == task.holder else task.holder, task, move)
+@bug("who loses one copy loses the other one too", Races, "leave_to_other")
+def _(real: Any, self: Races, slave: int, task: Task, move: Any) -> None:
+    real(self, self.second[task.id] if slave == task.holder else task.holder, task, move)
 
 
 @bug("the death of a copy is blamed on nothing", LeaseTable, "lose")
 def _(real: Any, self: LeaseTable, slave: int, running: int, end: str) -> GivenUp | None:
-    found: GivenUp | None = real(self, slave, 0 if running in self.copies else running, end)
+    found: GivenUp | None = real(self, slave, 0 if running in self.races.second else running, end)
     return found
 
 
@@ -364,8 +376,8 @@ def _(real: Any, self: State) -> None:
     pass
 
 
-@bug("a paused context is never resumed", LeaseTable, "resume")
-def _(real: Any, self: LeaseTable, context: int) -> None:
+@bug("a paused context is never resumed", Backlog, "resume")
+def _(real: Any, self: Backlog, context: int) -> None:
     self._turns.paused.discard(context)
 
 

@@ -72,7 +72,7 @@ def test_what_is_given_back_waits_in_the_leases_order(env: Env, as_inputs: bool)
     ids = env.add(4, as_inputs=as_inputs)
     held = env.fetched(number)
     assert held == ids[: len(held)] and len(held) > 2
-    env.give_back(number, env.state.table.leases[number].id, [held[2], held[0], held[1]])
+    env.give_back(number, env.state.leases.by_slave[number].id, [held[2], held[0], held[1]])
     env.effects.clear()
     assert env.fetched(other)[:3] == ids[:3]
 
@@ -84,7 +84,7 @@ def test_single_inputs_are_not_taken_from_the_front_of_a_long_chunk(env: Env) ->
     ids = env.add(MOST_TASKS, as_inputs=True)
     long = 0
     for id in ids[:200]:
-        front = env.state.table.contexts[1].queue[0] if id > 1 else None
+        front = env.state.backlog.contexts[1].queue[0] if id > 1 else None
         long += isinstance(front, Chunk) and sys.getsizeof(front.inputs) > 10_000
         assert env.fetched(number) == [id]
         env.post(number, id)
@@ -96,7 +96,7 @@ def test_thousands_of_inputs_are_a_few_objects(env: Env) -> None:
     number = env.slave()
     ids = several(env, 3000)
     assert env.fetched(number) == ids
-    lease = env.state.table.leases[number]
+    lease = env.state.leases.by_slave[number]
     assert len({id(task) for task in lease.tasks.values()}) == 1
     env.post(number, *ids[:1000])
     env.effects.clear()
@@ -185,7 +185,7 @@ def test_a_cancelled_map_stops_what_runs_of_it(env: Env) -> None:
     env.effects.clear()
     assert env.cancel() == 4
     assert env.take_answer(commands) == (1, [StopTasks(number, 1, ids[1:])])
-    assert env.state.table.contexts == {}
+    assert env.state.backlog.contexts == {}
 
 
 def test_a_move_that_the_table_does_not_have_changes_nothing() -> None:

@@ -35,7 +35,7 @@ def come(env: Env, company: Company, slave: int, task: int) -> float:
 
 def left(env: Env, slave: int) -> list[int]:
     """What it has not done."""
-    lease = env.state.table.leases.get(slave)
+    lease = env.state.leases.by_slave.get(slave)
     return [] if lease is None else list(lease.tasks)
 
 

@@ -38,11 +38,11 @@ class Walked(dict):  # type: ignore[type-arg]
 def new_env(**options: Any) -> Env:
     """With dictionaries that are walked step by step."""
     env = Env(**options)
-    state, roster, table = env.state, env.state.roster, env.state.table
+    state, roster = env.state, env.state.roster
     state.contexts = Walked()
     state.idle = Walked()  # type: ignore[assignment]  # used as any dictionary
     roster.slaves, roster.ended, roster.connected, roster.agents = Walked(), Walked(), Walked(), Walked()
-    table.leases = Walked()
+    state.leases.by_slave = Walked()
     assert env.context() == 1
     return env
 
@@ -130,7 +130,7 @@ def full_contexts(count: int) -> Env:
     contexts(env, count)
     for id in list(env.state.contexts)[1:]:
         env.state.contexts[id].full = True
-        env.state.table.pause(id)
+        env.state.backlog.pause(id)
     env.fetch(env.slave("first"))  # who asks first after they were paused puts them out of the way
     return env
 
@@ -151,7 +151,7 @@ def slave_with_a_task(env: Env) -> tuple[int, int]:
 
 def nothing_may_be_granted(env: Env) -> None:
     for id in list(env.state.contexts):
-        env.state.table.pause(id)
+        env.state.backlog.pause(id)
 
 
 def fetch(env: Env) -> Act:
@@ -265,6 +265,6 @@ def test_what_is_done_costs_the_same_however_much_there_is_besides(
 def test_walking_is_seen_whoever_does_it() -> None:
     few, many = busy_slaves(FEW).state, busy_slaves(1000).state
     assert steps(lambda: list(many.roster.slaves)) > 50 * steps(lambda: list(few.roster.slaves))
-    assert steps(lambda: max(many.table.leases.values(), key=id)) > 50 * steps(
-        lambda: max(few.table.leases.values(), key=id)
+    assert steps(lambda: max(many.leases.by_slave.values(), key=id)) > 50 * steps(
+        lambda: max(few.leases.by_slave.values(), key=id)
     )

@@ -55,7 +55,7 @@ def test_a_slave_that_its_agent_gives_up_leaves_no_lease_behind(env: Env) -> Non
     env.add()
     assert env.fetched(number) == [1]
     env.slave_closed(number, "its process ends right after the start")
-    assert env.lease_of(number) == [] and env.state.table.waiting == 1
+    assert env.lease_of(number) == [] and env.state.backlog.waiting == 1
     env.pass_time(20.0)
 
 
@@ -92,7 +92,7 @@ def test_a_lease_that_an_idle_slave_gets_begins_when_it_gets_it(env: Env) -> Non
     env.now += 0.75
     env.add(4)
     assert env.take_granted(first) == [1, 2] and env.take_granted(second) == [3, 4]
-    assert env.state.table.leases[0].granted == env.now and env.state.table.leases[0].deadline == env.now + 10
+    assert env.state.leases.by_slave[0].granted == env.now and env.state.leases.by_slave[0].deadline == env.now + 10
     env.pass_time(5.0)
     assert not env.events(ev.MasterWasStopped)
 

@@ -83,7 +83,7 @@ def test_a_slave_that_holds_a_lease_is_not_granted_another(env: Env) -> None:
     held = table.grant(number, 0.0, (), 1, Pacing())
     with pytest.raises(IllegalMove, match=r"slave 0 holds lease 1 and is to get another one"):
         table.grant(number, 0.0, (), 1, Pacing())
-    assert table.leases[number] is held
+    assert table.leases.by_slave[number] is held
     table.check()
 
 
@@ -108,7 +108,7 @@ def test_what_an_agent_said_first_does_not_count_when_it_is_read_after_it_has_sa
     assert env.enlist([None], connection=2, late=True).numbers == [number]
     record = env.record(number)
     assert record.pid == PID and record.life is Life.READY
-    assert list(env.state.table.leases[number].tasks) == [task]
+    assert list(env.state.leases.by_slave[number].tasks) == [task]
     env.enlist([None], connection=1)
     assert not record.pid, "what comes on a later connection is another process"
 
@@ -148,10 +148,10 @@ def test_the_end_of_an_agents_current_connection_cuts_it_off_until_it_is_back(en
     assert env.fetched(number) == [1]
     env.agent_disconnected(1)
     assert contact_of(env) is Contact.CUT_OFF and slave.due - slave.heard < RECONNECT_SECONDS + 5
-    assert env.state.table.leases[number].deadline == slave.due
+    assert env.state.leases.by_slave[number].deadline == slave.due
     env.enlist([number], run=RUN, connection=2, runners={number: PID})
     assert contact_of(env) is Contact.HEARD
-    assert env.state.table.leases[number].deadline == slave.due == slave.heard + 10
+    assert env.state.leases.by_slave[number].deadline == slave.due == slave.heard + 10
     assert env.lease_of(number) == [1]
 
 
@@ -193,7 +193,7 @@ def test_a_slave_that_was_closed_while_its_agent_was_out_of_reach_has_ended(env:
     assert env.enlist([there], run=RUN, connection=2).numbers == [gone, there]
     assert env.record(gone).life is Life.ENDED and "right after each start" in env.record(gone).end
     assert env.record(there).life is Life.READY
-    assert env.lease_of(gone) == [] and env.state.table.waiting == 1
+    assert env.lease_of(gone) == [] and env.state.backlog.waiting == 1
 
 
 def test_a_slave_whose_command_is_still_on_its_way_has_not_ended(env: Env) -> None:
@@ -226,7 +226,7 @@ def test_tasks_given_back_late_are_not_taken_from_a_newer_lease(env: Env) -> Non
     assert env.take_answer(env.setup_failed(number, 1, old, [1], data)) is None
     assert env.lease_of(number) == [1] and 1 in env.record(number).setup_failed
     assert env.take_answer(env.give_back(number, new, [1])) is None
-    assert env.lease_of(number) == [] and env.state.table.waiting == 1
+    assert env.lease_of(number) == [] and env.state.backlog.waiting == 1
 
 
 def test_a_waiting_call_of_a_slave_that_is_lost_ends_with_an_empty_lease(env: Env) -> None:
@@ -350,7 +350,7 @@ def test_a_task_whose_outcome_is_on_its_way_when_its_process_ends_is_not_blamed_
         env.runner_disconnected(number)
     else:  # a process that a task forked keeps the connection open
         env.pass_time(2.0)
-    assert env.lease_of(number) == [] and env.state.table.waiting == 1
+    assert env.lease_of(number) == [] and env.state.backlog.waiting == 1
     assert env.task(2).ends is None
     assert env.record(number).life is Life.EXPECTED
 

@@ -6,7 +6,8 @@ import math
 
 import pytest
 
-from parallel.core.lease_table import Lease, LeaseTable
+from parallel.core.lease_table import LeaseTable
+from parallel.core.leases import Lease
 from parallel.core.moves import IllegalMove
 from parallel.core.pacing import LEASE_BYTES, LEAST_SECONDS, MOST_TASKS, Pacing
 from parallel.core.task import MOVES, Move, State, Task
@@ -19,7 +20,7 @@ def table_with(tasks: int, seconds: float | None = 0.001, max_attempts: int = 3)
     if seconds is not None:
         pace.learn(1, 1, seconds)
     for id in range(1, tasks + 1):
-        table.add(Task(id, 1, b"x"))
+        table.backlog.add(Task(id, 1, b"x"))
     return table, pace
 
 
@@ -55,14 +56,14 @@ def test_a_long_task_and_many_that_take_no_time_behind_it_are_no_work_that_nobod
     pace.learn(1, 10, 0.0)
     pace.learn(2, 1, 0.03)
     for id, context in enumerate([2, 1, 1, 1], 1):
-        table.add(Task(id, context, b""))
+        table.backlog.add(Task(id, context, b""))
     assert list(grant(table, pace, share=2).tasks) == [1, 2]
 
 
 def test_a_lease_of_large_tasks_is_limited_in_bytes() -> None:
     table, pace = table_with(0, 0.0001)
     for id in range(1, 10):
-        table.add(Task(id, 1, bytes(LEASE_BYTES // 2)))
+        table.backlog.add(Task(id, 1, bytes(LEASE_BYTES // 2)))
     assert len(grant(table, pace).tasks) == 2
 
 
@@ -71,7 +72,7 @@ def test_contexts_are_mixed_in_the_order_of_adding() -> None:
     for context in (1, 2):
         pace.learn(context, 1, 0.001)
     for id, context in enumerate([1, 1, 2, 1, 2], 1):
-        table.add(Task(id, context, b""))
+        table.backlog.add(Task(id, context, b""))
     assert list(grant(table, pace, share=3).tasks) == [1, 2, 3]
     assert list(grant(table, pace, slave=1).tasks) == [4, 5]
 
@@ -91,7 +92,7 @@ def test_the_blame_falls_on_the_running_task_alone() -> None:
     grant(table, pace)
     given_up = table.lose(0, 2, "it was killed")
     assert given_up is not None and given_up.task.id == 2
-    assert sorted(table.contexts[1].tasks) == [1, 3]
+    assert sorted(table.backlog.contexts[1].tasks) == [1, 3]
 
 
 def test_a_late_outcome_settles_a_task_that_waits_again() -> None:
@@ -110,28 +111,28 @@ def test_a_late_outcome_settles_a_task_that_runs_elsewhere() -> None:
     table.lose(0, 1, "it was silent")
     grant(table, pace, slave=1)
     assert table.settle(1, 1) is not None
-    assert table.leases == {}
+    assert table.leases.by_slave == {}
     assert table.lose(1, 1, "it was killed") is None
 
 
 def test_leases_expire_at_their_term_and_not_before() -> None:
     table, pace = table_with(2)
     grant(table, pace, now=10.0)
-    assert table.expired(10.0 + TERM - 0.001) == []
-    assert table.expired(10.0 + TERM) == [0]
-    table.renew(0, 12.0)
-    assert table.expired(10.0 + TERM) == []
+    assert table.leases.expired(10.0 + TERM - 0.001) == []
+    assert table.leases.expired(10.0 + TERM) == [0]
+    table.leases.renew(0, 12.0)
+    assert table.leases.expired(10.0 + TERM) == []
 
 
 def test_only_old_leases_with_tasks_behind_are_overdue() -> None:
     table, pace = table_with(5)
     lease = grant(table, pace, share=2)
-    assert table.overdue(0.1, 0.2) == ([], 0.2)
-    assert table.overdue(0.2, 0.2) == ([lease], math.inf)
+    assert table.leases.overdue(0.1, 0.2) == ([], 0.2)
+    assert table.leases.overdue(0.2, 0.2) == ([lease], math.inf)
     lease.recalled = True
-    assert table.overdue(0.2, 0.2) == ([], math.inf)
+    assert table.leases.overdue(0.2, 0.2) == ([], math.inf)
     grant(table, pace, slave=1, share=1)
-    assert table.overdue(9.0, 0.2) == ([], math.inf)
+    assert table.leases.overdue(9.0, 0.2) == ([], math.inf)
 
 
 @pytest.mark.parametrize("state", State)
@@ -153,7 +154,7 @@ def test_the_share_counts_tasks_of_all_contexts() -> None:
     for context in (1, 2):
         pace.learn(context, 1, 0.001)
     for id, context in enumerate([1, 2, 2], 1):
-        table.add(Task(id, context, b""))
+        table.backlog.add(Task(id, context, b""))
     assert list(grant(table, pace, share=2).tasks) == [1, 2]
 
 
@@ -168,12 +169,12 @@ def test_a_recalled_lease_keeps_the_running_task_and_what_stands_before_it(runni
 
 def test_nothing_of_a_paused_context_is_granted_until_it_is_resumed() -> None:
     table, pace = table_with(3)
-    table.add(Task(4, 2, b""))
-    table.pause(1)
+    table.backlog.add(Task(4, 2, b""))
+    table.backlog.pause(1)
     table.check()
     assert list(grant(table, pace).tasks) == [4]
     assert table.grant(1, 0.0, (), 1, pace) is None
-    table.resume(1)
+    table.backlog.resume(1)
     table.check()
     assert list(grant(table, pace, slave=1).tasks) == [1, 2, 3]
 
@@ -181,17 +182,17 @@ def test_nothing_of_a_paused_context_is_granted_until_it_is_resumed() -> None:
 def test_a_paused_context_to_which_tasks_come_back_or_are_added_stays_paused() -> None:
     table, pace = table_with(2)
     grant(table, pace, share=1)
-    table.pause(1)
+    table.backlog.pause(1)
     table.give_back(0)
-    table.add(Task(3, 1, b""))
+    table.backlog.add(Task(3, 1, b""))
     assert table.grant(0, 0.0, (), 9, pace) is None
-    table.resume(1)
+    table.backlog.resume(1)
     assert list(grant(table, pace).tasks) == [1, 2, 3]
 
 
 def test_nothing_of_an_excluded_context_is_granted_and_it_keeps_its_turn() -> None:
     table, pace = table_with(2)
-    table.add(Task(3, 2, b""))
+    table.backlog.add(Task(3, 2, b""))
     lease = table.grant(0, 0.0, {1}, MOST_TASKS, pace)
     assert lease is not None and list(lease.tasks) == [3]
     assert table.grant(1, 0.0, {1}, MOST_TASKS, pace) is None
@@ -205,7 +206,7 @@ def test_a_task_of_another_context_with_the_same_id_settles_nothing() -> None:
 
 def test_a_failure_costs_a_retry_only_if_the_attempt_is_the_current_one() -> None:
     table, pace = table_with(0)
-    table.add(Task(1, 1, b"", retries=1))
+    table.backlog.add(Task(1, 1, b"", retries=1))
     lease = grant(table, pace)
     assert table.retry(0, lease.id + 1, 1, 1) and table.retry(5, lease.id, 1, 1)
     task = table.find(1, 1)
@@ -219,7 +220,7 @@ def test_a_failure_costs_a_retry_only_if_the_attempt_is_the_current_one() -> Non
 def test_a_failure_that_is_told_twice_is_not_the_outcome_though_it_took_the_last_retry() -> None:
     """The second word finds the task waiting, and then under way again: its last attempt has the word."""
     table, pace = table_with(0)
-    table.add(Task(1, 1, b"", retries=1))
+    table.backlog.add(Task(1, 1, b"", retries=1))
     first = grant(table, pace)
     assert table.retry(0, first.id, 1, 1) and table.retry(0, first.id, 1, 1)
     last = grant(table, pace, slave=1)
@@ -229,14 +230,14 @@ def test_a_failure_that_is_told_twice_is_not_the_outcome_though_it_took_the_last
 
 def test_what_is_dropped_leaves_nothing_and_what_others_hold_stays() -> None:
     table, pace = table_with(2)
-    table.add(Task(3, 2, b""))
+    table.backlog.add(Task(3, 2, b""))
     pace.learn(2, 1, 0.001)
     grant(table, pace, share=3)
     assert table.held(1) == {0: (1, [1, 2])}
     assert table.drop_task(1, 1) is not None and table.drop_task(1, 1) is None
     assert table.drop(1) == 1 and table.drop(1) == 0
-    assert list(table.contexts) == [2] and list(table.leases[0].tasks) == [3]
-    assert table.drop(2) == 1 and not table.leases and not table.contexts
+    assert list(table.backlog.contexts) == [2] and list(table.leases.by_slave[0].tasks) == [3]
+    assert table.drop(2) == 1 and not table.leases.by_slave and not table.backlog.contexts
 
 
 @pytest.mark.parametrize("leaves", ["drop", "settle"])
@@ -244,7 +245,7 @@ def test_a_context_gets_the_turn_of_an_older_task_that_stood_behind_the_one_that
     """Found by the model: 5 came back after 1, so stands before it; when it is gone it is 1's turn, and not 3's."""
     table, pace = table_with(0)
     for id, context in ((1, 1), (3, 2), (4, 3), (5, 1)):
-        table.add(Task(id, context, b"x"))
+        table.backlog.add(Task(id, context, b"x"))
     assert [list(grant(table, pace, slave, share=1).tasks) for slave in range(4)] == [[1], [3], [4], [5]]
     for slave in range(4):
         table.give_back(slave)

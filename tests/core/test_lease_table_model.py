@@ -57,7 +57,7 @@ class TableMachine(RuleBasedStateMachine):
     )
     def add(self, contexts: list[int], size: int, retries: int) -> None:
         for context in contexts:
-            self.table.add(Task(self.next_id, context, _Sized(size), retries=retries))
+            self.table.backlog.add(Task(self.next_id, context, _Sized(size), retries=retries))
             self.retries[self.next_id] = retries
             self.context_of[self.next_id] = context
             self.waiting.append(self.next_id)
@@ -72,7 +72,7 @@ class TableMachine(RuleBasedStateMachine):
     def add_inputs(self, context: int, count: int, size: int, retries: int) -> None:
         """In a chunk, which makes no difference."""
         ids = range(self.next_id, self.next_id + count)
-        self.table.add_chunk(Chunk(context, dict.fromkeys(ids, _Sized(size)), 0, None, retries))
+        self.table.backlog.add_chunk(Chunk(context, dict.fromkeys(ids, _Sized(size)), 0, None, retries))
         for id in ids:
             self.retries[id], self.context_of[id] = retries, context
             self.waiting.append(id)
@@ -155,7 +155,7 @@ class TableMachine(RuleBasedStateMachine):
         slave = slave if slave in self.held else next(iter(self.held), slave)
         held = self.held.get(slave, [])
         id = data.draw(st.sampled_from(held) if held else st.integers(1, self.next_id - 1))
-        lease = self.table.leases.get(slave)
+        lease = self.table.leases.by_slave.get(slave)
         number = lease.id if lease is not None and current else 999_999
         for _ in range(times):
             self._retry(slave, number, id, current)
@@ -226,7 +226,7 @@ class TableMachine(RuleBasedStateMachine):
     def recall(self, slave: int, place: int | None, current: bool, any_lease: bool) -> None:
         held = self.held.get(slave, [])
         running = self._named(slave, place)
-        lease = self.table.leases.get(slave)
+        lease = self.table.leases.by_slave.get(slave)
         id = 0 if any_lease else lease.id if lease is not None and current else 999_999
         behind: list[int] = []
         if (current or any_lease) and running:
@@ -249,7 +249,7 @@ class TableMachine(RuleBasedStateMachine):
         back = self._unhold(slave, list(self.held.get(slave, [])))
         held_by_other = running in self.held.get(1 - slave, [])
         given_up = self.table.lose(slave, running, "it was killed")
-        assert slave not in self.table.leases
+        assert slave not in self.table.leases.by_slave
         if running in back:
             self.blame[running] = self.blame.get(running, 0) + 1
             back.remove(running)
@@ -268,13 +268,13 @@ class TableMachine(RuleBasedStateMachine):
 
     @rule(slave=SLAVES)
     def renew(self, slave: int) -> None:
-        self.table.renew(slave, self.now)
+        self.table.leases.renew(slave, self.now)
         if slave in self.until:
             self.until[slave] = self.now + TERM
 
     @rule(slave=SLAVES, step=st.sampled_from(STEPS))
     def shorten(self, slave: int, step: float) -> None:
-        self.table.shorten(slave, self.now + step)
+        self.table.leases.shorten(slave, self.now + step)
         if slave in self.until:
             self.until[slave] = min(self.until[slave], self.now + step)
 
@@ -286,26 +286,26 @@ class TableMachine(RuleBasedStateMachine):
     def stand_still(self, step: float) -> None:
         """The master was stopped: time passes for nobody's lease."""
         self.now += step
-        self.table.shift(step)
+        self.table.leases.shift(step)
         for slave in self.until:
             self.until[slave] += step
 
     @rule(step=st.sampled_from(STEPS))
     def expire(self, step: float) -> None:
         self.now += step
-        expired = self.table.expired(self.now)
+        expired = self.table.leases.expired(self.now)
         assert sorted(expired) == sorted(slave for slave, until in self.until.items() if until <= self.now)
         for slave in expired:
             self._lose(slave, self.held.get(slave, [0])[0])  # both may have run the same, which is given up
 
     @rule(context=CONTEXTS)
     def pause(self, context: int) -> None:
-        self.table.pause(context)
+        self.table.backlog.pause(context)
         self.paused.add(context)
 
     @rule(context=CONTEXTS)
     def resume(self, context: int) -> None:
-        self.table.resume(context)
+        self.table.backlog.resume(context)
         self.paused.discard(context)
 
     @rule(data=st.data())
@@ -326,13 +326,13 @@ class TableMachine(RuleBasedStateMachine):
     @invariant()
     def table_is_sound(self) -> None:
         self.table.check()
-        assert self.table.waiting == len(self.waiting)
-        assert {slave: list(lease.tasks) for slave, lease in self.table.leases.items()} == self.held
-        assert {slave: lease.deadline for slave, lease in self.table.leases.items()} == self.until
-        assert [(race.task, sorted(race.leases)) for race in self.table.races] == self.races
+        assert self.table.backlog.waiting == len(self.waiting)
+        assert {slave: list(lease.tasks) for slave, lease in self.table.leases.by_slave.items()} == self.held
+        assert {slave: lease.deadline for slave, lease in self.table.leases.by_slave.items()} == self.until
+        assert [(race.task, sorted(race.leases)) for race in self.table.races.over] == self.races
         twice = [id for id in self.held.get(0, []) if id in self.held.get(1, [])]
-        assert list(self.table.copies) == twice
-        tasks = {id: task for context in self.table.contexts.values() for id, task in context.tasks.items()}
+        assert list(self.table.races.second) == twice
+        tasks = {id: task for context in self.table.backlog.contexts.values() for id, task in context.tasks.items()}
         assert set(tasks) == set(self.context_of) - self.finished
         for id, task in tasks.items():
             assert (task.retries, task.failures) == (self.retries[id], self.failures.get(id, 0))
@@ -342,7 +342,7 @@ class TableMachine(RuleBasedStateMachine):
             found = {slave: sorted(held) for slave, (_, held) in self.table.held(context).items()}
             assert found == {slave: sorted(held) for slave, held in ids.items() if held}
             unsettled = [id for id, of in self.context_of.items() if of == context and id not in self.finished]
-            assert self.table.left(context) == len(unsettled)
+            assert self.table.backlog.left(context) == len(unsettled)
 
 
 class _Sized(bytes):

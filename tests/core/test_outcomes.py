@@ -85,7 +85,7 @@ def test_a_failure_that_is_told_twice_counts_once(env: Env) -> None:
     number = env.slave()
     env.add(retries=1)
     assert env.fetched(number) == [1]
-    lease = env.state.table.leases[number].id
+    lease = env.state.leases.by_slave[number].id
     env.post(number, 1, kind=FAILURE)
     env.post(number, 1, kind=FAILURE, lease=lease)  # while it waits
     assert env.fetched(number) == [1]
@@ -157,7 +157,7 @@ def test_a_cancelled_context_has_no_tasks_left_and_what_runs_is_stopped(env: Env
     assert env.take_answer(commands) == (1, [StopTasks(number, 1, [1, 2])])
     assert env.take_answer(reader) == AllDone()
     env.runner_ended(number, 1, cause=STOPPED)
-    assert env.state.table.contexts == {} and not env.events(ev.SlaveLost)[0].tasks
+    assert env.state.backlog.contexts == {} and not env.events(ev.SlaveLost)[0].tasks
 
 
 def test_tasks_that_are_added_while_a_context_is_cancelled_stay_or_go_by_their_number(env: Env) -> None:
@@ -166,7 +166,7 @@ def test_tasks_that_are_added_while_a_context_is_cancelled_stay_or_go_by_their_n
     (after,) = env.add()
     env.state.incoming.extendleft(Task(id, 1, b"") for id in before)
     env.enter()
-    assert list(env.state.table.contexts[1].tasks) == [after]
+    assert list(env.state.backlog.contexts[1].tasks) == [after]
 
 
 def test_one_task_can_be_cancelled_once_while_it_has_no_outcome(env: Env) -> None:

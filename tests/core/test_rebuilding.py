@@ -188,7 +188,7 @@ def test_cancelled_and_dropped_tasks_leave_nothing_of_their_refusals(env: Env) -
     assert not env.state.contexts[1].refusals and env.record(bad).unfit_for == {1}
     env.drop_context(1)
     assert env.record(bad).unfit_for == set() and not env.state.picky_contexts
-    assert not env.state.table.contexts and not env.state.table._turns._others
+    assert not env.state.backlog.contexts and not env.state.backlog._turns._others
 
 
 def test_the_outcome_of_an_earlier_attempt_settles_what_another_slave_could_not_rebuild(env: Env) -> None:

@@ -155,7 +155,7 @@ def test_leases_are_longer_while_the_master_answers_late_and_as_before_when_it_d
     table, pace = LeaseTable(30.0, 3), Pacing()
     pace.learn(1, 1000, 1.0)
     for id in range(1, 3001):
-        table.add(Task(id, 1, b"task"))
+        table.backlog.add(Task(id, 1, b"task"))
     assert tasks_granted(table, pace) == 100
     pace.took_turn(0.0001)
     assert tasks_granted(table, pace) == 100

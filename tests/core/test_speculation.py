@@ -68,7 +68,7 @@ def copied(make_env: MakeEnv, **options: Any) -> Copied:
 
 
 def held_by(env: Env, task: int) -> list[int]:
-    return [number for number, lease in env.state.table.leases.items() if task in lease.tasks]
+    return [number for number, lease in env.state.leases.by_slave.items() if task in lease.tasks]
 
 
 # -- which, when, where
@@ -212,11 +212,11 @@ def test_what_a_paused_context_runs_is_not_started_twice(make_env: MakeEnv) -> N
     env.take_paused(1, False)
     env.add(1)
     assert env.fetched(SLOW) == [2]
-    env.state.table.pause(1)
+    env.state.backlog.pause(1)
     call = env.fetch(QUICK, ran=[Ran(1, 1, 1.0)])
     env.pass_time(3.0)
     env.nothing_left()
-    env.state.table.resume(1)
+    env.state.backlog.resume(1)
     env.pass_time(1.0)
     assert env.take_granted(call) == [2]
 
@@ -289,14 +289,14 @@ def test_the_first_outcome_counts_and_the_other_slave_is_stopped(
     env.runner_ended(loser, task, cause=STOPPED)
     (lost,) = env.events(ev.SlaveLost)
     assert lost.wanted and not lost.tasks and not lost.given_up and not env.record(loser).losses
-    assert not env.state.table.leases
+    assert not env.state.leases.by_slave
 
 
 def test_a_copy_that_raises_uses_up_a_retry_and_the_other_is_the_next_try(make_env: MakeEnv) -> None:
     env, task, _, _ = copied(make_env, retries=1)
     env.post(SLOW, task, kind=FAILURE)
     env.nothing_left()
-    assert held_by(env, task) == [QUICK] and env.task(task).retries == 0 and not env.state.table.waiting
+    assert held_by(env, task) == [QUICK] and env.task(task).retries == 0 and not env.state.backlog.waiting
     assert not pending_commands(env, QUICK)
     env.post(QUICK, task, kind=FAILURE)
     (outcome,) = env.take_delivered(1)
@@ -318,7 +318,7 @@ def test_the_time_limit_is_each_copys_own_and_the_first_to_exceed_it_ends_the_ta
 def test_a_copys_death_counts_as_ever_and_the_other_goes_on(make_env: MakeEnv, dies: int, lives: int) -> None:
     env, task, _, _ = copied(make_env, watched=True, max_attempts=2)
     env.runner_ended(dies, task)
-    assert held_by(env, task) == [lives] and env.task(task).ends is not None and not env.state.table.waiting
+    assert held_by(env, task) == [lives] and env.task(task).ends is not None and not env.state.backlog.waiting
     (ended,) = env.events(ev.TaskAttemptEnded)
     assert (ended.task, ended.slave, ended.attempts) == (task, dies, 1)
     env.runner_ended(lives, task)
@@ -370,7 +370,7 @@ def test_a_copy_that_comes_back_is_not_enqueued_while_the_other_runs(make_env: M
     found = copied(make_env)
     env, task, other = found.env, found.task, SLOW + QUICK - number
     how(found, number)
-    assert held_by(env, task) == [other] and env.task(task).holder == other and not env.state.table.waiting
+    assert held_by(env, task) == [other] and env.task(task).holder == other and not env.state.backlog.waiting
     assert not env.task(task).ends, "no attempt"
     env.scheduler.check()
     env.post(other, task)
@@ -383,7 +383,7 @@ def test_when_both_copies_are_lost_the_task_waits_again_and_another_slave_gets_i
     env, task, _, _ = copied(make_env)
     leave(Copied(env, task, 0, 0), SLOW)
     leave(Copied(env, task, 0, 0), QUICK)
-    assert env.state.table.waiting == 1 and env.task(task).state is State.WAITING
+    assert env.state.backlog.waiting == 1 and env.task(task).state is State.WAITING
     other = env.slave("another")
     assert env.fetched(other) == [task]
 
@@ -406,13 +406,13 @@ def test_cancelling_ends_both(make_env: MakeEnv, what: str) -> None:
         assert env.cancel() == 1
     assert pending_commands(env, SLOW) == [StopTasks(SLOW, first, [task])]
     assert pending_commands(env, QUICK) == [StopTasks(QUICK, second, [task])]
-    assert not env.state.table.leases and not env.state.table.copies and not env.state.table.races
+    assert not env.state.leases.by_slave and not env.state.table.races.second and not env.state.table.races.over
 
 
 def test_a_context_that_is_dropped_leaves_nothing(make_env: MakeEnv) -> None:
     env, task, _, _ = copied(make_env)
     env.drop_context()
-    assert not env.state.table.leases and not env.state.table.copies and not env.state.durations
+    assert not env.state.leases.by_slave and not env.state.table.races.second and not env.state.durations
     env.outcomes([(QUICK, 9, 1, task, VALUE, b"", ())])
     env.nothing_left()
 

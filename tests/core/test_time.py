@@ -6,7 +6,7 @@ import pytest
 
 from parallel.core import events as ev
 from parallel.core import runners
-from parallel.core.lease_table import Lease
+from parallel.core.leases import Lease
 from parallel.core.patience import SELDOM
 from parallel.core.slave import Contact
 from tests.core.conftest import MakeEnv
@@ -18,7 +18,7 @@ def with_a_lease(env: Env) -> float:
     number = env.slave()
     env.add()
     assert env.fetched(number) == [1]
-    return env.state.table.leases[number].deadline
+    return env.state.leases.by_slave[number].deadline
 
 
 @pytest.mark.parametrize(("late", "kept"), [(0.0, False), (0.4, False), (1000.0, True)])
@@ -26,8 +26,8 @@ def test_time_in_which_the_timer_did_not_run_counts_for_nobody(env: Env, late: f
     deadline = with_a_lease(env)
     env.now = deadline + 1.0
     env.tick(late)
-    assert (0 in env.state.table.leases) == kept
-    assert not kept or env.state.table.leases[0].deadline == deadline + late
+    assert (0 in env.state.leases.by_slave) == kept
+    assert not kept or env.state.leases.by_slave[0].deadline == deadline + late
 
 
 def test_nobody_is_taken_for_lost_while_the_master_ends(env: Env) -> None:
@@ -35,7 +35,7 @@ def test_nobody_is_taken_for_lost_while_the_master_ends(env: Env) -> None:
     env.close()
     env.now = deadline + 1.0
     env.tick()
-    assert 0 in env.state.table.leases and not env.events(ev.SlaveLost)
+    assert 0 in env.state.leases.by_slave and not env.events(ev.SlaveLost)
 
 
 def test_a_lease_is_over_at_its_deadline_and_not_before(env: Env) -> None:
@@ -52,9 +52,9 @@ def test_a_heartbeat_renews_the_lease_and_one_of_another_process_does_not(env: E
     with_a_lease(env)
     env.pass_time(9.0)
     env.heartbeat(0, pid=1)
-    assert env.state.table.leases[0].deadline == 110.0
+    assert env.state.leases.by_slave[0].deadline == 110.0
     env.heartbeat(0)
-    assert env.state.table.leases[0].deadline == 119.0 == env.record(0).due
+    assert env.state.leases.by_slave[0].deadline == 119.0 == env.record(0).due
 
 
 def test_a_slave_whose_agents_connection_ended_is_lost_a_second_later_and_nobody_is_blamed(env: Env) -> None:
@@ -130,20 +130,20 @@ def test_the_more_leases_there_are_the_rarer_they_are_looked_at(env: Env, monkey
     env.add(20)
     for number in numbers:
         assert len(env.fetched(number)) > 1
-    while env.state.table.waiting:
-        env.fetched(env.slave(f"{env.state.table.waiting} are left"))
+    while env.state.backlog.waiting:
+        env.fetched(env.slave(f"{env.state.backlog.waiting} are left"))
     looks: list[float] = []
-    real = env.state.table.overdue
+    real = env.state.leases.overdue
 
     def overdue(now: float, age: float) -> tuple[list[Lease], float]:
         looks.append(now)
         return real(now, age)
 
-    monkeypatch.setattr(env.state.table, "overdue", overdue)
+    monkeypatch.setattr(env.state.leases, "overdue", overdue)
     env.fetch(env.slave("idle"))
     env.pass_time(2.0)
-    assert looks[1] - looks[0] == pytest.approx(0.1 * len(env.state.table.leases))
-    assert all(lease.recalled for lease in env.state.table.leases.values() if len(lease.tasks) > 1)
+    assert looks[1] - looks[0] == pytest.approx(0.1 * len(env.state.leases.by_slave))
+    assert all(lease.recalled for lease in env.state.leases.by_slave.values() if len(lease.tasks) > 1)
     env.effects.clear()
 
 

@@ -72,7 +72,7 @@ def test_a_full_context_that_is_dropped_holds_nobody_up(make_env: MakeEnv) -> No
     env, number, held_up = full(make_env)
     env.drop_context()
     assert env.take_answer(held_up) is None
-    assert not env.state.table.paused and env.lease_of(number) == []
+    assert not env.state.backlog.paused and env.lease_of(number) == []
 
 
 def test_a_reader_that_has_more_tasks_to_add_is_told_when_few_are_left(env: Env) -> None:

@@ -220,11 +220,11 @@ def _deaths(run: Run) -> Iterator[Callable[[], object]]:
 def state_of(run: Run, world: ChoosingWorld) -> tuple[Any, ...]:
     """All that both ends remember and what is on its way, as something that can be compared; but for times."""
     state, ledger = run.master.state, run.ledger
-    table, roster = state.table, state.roster
+    roster = state.roster
     return (
         tuple((id, task.outcome, task.taken, task.runs, task.blamed, task.died) for id, task in ledger.tasks.items()),
-        tuple((slave, lease.id, tuple(lease.tasks), lease.recalled) for slave, lease in table.leases.items()),
-        tuple(tuple(task.id for task in context.queue) for context in table.contexts.values()),
+        tuple((slave, lease.id, tuple(lease.tasks), lease.recalled) for slave, lease in state.leases.by_slave.items()),
+        tuple(tuple(task.id for task in context.queue) for context in state.backlog.contexts.values()),
         tuple(state.idle),
         tuple(
             (one.number, one.life.value, one.contact.value, one.pid, one.connection, one.running, one.speaks)

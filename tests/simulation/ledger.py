@@ -438,12 +438,11 @@ class Ledger:
 
     def compare(self) -> None:
         """What the scheduler's tables say is what the ledger says."""
-        table = self.state.table
-        leases = {number: list(lease.tasks) for number, lease in table.leases.items()}
+        leases = {number: list(lease.tasks) for number, lease in self.state.leases.by_slave.items()}
         held = {number: list(ids) for number, (_, ids) in self.held.items() if ids}
         if leases != held:
             self.fail(f"slaves hold {held}, and by the lease table {leases}")
-        known = {id for context in table.contexts.values() for id in context.tasks}
+        known = {id for context in self.state.backlog.contexts.values() for id in context.tasks}
         for task in self.state.incoming:
             known.update(task.ids if isinstance(task, KnownInputs) else [task.id])  # type: ignore[union-attr]
         missing = self.unsettled.keys() - known

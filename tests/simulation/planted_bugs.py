@@ -13,9 +13,11 @@ from typing import Any, NamedTuple
 from unittest import mock
 
 from parallel.core.agents import Agents
+from parallel.core.backlog import Backlog
 from parallel.core.effects import Call
 from parallel.core.endings import Endings
 from parallel.core.lease_table import GivenUp, LeaseTable
+from parallel.core.races import Races
 from parallel.core.roster import Roster
 from parallel.core.runners import Runners
 from parallel.core.slave import AgentRecord, SlaveRecord
@@ -46,7 +48,7 @@ MOST_SECONDS = 60.0
 def _(real: Any, self: LeaseTable, slave: int, lease: int, context: int, id: int) -> bool:
     task = self.find(context, id)
     holder = slave if task is None or task.holder < 0 else task.holder
-    held = self.leases.get(holder)
+    held = self.leases.by_slave.get(holder)
     return bool(real(self, holder, lease if held is None else held.id, context, id))
 
 
@@ -62,7 +64,7 @@ def _(real: Any, self: LeaseTable, context: int, id: int) -> Any:
     task = real(self, context, id)
     if task is not None:
         known[id] = task
-    return known.get(id)
+    return known.get(id) if context in self.backlog.contexts else task  # else the context may be gone altogether
 
 
 @bug("a lease is renewed after its expiry: it stays with its slave", Agents, "missed")
@@ -82,14 +84,14 @@ def _(real: Any, self: LeaseTable, slave: int, ids: Any = None) -> int:
 
 
 @bug("a slave that is given up keeps its lease", State, "end")
-def _(real: Any, self: State, slave: SlaveRecord, why: str) -> None:
+def _(real: Any, self: State, slave: SlaveRecord, why: str, given_up: bool = False) -> None:
     with without(self.table, "give_back", 0):
-        real(self, slave, why)
+        real(self, slave, why, given_up)
 
 
 @bug("the blame falls on the first task of the batch", LeaseTable, "lose")
 def _(real: Any, self: LeaseTable, slave: int, running: int, end: str) -> GivenUp | None:
-    lease = self.leases.get(slave)
+    lease = self.leases.by_slave.get(slave)
     first = next(iter(lease.tasks)) if lease is not None and running in lease.tasks else 0
     found: GivenUp | None = real(self, slave, first, end)
     return found
@@ -167,8 +169,8 @@ def _(real: Any, self: State, context: ContextRecord, verdict: object, most: int
     real(self, context, verdict, min(1, most) if self.left(context.id) else 0)
 
 
-@bug("a paused context is never resumed", LeaseTable, "resume")
-def _(real: Any, self: LeaseTable, context: int) -> None:
+@bug("a paused context is never resumed", Backlog, "resume")
+def _(real: Any, self: Backlog, context: int) -> None:
     pass
 
 
@@ -191,15 +193,14 @@ def _(real: Any, self: Roster, slave: SlaveRecord, pid: int, connection: int) ->
 @bug("a task is started twice, and then once more", LeaseTable, "copy")
 def _(real: Any, self: LeaseTable, slave: int, task: Task, now: float) -> Any:
     lease = real(self, slave, task, now)
-    del self.copies[task.id]  # which is how it is known that it has a copy
+    del self.races.second[task.id]  # which is how it is known that it has a copy
     task.state = TaskState.LEASED
     return lease
 
 
 @bug("a task is started twice though others of its context wait", Speculation, "look")
 def _(real: Any, self: Speculation, now: float) -> None:
-    table = self._state.table
-    with mock.patch.object(table, "waits", lambda context: False), without(self._state, "feed"):
+    with mock.patch.object(self._state.backlog, "waits", lambda context: False), without(self._state, "feed"):
         real(self, now)
 
 
@@ -228,7 +229,7 @@ def _(real: Any, self: Speculation, id: int, now: float) -> Any:
 
 @bug("a task of a full context is started twice", Speculation, "_running")
 def _(real: Any, self: Speculation, now: float) -> Any:
-    with mock.patch.object(self._state.table._turns, "paused", set()):
+    with mock.patch.object(self._state.backlog._turns, "paused", set()):
         return list(real(self, now))
 
 
@@ -237,26 +238,25 @@ bug("the copy that was first is stopped, too", State, "_end_copies")(copies.stop
 bug("who is cancelled goes on if it is the second copy", LeaseTable, "held_by")(copies.knows_one_holder)
 
 
-@bug("a copy that is lost is enqueued though the other one runs", LeaseTable, "_leave_to_other")
-def _(real: Any, self: LeaseTable, slave: int, task: Task, move: Any) -> None:
-    real(self, slave, task, move)
-    if task.holder != slave:
-        self._release(task)
+@bug("a copy that is lost is enqueued though the other one runs", LeaseTable, "_back")
+def _(real: Any, self: LeaseTable, slave: int, tasks: Sequence[Task], move: Any) -> None:
+    copied = [task for task in tasks if task.state is TaskState.COPIED]
+    real(self, slave, tasks, move)
+    for task in copied:
+        self.leases.release(task)
         task.state = TaskState.WAITING
-        self._turns.line_of(task).queue.appendleft(task)
-        self.waiting += 1
-        self._turns.line_up(self._turns.line_of(task))
+        self.backlog.put_back([task])
 
 
-@bug("who loses one copy loses the other one too", LeaseTable, "_leave_to_other")
-def _(real: Any, self: LeaseTable, slave: int, task: Task, move: Any) -> None:
-    other = self.copies[task.id] if slave == task.holder else task.holder
+@bug("who loses one copy loses the other one too", Races, "leave_to_other")
+def _(real: Any, self: Races, slave: int, task: Task, move: Any) -> None:
+    other = self.second[task.id] if slave == task.holder else task.holder
     real(self, other, task, move)
 
 
 @bug("the death of a copy is blamed on nothing, since the other one runs", LeaseTable, "lose")
 def _(real: Any, self: LeaseTable, slave: int, running: int, end: str) -> GivenUp | None:
-    found: GivenUp | None = real(self, slave, 0 if running in self.copies else running, end)
+    found: GivenUp | None = real(self, slave, 0 if running in self.races.second else running, end)
     return found
 
 

@@ -140,20 +140,20 @@ class Run:
         self.master.scheduler.check()
         self.ledger.compare()
         table, state = self.master.state.table, self.master.state
-        _empty("tasks", table.contexts)
-        _empty("leases", table.leases)
+        _empty("tasks", state.backlog.contexts)
+        _empty("leases", state.leases.by_slave)
         for context in self.users.contexts:
             if not context.dropped:
                 self.users.drop_context(context)
         self._pass(1.0 + 10 * self.plan.slowness)
         self.master.scheduler.check()
         _empty("contexts", state.contexts)
-        _empty("paused contexts", table.paused)
+        _empty("paused contexts", state.backlog.paused)
         _empty("readers", [call for one in state.contexts.values() for call in one.readers])
         _empty("the paces of contexts", state.pace._seconds)
         _empty("the durations of contexts", state.durations)
-        _empty("tasks that two slaves hold, or held", [*table.copies, *table.races])
-        assert table.waiting == 0 and state.reading == 0, "somebody is counted who is no more"
+        _empty("tasks that two slaves hold, or held", [*table.races.second, *table.races.over])
+        assert state.backlog.waiting == 0 and state.reading == 0, "somebody is counted who is no more"
         self._slaves_are_there()
         for slave in state.roster.slaves.values():
             _empty(f"what {slave} knows", slave.knows)

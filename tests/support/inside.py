@@ -21,7 +21,7 @@ def unsettled(manager: parallel.Manager) -> list[Any]:
 
     def look(state: State) -> list[Any]:
         state.take_in()
-        return [task for context in state.table.contexts.values() for task in context.tasks.values()]
+        return [task for context in state.backlog.contexts.values() for task in context.tasks.values()]
 
     return inside(manager, look)
 

@@ -247,12 +247,12 @@ def test_class_attributes_set_the_lease(make: Make) -> None:
     manager = Patient()
     manager.add_slave(parallel.LocalSlave())
     assert works(manager.get_context())
-    assert manager.dispatcher.scheduler.state.table.term == 77.0
+    assert manager.dispatcher.scheduler.state.leases.term == 77.0
     manager.shutdown()
     other = make(1)
     other.heartbeat_timeout = 55.0
     assert works(other.get_context())
-    assert other.dispatcher.scheduler.state.table.term == 55.0
+    assert other.dispatcher.scheduler.state.leases.term == 55.0
     assert make(0, lease=3.0).heartbeat_timeout == 3.0
 
 

@@ -104,7 +104,7 @@ def test_the_end_of_a_slave_does_not_overtake_its_last_outcome(
 
     def hear(service: AgentService, *ended: Any) -> None:
         runner_ended(service, *ended)
-        waiting.append(inside(manager, lambda state: state.table.waiting))
+        waiting.append(inside(manager, lambda state: state.backlog.waiting))
         told.set()
 
     commands: list[Any] = []

@@ -73,7 +73,7 @@ def test_cancelling_ends_both_copies(make: Make) -> None:
     assert list(context.get_results_unordered()) == ["quick"]
     context.add_task(functools.partial(tasks.wait_for, "gate"))
     results = context.get_results_unordered()
-    eventually(lambda: inside(manager, lambda state: state.table.copies), what="a copy")
+    eventually(lambda: inside(manager, lambda state: state.table.races.second), what="a copy")
     eventually(lambda: len(pids_of("gate.started")) == 2, what="both to run")
     assert context.cancel() == 1
     assert list(results) == []

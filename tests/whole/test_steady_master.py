@@ -308,7 +308,7 @@ def test_one_task_is_cancelled(make: Make, own_folder: Path, when: str) -> None:
     found = list(results)
     assert len(found) == 2 and (2 in found) == (when == "running") and 3 in found
     assert context.cancel(third) == 0, "its outcome is known already"
-    assert inside(manager, lambda state: state.table.waiting) == 0
+    assert inside(manager, lambda state: state.backlog.waiting) == 0
 
 
 def test_errors_say_which_task_it_was(make: Make, own_folder: Path) -> None:
