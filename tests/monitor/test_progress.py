@@ -147,10 +147,19 @@ def test_it_is_told_or_not(see: Any, own_folder: Path, options: str) -> None:
 
 
 def test_a_run_that_is_over_within_a_second_shows_nothing(own_folder: Path) -> None:
-    code = "import parallel\nwith parallel.Manager.local(1) as m: print(list(m.get_context().map(abs, range(3))))"
-    with Seen([sys.executable, "-c", code]) as seen:
-        assert seen.until_end() == 0
-        assert seen.raw.decode() in ("[0, 1, 2]\r\n", "") or "\x1b" not in seen.raw.decode(), seen.raw
+    code = "import time; began = time.monotonic(); import parallel\n"
+    code += "with parallel.Manager.local(1) as m: list(m.get_context().map(abs, range(3)))\n"
+    code += "print('over after', time.monotonic() - began)"
+    took = []
+    for _ in range(20):  # a machine that is busy may need more than a second
+        with Seen([sys.executable, "-c", code]) as seen:
+            assert seen.until_end() == 0
+            shown = seen.raw.decode()
+        took.append(float(shown.split()[-1]))
+        if took[-1] < 1.0:
+            assert shown.startswith("over after") and "\x1b" not in shown
+            return
+    pytest.fail(f"no run was over within a second: {took}")
 
 
 @pytest.mark.slow
