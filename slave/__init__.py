@@ -10,6 +10,8 @@ leases, tells the master how a runner ended, and starts a new one.
     look_around.py    masters of the local network       discovery.py      how they are asked, by UDP
     find_master.py    looking for a master               session.py        what there is to say, decided (pure)
     agent.py          the agent's loop                   handshake.py      who holds the key (pure)
+    supervisor.py     its slaves' commands and ends      master_link.py    the agent's connections to its master
+    agent_config.py   what it is told at its start       output_reports.py what the master is told of output
     signals.py        what wakes it                      wire.py           frames and messages on a socket
     runner_pool.py    the agent's slaves and runners     dial.py           all addresses of the master, side by side
     runner.py         the runner's loop                  link.py           a connection, and the proxies over it

@@ -13,7 +13,8 @@ import secrets
 import time
 from collections.abc import Sequence
 
-from .agent import OWNER_SECONDS, AgentConfig
+from .agent import OWNER_SECONDS
+from .agent_config import AgentConfig
 from .certificate import need_tls
 from .cpus import usable_cpus
 from .dial import Address, format_address

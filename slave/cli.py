@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from typing import Any, NoReturn
 
 from . import limits, process_tree, streams
-from .agent import Agent, AgentConfig
+from .agent import Agent
+from .agent_config import AgentConfig
 from .errors import MasterFinished, MasterGone, OutOfResources, SlaveError, Unreachable
 from .find_master import find_master
 from .keys import Key, forget_variable

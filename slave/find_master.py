@@ -8,7 +8,8 @@ import time
 from typing import Callable
 
 from . import certificate, limits
-from .agent import Agent, AgentConfig
+from .agent import Agent
+from .agent_config import AgentConfig
 from .dial import format_address
 from .errors import Incompatible, Intercepted, OutOfResources, Rejected, SlaveError, Unreachable, WrongKey
 from .transport import UNIX

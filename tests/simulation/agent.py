@@ -1,6 +1,7 @@
 """An agent's process: what slave/agent.py does, around the real `AgentSession` and `SlaveState`, in the same order.
 
-And what slave/next_master.py and `RunnerPool` do when the master was killed and another one comes.
+With it, what slave/master_link.py and slave/supervisor.py do for it; and what slave/next_master.py and `RunnerPool` do
+when the master was killed and another one comes.
 """
 
 from __future__ import annotations
@@ -125,7 +126,7 @@ class Agent(Process):
         reports = self._reports
         return self.alive and self.session.connected and reports is not None and reports.server_open
 
-    # -- the loop of slave/agent.py
+    # -- the loop of slave/agent.py, with the connections of `MasterLink` and the slaves of `Supervisor`
 
     def _serve(self) -> Steps:
         while True:  # as `find_master` and the command line do

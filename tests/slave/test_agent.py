@@ -16,7 +16,8 @@ import pytest
 
 import parallel
 from parallel.service import agent_service
-from slave.agent import Agent, AgentConfig
+from slave.agent import Agent
+from slave.agent_config import AgentConfig
 from slave.cpu_clock import CpuClock
 from slave.errors import Incompatible, WrongKey
 from slave.gathering import Gatherer, Watch, new_shared_memory
@@ -46,7 +47,8 @@ def test_runners_that_are_spawned_work_as_forked_ones(own_folder: Path) -> None:
         """
 import functools, sys, threading
 import parallel
-from slave.agent import Agent, AgentConfig
+from slave.agent import Agent
+from slave.agent_config import AgentConfig
 from slave.keys import find_key
 from tests.support import tasks
 if __name__ == '__main__':
@@ -151,9 +153,9 @@ def test_a_command_that_was_lost_with_its_connection_is_carried_out_after_all_an
 def test_a_command_that_comes_twice_is_carried_out_once(monkeypatch: pytest.MonkeyPatch) -> None:
     agent = Agent(AgentConfig("an agent", [("127.0.0.1", 1)], b"k" * 16, []))
     monkeypatch.setattr(agent._pool, "start_missing", list)
-    agent._carry_out(StartRunner(5, None))
+    agent._supervisor.carry_out(StartRunner(5, None))
     slave = agent._pool.slaves[5]
-    agent._carry_out(StartRunner(5, None))
+    agent._supervisor.carry_out(StartRunner(5, None))
     assert agent._pool.slaves == {5: slave}
     agent.close()
 
@@ -168,8 +170,8 @@ def test_an_agent_that_was_asked_to_end_starts_nobody_any_more(monkeypatch: pyte
         return []
 
     monkeypatch.setattr(agent._pool, "start_missing", start)
-    agent._session.drain()
-    agent._carry_out(StartRunner(5, None))
+    agent._master.session.drain()
+    agent._supervisor.carry_out(StartRunner(5, None))
     assert not agent._pool.slaves and not started
     agent.close()
 
@@ -216,8 +218,9 @@ def enlisted() -> Iterator[tuple[Agent, Connection, Connection]]:
     """An agent whose master is this test, and the master's ends of its reports and commands."""
     agent = Agent(AgentConfig("an agent", [("127.0.0.1", 1)], KEY, [], stays=True))
     with channel(TLS, tickets=2) as reports, channel(TLS, tickets=2) as commands:
-        agent._reports._connection, agent._commands._connection = Connection(reports[0]), Connection(commands[0])
-        agent._session.enlisted(EnlistReply("run", 30.0, {}, [], False), ("127.0.0.1", 1), time.monotonic())
+        master = agent._master
+        master._reports._connection, master._commands._connection = Connection(reports[0]), Connection(commands[0])
+        master.session.enlisted(EnlistReply("run", 30.0, {}, [], False), ("127.0.0.1", 1), time.monotonic())
         yield agent, Connection(reports[1]), Connection(commands[1])
         agent.close()
 
@@ -230,9 +233,9 @@ def frame(message: object) -> bytes:
 def test_session_tickets_of_a_sites_own_context_are_not_taken_for_the_masters_end(enlisted: Any) -> None:
     agent, reports, _ = enlisted
     for _ in range(3):
-        assert agent._step() is None and agent._session.connected
+        assert agent._step() is None and agent._master.session.connected
     reports.send(("#RETURN", None))
-    while agent._session.connected:
+    while agent._master.session.connected:
         assert agent._step() is None
 
 
@@ -241,7 +244,7 @@ def test_a_command_that_comes_in_pieces_is_waited_for_without_standing_still(enl
     whole = frame(("#RETURN", (3, [encode_command(End())])))
     for at in range(len(whole) - 1):
         commands.transport.write(whole[at : at + 1])
-        assert agent._step() is None and agent._session.connected
+        assert agent._step() is None and agent._master.session.connected
     commands.transport.write(whole[-1:])
     end = None
     while end is None:  # a byte may be slower than a step
@@ -254,10 +257,10 @@ def test_a_command_that_comes_in_pieces_is_waited_for_without_standing_still(enl
 def test_a_command_that_was_read_already_is_not_waited_for(enlisted: Any) -> None:
     agent, _, commands = enlisted
     commands.transport.write(frame("an answer") + frame(("#RETURN", (3, [encode_command(End())]))))
-    connection = agent._commands.connection
+    connection = agent._master._commands.connection
     connection.limit(5.0)
     assert connection.recv() == "an answer" and connection.has_more
-    agent._session.next_heartbeat = time.monotonic() + 1000
+    agent._master.session.next_heartbeat = time.monotonic() + 1000
     assert agent._step() == "the master is done"
 
 
@@ -269,11 +272,11 @@ def test_the_masters_word_that_it_is_done_is_heard_though_the_other_connection_b
         commands.transport.write(frame(("#RETURN", (3, [encode_command(End())]))))
     reports.close()
     commands.close()
-    agent._session.next_heartbeat = time.monotonic() + 1000
-    while agent._session.connected:  # the first report after that finds it out, or the second
-        agent._report(lambda: agent._service.draining("an agent", [1]))
+    agent._master.session.next_heartbeat = time.monotonic() + 1000
+    while agent._master.session.connected:  # the first report after that finds it out, or the second
+        agent._master.report(lambda: agent._master.service.draining("an agent", [1]))
     ends = []
-    agent._try_again = lambda: ends.append("tries again")
+    agent._master.come_back = lambda: ends.append("tries again")
     ends += [agent._step()]
     assert ends == (["the master is done"] if done else ["tries again", None])
 
@@ -282,7 +285,7 @@ def test_a_changed_record_costs_the_connection_and_not_the_agent(enlisted: Any) 
     agent, _, commands = enlisted
     with socket.socket(fileno=os.dup(commands.fileno())) as raw:
         raw.sendall(b"\x17\x03\x03\x00\x20" + bytes(32))
-    while agent._session.connected:
+    while agent._master.session.connected:
         assert agent._step() is None
 
 
@@ -314,7 +317,7 @@ def gathering(enlisted: Any) -> Iterator[tuple[Agent, Runner, Gatherer, Connecti
     runner = Runner()
     slave.process, slave.watch, slave.clock = runner, Watch(memory), CpuClock(os.getpid())
     slave.begin([0] * 8, time.monotonic())
-    agent._session.next_heartbeat = time.monotonic() + 1000
+    agent._master.session.next_heartbeat = time.monotonic() + 1000
     gatherer = Gatherer(memory, lambda: agent._signals.waker.send(b"!"))
     gatherer.begin(1, 1, head(1, 1, 1))
     for number in (1, 2):
@@ -328,7 +331,7 @@ def test_what_a_runner_does_not_send_its_agent_sends(gathering: Any) -> None:
     agent, _, gatherer, reports = gathering
     found: list[Any] = []
     while not found:
-        agent._session.next_heartbeat = time.monotonic() + 0.01
+        agent._master.session.next_heartbeat = time.monotonic() + 0.01
         assert agent._step() is None
         while readable(reports):
             found += reports.receive_ready(memoryview(bytearray(WINDOW)))
@@ -340,7 +343,7 @@ def test_what_a_runner_does_not_send_its_agent_sends(gathering: Any) -> None:
     assert agent._pool.watches()
     gatherer.put(piece(3, b"value"), later)
     assert gatherer.may_wait(later), "the agent looks"
-    agent._lose(OSError("cut"))
+    agent._master.lose(OSError("cut"))
     assert not gatherer.may_wait(later), "without a master it does not"
     assert not agent._pool.slaves[1].watch.on
 
@@ -353,7 +356,7 @@ def test_what_a_dead_runner_had_gathered_is_told_before_its_end(gathering: Any) 
     agent, runner, _, reports = gathering
     runner.exitcode = -11
     agent._pool.start_missing = list
-    agent._reap()
+    agent._supervisor.reap()
     found = [reports.recv() for _ in range(2)]
     assert found[0][2] == (1, 1, 1, [1, b"value", 2, b"value"])
     assert found[1][1] == "runner_ended"
@@ -364,16 +367,16 @@ def test_whoever_answers_without_proof_does_not_end_an_agent_that_looks_for_its_
 ) -> None:
     """He may say "wrong key" or "another version" when the master's machine has been away for a while."""
     agent = Agent(AgentConfig("an agent", [("127.0.0.1", 1)], KEY, [], stays=True))
-    agent._session.enlisted(EnlistReply("run", 30.0, {}, [], False), ("127.0.0.1", 1), time.monotonic())
-    agent._session.lost(time.monotonic())
+    agent._master.session.enlisted(EnlistReply("run", 30.0, {}, [], False), ("127.0.0.1", 1), time.monotonic())
+    agent._master.session.lost(time.monotonic())
     for error in (WrongKey("wrong key"), Incompatible("another version")):
 
         def connect(error: Exception = error) -> None:
             raise error
 
-        monkeypatch.setattr(agent._reports, "connect", connect)
-        agent._try_again()
-    assert agent._session.looks_for_master
+        monkeypatch.setattr(agent._master._reports, "connect", connect)
+        agent._master.come_back()
+    assert agent._master.session.looks_for_master
     agent.close()
 
 
@@ -382,20 +385,20 @@ def test_an_agent_stays_with_the_master_that_it_found(monkeypatch: pytest.Monkey
     with channel(TLS) as (near, _):
 
         def connect() -> None:
-            agent._reports._connection = Connection(near)
+            agent._master._reports._connection = Connection(near)
 
         def refuse() -> None:
             raise ConnectionError("no more")
 
-        monkeypatch.setattr(agent._reports, "connect", connect)
-        monkeypatch.setattr(agent._commands, "connect", refuse)
+        monkeypatch.setattr(agent._master._reports, "connect", connect)
+        monkeypatch.setattr(agent._master._commands, "connect", refuse)
         reply = EnlistReply("run", 30.0, {}, [], False)
-        monkeypatch.setattr(agent._service, "enlist", lambda _: reply)
+        monkeypatch.setattr(agent._master.service, "enlist", lambda _: reply)
         with pytest.raises(ConnectionError):
             agent.enlist()
         digits = fingerprint(TLS).hex()
-        assert agent._reports.master == agent._commands.master == digits
-        agent._session.enlisted(reply, ("127.0.0.1", 1), time.monotonic())
+        assert agent._master._reports.master == agent._master._commands.master == digits
+        agent._master.session.enlisted(reply, ("127.0.0.1", 1), time.monotonic())
         agent._pool.add(1, None)
         config = agent._runner_config(agent._pool.slaves[1])
         assert (config.master, config.encrypt) == (digits, False)

@@ -11,7 +11,8 @@ from typing import Any, Callable
 import pytest
 
 from slave import by_hand, cli, dial, find_master, introduction, wire
-from slave.agent import Agent, AgentConfig
+from slave.agent import Agent
+from slave.agent_config import AgentConfig
 from slave.errors import Incompatible, Intercepted, Unreachable, WrongKey
 from slave.handshake import PLAIN, SEALED, TLS
 from tests.slave.masters import KEY, OTHER, Drip, SmallMaster, fingerprint

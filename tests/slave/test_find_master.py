@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from slave import by_hand, cli, dial, find_master, process_tree
-from slave.agent import Agent, AgentConfig
+from slave.agent import Agent
+from slave.agent_config import AgentConfig
 from slave.errors import (
     Incompatible,
     Intercepted,

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from slave.agent import AgentConfig
+from slave.agent_config import AgentConfig
 from slave.errors import KeyTrouble
 from slave.keys import VARIABLE, Key, default_file, find_key, make_key, new_key
 from slave.runner import RunnerConfig

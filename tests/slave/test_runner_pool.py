@@ -13,7 +13,8 @@ import pytest
 import parallel
 from parallel.service.result_queue import ResultQueue
 from slave import environment, machine, runner_pool
-from slave.agent import Agent, AgentConfig
+from slave.agent import Agent
+from slave.agent_config import AgentConfig
 from slave.gathering import new_shared_memory
 from slave.guard import Guard
 from slave.protocol import EnlistReply, SetupFailure
@@ -88,14 +89,14 @@ def test_a_slave_for_which_no_process_can_be_had_for_long_is_given_up_and_the_ma
     monkeypatch.setattr(runner_pool, "new_shared_status", lambda fork: [0] * 8)
     monkeypatch.setattr(runner_pool, "new_shared_memory", lambda fork: new_shared_memory(True))
     agent = Agent(AgentConfig("an agent", [("127.0.0.1", 1)], KEY, []), "spawn")
-    agent._session.enlisted(EnlistReply("run", 30.0, {}, [], False), ("127.0.0.1", 1), 0.0)
+    agent._master.session.enlisted(EnlistReply("run", 30.0, {}, [], False), ("127.0.0.1", 1), 0.0)
     told: list[Any] = []
-    monkeypatch.setattr(agent._service, "slave_closed", lambda *word: told.append(word))
+    monkeypatch.setattr(agent._master.service, "slave_closed", lambda *word: told.append(word))
     monkeypatch.setattr(Guard, "start", lambda guard, runners: None)
     monkeypatch.setattr(agent._pool, "_context", SimpleNamespace(Process=Unable))
     agent._pool.add(7, None)
     for _ in range(100):
-        agent._start_runners()
+        agent._supervisor.start_runners()
         clock.now += 2.0
     ((name, number, why),) = told
     assert (name, number) == ("an agent", 7)
@@ -119,7 +120,8 @@ def test_an_agent_that_could_not_fork_says_so_once_and_works(own_folder: Path) -
 import functools, multiprocessing, sys, threading
 import parallel
 from parallel.core import agents, runners
-from slave.agent import Agent, AgentConfig
+from slave.agent import Agent
+from slave.agent_config import AgentConfig
 from slave.keys import find_key
 from tests.support import tasks
 if __name__ == '__main__':

@@ -241,7 +241,8 @@ def test_a_limit_in_spawned_runners(own_folder: Path) -> None:
         """
 import functools, threading
 import parallel
-from slave.agent import Agent, AgentConfig
+from slave.agent import Agent
+from slave.agent_config import AgentConfig
 from slave.keys import find_key
 from tests.support import tasks
 if __name__ == '__main__':

@@ -43,7 +43,7 @@ if __name__ == '__main__':
         folder / "slave_script.py",
         f"""
 import sys
-from slave import agent, cli
+from slave import cli, master_link
 {patches}
 sys.exit(cli.main(['127.0.0.1:{port}', '-n', '1', '--grace', '0.1']))
 """,
@@ -67,7 +67,7 @@ def test_a_slave_ends_on_a_signal_though_its_master_does_not_listen(
 
 
 def test_the_second_signal_ends_a_slave_at_once(own_folder: Path, programs: list[Program]) -> None:
-    slave, runner = stopped_master_and_slave(own_folder, programs, "agent._GOODBYE_SECONDS = 600")
+    slave, runner = stopped_master_and_slave(own_folder, programs, "master_link._GOODBYE_SECONDS = 600")
     os.kill(slave.process.pid, signal.SIGTERM)
     eventually(lambda: not state(runner), 10, "the end of the runner")
     os.kill(slave.process.pid, signal.SIGINT)
