@@ -117,7 +117,8 @@ class Launcher:
         try:
             numbers = self._service.expect(agent, expected)
         except BaseException:  # a signal's handler: nobody is to wait for what nobody will start
-            self._service.ended(agent, "adding it was interrupted")
+            if self._service.describe(agent):
+                self._service.ended(agent, "adding it was interrupted")
             raise
         self._added[id(slave)] = _Added(slave, agent, numbers)
         self._leaves = True

@@ -175,7 +175,8 @@ class LocalGroup:
                 lost = [view.number for view in self._service.describe(self._id) if view.number > self._last]
                 for number in lost:
                     self._new.pop(number, None)
-                self._service.ended(self._id, "adding it was interrupted", numbers=lost)
+                if lost:
+                    self._service.ended(self._id, "adding it was interrupted", numbers=lost)
                 raise
         return numbers
 
