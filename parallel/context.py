@@ -11,21 +11,22 @@ from typing import TYPE_CHECKING, Any, Callable, Generic, Literal, TypeVar, over
 from slave.mapped import Mapped
 from slave.protocol import Payload
 
-from .checks import check_count, check_key, check_label, check_timeout, name_of
+from .checks import check_key, check_label, check_timeout, name_of
 from .core.effects import Outcome
 from .core.state import ContextRules
 from .core.task import Label
 from .entrance import Entrance, Owner, Record
 from .errors import InputError, InputTypeError, RemoteError
 from .feeder import Feeder
-from .mapping import Idle, MapResults, inputs_of
+from .idle_maps import IdleMaps
+from .map_inputs import MapInputs, check_options, inputs_of
+from .mapping import MOST_EARLY, MapResults
 from .payload import digest_of, dump_by_value, setup_dump
 from .results import LAST, RAISE, RETURN, Results, put_back, take
 from .service.mailbox import Mailbox
 from .task_future import Submitted, TaskFuture
 
 if TYPE_CHECKING:
-    from .checkpoint.recorder import Recorder
     from .monitor.status import ContextStatus
 
 Result = TypeVar("Result")
@@ -58,7 +59,7 @@ class Context(Generic[Result]):
         self._pack, self._submitted = self._entrance.pack, Submitted(self._mailbox)
         self._recorder = None if record is None else record(self._mailbox, setups, manager.begin)
         self._feeder = Feeder(self._mailbox, self._feed)
-        self._idle_maps = Idle()
+        self._idle_maps = IdleMaps()
         weakref.finalize(self, self._idle_maps.abandon).atexit = False
         self._reading = threading.RLock()  # guards the front of the mailbox: who looks at an outcome is who takes it
         finalizer = weakref.finalize(self, Mailbox.abandon, self._mailbox)
@@ -197,10 +198,7 @@ class Context(Generic[Result]):
         """
         inputs = inputs_of(function, iterables)
         limit = self._timeout if timeout is None else check_timeout(timeout)
-        if buffersize is not None:
-            check_count(buffersize, "buffersize")
-        if key is not None and not callable(key):
-            raise InputTypeError(f"a map's key must be callable: it makes each input's key, and {key!r} is not")
+        check_options(buffersize, key)
         program = self._program
         if program.may_have_changed():
             self._manager.tell_slaves()
@@ -209,15 +207,14 @@ class Context(Generic[Result]):
         digest = digest_of(payload)
         rules = self._rules._replace(name=name_of(function))
         mailbox = self._idle_maps.take(digest) or Mailbox(self._manager.dispatcher, payload, rules)
+        ahead = MOST_EARLY if ordered and buffersize is None else buffersize
+        dumps = self._entrance.input_packer()
+        taken = MapInputs(mailbox, inputs, dumps, limit=limit, retries=self._retries, ahead=ahead)
         results: MapResults[Result] = MapResults(
             mailbox,
-            inputs,
-            self._entrance.input_packer(),
+            taken,
             program,
             ordered=ordered,
-            limit=limit,
-            retries=self._retries,
-            ahead=buffersize,
             originals=originals,
             context=self,
             when_over=functools.partial(self._idle_maps.keep, digest),
@@ -226,10 +223,7 @@ class Context(Generic[Result]):
         if recorder is None:
             self._manager.begin()
         else:
-            if key is None:
-                results.record_input = recorder.begin_inputs(results.stream, rules.name)
-            else:
-                results.record = functools.partial(_record_input, recorder, rules.name, mapped.starred, key)
+            taken.record_by(recorder, rules.name, key, mapped.starred)
             recorder.begin()
         return results
 
@@ -345,22 +339,3 @@ class Context(Generic[Result]):
         self._mailbox.read = True
         self._begin()
         return Results(self._mailbox, self._feeder, self._reading, self._program, errors)
-
-
-def _record_input(
-    recorder: Recorder,
-    name: str,
-    starred: bool,
-    key: Callable[..., str],
-    payload: bytes,
-    timeout: float | None,
-    retries: int,
-    index: int,
-    item: Any,
-) -> None:
-    """Add an input of a map, by way of its recorder."""
-    try:
-        made = key(*item) if starred else key(item)
-    except Exception as error:
-        raise InputError(f"the key of input {index} cannot be made: {type(error).__name__}: {error}") from error
-    recorder.add(payload, name, timeout, retries, key=check_key(made), tag=index)

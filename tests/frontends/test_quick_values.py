@@ -15,6 +15,7 @@ from parallel import at_hand
 from parallel.core.chunk import Inputs
 from parallel.core.effects import Values
 from parallel.errors import RemoteError
+from parallel.map_inputs import MapInputs
 from parallel.mapping import MapResults
 from parallel.program import Program
 from parallel.service.mailbox import Mailbox
@@ -69,20 +70,11 @@ class Box:
 
 
 def results_of(box: Box, inputs: Iterable[Any] = ()) -> MapResults[Any]:
-    found: MapResults[Any] = MapResults(
-        box,  # type: ignore[arg-type]  # which has what is needed
-        inputs,
-        lambda item: pickle.dumps(item, 5),
-        Program(),
-        ordered=False,
-        limit=None,
-        retries=0,
-        ahead=None,
-        originals=False,
-        context=None,
-        when_over=lambda mailbox: None,
+    mailbox: Any = box  # which has what is needed
+    taken = MapInputs(mailbox, iter(inputs), lambda item: pickle.dumps(item, 5), limit=None, retries=0, ahead=None)
+    return MapResults(
+        mailbox, taken, Program(), ordered=False, originals=False, context=None, when_over=lambda mailbox: None
     )
-    return found
 
 
 def pickles(*values: object) -> list[bytes]:

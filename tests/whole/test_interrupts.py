@@ -231,7 +231,7 @@ def handler(signum: int, frame: object) -> NoReturn:
 
 def strike_at(count: int) -> Any:
     """A profile function that raises where a handler would run: when a function begins, and when a call returns."""
-    files = ("mapping.py", "imap.py", "outcomes.py", "mailbox.py", "task_future.py", "pool_results.py")
+    files = ("mapping.py", "map_inputs.py", "imap.py", "outcomes.py", "mailbox.py", "task_future.py", "pool_results.py")
     left = [count]
 
     def profile(frame: Any, event: str, _: object) -> None:
