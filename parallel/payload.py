@@ -63,7 +63,7 @@ def _dump(value: object, name: str, program: Program, dumps: Callable[[object], 
         original: Exception | None = without_traceback(error)
         why = f"{name} cannot be sent to a slave: {_in_call(explain(value, name, error))}"
         nameless = "<lambda>" in why or "<locals>" in why or "local object" in why or "__main__" in why
-        nameless = nameless or "import of module" in why  # '__console__' of code.interact(), say
+        nameless = nameless or "import of module" in why or "No module named" in why  # '__console__' of code.interact()
     else:
         left = stays_behind(payload) if program.main_stays else []
         if not left:

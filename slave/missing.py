@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 import socket
 import sys
+from types import TracebackType
 
 from . import limits
 from .foreign import looked_at, message_of
 
-_CANNOT_GET = re.compile(r"Can't get (?:local )?attribute '([\w.]+)' on <module '([\w.]+)'")
+_CANNOT_GET = re.compile(r"Can't get (?:local )?attribute '[\w.]+' on <module '([\w.]+)'")
+_HAS_NOT = re.compile(r"module '([\w.]+)' has no attribute '\w+'$")  # the same, from 3.14 on; and any program's
 _requirements: dict[str, str] = {}  # by top-level module that is missing here: what the master would have installed
 _MAINS = ("__main__", "__mp_main__")
 
@@ -21,8 +23,26 @@ def missing_module(error: BaseException | None) -> str:
     name = looked_at(lambda: error.name if isinstance(error, ImportError) else None, lambda _: None)
     if isinstance(name, str):
         return name
-    found = _CANNOT_GET.match(message_of(error)) if type(error) is AttributeError else None
-    return found.group(2) if found is not None and found.group(2) not in _MAINS else ""
+    if type(error) is not AttributeError:
+        return ""
+    text = message_of(error)
+    found = _CANNOT_GET.match(text) or (_HAS_NOT.match(text) if _is_pickles(error.__traceback__) else None)
+    module = "" if found is None else found.group(1)
+    return "" if module in _MAINS else module
+
+
+def _is_pickles(trace: TracebackType | None) -> bool:
+    """Whether what was raised there, if that is known, came out of a function in C, as of that which loads pickles.
+
+    What a program gets wrong itself, ``module.name``, is its own affair.
+    """
+    if trace is None:
+        return True
+    while trace.tb_next is not None:
+        trace = trace.tb_next
+    import opcode  # seldom needed
+
+    return "CALL" in opcode.opname[trace.tb_frame.f_code.co_code[trace.tb_lasti]]
 
 
 def version_of(module: str) -> str:

@@ -49,6 +49,18 @@ def test_a_name_that_an_older_package_lacks(numpy: types.ModuleType) -> None:
     assert "numpy 1.24.4 of " in remedy(error) and "is not the numpy of the master" in remedy(error)
 
 
+def test_a_name_that_is_not_there_as_later_pythons_say_it(numpy: types.ModuleType) -> None:
+    """What loads a pickle says from 3.14 on what any program may, which gets a name wrong itself."""
+    with pytest.raises(AttributeError, match="module 'numpy' has no attribute 'novelty'") as its_own:
+        numpy.novelty  # noqa: B018
+    assert missing_module(its_own.value) == ""
+    with pytest.raises(AttributeError, match="module 'numpy' has no attribute 'novelty'") as of_c:
+        getattr(numpy, "novelty")  # noqa: B009
+    assert missing_module(of_c.value) == "numpy" and "is not the numpy of the master" in remedy(of_c.value)
+    arrived = AttributeError("module 'numpy' has no attribute 'novelty'")
+    assert missing_module(arrived) == "numpy"
+
+
 def test_a_name_that_cannot_be_imported(numpy: types.ModuleType) -> None:
     with pytest.raises(ImportError) as caught:
         exec("from numpy import novelty")

@@ -162,8 +162,8 @@ def test_packages_for_the_masters_version_shadow_nothing_in_another(run: Run, ow
 
 
 FLAGS = (
-    "def task(): return __debug__, tuple(sys.flags), sys.warnoptions, sys._xoptions, sys.get_int_max_str_digits() "
-    "if hasattr(sys, 'get_int_max_str_digits') else 0\n"
+    "def task(): return __debug__, tuple(sys.flags), sys.warnoptions, sorted(sys._xoptions.items()), "
+    "sys.get_int_max_str_digits() if hasattr(sys, 'get_int_max_str_digits') else 0\n"
 )
 
 
