@@ -74,7 +74,7 @@ def everything(context: parallel.Context[int]) -> tuple[list[int], list[parallel
     ("lacks", "why"),
     [
         ("module", r"ModuleNotFoundError: No module named 'wares'"),
-        ("1.24.4", r"AttributeError: Can't get attribute 'Number' .*wares 1.24.4 of .* is not the wares of the master"),
+        ("1.24.4", r"AttributeError: .* attribute 'Number'.*wares 1.24.4 of .* is not the wares of the master"),
     ],
 )
 def test_a_slave_that_lacks_what_the_tasks_need_eats_none_of_them(
@@ -110,7 +110,7 @@ def test_when_no_other_slave_is_left_the_error_is_the_tasks_and_names_both_versi
     assert not results and sorted(error.task_id for error in errors) == [1, 2, 3, 4, 5]
     for error in errors:
         assert "wares 1.24.4" in str(error) and "The master has wares 2.1.0" in str(error)
-        assert "Can't get attribute 'Number'" in error.message and error.slave.startswith("slave ")
+        assert "attribute 'Number'" in error.message and error.slave.startswith("slave ")
 
 
 def test_one_bad_task_among_good_ones_costs_nobody_a_slave(make: Make, wares: object) -> None:
