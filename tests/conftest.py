@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import faulthandler
 import os
+import re
 import shutil
 import signal
 import sys
@@ -99,14 +100,14 @@ def ours() -> list[str]:
 
 
 def descriptors() -> list[str]:
-    """This process's open descriptors."""
+    """This process's open descriptors, but for those that libraries (libffi) have of their own files."""
     found = []
     for fd in os.listdir("/proc/self/fd"):
         try:
             found.append(f"{fd}: " + os.readlink(f"/proc/self/fd/{fd}"))
         except OSError:
             continue  # the descriptor of the listing itself
-    return found
+    return [one for one in found if not re.search(r"\.so(\.\d+)*$", one)]
 
 
 def shared_memory() -> list[str]:

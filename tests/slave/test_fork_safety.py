@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -34,6 +35,27 @@ def trouble(source: str, before: str = "") -> str:
     done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
+
+
+MAPPED = "import mmap, re; path = re.search(r'r-xp .*?(/.*[.]so[.0-9]*)$', open('/proc/self/maps').read(), re.M)[1]"
+COPY = f"{MAPPED}; import shutil; path = shutil.copy(path, os.path.join({{folder!r}}, 'copy.so.1'))"
+EXECUTABLE = "mapped = mmap.mmap(os.open(path, 0), 0, mmap.MAP_PRIVATE, mmap.PROT_READ | mmap.PROT_EXEC)"
+
+
+@pytest.mark.parametrize(
+    ("before", "source", "why"),
+    [
+        (MAPPED, "kept = open(path, 'rb')", ""),
+        (COPY, "kept = open(path, 'rb')", "it has opened /"),
+        (COPY, "kept = mmap.mmap(os.open(path, 0), 0, prot=mmap.PROT_READ)", "it has opened /"),  # it is read as data
+        (COPY, EXECUTABLE, ""),
+        (f"{COPY}; {EXECUTABLE}", "kept = open(path, 'rb+')", "it has opened /"),
+    ],
+)
+def test_descriptors_of_libraries(before: str, source: str, why: str, tmp_path: Path) -> None:
+    """libffi keeps one, of itself: ctypes, and numpy with it, may be shared all the same."""
+    seen = trouble(source, before.format(folder=str(tmp_path)))
+    assert seen.startswith(why) and bool(seen) == bool(why)
 
 
 NUMPY = "import numpy, numpy.random"
