@@ -263,6 +263,15 @@ def test_tasks_are_added_when_the_master_is_stopped_before_there_is_a_context() 
     told_well(Plan(1, contexts=PLAIN, tasks=[TaskPlan(0, 0.0, 0.5)], acts=acts))
 
 
+def test_a_failure_may_be_on_its_way_when_a_launcher_says_that_the_slave_has_ended() -> None:
+    """Found with seed 925700978846: it counts for nothing then, and the task runs again."""
+    whens = {0.1774: 0.9, 0.9498: 1.2, 1.0963: 0.9, 1.1811: 33.0}
+    acts = [Act(at, "a slave is dismissed", seconds=seconds, number=at > 1.1) for at, seconds in whens.items()]
+    agents = [AgentPlan(0.058562327987272594, 2, "open-ended", 0.3)]
+    task = TaskPlan(0, 0.0, 0.05214487569177313, "raises", 1, retries=1)
+    told_well(Plan(925700978846, max_attempts=2, slowness=0.3, agents=agents, contexts=PLAIN, tasks=[task], acts=acts))
+
+
 @pytest.mark.parametrize("seconds", [0.0, 0.3, 1e9])
 def test_what_ends_because_somebody_asked_is_blamed_on_nothing(seconds: float) -> None:
     """ae96553."""
