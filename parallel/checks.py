@@ -11,11 +11,13 @@ from typing import Any
 
 from slave import environment
 from slave.machine import is_tag, parse_size
+from slave.name_service import is_shortage
 
 from .errors import Error, InputError, InputTypeError, NetworkError
 from .launch.config import INHERITED
 from .service import module_source
 from .service.addresses import addresses_of
+from .service.endpoint import reason_of
 
 log = logging.getLogger("parallel")
 
@@ -183,6 +185,8 @@ def _check_host(host: object) -> None:
                 host,
             )
     except OSError as error:
+        if is_shortage(error):
+            raise NetworkError(f"host={host!r}: its address cannot be asked for: {reason_of(error)}") from None
         raise NetworkError(
             f"host={host!r} is unknown here: {error.strerror}; leave it out, or name an address"
         ) from None

@@ -3,29 +3,24 @@
 from __future__ import annotations
 
 import errno
-import logging
 import os
 import selectors
 import socket
-import threading
 import time
 from collections.abc import Sequence
-from typing import Any, Callable
+from typing import Callable
 
 from . import introduction, limits, wire
 from .errors import Incompatible, Intercepted, ProtocolError, SlaveError, Unreachable, WrongKey, WrongMaster
 from .introduction import Steps
+from .name_service import Names, is_shortage, why_unknown
 from .named import NamedTuple
 from .transport import UNIX, Transport, is_unix, unix_target
-
-log = logging.getLogger("slave")
 
 Address = tuple[str, int]  # host and port, or for a Unix socket ("unix:NAME", 0): see transport.unix_target
 
 _STAGGER = 0.25  # seconds between two starts: RFC 8305 ("happy eyeballs"), section 5
 _PER_ADDRESS = 5.0  # seconds for one address to answer a SYN
-_REMEMBER = 60.0  # seconds for which an answer of the name service holds
-_TELL_SECONDS = 3.0  # for it to answer before somebody is told
 _NO_WAY = (
     errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EADDRNOTAVAIL, errno.EACCES, errno.EPERM,
     errno.EAFNOSUPPORT,
@@ -76,7 +71,7 @@ def dial(
     """
     attempts = _Attempts(lambda sock: introduction.introduce(sock, key, master=master, encrypt=encrypt))
     try:
-        transport = attempts.first_complete(_resolve(addresses, attempts.errors))
+        transport = attempts.first_complete(_resolve(addresses, attempts))
     finally:
         attempts.close()
     if transport is None:
@@ -91,72 +86,22 @@ def dial(
     return connection
 
 
-class _Names:
-    """What the name service said, kept for a minute, and for as long as it is dead.
-
-    So a lost master is dialled again and again at the address that it had, and nobody waits for ten seconds each time.
-    """
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._known: dict[Address, tuple[float, list[Any]]] = {}  # by host and port: until when, and what
-
-    def answers(self, host: str, port: int) -> list[Any]:
-        """As `socket.getaddrinfo` has them.  Raises OSError."""
-        until, known = self._known.get((host, port), (0.0, []))
-        if self._clock() < until:
-            return known
-        try:
-            known = _look_up(host, port)
-        except OSError:
-            if not known:
-                raise
-        self._known[host, port] = self._clock() + _REMEMBER, known
-        return known
+_names = Names()
 
 
-_names = _Names()
-
-
-def _look_up(host: str, port: int) -> list[Any]:
-    """Ask the name service, and say so if it takes long.  No thread is left when this returns: agents fork."""
-    if _is_numeric(host):
-        return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    slow = threading.Timer(
-        _TELL_SECONDS, log.warning, ("the name service has not answered yet; asked for the address of %s", host)
-    )
-    slow.daemon = True
-    slow.start()
-    try:
-        return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    finally:
-        slow.cancel()
-        slow.join()
-
-
-def _is_numeric(host: str) -> bool:
-    for kind in (socket.AF_INET, socket.AF_INET6):
-        try:
-            socket.inet_pton(kind, host.partition("%")[0])
-        except (OSError, ValueError):
-            continue
-        return True
-    return False
-
-
-def _resolve(addresses: Sequence[Address], errors: dict[str, str]) -> list[Candidate]:
+def _resolve(addresses: Sequence[Address], attempts: _Attempts) -> list[Candidate]:
     found: dict[tuple[object, ...] | str | bytes, Candidate] = {}
     for host, port in addresses:
         if host.startswith(UNIX):
             if not hasattr(socket, "AF_UNIX"):
-                errors[host] = "this system has no Unix sockets"
+                attempts.errors[host] = "this system has no Unix sockets"
                 continue
             found.setdefault(host, Candidate(socket.AF_UNIX, unix_target(host), host, (host, port)))
             continue
         try:
             answers = _names.answers(host, port)
         except OSError as error:
-            errors[format_address((host, port))] = f"unknown host: {error.strerror}"
+            attempts.fail_unresolved((host, port), error)
             continue
         for family, _, _, _, target in answers:
             address = str(target[0]), port
@@ -286,6 +231,12 @@ class _Attempts:
             self._refused.add(candidate.address)
         elif _is_no_way(error, candidate, connected):
             self._no_way.add(candidate.label)
+
+    def fail_unresolved(self, address: Address, error: OSError) -> None:
+        """There is no candidate for it: ``error`` is what the question for its address ended with."""
+        self.errors[format_address(address)] = why_unknown(error)
+        if is_shortage(error) and (limits.no_descriptor(error) or limits.told(error)):  # the latter of memory
+            self._exhausted = error
 
     def failure(self) -> SlaveError:
         """What to raise now that all have failed."""

@@ -28,7 +28,7 @@ class Unreachable(SlaveError):
     master), which is how a master that has ended looks.
     ``others``: whether some address failed in another way.
     ``no_way``: whether this machine's system says of each that there is no way to it, or that it is not permitted.
-    ``exhausted``: why some could not even be tried: this process may open no more files.
+    ``exhausted``: why some could not even be tried: this process may open no more files, or have no more memory.
     """
 
     exit_code = 4

@@ -52,8 +52,9 @@ def find_master(
             agent.close()
             refused = isinstance(error, Unreachable) and not error.others
             left = began + (min(seconds, refused_seconds) if refused else seconds) - time.monotonic()
-            if limits.no_descriptor(_reason(error)):  # of this process: waiting brings none back
-                text = f"{_as_slave_error(error, config)}; {limits.told(_reason(error))}"
+            exhausted = _exhausted(error)
+            if exhausted is not None:  # of this process: waiting brings none back
+                text = f"{_as_slave_error(error, config)}; {limits.told(exhausted)}"
                 raise OutOfResources(text) from None
             if (config.stays and isinstance(error, Unreachable) and error.no_way) or not master_lives():
                 left = 0.0
@@ -68,9 +69,11 @@ def find_master(
             config = agent.config._replace(addresses=[*config.addresses[1:], *config.addresses[:1]])
 
 
-def _reason(error: BaseException) -> BaseException | None:
-    """Why some address could not be tried; the error itself if not even a selector was to be had."""
-    return error.exhausted if isinstance(error, Unreachable) else error
+def _exhausted(error: BaseException) -> BaseException | None:
+    """Which limit kept some address from being tried; the error itself if not even a selector was to be had."""
+    if isinstance(error, Unreachable):
+        return error.exhausted
+    return error if limits.no_descriptor(error) else None
 
 
 def _as_slave_error(error: BaseException, config: AgentConfig) -> BaseException:

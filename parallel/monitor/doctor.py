@@ -13,10 +13,12 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+from slave import limits
 from slave.dial import Address, format_address, is_loopback
-from slave.errors import SlaveError
+from slave.errors import OutOfResources, SlaveError
 from slave.machine import show_size
 from slave.missing import version_of
+from slave.name_service import is_shortage, look_up
 from slave.protocol import RELEASE
 
 from .client import Watcher
@@ -51,8 +53,12 @@ def reach(address: Address) -> Iterator[Finding]:
     """Whether the master's machine can be found and its port reached."""
     host, port = address
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        found = look_up(host, port)
     except OSError as error:
+        if is_shortage(error):
+            text = f"the address of {host} cannot be asked for: {limits.explained(error)}"
+            yield Finding(BAD, text, OutOfResources.exit_code)
+            return
         yield Finding(BAD, f"the name {host} is not known here: {error.strerror}; name the master's address instead", 4)
         return
     targets = list(dict.fromkeys((family, target) for family, _, _, _, target in found))
@@ -79,7 +85,8 @@ def _connect(family: int, target: Any) -> str:
     except ConnectionRefusedError:
         return "refuses: its machine is there, and nobody listens on that port (has the master ended? another port?)"
     except OSError as error:
-        return f"cannot be reached: {error.strerror or error}"
+        limit = limits.told(error)
+        return f"cannot be reached: {error.strerror or error}" + (f"; {limit}" if limit else "")
 
 
 def conversation(watcher: Watcher) -> Iterator[Finding]:

@@ -6,13 +6,14 @@ cannot be read; once, in the background, and nobody waits long for its answer: a
 
 from __future__ import annotations
 
-import errno
 import socket
 import struct
 import sys
 import threading
 import time
 from collections.abc import Iterator
+
+from slave.name_service import is_shortage, look_up
 
 _LOOKUP_SECONDS = 2.0  # for the name service to answer
 _SIOCGIFADDR = 0x8915  # netdevice(7): the IPv4 address of an interface
@@ -44,7 +45,7 @@ def _of_default_route() -> Iterator[str]:
                 sock.connect((target, 9))
                 yield str(sock.getsockname()[0])
         except OSError as error:
-            if error.errno in (errno.EMFILE, errno.ENFILE):
+            if is_shortage(error):
                 raise
             continue  # no route of that family
 
@@ -65,14 +66,17 @@ def _of_interfaces() -> Iterator[str]:
         with open("/proc/net/if_inet6") as table:
             for line in table:
                 yield socket.inet_ntop(socket.AF_INET6, bytes.fromhex(line.split()[0]))
-    except OSError:
-        return
+    except OSError as error:
+        if is_shortage(error):
+            raise
 
 
 def _of_host_name() -> list[str]:
     try:
         return addresses_of(socket.gethostname()) or []
-    except OSError:
+    except OSError as error:
+        if is_shortage(error):
+            raise
         return []
 
 
@@ -88,10 +92,10 @@ class _Lookup:
 
     def _ask(self) -> None:
         try:
-            answers = socket.getaddrinfo(self._name, None, type=socket.SOCK_STREAM)
+            answers = look_up(self._name, None)
             self._found = list(dict.fromkeys(str(found[4][0]) for found in answers))
-        except (OSError, UnicodeError) as error:  # the latter for a name that cannot be one
-            self._error = error if isinstance(error, OSError) else OSError(0, str(error))
+        except OSError as error:
+            self._error = error
         self._over.set()
 
     def answer(self) -> list[str] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import calendar
+import errno
 import importlib.machinery
 import platform
 import secrets
@@ -93,6 +94,22 @@ def test_nobody_listens_and_no_such_name(capsys: pytest.CaptureFixture[str], mon
     monkeypatch.setattr(socket, "getaddrinfo", unknown)
     assert main(["doctor", "nowhere:5757"]) == 4
     assert "the name nowhere is not known here: Name or service not known" in capsys.readouterr().out
+
+
+def test_what_no_host_can_be_called(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", "a..b:5757"]) == 4
+    assert "the name a..b is not known here: no host can have this name" in capsys.readouterr().out
+
+
+def test_a_name_that_cannot_be_asked_for(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(socket, "getaddrinfo", full)
+    assert main(["doctor", "lab7:5757"]) == 9
+    out = capsys.readouterr().out
+    assert "the address of lab7 cannot be asked for: OSError: [Errno 24] Too many open files; on " in out
+    assert "(ulimit -n)" in out and "not known" not in out
 
 
 def test_no_key(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

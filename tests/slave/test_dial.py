@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import threading
@@ -10,10 +11,10 @@ from typing import Any, Callable
 
 import pytest
 
-from slave import by_hand, cli, dial, find_master, introduction, wire
+from slave import by_hand, cli, dial, find_master, introduction, limits, name_service, wire
 from slave.agent import Agent
 from slave.agent_config import AgentConfig
-from slave.errors import Incompatible, Intercepted, Unreachable, WrongKey
+from slave.errors import Incompatible, Intercepted, OutOfResources, Unreachable, WrongKey
 from slave.handshake import PLAIN, SEALED, TLS
 from tests.slave.masters import KEY, OTHER, Drip, SmallMaster, fingerprint
 
@@ -118,8 +119,8 @@ def test_a_name_is_asked_for_once_a_minute_and_an_answer_outlives_a_dead_name_se
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     service, now = NameService(free_port()), [1000.0]
-    monkeypatch.setattr(dial, "_look_up", service)
-    names = dial._Names(lambda: now[0])
+    monkeypatch.setattr(name_service, "_patiently", service)
+    names = name_service.Names(lambda: now[0])
     service.dead = True
     for _ in range(2):
         with pytest.raises(OSError, match="Temporary failure"):
@@ -131,6 +132,64 @@ def test_a_name_is_asked_for_once_a_minute_and_an_answer_outlives_a_dead_name_se
     assert [names.answers("lab7", 5757) for _ in range(3)] == found and service.asked == 4
     service.dead, service.port, now[0] = False, 7, 1122.0
     assert names.answers("lab7", 5757)[0][4] == ("127.0.0.1", 7), "it has moved"
+
+
+@pytest.mark.parametrize(
+    ("error", "said", "ends"),
+    [
+        (OSError(errno.EMFILE, "Too many open files"), "Too many open files", True),
+        (OSError(errno.ENFILE, "Too many open files in system"), "Too many open files in system", False),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), "Cannot allocate memory", True),
+        (socket.gaierror(socket.EAI_MEMORY, "Memory allocation failure"), os.strerror(errno.ENOMEM), True),
+        (OSError(errno.EACCES, "Permission denied"), "Permission denied", False),
+    ],
+)
+@pytest.mark.parametrize("host", ["127.0.0.1", "lab7"])
+def test_a_name_that_cannot_be_asked_for_is_not_unknown(
+    monkeypatch: pytest.MonkeyPatch, host: str, error: OSError, said: str, ends: bool
+) -> None:
+    """What this process lacks, no waiting brings back."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    most = {"RLIMIT_AS": 7 << 20}  # the other one cannot be read without a descriptor
+    monkeypatch.setattr(limits, "_limit", lambda name: most.get(name, 0))
+    monkeypatch.setattr(socket, "getaddrinfo", fail)
+    with pytest.raises(Unreachable) as caught:
+        dial.dial([(host, 5757)], KEY, 1.0)
+    assert str(caught.value) == f"{host}:5757: its address cannot be asked for: {said}"
+    assert (caught.value.exhausted is not None) == ends
+    most["RLIMIT_NOFILE"] = 7
+    config = AgentConfig("an agent", [(host, 5757)], KEY, [])
+    with pytest.raises(OutOfResources if ends else Unreachable, match=f"cannot be asked for: {said}") as ended:
+        find_master.find_master(config, 1e9 if ends else 0.0)
+    assert ("raise that limit" in str(ended.value)) == ends
+
+
+def test_a_name_is_not_unknown_where_no_socket_is_to_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The C library says so all the same."""
+
+    def unknown(*_: object, **__: object) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    class Full(socket.socket):
+        def __init__(self, *_: Any, **__: Any) -> None:
+            raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    with pytest.raises(socket.gaierror):
+        name_service.look_up("lab7", 5757)
+    monkeypatch.setattr(socket, "socket", Full)
+    with pytest.raises(OSError, match="Too many open files") as caught:
+        name_service.look_up("lab7", 5757)
+    assert name_service.is_shortage(caught.value)
+
+
+@pytest.mark.parametrize("host", ["a..b", "x" * 64])
+def test_what_no_host_can_be_called_is_unknown(host: str) -> None:
+    with pytest.raises(Unreachable, match="unknown host: no host can have this name"):
+        dial.dial([(host, 5757)], KEY, 1.0)
 
 
 def test_what_hangs_up_is_told() -> None:

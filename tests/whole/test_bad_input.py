@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import math
 import os
+import re
 import socket
 import sys
 import threading
@@ -14,6 +16,7 @@ from typing import Any, Callable
 import pytest
 
 import parallel
+from parallel.service import addresses
 from slave.keys import default_file
 from tests.conftest import Make
 from tests.support import tasks
@@ -114,6 +117,22 @@ def test_what_is_no_port(port: Any) -> None:
 def test_an_unknown_host() -> None:
     with pytest.raises(parallel.NetworkError, match="host='no.such.host.invalid' is unknown here: .*; leave it out"):
         parallel.Manager(host="no.such.host.invalid")
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(errno.EMFILE, "Too many open files"), OSError(errno.ENOMEM, "Cannot allocate memory")]
+)
+def test_a_host_that_cannot_be_asked_for_is_not_unknown(monkeypatch: pytest.MonkeyPatch, error: OSError) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(socket, "getaddrinfo", fail)
+    why = f"host='lab7': its address cannot be asked for: {error.strerror}"
+    with pytest.raises(parallel.NetworkError, match=re.escape(why)) as caught:
+        parallel.Manager(host="lab7")
+    assert "unknown" not in str(caught.value)
+    with pytest.raises(OSError, match=str(error.strerror)):
+        addresses._of_host_name()
 
 
 @pytest.mark.parametrize(
