@@ -139,7 +139,7 @@ def measure(name: str, slaves: int, sizes: Sizes, loops: Mapping[str, int]) -> d
             if one == "noop":
                 found[one] = bench_measures.noop(peer, tasks)
             elif one == "alone":
-                found[one], found["late"] = bench_measures.alone(peer, sizes.alone)
+                found[one], found["late"] = bench_measures.alone(peer, min(sizes.alone, tasks))
             elif one in loops:
                 found[one] = bench_measures.busy(peer, loops[one], busy_tasks(one, slaves, sizes))
             elif one in ("bytes", "array", "arguments", "array arguments") and usable(one):

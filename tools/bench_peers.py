@@ -355,7 +355,7 @@ class HyperQueue(Peer):
     """HyperQueue's Python functions: each is a process of its own, and what it returns is not passed on."""
 
     needs = "hyperqueue"
-    tasks = 50
+    tasks = 20
 
     def __enter__(self) -> Peer:
         from hyperqueue.client import PythonEnv
