@@ -36,11 +36,8 @@ def dumps(value: object, memory: PartMemory | None) -> Payload:
 
     def keep(buffer: pickle.PickleBuffer) -> bool:
         """Take a large contiguous buffer out of band; tell pickle to keep any other in band."""
-        try:
-            view = buffer.raw()
-        except BufferError:
-            return True
-        if view.nbytes < LARGE or len(parts) >= _MOST_PARTS:
+        view = _large(buffer, parts)
+        if view is None:
             return True
         parts.append(view if type(view.obj) is bytes else _copy_of(view, memory))
         return False
@@ -54,6 +51,15 @@ def without_parts(value: object) -> tuple[bytes, bool]:
     parts: list[pickle.PickleBuffer] = []
     pickled = pickle.dumps(_bytes_aside(value, {}), 5, buffer_callback=parts.append)
     return pickled, not parts
+
+
+def _large(buffer: pickle.PickleBuffer, parts: Sequence[Buffer]) -> memoryview | None:
+    """What is in it, if that is large and contiguous, and these are not too many parts already."""
+    try:
+        view = buffer.raw()
+    except BufferError:
+        return None
+    return view if view.nbytes >= LARGE and len(parts) < _MOST_PARTS else None
 
 
 def _copy_of(view: memoryview, memory: PartMemory | None) -> memoryview:
@@ -158,11 +164,8 @@ def setup_dumps(value: object) -> Setup:
 
     def keep(buffer: pickle.PickleBuffer) -> bool:
         """Take a large array aside; bytes, for which their class may ask, stay."""
-        try:
-            view = buffer.raw()
-        except BufferError:
-            return True
-        if view.nbytes < LARGE or type(view.obj) is bytes or len(parts) >= _MOST_PARTS:
+        view = _large(buffer, parts)
+        if view is None or type(view.obj) is bytes:
             return True
         parts.append(view)
         return False
