@@ -17,7 +17,8 @@ would read the key, and have the slaves run what they like.
 
 Beside it runs the clean-up watchdog, a shell that waits for the master's end: should the master be killed, it deletes
 the batch jobs and the folder.  If slaves are to outlive the master (Manager(slaves_wait=...)) it deletes no jobs, and
-the folder when that time is over and no slave program of it runs any more, or after a month.
+the folder when that time is over and no slave program of it runs any more, or after a month.  Where a master ends and
+somebody is still to write into the folder (HTCondor makes it anew for that), the watchdog clears away after it.
 """
 
 from __future__ import annotations
@@ -104,7 +105,20 @@ done"""
 
 _WATCHDOG = """
 while IFS= read -r line; do
-    [ "$line" != done ] || exit 0
+    case $line in
+    done) exit 0 ;;
+    late)
+        (
+            left=30
+            while [ $left -gt 0 ]; do
+                rm -rf -- "$0"
+                sleep 1
+                left=$((left - 1))
+            done
+        ) &
+        exit 0
+        ;;
+    esac
     todo="$todo
 $line"
 done
@@ -144,6 +158,7 @@ class StagingFolder:
 
     def __init__(self) -> None:
         self.slaves_wait = 0.0
+        self.written_late = False  # whether somebody may write into it, or make it anew, after its slaves have ended
         self._lock = threading.Lock()  # guards what follows while the folder is made; arrays may be started at once
         self._path: str | None = None
         self._watchdog: subprocess.Popen[bytes] | None = None
@@ -192,30 +207,34 @@ class StagingFolder:
 
     def when_killed(self, command: str) -> None:
         """Have the watchdog run a shell command should this process be killed, unless slaves are to outlive it."""
-        if self.slaves_wait and command != "done":
-            return
-        if self._watchdog is not None and self._watchdog.stdin is not None:
-            try:
-                self._watchdog.stdin.write(command.encode() + b"\n")
-                self._watchdog.stdin.flush()
-            except BrokenPipeError:
-                pass  # somebody has killed the watchdog: then this process had better not be killed too
+        if not self.slaves_wait:
+            self._tell_watchdog(command)
 
     def remove(self) -> None:
         """Remove it; its slaves have ended.  May be called again, by one thread at a time."""
+        late = self.written_late
+        if self._path is not None:
+            import shutil  # slow to import, and of no use to local slaves
+
+            shutil.rmtree(self._path, ignore_errors=True)  # a network's file system may keep what is still open
+            late = late or os.path.lexists(self._path)
         if self._watchdog is not None and self._watchdog.stdin is not None:
-            self.when_killed("done")
+            self._tell_watchdog("late" if late else "done")
             try:
                 self._watchdog.stdin.close()
             except BrokenPipeError:
                 pass
             self._watchdog.wait()
             self._watchdog = None
-        if self._path is not None:
-            import shutil  # slow to import, and of no use to local slaves
+        self._path = None
 
-            shutil.rmtree(self._path, ignore_errors=True)  # a network's file system may keep what is still open
-            self._path = None
+    def _tell_watchdog(self, line: str) -> None:
+        if self._watchdog is not None and self._watchdog.stdin is not None:
+            try:
+                self._watchdog.stdin.write(line.encode() + b"\n")
+                self._watchdog.stdin.flush()
+            except BrokenPipeError:
+                pass  # somebody has killed the watchdog: then this process had better not be killed too
 
     def _make(self) -> str:
         if self._path is None:

@@ -199,4 +199,8 @@ def run_folders(home: Path | None = None) -> list[Path]:
 def no_run_folder_left(own_folder: Path) -> Iterator[None]:
     """What the slaves were told goes with the run."""
     yield
-    eventually(lambda: not run_folders(), 10, f"no folder of a run, not {run_folders()}")
+    try:
+        eventually(lambda: not run_folders(), 10)
+    except AssertionError:
+        left = [str(file) for folder in run_folders() for file in (folder, *folder.rglob("*"))]
+        raise AssertionError(f"left of a run, 10 s after its test: {left}") from None

@@ -316,3 +316,17 @@ def test_all_that_was_submitted_is_deleted_at_the_end_whatever_the_engine_said(
     array.stop([])
     array.finish()
     assert deleted == [["scancel", "12_0"]], "the other one has said itself that it ended"
+
+
+def test_a_folder_is_cleared_away_once_more_if_not_all_jobs_have_reported_their_end(
+    array: BatchArray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """HTCondor's event log, on a busy machine."""
+    assert array.staging is not None and array._folder is not None
+    monkeypatch.setattr(array_module, "run_command", lambda command, patience=0.0: "")
+    array.finish()
+    assert not array.staging.written_late
+    monkeypatch.setattr(array_module, "_LAST_REPORTS", 0.0)
+    monkeypatch.setattr(array._folder, "all_ended", lambda: False)
+    array.finish()
+    assert array.staging.written_late

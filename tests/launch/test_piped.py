@@ -64,8 +64,9 @@ def test_nothing_is_sent_before_the_far_side_has_said_that_it_is_ours(
 def test_a_greeting_and_a_shell_that_shows_its_commands_are_not_taken_for_the_far_side(make: Make, ssh: Ssh) -> None:
     ssh(f"echo 'Last login: today'; echo 17 4; printf 'no newline'; set -x; {THERE}")
     assert run(make(0), functools.partial(tasks.square, 3)) == 9
-    text = Path("slave0.output").read_text()
-    assert "Last login: today\n17 4\n" in text
+    # lines of the shell's trace, which has a pipe of its own, may come between them
+    lines = Path("slave0.output").read_text().splitlines()
+    assert [line for line in lines if line in ("Last login: today", "17 4")] == ["Last login: today", "17 4"], lines
 
 
 def test_the_word_of_the_far_side_does_not_stand_in_the_command() -> None:
@@ -86,6 +87,7 @@ def test_the_word_of_the_far_side_does_not_stand_in_the_command() -> None:
 def test_what_may_pass_is_tried_again(make: Make, ssh: Ssh, monkeypatch: pytest.MonkeyPatch, words: str) -> None:
     """A server with MaxStartups turns many away that knock at once."""
     monkeypatch.setattr(pipe, "_PAUSE", (0.05, 0.1))
+    monkeypatch.setattr("parallel.launch.group._POLL_SECONDS", 0.02)
     log = ssh(f"echo x >>$log\n[ $(wc -l <$log) -gt 3 ] || {{ echo '{words}' >&2; exit 255; }}\n{THERE}")
     assert run(make(0), functools.partial(tasks.square, 3)) == 9
     assert len(log.read_text().splitlines()) == 4

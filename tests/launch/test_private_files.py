@@ -250,6 +250,27 @@ def test_an_interrupted_start_can_be_repeated(staging: StagingFolder, monkeypatc
     assert Path(staging.array([JOB], "index=0").script).exists()
 
 
+def test_what_is_made_anew_after_the_end_is_cleared_away(staging: StagingFolder) -> None:
+    """HTCondor's shadow makes the folder of its event log where it is gone, and a busy one does so late."""
+    folder = Path(staging.array([JOB], "index=0").path)
+    staging.written_late = True
+    staging.remove()
+    folder.mkdir(parents=True)
+    (folder / "events").write_text("late")
+    eventually(lambda: not folder.parent.exists())
+
+
+def test_what_cannot_be_removed_at_once_is_cleared_away(
+    staging: StagingFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody made a file in it while it was being removed, say."""
+    folder = Path(staging.array([JOB], "index=0").path)
+    with monkeypatch.context() as broken:
+        broken.setattr("shutil.rmtree", lambda path, ignore_errors: None)
+        staging.remove()
+    eventually(lambda: not folder.parent.exists())
+
+
 def run_script(folder: Path, output: Path) -> str:
     """What a job's script writes elsewhere that should write 'some words' to ``output``."""
     folder.mkdir(exist_ok=True)

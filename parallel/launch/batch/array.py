@@ -268,3 +268,5 @@ class BatchArray(SlaveArray):
         while not folder.all_ended() and time.monotonic() < deadline:
             time.sleep(_LOOK_AGAIN)
             folder.look()
+        if self.staging is not None and not folder.all_ended():
+            self.staging.written_late = True
