@@ -58,6 +58,7 @@ def steps(act: Act) -> int:
         return trace
 
     before = sys.gettrace()
+    sys._getframe().f_trace_opcodes = True  # or Python 3.12.1's settrace foresees no such events
     sys.settrace(trace)
     try:
         act()
