@@ -24,6 +24,8 @@ from slave.named import NamedTuple
 from slave.protocol import ABSENT, ARCHIVE, SAME, ModuleReply
 from slave.search_path import LIBRARY, PACKAGES, kind_of
 
+from .distributions import Distributions, is_about, requirement_of
+
 _Spec = importlib.machinery.ModuleSpec
 _MAIN = "__main__"
 
@@ -46,6 +48,7 @@ class ModuleSource:
         self._data: dict[str, bytes] = {}  # by hash
         self._former: dict[str, str] = {}  # by name the hash of what it was before, which may be under way
         self._denied: set[str] = set()  # names for which there was nothing
+        self._distributions = Distributions()
 
     def find(self, name: str, stamp: str) -> ModuleReply:
         """What there is of a top-level module.  Raises OSError and `ValueError` for files that cannot be sent."""
@@ -115,6 +118,9 @@ class ModuleSource:
     def _keep(
         self, name: str, files: Sequence[File], compiled: Sequence[str], origin: str, stamps: Mapping[str, object]
     ) -> ModuleReply:
+        if name != _MAIN:
+            more = self._distributions.files_of(name, _home(name, origin))
+            files = [*files, *(file for file in more if file.name not in {one.name for one in files})]
         digest = archive.content_hash(files)
         if digest not in self._data:
             self._data[digest] = archive.pack(files)
@@ -159,28 +165,18 @@ def spec_of(name: str) -> _Spec | None:
     return None
 
 
-def requirement_of(name: str) -> str:
-    """What pip would install for a top-level module: 'numpy==1.26.4'; '' if it is not known."""
-    from importlib import metadata  # slow to import, and seldom needed
-
-    try:
-        return f"{name}=={metadata.version(name)}"
-    except metadata.PackageNotFoundError:
-        pass
-    for distribution in metadata.distributions():
-        tops = (distribution.read_text("top_level.txt") or "").split()
-        files = [] if tops else distribution.files or []
-        if name in tops or any(file.parts[0] in (name, f"{name}.py") for file in files):
-            return f"{distribution.metadata['Name']}=={distribution.version}"
-    return ""
-
-
 def _where(spec: _Spec) -> str | None:
     """The file or folder of a module; None if it is built in."""
     if spec.submodule_search_locations is not None:
         first = next(iter(spec.submodule_search_locations), None)
         return None if first is None else os.path.join(os.path.abspath(first), "__init__.py")
     return os.path.abspath(spec.origin) if spec.has_location and spec.origin is not None else None
+
+
+def _home(name: str, origin: str) -> str:
+    """The folder that holds a top-level module."""
+    folder = os.path.dirname(os.path.realpath(origin))
+    return os.path.dirname(folder) if os.path.basename(folder) == name else folder
 
 
 def _main_files(path: str) -> list[Found]:
@@ -200,8 +196,11 @@ def _in_zip(name: str, spec: _Spec) -> list[File] | None:
 
 
 def _members(opened: Any, name: str, prefix: str) -> Iterator[File]:
+    listed = set(opened.namelist())
     for info in opened.infolist():
         file = info.filename[len(prefix) :] if info.filename.startswith(prefix) else ""
         ours = file == f"{name}.py" or (file.startswith(f"{name}/") and not file.endswith("/"))
-        if ours and not archive.is_compiled(file):
+        record = f"{info.filename.rpartition('/')[0]}/RECORD"
+        about = record in listed and is_about(file, opened.read(record).decode(errors="replace"), name)
+        if about or (ours and not archive.is_compiled(file)):
             yield File(file, opened.read(info), False)

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from parallel.service.module_source import ModuleSource, requirement_of
+from parallel.service.distributions import requirement_of
+from parallel.service.module_source import ModuleSource
 from slave import archive
 from slave.protocol import ABSENT, ARCHIVE, PIECE, SAME
 
@@ -119,3 +120,39 @@ def test_modules_in_a_zip_file(folder: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert names(found, "goods") == ["goods/__init__.py", "goods/data/x.txt"] and names(found, "alone") == ["alone.py"]
     assert names(found, "__main__") == ["app.pyz"]
     assert source().find("__main__", "").kind == ABSENT
+
+
+METADATA = "Metadata-Version: 2.1\nName: good-wares\nVersion: 1.5\n"
+
+
+@pytest.mark.parametrize("way", ["beside it", "egg-info", "edited", "by its record", "in a zip file"])
+def test_the_metadata_of_its_distribution_goes_along(folder: Path, monkeypatch: pytest.MonkeyPatch, way: str) -> None:
+    """Many packages ask `importlib.metadata` for their own version while they are imported."""
+    (folder / "goods").mkdir()
+    (folder / "goods/__init__.py").touch()
+    about, other = folder / "good_wares-1.5.dist-info", folder / "other-1.dist-info"
+    other.mkdir()
+    (other / "METADATA").write_text("Metadata-Version: 2.1\nName: other\nVersion: 1\n")
+    (other / "top_level.txt").write_text("other\n")
+    if way == "egg-info":
+        about = folder / "good_wares.egg-info"
+    if way == "edited":  # the folder of the sources is not that where it is installed
+        installed = folder.parent / "installed"
+        monkeypatch.syspath_prepend(str(installed))
+        about = installed / about.name
+    about.mkdir(parents=True)
+    (about / ("PKG-INFO" if way == "egg-info" else "METADATA")).write_text(METADATA)
+    if way in ("beside it", "egg-info"):
+        (about / "top_level.txt").write_text("goods\n")
+    elif way == "edited":
+        (about / "direct_url.json").write_text(f'{{"url": "{folder.as_uri()}", "dir_info": {{"editable": true}}}}')
+    else:
+        (about / "RECORD").write_text("goods/__init__.py,,\ngood_wares-1.5.dist-info/METADATA,,\n")
+    if way == "in a zip file":
+        packed = folder.parent / "app.pyz"
+        with zipfile.ZipFile(packed, "w") as opened:
+            for file in [folder / "goods/__init__.py", *about.iterdir(), *other.iterdir()]:
+                opened.write(file, file.relative_to(folder))
+        monkeypatch.setattr(sys, "path", [str(packed)])
+    found = [name for name in names(source(), "goods") if name.endswith("/METADATA")]
+    assert found == ["good_wares-1.5.dist-info/METADATA"]
