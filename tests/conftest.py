@@ -25,6 +25,8 @@ Make = Callable[..., parallel.Manager]
 
 # a shell ignores SIGINT in what it runs in the background, and programs inherit that: Ctrl-C would be nothing to them
 signal.signal(signal.SIGINT, signal.default_int_handler)
+if hasattr(signal, "SIGHUP"):
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which nohup has ignored
 
 
 LONGEST = 600  # seconds, of one test with all that it waits for: an engine that is installed takes some minutes
