@@ -171,6 +171,11 @@ def accept(key: bytes, greeted: bytes, answered: bytes, verdict: bytes) -> None:
             "the token was used before, and can be used once; on the master's machine this shows another one: "
             "python3 -m parallel key --token"
         )
+    if code != _WELCOME and getattr(key, "ident", THE_KEY) != THE_KEY:
+        raise WrongKey(
+            "wrong key: this token is of another key than the master's, or of a run that is over; on the master's "
+            "machine this shows the one that holds now: python3 -m parallel key --token"
+        )
     if code != _WELCOME:
         raise WrongKey("wrong key: the master holds another one; use the same key file on both machines")
     if not hmac.compare_digest(proof, _proof(key, b"master", greeted + answered[: _OPENING.size])):

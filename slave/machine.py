@@ -140,27 +140,29 @@ def use_cpus(wanted: str) -> int:
 
     Where a system cannot keep a process on certain processors a number is just what it says.  Raises `BadRequest`.
     """
-    numbers = _cpus_of(wanted)
+    ranges = _cpus_of(wanted)
     if not hasattr(os, "sched_setaffinity"):
         if not wanted.isdigit():
             raise BadRequest(f"--cpus {wanted}: this system cannot keep a program on certain processors")
         return min(int(wanted), os.cpu_count() or 1)
     usable = sorted(os.sched_getaffinity(0))
-    chosen = usable[: int(wanted)] if wanted.isdigit() else [one for one in usable if one in numbers]
+    chosen = (
+        usable[: int(wanted)] if wanted.isdigit() else [one for one in usable if any(one in some for some in ranges)]
+    )
     if not chosen:
         raise BadRequest(f"--cpus {wanted}: none of these may be used here; these may: {', '.join(map(str, usable))}")
     os.sched_setaffinity(0, chosen)
     return len(chosen)
 
 
-def _cpus_of(wanted: str) -> set[int]:
-    found: set[int] = set()
+def _cpus_of(wanted: str) -> list[range]:
+    found = []
     for part in wanted.split(","):
         match = re.fullmatch(r"(\d+)(?:-(\d+))?", part)
         if match is None or (wanted.isdigit() and int(wanted) < 1):
             raise BadRequest(f"--cpus {wanted}: a number of processors is needed, such as 2, or a list, such as 0-3,8")
         first = int(match.group(1))
-        found.update(range(first, int(match.group(2) or first) + 1))
+        found.append(range(first, int(match.group(2) or first) + 1))
     return found
 
 

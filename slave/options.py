@@ -7,8 +7,9 @@ import os
 import sys
 
 from .cpus import usable_cpus
-from .dial import parse_address
+from .dial import Address, parse_address
 from .machine import is_tag, parse_size
+from .token import looks_secret
 
 _EXIT_CODES = """exit codes: 0 the master is done; 2 wrong command line; 3 wrong key; 4 cannot reach the master; 5 the
 master is gone;
@@ -33,7 +34,7 @@ def _parser() -> argparse.ArgumentParser:
         "address",
         nargs="*",
         metavar="HOST:PORT",
-        type=_address,
+        type=address,
         help="where the master is; several are tried side by side (default: it is looked for on the local network)",
     )
     add(
@@ -44,6 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add(
         "--key-file",
+        type=key_file,
         metavar="FILE",
         help="the key or a token; - for stdin (default: $PARALLEL_AUTHKEY, else ~/.config/parallel/authkey, else you "
         "are asked)",
@@ -69,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FINGERPRINT",
         help="which master to serve: its fingerprint, or 16 digits of it or more (default: whoever holds the key)",
     )
-    add("--nice", type=int, metavar="N", help="let other programs go first, by so much (1 to 19)")
+    add("--nice", type=_niceness, metavar="N", help="let other programs go first, by so much (1 to 19)")
     add("--cpus", metavar="N", help="use so many processors, or these: 0-3,8")
     add(
         "--max-memory",
@@ -102,11 +104,30 @@ def _program() -> str:
     return f"python3 {name}" if name.endswith(".pyz") else "python3 -m slave"
 
 
-def _address(text: str) -> object:
+def address(text: str) -> Address:
+    """A master's address, on a command line."""
     try:
         return parse_address(text)
     except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
+        raise argparse.ArgumentTypeError(_told_as_secret(text) or str(error)) from None
+
+
+def key_file(text: str) -> str:
+    """The name of a file that holds a key or a token, on a command line."""
+    told = None if os.path.lexists(text) else _told_as_secret(text)
+    if told is not None:
+        raise argparse.ArgumentTypeError(told)
+    return text
+
+
+def _told_as_secret(text: str) -> str | None:
+    """What to say, without it, of a token or key that stands on a command line; None if it is none."""
+    if not looks_secret(text):
+        return None
+    return (
+        "this is a token or a key, which does not belong on a command line, where others can read it: paste it when "
+        "you are asked, or put it into a file that only you can read, --key-file FILE"
+    )
 
 
 def _fingerprint(text: str) -> str:
@@ -121,6 +142,12 @@ def _size(text: str) -> int:
         return parse_size(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _niceness(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 19:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 to 19")
+    return int(text)
 
 
 def _tag(text: str) -> str:

@@ -37,6 +37,8 @@ _ONCE_IDENT, _AGENT_IDENT = b"once", b"agent"
 _REUSABLE_IDENT = b"reusable".ljust(_IDENT, b"\0")
 
 _LOOKS_LIKE_ONE = r"(\S*/)?[0-9A-Za-z]{5}(-[0-9A-Za-z]{5}){4,}-?[0-9A-Za-z]{0,5}"
+# what a paste that missed the end leaves: an address, or the first groups, with a digit (words are somebody's own key)
+_CUT = rf"[^\s/]+:\d+/[0-9a-f]+(/\S*)?|(?=\D*\d)[1r][{_ALPHABET}]{{4}}(-[{_ALPHABET}]{{5}})+-?[{_ALPHABET}]{{0,5}}"
 
 
 class Token(NamedTuple):
@@ -62,12 +64,12 @@ class Token(NamedTuple):
 def read_token(text: str) -> Token | None:
     """The token that a text is; None if it does not look like one.  Raises `KeyTrouble` for one with an error in it."""
     text = "".join(text.split())
-    if not re.fullmatch(_LOOKS_LIKE_ONE, text):
+    if not re.fullmatch(f"{_LOOKS_LIKE_ONE}|{_CUT}", text):
         return None
     where, slash, word = text.rpartition("/")
     letters = word.replace("-", "").lower().translate(_READ_AS)
     body, check = letters[:-_CHECK], letters[-_CHECK:]
-    if len(letters) != _SIZES.get(letters[0]) or _check(where + slash, body) != check:
+    if len(letters) != _SIZES.get(letters[:1]) or _check(where + slash, body) != check:
         raise KeyTrouble(
             "there is an error in this token: a letter is missing or wrong; bring it here again (python3 -m parallel "
             "key --token, on the master's machine, shows one)"
@@ -82,6 +84,11 @@ def read_token(text: str) -> Token | None:
 def check_token(key: Key) -> None:
     """Raises `KeyTrouble` if what stands in place of a key is a token with an error in it."""
     read_token(key.decode("utf-8", "replace"))
+
+
+def looks_secret(text: str) -> bool:
+    """Whether this is, or was, a token or a key: not to be shown in messages, wherever it was given."""
+    return bool(re.fullmatch(rf"{_LOOKS_LIKE_ONE}|{_CUT}|[0-9A-Fa-f]{{32,}}", text.strip()))
 
 
 # -- secrets

@@ -6,9 +6,10 @@ import argparse
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from slave.dial import Address, format_address, parse_address
+from slave.dial import Address, format_address
 from slave.errors import BadRequest, Unreachable
 from slave.keys import Key, find_key
+from slave.options import address, key_file
 from slave.token import check_token, read_token
 
 from ..monitor.client import Watcher
@@ -49,7 +50,10 @@ def add_master(parser: argparse.ArgumentParser, which: str) -> None:
         help=f"where the master listens, or the process id of one on this machine (default: {which})",
     )
     parser.add_argument(
-        "--key-file", metavar="FILE", help="of another machine's master: the key or a token (default: as for slaves)"
+        "--key-file",
+        type=key_file,
+        metavar="FILE",
+        help="of another machine's master: the key or a token (default: as for slaves)",
     )
     parser.add_argument("--no-encryption", action="store_true", help="for a master that does not encrypt")
 
@@ -92,9 +96,4 @@ def nobody_here() -> Unreachable:
 
 
 def _master(text: str) -> Address | int:
-    if text.isdigit():
-        return int(text)
-    try:
-        return parse_address(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
+    return int(text) if text.isdigit() else address(text)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from slave import handshake
 from slave.errors import Incompatible, ProtocolError, WrongKey
 from slave.protocol import VERSION
+from slave.token import reusable
 
 KEY, OTHER = b"k" * 32, b"o" * 32
 F = bytes(range(32))
@@ -44,6 +45,15 @@ def test_another_key_is_refused_by_the_master() -> None:
     assert refusal == "it holds another key"
     with pytest.raises(WrongKey, match="the master holds another one; use the same key file on both machines"):
         handshake.accept(OTHER, greeted, answered, verdict)
+
+
+def test_a_token_of_another_key_is_told_as_one() -> None:
+    greeted = greet()
+    token = reusable(OTHER)
+    answered = handshake.answer(token, greeted)
+    verdict, _ = handshake.judge(KEY, greeted, answered)
+    with pytest.raises(WrongKey, match="wrong key: this token is of another key than the master's, or of a run that"):
+        handshake.accept(token, greeted, answered, verdict)
 
 
 def test_a_false_master_is_refused_by_the_slave() -> None:

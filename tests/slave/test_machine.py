@@ -61,6 +61,7 @@ def test_processors_and_priority() -> None:
     says = "import os; from slave.machine import use_cpus; print({}, sorted(os.sched_getaffinity(0)))"
     assert in_a_child(says.format("use_cpus('1')")) == f"1 {usable[:1]}"
     assert in_a_child(says.format(f"use_cpus('{usable[-1]}-{usable[-1] + 5},900')")) == f"1 {usable[-1:]}"
+    assert in_a_child(says.format("use_cpus('0-99999999999')")) == f"{len(usable)} {usable}"
     before = os.getpriority(os.PRIO_PROCESS, 0)
     nice = "import os; from slave.machine import be_nice; be_nice(3); print(os.getpriority(os.PRIO_PROCESS, 0))"
     assert int(in_a_child(nice)) == min(19, before + 3)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 from parallel.service.keyring import Guest, Keyring, TokenUsed
 from slave.errors import KeyTrouble
 from slave.keys import THE_KEY, Key
-from slave.token import Token, check_token, is_once, new_once, read_token, reusable
+from slave.token import Token, check_token, is_once, looks_secret, new_once, read_token, reusable
 
 KEY = b"a key that both sides have"
 ADDRESSES = [("192.168.1.5", 5757), ("fd77:213::1", 5757), ("node1.lab", 1)]
@@ -59,15 +61,27 @@ def test_a_missing_letter_and_another_address_are_told_too() -> None:
             check_token(Key(text.encode()))
 
 
+@pytest.mark.parametrize("which", range(3))
+def test_a_token_that_was_cut_short_is_told_and_not_taken_for_a_key(which: int) -> None:
+    text = tokens()[which].text()
+    for end in range(text.find("/") + 2 if "/" in text else 18, len(text)):
+        with pytest.raises(KeyTrouble, match="there is an error in this token"):
+            read_token(text[:end])
+        assert looks_secret(text[:end])
+
+
 @given(st.text(max_size=80))
 def test_other_texts_are_no_tokens(text: str) -> None:
     try:
         assert read_token(text) is None
     except KeyTrouble:
-        assert text.count("-") >= 4
+        assert text.count("-") >= 1 or re.search(r":\d+/", text)
 
 
-@pytest.mark.parametrize("text", ["ab" * 32, "correct horse battery staple", "correct-horse-battery-staple", "x" * 31])
+@pytest.mark.parametrize(
+    "text",
+    ["ab" * 32, "correct horse battery staple", "correct-horse-battery-staple", "x" * 31, "royal-rover-train-north"],
+)
 def test_a_key_is_not_taken_for_a_token(text: str) -> None:
     assert read_token(text) is None
 
