@@ -167,6 +167,9 @@ def check_output(output: str | bytes | os.PathLike[Any] | None) -> str | None:
     return path
 
 
+_LEAVE_OUT = "leave it out, or name an address"
+
+
 def _check_host(host: object) -> None:
     if not isinstance(host, str):
         raise InputTypeError(f"host={host!r} is not a name or address of this machine: a text, as in host='10.0.0.5'")
@@ -177,7 +180,7 @@ def _check_host(host: object) -> None:
     except UnicodeError as error:
         why = str(error).rpartition("UnicodeError: ")[2].rstrip(")")
         why = f"host={host!r} cannot be the name of a machine: {why}"
-        raise InputError(f"{why}; leave it out, or name an address") from None
+        raise InputError(f"{why}; {_LEAVE_OUT}") from None
     try:
         if addresses_of(host) is None:
             log.warning(
@@ -187,9 +190,13 @@ def _check_host(host: object) -> None:
     except OSError as error:
         if is_shortage(error):
             raise NetworkError(f"host={host!r}: its address cannot be asked for: {reason_of(error)}") from None
-        raise NetworkError(
-            f"host={host!r} is unknown here: {error.strerror}; leave it out, or name an address"
-        ) from None
+        name, _, port = host.rpartition(":")
+        advice = (
+            f"name the port apart, host={name!r}, port={port}"
+            if name and ":" not in name and port.isdigit()
+            else _LEAVE_OUT
+        )
+        raise NetworkError(f"host={host!r} is unknown here: {error.strerror}; {advice}") from None
 
 
 def check_lease(lease: float) -> None:

@@ -59,7 +59,10 @@ def this_python() -> str:
     if getattr(sys, "frozen", False):
         why = f"this program is frozen: {sys.executable} is not Python but the program itself"
     elif not sys.executable:
-        why = "this Python is part of another program and does not know where an interpreter is (sys.executable)"
+        why = (
+            "this Python does not know where its interpreter is (sys.executable): it is part of another program, or "
+            "was started without a PATH"
+        )
     else:
         return sys.executable
     raise InputError(

@@ -117,6 +117,8 @@ def test_what_is_no_port(port: Any) -> None:
 def test_an_unknown_host() -> None:
     with pytest.raises(parallel.NetworkError, match="host='no.such.host.invalid' is unknown here: .*; leave it out"):
         parallel.Manager(host="no.such.host.invalid")
+    with pytest.raises(parallel.NetworkError, match="unknown here: .*; name the port apart, host='127.0.0.1', port=57"):
+        parallel.Manager(host="127.0.0.1:57")
 
 
 @pytest.mark.parametrize(
