@@ -135,8 +135,10 @@ class SlaveJobs:
             if done is not None:
                 done()
 
-        send = self.work.context.entrance.mailbox.courier.send
-        job: AsyncResult[Any] = AsyncResult(parts, joined, self._program, send, forget, *callbacks)
+        courier = self.work.context.entrance.mailbox.courier
+        if any(callbacks):
+            courier.start()  # it may be that no task comes of this, which would start it
+        job: AsyncResult[Any] = AsyncResult(parts, joined, self._program, courier.send, forget, *callbacks)
         self._under_way.add(job)
         job.begin()
         return job

@@ -26,6 +26,8 @@ class Courier:
         self._errands: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
         self._starting = threading.Lock()  # held for as long as it takes to start the thread
         self._thread: threading.Thread | None = None
+        self._stopped = False
+        self._last = threading.Lock()  # held while what came behind the end is done: one errand at a time
 
     def start(self) -> None:
         """Start the thread, unless it runs."""
@@ -37,8 +39,16 @@ class Courier:
                     self._thread = thread
 
     def send(self, errand: Callable[[], object]) -> None:
-        """Have it done soon, after what was left here before.  Never waits."""
+        """Have it done soon, after what was left here before.  Never waits for that.
+
+        Behind the end too, where there are errands of errands, and callbacks of what a closed manager refuses.
+        """
         self._errands.put(errand)
+        if self._stopped and not self.is_this_thread:
+            try:
+                threading.Thread(target=self._finish, daemon=True, name="parallel courier").start()
+            except RuntimeError:  # the interpreter ends, and nobody waits any more; or no thread can be had
+                log.exception("parallel: a callback cannot be called")
 
     @property
     def is_this_thread(self) -> bool:
@@ -51,21 +61,37 @@ class Courier:
         if thread is None or self.is_this_thread:
             return
         ticket = Ticket()
-        self._errands.put(lambda: ticket.answer(None))
+        self.send(lambda: ticket.answer(None))
         while not ticket.wait(_LOOK_AGAIN) and thread.is_alive():
             pass
 
     def stop(self) -> None:
-        """End when all is done that was left here before.  Does not wait for that."""
+        """End when all is done that was left here by then.  Does not wait for that."""
         self._errands.put(None)
 
     def _run(self) -> None:
         while True:
             errand = self._errands.get()
             if errand is None:
-                return
-            try:
-                errand()
-            except Exception:
-                log.exception("parallel: a callback raised")
+                break
+            self._do(errand)
             del errand  # while it sleeps it keeps nobody's results
+        self._stopped = True  # who leaves something here and does not see this has it done now
+        self._finish()
+
+    def _finish(self) -> None:
+        with self._last:
+            self._thread = threading.current_thread()
+            while True:
+                try:
+                    errand = self._errands.get_nowait()
+                except queue.Empty:
+                    return
+                if errand is not None:
+                    self._do(errand)
+
+    def _do(self, errand: Callable[[], object]) -> None:
+        try:
+            errand()
+        except BaseException:  # SystemExit too: it would end this thread, and the next callbacks were never called
+            log.exception("parallel: a callback raised")

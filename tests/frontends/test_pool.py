@@ -120,6 +120,33 @@ def test_a_callback_may_call_more_and_one_that_raises_harms_nobody(
     eventually(lambda: "of the callback" in caplog.text, SECONDS, "the log")
 
 
+def test_callbacks_are_called_where_no_task_came_of_the_calls() -> None:
+    seen: list[Any] = []
+    with parallel.Pool(1) as fresh:
+        fresh.map_async(square, [], callback=seen.append).wait(SECONDS)
+        refused: Any = fresh.apply_async(None, error_callback=seen.append)  # type: ignore[arg-type]
+        refused.wait(SECONDS)
+        assert refused.ready() and seen[0] == [] and isinstance(seen[1], TypeError)
+
+
+def test_callbacks_are_called_when_the_manager_is_gone_and_behind_one_that_exits(make: Make) -> None:
+    manager = make()
+    manager.add_slaves(1)
+    pool, seen = parallel.Pool(manager=manager), list[Any]()
+    pool.apply_async(square, (2,), callback=sys.exit).wait(SECONDS)
+    pool.apply_async(square, (3,), callback=seen.append).wait(SECONDS)
+    manager.shutdown()
+    late = [
+        pool.map_async(square, [], callback=seen.append),
+        pool.apply_async(None, error_callback=seen.append),  # type: ignore[arg-type]
+    ]
+    for result in late:
+        result.wait(SECONDS)
+        assert result.ready()
+    assert seen[:2] == [9, []] and isinstance(seen[2], TypeError) and len(seen) == 3
+    pool.terminate()
+
+
 def test_an_input_that_raises_stands_in_its_place_in_imap(pool: parallel.Pool) -> None:
     results = pool.imap(fail_at_three, iter(range(6)))
     assert [next(results) for _ in range(3)] == [0, 1, 2]
@@ -187,6 +214,8 @@ def test_bad_arguments_are_refused_as_the_standard_library_does(pool: parallel.P
     for number in (0, -1):
         with pytest.raises(ValueError, match="Number of processes must be at least 1"):
             parallel.Pool(number)
+    with pytest.raises(TypeError, match="'float' object cannot be interpreted as an integer"):
+        parallel.Pool(1.5)  # type: ignore[arg-type]
     for most in (0, -1, 0.5, "12"):
         with pytest.raises(ValueError, match="maxtasksperchild must be a positive int or None"):
             parallel.Pool(1, maxtasksperchild=most)  # type: ignore[arg-type]
