@@ -12,6 +12,7 @@ from typing import Any
 from slave import environment
 from slave.machine import is_tag, parse_size
 from slave.name_service import is_shortage
+from slave.plain_numbers import real, whole
 
 from .errors import Error, InputError, InputTypeError, NetworkError
 from .launch.config import INHERITED
@@ -113,15 +114,14 @@ def check_ship(ship: object) -> tuple[str, ...] | None:
         raise InputError(str(error)) from None
 
 
-def check_arguments(host: str | None, port: int | None, lease: float, attempts: int) -> None:
-    """Raise `InputError` or `NetworkError` for what cannot be."""
+def check_arguments(host: str | None, port: int | None, lease: float, attempts: int) -> tuple[int | None, float, int]:
+    """The port, the lease and the attempts.  Raises `InputError` or `NetworkError` for what cannot be."""
     if host is not None:
         _check_host(host)
-    if port is not None and (isinstance(port, bool) or not (isinstance(port, int) and 0 <= port < 65536)):
+    number = None if port is None else whole(port)
+    if port is not None and (number is None or not 0 <= number < 65536):
         raise InputError(f"port={port!r} is not a port number: 0 to 65535, where 0 means any free one")
-    check_lease(lease)
-    if not (isinstance(attempts, int) and attempts >= 1):
-        raise InputError(f"max_attempts={attempts!r} is not a whole number from 1 on")
+    return number, check_lease(lease), check_count(attempts, "max_attempts")
 
 
 def check_python(python: object) -> None:
@@ -199,10 +199,11 @@ def _check_host(host: object) -> None:
         raise NetworkError(f"host={host!r} is unknown here: {error.strerror}; {advice}") from None
 
 
-def check_lease(lease: float) -> None:
-    """Raise `InputError` unless it is a positive number of seconds."""
-    if not (isinstance(lease, (int, float)) and 0 < lease < float("inf")):
+def check_lease(lease: float) -> float:
+    """The seconds.  Raises `InputError` unless it is a positive number of them."""
+    if not 0 < real(lease) < float("inf"):
         raise InputError(f"lease={lease!r} is not a positive number of seconds")
+    return real(lease)
 
 
 def check_manager(manager: object) -> None:
@@ -213,43 +214,48 @@ def check_manager(manager: object) -> None:
 
 def check_timeout(timeout: float) -> float | None:
     """The time limit in seconds, None for infinity.  Raises `InputError` unless it is positive."""
-    if isinstance(timeout, bool) or not (isinstance(timeout, (int, float)) and timeout > 0):
+    limit = real(timeout)
+    if not limit > 0:
         raise InputError(f"timeout={timeout!r} is not a positive number of seconds")
-    return None if timeout == float("inf") else float(timeout)
+    return None if limit == float("inf") else limit
 
 
 def check_seconds(seconds: float, name: str) -> float | None:
     """A number of seconds, None for infinity.  Raises `InputError` unless it is one from 0 on."""
-    if isinstance(seconds, bool) or not (isinstance(seconds, (int, float)) and seconds >= 0):
+    number = real(seconds)
+    if not number >= 0:
         raise InputError(f"{name}={seconds!r} is not a number of seconds from 0 on")
-    return None if seconds == float("inf") else float(seconds)
+    return None if number == float("inf") else number
 
 
 def check_wait(seconds: float) -> float:
     """Raise `InputError` unless it is a number of seconds from 0 on, and not for ever."""
-    if isinstance(seconds, bool) or not (isinstance(seconds, (int, float)) and 0 <= seconds <= _LONGEST_WAIT):
+    if not 0 <= real(seconds) <= _LONGEST_WAIT:
         raise InputError(f"slaves_wait={seconds!r} is not a number of seconds from 0 to {_LONGEST_WAIT:,.0f}")
-    return float(seconds)
+    return real(seconds)
 
 
 def check_count(count: int, name: str) -> int:
-    """Raise `InputError` unless it is a whole number from 1 on."""
-    if isinstance(count, bool) or not (isinstance(count, int) and count >= 1):
+    """The number.  Raises `InputError` unless it is a whole one from 1 on."""
+    number = whole(count)
+    if number is None or number < 1:
         raise InputError(f"{name}={count!r} is not a whole number from 1 on")
-    return count
-
-
-def check_from_0(number: int, name: str) -> int:
-    """Raise `InputError` unless it is a whole number from 0 on."""
-    if isinstance(number, bool) or not (isinstance(number, int) and number >= 0):
-        raise InputError(f"{name}={number!r} is not a whole number from 0 on")
     return number
 
 
-def check_bytes(count: float, name: str) -> None:
-    """Raise `InputError` unless it is a number of bytes."""
-    if isinstance(count, bool) or not (isinstance(count, (int, float)) and count > 0):
+def check_from_0(number: int, name: str) -> int:
+    """The number.  Raises `InputError` unless it is a whole one from 0 on."""
+    found = whole(number)
+    if found is None or found < 0:
+        raise InputError(f"{name}={number!r} is not a whole number from 0 on")
+    return found
+
+
+def check_bytes(count: float, name: str) -> float:
+    """The number.  Raises `InputError` unless it is one of bytes."""
+    if not real(count) > 0:
         raise InputError(f"{name}={count!r} is not a positive number of bytes")
+    return real(count)
 
 
 def check_tags(needs: object) -> frozenset[str]:
@@ -266,9 +272,10 @@ def check_most_tasks(most: object) -> int:
     """How many tasks of a context one process may run; 0 for no limit.  Raises `InputError`."""
     if most is None:
         return 0
-    if isinstance(most, bool) or not isinstance(most, int) or most < 1:
+    number = whole(most)
+    if number is None or number < 1:
         raise InputError(f"max_tasks_per_slave={most!r} is not a whole number from 1 on, or None")
-    return most
+    return number
 
 
 def check_memory(size: str | float) -> int:

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Iterable
 from typing import TYPE_CHECKING, Any, Callable, Generic, Literal, TypeVar, overload
 
 from slave.mapped import Mapped
+from slave.plain_numbers import whole
 from slave.protocol import Payload
 
 from .checks import check_key, check_label, check_timeout, name_of
@@ -198,7 +199,7 @@ class Context(Generic[Result]):
         """
         inputs = inputs_of(function, iterables)
         limit = self._timeout if timeout is None else check_timeout(timeout)
-        check_options(buffersize, key)
+        buffersize = check_options(buffersize, key)
         program = self._program
         if program.may_have_changed():
             self._manager.tell_slaves()
@@ -303,9 +304,10 @@ class Context(Generic[Result]):
         be read; new tasks can be added.  Raises `InputTypeError` for what is no id.
         """
         if task is not None:
-            if not isinstance(task, int) or isinstance(task, bool):
+            id = whole(task)
+            if id is None:
                 raise InputTypeError(f"cancel takes the id that add_task returned, a whole number, and not {task!r}")
-            return int(self._mailbox.cancel_task(task))
+            return int(self._mailbox.cancel_task(id))
         self._feeder.clear()
         return self._mailbox.cancel()
 

@@ -19,6 +19,7 @@ from slave.cpus import usable_cpus
 from slave.dial import Address, format_address
 from slave.errors import KeyTrouble
 from slave.keys import find_key, new_key
+from slave.plain_numbers import whole
 from slave.signals import came_from_handler
 from slave.token import Token
 
@@ -192,9 +193,9 @@ class Manager:
         check_python(python)
         pattern = check_output(output)
         trace_file = None if trace is None else check_trace(trace)
-        check_arguments(host, port, self.heartbeat_timeout, max_attempts)
-        check_bytes(result_bytes, "result_bytes")
-        check_bytes(share_bytes, "share_bytes")
+        port, seconds, max_attempts = check_arguments(host, port, self.heartbeat_timeout, max_attempts)
+        result_bytes = check_bytes(result_bytes, "result_bytes")
+        share_bytes = check_bytes(share_bytes, "share_bytes")
         check_progress(progress)
         check_show_output(show_output)
         check_forward_logging(forward_logging)
@@ -214,7 +215,7 @@ class Manager:
         config = LaunchConfig(python, self._root, key, pattern, lambda local: [])
         config.slaves_wait, config.program = wait, self._name
         scheduler = Scheduler(
-            self.heartbeat_timeout,
+            seconds,
             max_attempts,
             run=secrets.token_hex(8),  # tells this master from the one that had the same port before
             environment=self.program.environment,
@@ -288,7 +289,7 @@ class Manager:
     def local(cls: type[SomeManager], n: int | None = None, **options: Any) -> SomeManager:
         """A manager with ``n`` local slaves (see `add_slaves`).  ``options``: as of `Manager`.  Raises as both do."""
         if n is not None:
-            check_count(n, "n")
+            n = check_count(n, "n")
         manager = cls(**options)
         manager.add_slaves(n)
         return manager
@@ -398,7 +399,7 @@ class Manager:
         number = slave.number if isinstance(slave, SlaveInfo) else slave
         numbers = self._launcher.numbers_of(slave) if isinstance(slave, Slave) else [number]
         every = {info.number for info in self.slaves}
-        known = [one for one in numbers if isinstance(one, int) and one in every]
+        known = [one for one in map(whole, numbers) if one in every]
         if not known:
             raise InputError(f"this manager has no slave {slave!r}; its slaves are in manager.slaves")
         return known
@@ -416,7 +417,7 @@ class Manager:
         `ManagerClosed` when the manager is shut down meanwhile, `InputError` unless ``n`` is a whole number from 0 on
         and ``timeout`` a number of seconds, and what `begin` raises.
         """
-        check_from_0(n, "n")
+        n = check_from_0(n, "n")
         if timeout is not None:
             timeout = check_seconds(timeout, "timeout")
         self.begin()
@@ -548,7 +549,7 @@ class Manager:
         self._check_open()
         if setup is not None and not callable(setup):
             raise InputTypeError(f"setup must be a callable without arguments, or None; {setup!r} is neither")
-        check_from_0(retries, "retries")
+        retries = check_from_0(retries, "retries")
         most = check_most_tasks(max_tasks_per_slave)
         if not isinstance(speculate, bool):
             raise InputError(f"speculate={speculate!r} is neither True nor False")
@@ -591,8 +592,8 @@ class Manager:
             program.watching = True
             self.tell_slaves()
         if self.heartbeat_timeout != self.dispatcher.scheduler.state.leases.term:
-            check_lease(self.heartbeat_timeout)
-            self.dispatcher.call(self.dispatcher.scheduler.set_term, self.heartbeat_timeout)
+            term = check_lease(self.heartbeat_timeout)
+            self.dispatcher.call(self.dispatcher.scheduler.set_term, term)
         self._begun = True
         if self._forward_logging:
             self.dispatcher.scheduler.state.levels = levels_of(self._forward_logging)

@@ -216,12 +216,11 @@ def inputs_of(function: object, iterables: tuple[Iterable[Any], ...]) -> Iterato
         raise InputTypeError(f"map takes iterables of inputs: {error}") from None
 
 
-def check_options(buffersize: int | None, key: object) -> None:
-    """Raise `InputError`, `InputTypeError` for what these cannot be in a map."""
-    if buffersize is not None:
-        check_count(buffersize, "buffersize")
+def check_options(buffersize: int | None, key: object) -> int | None:
+    """The first.  Raises `InputError`, `InputTypeError` for what these cannot be in a map."""
     if key is not None and not callable(key):
         raise InputTypeError(f"a map's key must be callable: it makes each input's key, and {key!r} is not")
+    return None if buffersize is None else check_count(buffersize, "buffersize")
 
 
 def _record_input(

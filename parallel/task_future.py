@@ -96,6 +96,13 @@ class TaskFuture(concurrent.futures.Future[Result]):
         self._know(timeout)
         return super().exception(0)
 
+    def __repr__(self) -> str:
+        outcome = self._outcome
+        if outcome is None:
+            return super().__repr__()
+        came = "returned" if outcome.kind == VALUE else "raised"  # what, is known to who asks: that runs users' code
+        return f"<{type(self).__name__} at {id(self):#x} state=finished {came}>"
+
     def _get_snapshot(self) -> Any:  # what asyncio asks for from 3.14 on
         if self._state == FINISHED:
             self._know(0)

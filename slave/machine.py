@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator
 from typing import Callable, Union
 
 from .errors import BadRequest
+from .plain_numbers import real
 from .process_tree import stat_of
 
 Number = Union[int, float]
@@ -33,9 +34,8 @@ def is_tag(text: object) -> bool:
 
 def parse_size(text: str | Number) -> int:
     """Bytes: a number, or a text such as '500M', '2G' or '1.5 GiB'.  Raises ValueError."""
-    if isinstance(text, (int, float)) and not isinstance(text, bool):
-        size = float(text)
-    else:
+    size = real(text)
+    if size != size:
         match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(?:I?B)?\s*", str(text), re.IGNORECASE)
         if match is None:
             raise ValueError(f"{text!r} is no size: a number of bytes, or one with a unit, such as '500M' or '2G'")

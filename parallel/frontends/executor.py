@@ -6,6 +6,7 @@ import concurrent.futures
 import functools
 import itertools
 import multiprocessing
+import operator
 import os
 import threading
 import time
@@ -61,6 +62,8 @@ class Executor(concurrent.futures.ProcessPoolExecutor):
         checkpoint: str | os.PathLike[str] | None = None,
         speculate: bool = False,
     ) -> None:
+        if max_workers is not None:
+            max_workers = int(operator.index(max_workers))  # as the standard's: NumPy's numbers too, and no 1.5
         if max_workers is not None and max_workers <= 0:
             raise ValueError("max_workers must be greater than 0")
         if max_workers is not None and manager is not None:

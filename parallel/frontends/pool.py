@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import operator
 import os
 import sys
 import threading
@@ -65,6 +66,8 @@ class Pool:
         speculate: bool = False,
     ) -> None:
         self._state = "INIT"
+        if processes is not None:
+            processes = int(operator.index(processes))  # as the standard's: NumPy's numbers too, and no 1.5
         if processes is not None and processes < 1:
             raise ValueError("Number of processes must be at least 1")
         if processes is not None and manager is not None:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import shlex
 
+from slave.plain_numbers import whole
+
 from ..errors import InputError
 
 
 def whole_number(n: object, whose: str) -> int:
     """``n``, a number of slaves.  Raises `InputError` if it is none."""
-    if not isinstance(n, int) or isinstance(n, bool) or n < 1:
+    number = whole(n)
+    if number is None or number < 1:
         raise InputError(f"{whose} needs a number of slaves, a whole one from 1 on, not {n!r}")
-    return n
+    return number
 
 
 def python_text(python: object, whose: str) -> str:

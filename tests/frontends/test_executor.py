@@ -125,6 +125,8 @@ def test_bad_arguments_are_refused_as_the_standard_library_does(make: Make) -> N
     for number in (0, -1):
         with pytest.raises(ValueError, match="max_workers must be greater than 0"):
             parallel.Executor(number)
+    with pytest.raises(TypeError, match="'float' object cannot be interpreted as an integer"):
+        parallel.Executor(1.5)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="initializer must be a callable"):
         parallel.Executor(1, initializer=3)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="either max_workers or manager"):

@@ -16,7 +16,7 @@ from parallel.core.effects import Outcome
 from parallel.program import Program
 from parallel.service.mailbox import Mailbox
 from parallel.task_future import TaskFuture
-from slave.protocol import VALUE
+from slave.protocol import FAILURE, VALUE
 
 SECONDS = 20
 WAYS = ("result", "wait", "as_completed", "callback")
@@ -113,6 +113,15 @@ def test_cancelling_and_filling_at_once_has_one_winner(often: None) -> None:
         assert cancelled == [future.cancelled()]
         if not future.cancelled():
             assert future.result(0) == 7
+
+
+def test_what_a_future_shows_of_an_outcome_that_nobody_has_asked_for() -> None:
+    value, error = make(), make()
+    fill(value, 7)
+    error.settle(Outcome(1, FAILURE, "slave 0", pickle.dumps(None), ()))
+    assert repr(value).endswith("state=finished returned>") and repr(error).endswith("state=finished raised>")
+    value.result()
+    assert repr(value).endswith("state=finished returned int>")
 
 
 def test_a_future_that_was_woken_for_another_waits_on() -> None:

@@ -10,8 +10,9 @@ import re
 import socket
 import sys
 import threading
+from fractions import Fraction
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any, Callable, cast
 
 import pytest
 
@@ -153,6 +154,29 @@ def test_a_host_that_cannot_be_asked_for_is_not_unknown(monkeypatch: pytest.Monk
 def test_other_arguments_that_cannot_be(options: dict[str, Any], message: str) -> None:
     with pytest.raises(parallel.InputError, match=message):
         parallel.Manager(**options)
+
+
+class Index:
+    """Like NumPy's whole numbers: no int."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __index__(self) -> int:
+        return self.number
+
+
+def test_numbers_may_be_of_other_kinds(make: Make) -> None:
+    """NumPy's are neither int nor float; what the manager has of them, and sends, is."""
+    one, seconds = cast(int, Index(1)), cast(float, Fraction(61, 2))
+    manager = make(0, lease=seconds, max_attempts=one, result_bytes=seconds * 10**6, slaves_wait=Fraction(0))
+    manager.add_slaves(one)
+    manager.wait_for_slaves(one, seconds)
+    assert repr(manager.dispatcher.scheduler.state.leases.term) == "30.5"
+    context = manager.get_context(timeout=seconds, retries=one, max_tasks_per_slave=one)
+    assert list(context.map(abs, [-1, -2], timeout=seconds, buffersize=one)) == [1, 2]
+    assert context.cancel(one) == 0 and works(context)
+    manager.remove_slave(cast(int, Index(0)), seconds)
 
 
 def test_arguments_of_calls_that_cannot_be(make: Make) -> None:

@@ -46,7 +46,7 @@ class BatchArray(SlaveArray):
     together = hearsay = True
 
     def __init__(self, engine: Engine, numslave: int, options: str, words: Sequence[str] | None = None) -> None:
-        whole_number(numslave, type(self).__name__)
+        numslave = whole_number(numslave, type(self).__name__)
         self._options = words_of(options, engine.program) if words is None else words
         self._engine = engine
         self._what = f"{type(self).__name__}({numslave}{f', {options!r}' if options else ''})"
