@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 import sys
-from types import TracebackType
+from types import ModuleType, TracebackType
 
 from . import limits
 from .foreign import looked_at, message_of
@@ -104,9 +105,31 @@ def shown(text: str, most: int = 900) -> str:
 
 
 def master_has(module: str) -> str:
-    """For the master: what it has itself of a package that a slave lacks; '' if it does not know."""
-    have = version_of(module) if module else ""
-    return f"the master has {have} for Python {sys.version.split()[0]}" if have else ""
+    """For the master: what it has itself of a module that a slave lacks; '' if it does not know."""
+    made = _made_by_program(module)
+    have = version_of(module) if module and not made else ""
+    return f"the master has {have} for Python {sys.version.split()[0]}" if have else made
+
+
+def _made_by_program(module: str) -> str:
+    """For a module that no import finds by its name, since the program has made or loaded it in a way of its own."""
+    found = sys.modules.get(module)
+    if not isinstance(found, ModuleType) or "__path__" in vars(found):
+        return ""
+    file, origin = vars(found).get("__file__"), getattr(vars(found).get("__spec__"), "origin", None)
+    if not isinstance(file, str):
+        if origin in ("built-in", "frozen"):
+            return ""
+        return (
+            f"the master's program has made the module {module!r} itself, and there is no file that a slave could "
+            f"import: have the setup make it there, too, or put it into a file beside the script"
+        )
+    if os.path.basename(file).partition(".")[0] == module.rpartition(".")[2]:
+        return ""
+    return (
+        f"the master's program has loaded the module {module!r} from {file}, which an import does not find by "
+        f"that name: have the setup load it there, too, or name it as its file"
+    )
 
 
 def _file_of(module: str) -> str:

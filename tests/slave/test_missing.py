@@ -88,5 +88,18 @@ def test_versions(numpy: types.ModuleType) -> None:
     assert master_has("numpy._core").startswith("the master has numpy 1.24.4 for Python ")
 
 
+def test_what_the_masters_program_has_made_or_loaded_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To install it where the slaves are would help nobody."""
+    made, loaded = types.ModuleType("made"), types.ModuleType("plugins.one")
+    loaded.__file__ = "/lab/plugins/first.py"
+    for module in (made, loaded):
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+    assert master_has("made").startswith("the master's program has made the module 'made' itself, and there is no file")
+    told = master_has("plugins.one")
+    assert "has loaded the module 'plugins.one' from /lab/plugins/first.py, which an import does not find" in told
+    loaded.__file__ = "/lab/plugins/one.py"
+    assert master_has("plugins.one") == master_has("sys") == master_has("zipimport") == ""
+
+
 def test_what_is_shown_is_one_line_of_bounded_length() -> None:
     assert shown("a\nb\x00c") == "a b c" and len(shown("x" * 5000)) == 900
