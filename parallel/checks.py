@@ -128,7 +128,7 @@ def check_python(python: object) -> None:
     """Raise `InputError` or `InputTypeError` unless it is a command line, or None."""
     if python is not None and not isinstance(python, str):
         raise InputTypeError(f"python={python!r} is no command line that starts Python: a text, as in 'nice python3'")
-    if python is not None and not python.strip():
+    if python is not None and (not python.strip() or "\0" in python):
         raise InputError(f"python={python!r} starts nothing; leave it out for this interpreter, or name another")
 
 
@@ -157,8 +157,10 @@ def check_output(output: str | bytes | os.PathLike[Any] | None) -> str | None:
             f"output={output!r}: the working folder of this program was deleted; change to another one (os.chdir), "
             f"name a full path, Manager(output='/tmp/slave%d.output'), or do without files, output=None"
         ) from None
+    if "\0" in path:
+        raise InputError(f"output={output!r} can be no file name: there is a null character in it")
     folder = os.path.dirname(path)
-    if "\0" in path or not os.path.isdir(folder):
+    if not os.path.isdir(folder):
         raise InputError(f"output={output!r}: there is no folder {folder}; make it, or name another")
     if os.path.isdir(path):
         raise InputError(

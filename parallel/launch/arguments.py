@@ -19,7 +19,7 @@ def whole_number(n: object, whose: str) -> int:
 
 def python_text(python: object, whose: str) -> str:
     """``python``, a shell fragment.  Raises `InputError` if it is none."""
-    if not isinstance(python, str) or not python.strip():
+    if not isinstance(python, str) or not python.strip() or "\0" in python:
         raise InputError(f"{whose}: python={python!r} is no command line that starts Python, such as 'nice python3'")
     return python
 

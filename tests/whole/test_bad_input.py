@@ -148,6 +148,8 @@ def test_a_host_that_cannot_be_asked_for_is_not_unknown(monkeypatch: pytest.Monk
         ({"authkey": "text"}, "must be bytes, not str"),
         ({"python": 5}, "python=5 is no command line that starts Python"),
         ({"python": " "}, "python=' ' starts nothing; leave it out for this interpreter"),
+        ({"python": "python3\0"}, "starts nothing; leave it out for this interpreter"),
+        ({"output": "slave\0.output"}, "can be no file name: there is a null character in it"),
         ({"trace": 5}, "trace=5 is no file name"),
     ],
 )
