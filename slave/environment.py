@@ -88,6 +88,7 @@ def describe(
         "ship": None if ship is None else list(ship),
         "preload": preload,
         "flags": [*map(str, sys.flags), *map(str, sys._xoptions.items()), *sys.warnoptions],
+        "recursion": sys.getrecursionlimit(),
         "number": 1,
         "changed": {},
         "session": None,  # the user's modules that an interactive session has imported; None: it is a program
@@ -204,6 +205,7 @@ class Environment:
         self._from_start = frozenset(sys.modules) - preloaded
         _change_folder(self._environment["cwd"])
         sys.argv[:] = self._environment["argv"]
+        _raise_recursion_limit(self._environment)
         _set_variables({}, self._environment.get("variables", {}))
         sys.path[:] = self._search_path(self._environment)
 
@@ -228,6 +230,7 @@ class Environment:
             _change_folder(new["cwd"])
         if new["argv"] != old["argv"]:
             sys.argv[:] = new["argv"]
+        _raise_recursion_limit(new)
         _set_variables(old.get("variables", {}), new.get("variables", {}))
         if new["path"] != old["path"]:
             sys.path[:] = _merged(sys.path, self._search_path(old), self._search_path(new))
@@ -312,6 +315,13 @@ def _change_folder(folder: str | None) -> None:
             os.chdir(folder)
     except OSError:
         pass  # "where it exists": a master's folder need not exist on every machine
+
+
+def _raise_recursion_limit(environment: Mapping[str, Any]) -> None:
+    """What goes deep on the master goes as deep here.  Never lowered: that can fail, and a task may have raised it."""
+    limit = environment.get("recursion", 0)
+    if limit > sys.getrecursionlimit():
+        sys.setrecursionlimit(limit)
 
 
 def _set_variables(old: Mapping[str, str], new: Mapping[str, str]) -> None:

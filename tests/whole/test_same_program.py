@@ -62,7 +62,9 @@ def test_the_checkout_on_the_path_hides_no_folder_of_the_users(run: Run, own_fol
 
 def test_folder_path_and_environment_are_those_of_the_time_when_slaves_start(run: Run, own_folder: Path) -> None:
     (own_folder / "lib").mkdir()
-    (own_folder / "lib" / "late.py").write_text("import os\ndef where(): return os.getcwd(), os.environ['LATE']\n")
+    (own_folder / "lib" / "late.py").write_text(
+        "import os, sys\ndef where(): return os.getcwd(), os.environ['LATE'], sys.getrecursionlimit()\n"
+    )
     program = run(
         OPENING
         + MAIN
@@ -70,13 +72,14 @@ def test_folder_path_and_environment_are_those_of_the_time_when_slaves_start(run
         os.chdir('lib')
         sys.path.append(os.getcwd())
         os.environ['LATE'] = 'yes'
+        sys.setrecursionlimit(4321)
         import late
         c = m.get_context()
         c.add_task(late.where)
         print(*c.get_results_unordered())
 """
     )
-    assert out_of(program) == f"({str(own_folder / 'lib')!r}, 'yes')\n"
+    assert out_of(program) == f"({str(own_folder / 'lib')!r}, 'yes', 4321)\n"
 
 
 def test_slaves_that_run_find_what_is_added_to_the_path_later(run: Run, own_folder: Path) -> None:
@@ -597,6 +600,25 @@ print('done')
 """
     )
     assert out_of(program) == "done\n"
+
+
+def test_code_that_is_edited_is_told_when_a_slave_comes_that_may_import_it(run: Run) -> None:
+    """Its results would be of other code than those of the other slaves, in silence."""
+    program = run(
+        NOTEBOOK
+        + """
+first = result()
+edit('helper.py', 'X = 1\\n')
+for n in (2, 3):
+    m.add_slave(parallel.LocalSlave())
+    m.wait_for_slaves(n)
+m.shutdown()
+print('done')
+"""
+    )
+    assert program.ends(60) == 0 and program.out == "done\n", program.err
+    [line] = program.err.splitlines()  # once for each edit
+    assert "helper.py was edited after this program had read it: slaves that come from now on, as slave 1" in line
 
 
 def test_tasks_in_every_state_when_code_changes(run: Run) -> None:
