@@ -225,7 +225,7 @@ class Manager:
             output_of=config.output_of,
         )
         scheduler.state.outlives = wait, self._name
-        publisher = Publisher()
+        publisher = Publisher(program.edited_files)
         try:
             self.dispatcher = Dispatcher(scheduler, publisher)
         except OSError as error:

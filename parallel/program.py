@@ -61,6 +61,8 @@ class Program:
         self._users: tuple[list[str], list[Any], list[object]] = [], [], []  # the user's own modules, and their specs
         self._count = 0  # of modules
         self._main_stamp: object = None
+        self._script: tuple[str | None, object] = (None, None)  # the file of ``__main__``, as it was seen first
+        self._told: set[tuple[str, object]] = set()  # files that were edited, and what they were then
         self._path: list[Any] = []
         self._module: tuple[object, object] = (None, None)  # ``__main__`` and its ``__file__``
         self._next_look = 0.0
@@ -118,6 +120,8 @@ class Program:
                 changed.append("__main__")
             number = old["number"]
             new.update(number=number, changed=old["changed"])
+            if new["main_path"] != self._script[0]:
+                self._script = new["main_path"], stamp_of(new["main_path"])
             if hasattr(sys, "ps1"):
                 changed += self.sent_and_edited()
                 new.update(session=sorted(self._users[0]))
@@ -126,6 +130,26 @@ class Program:
             new.update(number=number + 1, changed={**old["changed"], **dict.fromkeys(changed, number + 1)})
             self.environment = new
             return new
+
+    def edited_files(self) -> list[str]:
+        """The script and the files of the user's modules that are not what this program has read, each told once.
+
+        Slaves on machines that see these files import them as they are when they come.  In a session an edit is meant.
+        Looks at files: for side threads.
+        """
+        if hasattr(sys, "ps1"):
+            return []
+        with self._lock:
+            specs = {name: getattr(sys.modules.get(name), "__spec__", None) for name in self._stamps}
+            same = [name for name, spec in specs.items() if spec is self._specs[name]]  # not loaded anew just now
+            files = [self._script, *((getattr(specs[name], "origin", None), self._stamps[name]) for name in same)]
+        found = []
+        for path, stamp in files:
+            now = stamp_of(path)
+            if path is not None and now is not None and now != stamp and (path, now) not in self._told:
+                self._told.add((path, now))
+                found.append(path)
+        return found
 
     def _loaded_anew(self) -> list[str]:
         """The modules that were loaded again since the last look, from files that are not what they were."""

@@ -89,6 +89,14 @@ def log_line(event: ev.Event) -> Line | None:
     return _quiet_line(event)
 
 
+def code_edited(path: str, joined: ev.SlaveJoined) -> Line:
+    """A file of the user's was edited while the program runs, and a slave has come that may import it."""
+    return logging.WARNING, (
+        f"parallel: {path} was edited after this program had read it: slaves that come from now on, as {joined.name}, "
+        f"run what it says now, and others what it said before; if that is not meant, end the program and start it anew"
+    )
+
+
 def _not_rebuilt(event: ev.TaskNotRebuilt) -> Line:
     lines = event.message.splitlines() or [""]
     help_ = "; ".join(text for text in (event.remedy, master_has(event.module)) if text)

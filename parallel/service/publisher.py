@@ -10,8 +10,8 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Callable
 
-from ..core.events import CannotAccept, ConnectionCut, Event, Missed, Waiting
-from .messages import log_lines
+from ..core.events import CannotAccept, ConnectionCut, Event, Missed, SlaveJoined, Waiting
+from .messages import code_edited, log_lines
 
 log = logging.getLogger("parallel")
 
@@ -103,10 +103,11 @@ class Throttle:
 
 
 class Publisher(threading.Thread):
-    """See the module's text."""
+    """See the module's text.  ``edited``: the program's files of which it is to be told that slaves have other ones."""
 
-    def __init__(self) -> None:
+    def __init__(self, edited: Callable[[], Sequence[str]] = tuple) -> None:
         super().__init__(name="parallel events", daemon=True)
+        self._edited = edited
         self._batches: queue.SimpleQueue[Sequence[Event] | BaseException | None] = queue.SimpleQueue()
         self._subscriptions: tuple[Subscription, ...] = ()
         self._throttle = Throttle()
@@ -157,7 +158,13 @@ class Publisher(threading.Thread):
                 continue
             for event, (level, text) in log_lines(batch):
                 level, addition = self._throttle.level(event, level)
-                log.log(level, text + addition)
-                self._recent.append((event.time, level, text.removeprefix("parallel: ")))
+                self._tell(event, level, text + addition)
+                if type(event) is SlaveJoined:
+                    for path in self._edited():
+                        self._tell(event, *code_edited(path, event))
             for subscription in self._subscriptions:
                 subscription.put(batch)
+
+    def _tell(self, event: Event, level: int, text: str) -> None:
+        log.log(level, text)
+        self._recent.append((event.time, level, text.removeprefix("parallel: ")))
