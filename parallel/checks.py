@@ -133,11 +133,16 @@ def check_python(python: object) -> None:
 
 
 def check_trace(trace: object) -> str:
-    """The name of the file.  Raises `InputTypeError`."""
+    """The name of the file.  Raises `InputTypeError`, `InputError` for a checkpoint's."""
+    from .checkpoint.disk import is_checkpoint  # which most programs do not need
+
     try:
-        return os.fsdecode(trace)  # type: ignore[arg-type]  # that is what is tried
+        path = os.fsdecode(trace)  # type: ignore[arg-type]  # that is what is tried
     except TypeError:
         raise InputTypeError(f"trace={trace!r} is no file name, as 'run.json' is one") from None
+    if is_checkpoint(path):
+        raise InputError(f"trace={trace!r} is a checkpoint, and would be lost: name another file")
+    return path
 
 
 def check_output(output: str | bytes | os.PathLike[Any] | None) -> str | None:

@@ -13,11 +13,20 @@ from typing import Any
 from slave.private_files import NO_WAIT, PRIVATE_FILE, kind, owner
 
 from ..errors import CheckpointError
-from .format import size_of
+from .format import MAGIC, size_of
 
 _NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
 _MOST_PIECES = 512  # that are written with one call; systems allow 1024
 _COPIED = 1 << 20  # bytes at a time
+
+
+def is_checkpoint(path: str) -> bool:
+    """Whether a file begins as a checkpoint does: then nothing else is to be written there."""
+    try:
+        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | NO_WAIT)) as file:
+            return file.read(len(MAGIC)) == MAGIC
+    except OSError:
+        return False
 
 
 class Disk:

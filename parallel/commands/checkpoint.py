@@ -14,15 +14,17 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 from slave.keys import find_key
 
-from ..checkpoint.disk import Disk, now
+from ..checkpoint.disk import Disk, is_checkpoint, now
 from ..checkpoint.format import DROP, Entry, Found
 from ..checkpoint.lock import Lock, holder_of
 from ..checkpoint.results_file import ResultsFile
 from ..errors import CheckpointError
+
+Row = TypeVar("Row")
 
 SUMMARY = "show what a checkpoint holds; drop results, make it small, export it"
 
@@ -138,7 +140,8 @@ def _task(file: ResultsFile, found: Found) -> str:
 
 def _name(entry: Entry) -> str:
     """What the user calls it."""
-    return " ".join(text.decode("utf-8", "replace") for text in (entry.key, entry.label) if text)
+    name = " ".join(text.decode("utf-8", "replace") for text in (entry.key, entry.label) if text)
+    return name if name.isprintable() else ascii(name)[1:-1]
 
 
 def _counted(count: int) -> str:
@@ -207,21 +210,31 @@ def _export_file(file: ResultsFile, out: str) -> int:
     if out == "-":
         sys.stdout.writelines(_json_lines(file))
         return 0
+    if is_checkpoint(out):
+        raise _CannotExport(f"{out} is a checkpoint, and would be lost: name another file")
+    count = 0
+
+    def counted(rows: Iterator[Row]) -> Iterator[Row]:
+        nonlocal count
+        for row in rows:
+            yield row
+            count += 1
+
     draft = f"{out}.{os.getpid()}"
     try:
         if out.endswith(_JSON_LINES):
             with open(draft, "x", encoding="utf-8", opener=_private) as text:
-                text.writelines(_json_lines(file))
+                text.writelines(counted(_json_lines(file)))
         else:
             with open(draft, "xb", opener=_private) as data:
-                pickle.dump(list(_values(file)), data)
+                pickle.dump(list(counted(_values(file))), data)
         os.replace(draft, out)
     except OSError as error:
         raise _CannotExport(f"{out} cannot be written: {error.strerror}") from None
     finally:
         if os.path.lexists(draft):
             os.unlink(draft)
-    return len(file.index)
+    return count
 
 
 class _CannotExport(Exception):

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import parallel
 from parallel.__main__ import main
 from parallel.checkpoint.format import RESULT, Entry
 from parallel.checkpoint.lock import Lock
@@ -18,6 +19,7 @@ from parallel.checkpoint.results_file import Origin
 from parallel.commands import checkpoint
 from slave.keys import find_key
 from tests.checkpoint.files import Opened, identity
+from tests.conftest import Make
 
 FILE = Path("fit.results")
 
@@ -125,6 +127,39 @@ def test_what_cannot_be_exported(file: Path, capsys: pytest.CaptureFixture[str])
     assert "cannot be rebuilt here (ModuleNotFoundError" in capsys.readouterr().err
     assert run(str(file), "--export", "missing/all.pickle") == 1
     assert not [name for name in os.listdir() if name.startswith("all")]
+
+
+def test_a_checkpoint_is_overwritten_by_no_export_and_no_trace(
+    file: Path, capsys: pytest.CaptureFixture[str], make: Make
+) -> None:
+    before = file.read_bytes()
+    os.link(file, "again.json")
+    os.symlink(file, "link.json")
+    for out in (str(file), "again.json", "link.json"):
+        assert run(str(file), "--export", out) == 1
+        assert f"{out} is a checkpoint, and would be lost: name another file; nothing" in capsys.readouterr().err
+        with pytest.raises(parallel.InputError, match="is a checkpoint, and would be lost"):
+            make(trace=out)
+    assert file.read_bytes() == before and os.path.islink("link.json")
+
+
+def test_damaged_results_are_not_counted_as_exported(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = file.read_bytes()
+    at = data.index(b"x" * 3000)
+    file.write_bytes(data[:at] + b"y" + data[at + 1 :])
+    for out in ("all.pickle", "all.json"):
+        assert run(str(file), "--export", out) == 0
+        said = capsys.readouterr()
+        assert said.out == f"{out}: 2 results\n" and "a damaged result of fit is left out" in said.err
+
+
+def test_names_are_shown_in_one_line(own_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with Opened(FILE, key=find_key(create=True)) as opened:
+        walk = opened.file.origin(Origin("Walk", "", ()))
+        entry = Entry(identity(1), 0, walk, "größe\n\x1b[2J".encode(), b"", 1_700_000_000_000_000)
+        opened.file.append([(RESULT, entry, pickle.dumps(1), ())])
+    assert run(str(FILE)) == 0
+    assert capsys.readouterr().out.splitlines()[-1].endswith("  gr\\xf6\\xdfe\\n\\x1b[2J")
 
 
 def test_what_is_no_checkpoint(own_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
