@@ -27,11 +27,14 @@ def places(descriptors: float) -> int:
     return int(max(LEAST, min(MOST, descriptors // SHARE)))
 
 
+def unmapped(host: str) -> str:
+    """An IPv4 address as people know it, where an IPv6 socket has it as ``::ffff:...``; others as they are."""
+    return host[len("::ffff:") :] if host.startswith("::ffff:") and "." in host else host
+
+
 def source_of(host: str) -> str:
     """The source of a peer's numeric address; '' for a Unix socket."""
-    host = host.partition("%")[0]
-    if host.startswith("::ffff:"):  # an IPv4 address as an IPv6 socket has it
-        return host[len("::ffff:") :]
+    host = unmapped(host.partition("%")[0])
     if ":" not in host:
         return host
     head, gap, tail = host.partition("::")

@@ -19,12 +19,13 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Callable
 
+from slave.dial import format_address
 from slave.introduction import Fetched, OtherVersion, Refused, receive
 from slave.transport import Transport
 from slave.wire import HANDSHAKE_SECONDS
 
 from ..core import events as ev
-from ..core.admission import RESERVE, Admission, Ration, places
+from ..core.admission import RESERVE, Admission, Ration, places, unmapped
 from .identity import Identity
 from .keyring import Guest, Keyring
 
@@ -198,7 +199,8 @@ class Acceptor(threading.Thread):
 
     def _greet(self, sock: socket.socket, listener: socket.socket, address: Any) -> None:
         unix = not isinstance(address, tuple)
-        peer, host = ("this machine", "") if unix else (f"{address[0]}:{address[1]}", str(address[0]))
+        host = "" if unix else unmapped(str(address[0]))
+        peer = "this machine" if unix else format_address((host, address[1]))
         sock.setblocking(False)
         identity, guest = self._identity, Guest(self._keyring)
         steps = receive(

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import signal
+import socket
 import threading
 from types import FrameType
 
 import pytest
 
 import parallel
+from parallel.core import events
+from parallel.core.admission import unmapped
 from parallel.service import acceptor, endpoint
+from tests.conftest import Make
+from tests.support.waiting import eventually
 
 
 @pytest.mark.parametrize("started", ["yes", "no", "nearly"])
@@ -54,3 +59,16 @@ def test_a_timeout_of_the_users_alarm_is_no_failure_to_listen(monkeypatch: pytes
             assert list(manager.get_context().get_results_unordered()) == []
     finally:
         signal.signal(signal.SIGALRM, before)
+
+
+def test_who_was_refused_is_named_by_the_address_that_it_has(make: Make) -> None:
+    """Not as an IPv6 socket writes an IPv4 address."""
+    manager = make(0, port=0)
+    told: list[events.Event] = []
+    manager.subscribe(told.append)
+    with socket.create_connection(("127.0.0.1", manager.address[1]), 5) as stranger:
+        host, port = stranger.getsockname()
+        stranger.sendall(bytes(200))
+    refused = eventually(lambda: [one.peer for one in told if isinstance(one, events.ConnectionRefused)], 5)
+    assert refused == [f"{host}:{port}"]
+    assert unmapped("::ffff:10.0.0.1") == "10.0.0.1" and unmapped("::ffff:102") == "::ffff:102"

@@ -127,8 +127,10 @@ def pythons() -> list[tuple[str, str]]:
 
 def pyenv(version: str) -> list[str]:
     """Interpreters of a version that pyenv has installed."""
-    root = Path(os.environ.get("PYENV_ROOT", "/nonexistent"))
-    return [str(path / "bin" / "python") for path in sorted((root / "versions").glob(f"{version}.*"))]
+    root = os.environ.get("PYENV_ROOT")
+    if not root:
+        return []
+    return [str(path / "bin" / "python") for path in sorted((Path(root) / "versions").glob(f"{version}.*"))]
 
 
 def _runs(candidate: str, version: str) -> bool:
