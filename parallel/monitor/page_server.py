@@ -35,8 +35,8 @@ _HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
 }
-_SECONDS = 10.0  # for a request to come and its answer to go
-_MOST = 32  # requests at a time
+_SECONDS = 10.0  # without a byte of a request, or of its answer
+_MOST = 32  # requests at a time; who comes then takes the place of the one that has been here for longest
 
 
 class PageServer(socketserver.ThreadingTCPServer):
@@ -55,7 +55,7 @@ class PageServer(socketserver.ThreadingTCPServer):
         folder = Path(__file__).parent
         self.files = {name: ((folder / file).read_bytes(), kind) for name, (file, kind) in _FILES.items()}
         self._lock = threading.Lock()  # guards what follows
-        self._open: set[Any] = set()
+        self._open: dict[Any, None] = {}  # the longest here first
         self._thread = threading.Thread(
             target=self.serve_forever, args=(0.2,), name="parallel page server", daemon=True
         )
@@ -70,24 +70,29 @@ class PageServer(socketserver.ThreadingTCPServer):
         self.server_close()
         self._thread.join()
         with self._lock:
-            for request in self._open:
-                try:
-                    request.shutdown(socket.SHUT_RDWR)
-                except OSError:
-                    pass  # it is over
+            for request in list(self._open):
+                self._cut(request)
+
+    def _cut(self, request: Any) -> None:
+        """End it: its thread finds that nothing more comes.  ``_lock`` is held."""
+        self._open.pop(request)
+        try:
+            request.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass  # it is over
 
     def verify_request(self, request: Any, client_address: Any) -> bool:
-        """Whether there is room for one more."""
+        """Make room for one more: somebody who drips could keep all places for ever."""
         with self._lock:
             if len(self._open) >= _MOST:
-                return False
-            self._open.add(request)
-            return True
+                self._cut(next(iter(self._open)))
+            self._open[request] = None
+        return True
 
     def shutdown_request(self, request: Any) -> None:
         """It is over."""
         with self._lock:
-            self._open.discard(request)
+            self._open.pop(request, None)
         super().shutdown_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:

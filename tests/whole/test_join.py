@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 import parallel
+from parallel.launch import join
 from parallel.launch.join import join_command
 from parallel.launch.slave_file import slave_file, slave_file_hash
 from slave.handshake import FETCH, GREETING_SIZE, HEAD_SIZE
@@ -270,6 +271,38 @@ def test_what_is_not_what_the_command_names_is_not_run(folder: Path, own_folder:
         f"slave: the slave program cannot be fetched: 127.0.0.1:{closed}: [Errno 111] Connection refused; "
         f"127.0.0.1:{port}: what came is not the slave program that this command names"
     )
+
+
+def test_who_sends_for_ever_or_drips_is_left(folder: Path, own_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stranger at one of its addresses fills no memory, and does not keep the next one from being tried."""
+    monkeypatch.setattr(join, "_SECONDS", 1)
+
+    def serve(server: socket.socket, data: bytes, pause: float) -> None:
+        sock, _ = server.accept()
+        wait, sent = threading.Event(), 0
+        with sock:
+            try:
+                while sent < 100_000_000:
+                    sent += sock.send(data)
+                    wait.wait(pause)
+            except OSError:
+                counts.append(sent)  # hung up on
+
+    counts: list[int] = []
+    with socket.create_server(("127.0.0.1", 0)) as flood, socket.create_server(("127.0.0.1", 0)) as drip:
+        threads = [
+            threading.Thread(target=serve, args=(flood, bytes(65536), 0)),
+            threading.Thread(target=serve, args=(drip, b"x", 0.05)),
+        ]
+        for thread in threads:
+            thread.start()
+        at = [f"127.0.0.1:{server.getsockname()[1]}" for server in (flood, drip)]
+        code, said = Fed(join_command(at, "ab" * 8, True, slave_file_hash()), "", folder, elsewhere(own_folder)).ends()
+        for thread in threads:
+            thread.join()
+    assert code == 1 and len(counts) == 2
+    (line,) = said.splitlines()
+    assert f"{at[0]}: what came is not the slave program that this command names; {at[1]}: it takes too long" in line
 
 
 def test_a_crowd_that_asks_for_the_file_keeps_no_slave_out(make: Make, folder: Path, own_folder: Path) -> None:
