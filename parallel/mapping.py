@@ -14,6 +14,7 @@ import weakref
 from collections.abc import Iterator
 from typing import Any, Callable, Generic, TypeVar
 
+from slave.moved import is_moved
 from slave.protocol import VALUE
 from slave.signals import came_from_handler
 
@@ -49,6 +50,8 @@ class _Rebuilding:
         except BaseException as error:  # see `rebuild`
             if came_from_handler(error):
                 raise
+            if is_moved(error):
+                return self.value(block, at)
             outcome = Outcome(block.tasks[at], VALUE, block.slave, data, ())
             if self._mailbox.recorder is not None:
                 self._mailbox.recorder.input_cannot_be_rebuilt(block.indices[at])

@@ -7,6 +7,7 @@ from typing import Any
 
 from slave.foreign import message_of, set_cause, traceback_of
 from slave.missing import master_has, missing_module
+from slave.moved import is_moved
 from slave.outcome import unpack_failure
 from slave.protocol import FAILURE, GIVEN_UP, TIMED_OUT, VALUE
 from slave.shared_memory import as_sent
@@ -34,6 +35,8 @@ def rebuild(outcome: Outcome, program: Program) -> tuple[bool, Any]:
         except BaseException as error:  # sys.exit too: that is one result's own affair, and the others come
             if came_from_handler(error):
                 raise
+            if is_moved(error):
+                return rebuild(outcome, program)
             return True, cannot_be_rebuilt(outcome, error)
     if kind == TIMED_OUT:
         return True, _of_task(TaskTimeout("a task", slave, data), outcome)

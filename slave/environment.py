@@ -25,6 +25,8 @@ from typing import TYPE_CHECKING, Any
 from .handover import Files, same_environment
 from .keys import VARIABLE
 from .main_module import MainLoader, MainSource
+from .missing import learn_python
+from .moved import is_moved
 from .parted import Arrived, pickle_of
 from .parted import loads as rebuilt
 from .pickling import references
@@ -201,6 +203,7 @@ class Environment:
         """Take over folder, arguments, variables and import path."""
         global _in_runner
         _in_runner = True
+        learn_python(self._environment["version"])
         self._own = own_entries(filter(None, sys.path), None)
         self._from_start = frozenset(sys.modules) - preloaded
         _change_folder(self._environment["cwd"])
@@ -285,7 +288,7 @@ class Environment:
             raise error
         except ModuleNotFoundError as error:
             importlib.invalidate_caches()  # a file that has come since a folder was read
-            if not _is_there(error.name):
+            if not (is_moved(error) or _is_there(error.name)):
                 raise
         except (AttributeError, ImportError) as error:
             trouble = self._main.trouble(pickle_of(payload))

@@ -264,7 +264,8 @@ class MasterFinder:
         self._sent[top] = sent
         if reply.kind == ABSENT:
             self._absent[top] = reply
-            missing.learn(top, reply.requirement)
+            of_library = bool(reply.origin) and not (reply.compiled or reply.requirement)
+            missing.learn(top, reply.requirement, of_library)
             if reply.compiled and not local:
                 raise ModuleNotFoundError(self._about_compiled(top, reply), name=top)
         return sent
@@ -279,6 +280,8 @@ class MasterFinder:
         folder = self._client.folder_of(reply)
         if top != _MAIN and folder not in sys.path:
             sys.path.append(folder)  # children that import by themselves are told so
+        is_package = os.path.isdir(os.path.join(folder, top))
+        missing.learn_sent(folder, "script" if top == _MAIN else top, is_package, reply.origin)
         return Sent(folder, reply)
 
     def _about_compiled(self, name: str, reply: ModuleReply) -> str:

@@ -15,6 +15,7 @@ from . import by_value, plain
 from .errors import ProtocolError
 from .foreign import exact, message_of, traceback_of
 from .missing import remedy
+from .moved import is_moved
 from .named import NamedTuple
 from .parted import OutOfBand
 from .pickling import explain
@@ -47,6 +48,8 @@ class Failure(NamedTuple):
         except BaseException as error:
             if came_from_handler(error):
                 raise
+            if is_moved(error):
+                return self.exception()
             return None  # its class is not importable here, or its constructor refuses; type_name and message remain
         return found if isinstance(found, BaseException) else None
 

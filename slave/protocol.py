@@ -337,7 +337,8 @@ class ModuleReply(NamedTuple):
     ABSENT: nothing that can be sent.  SAME: what the slave has itself, as names, sizes and times of the files tell.
     ARCHIVE: the whole of it (slave/archive.py), to be fetched by the hash ``digest`` in pieces, ``size`` bytes.
     ``compiled``: full names of the extension modules in it, which are not sent.  ``requirement``: what to install
-    where it is not, as pip wants it; '' if that is not known.  ``origin``: where the master has it.
+    where it is not, as pip wants it; '' if that is not known.  ``origin``: where the master has it; if it is ABSENT and
+    there is neither of these, that is in its Python's library.
     """
 
     kind: str

@@ -68,8 +68,10 @@ class ModuleSource:
             return ModuleReply(ABSENT)
         origin = _where(spec)
         kind = LIBRARY if origin is None else kind_of(os.path.dirname(origin))
-        if kind == LIBRARY or (kind == PACKAGES and name not in self._ship):
-            return ModuleReply(ABSENT, requirement=requirement_of(name) if kind == PACKAGES else "")
+        if kind == LIBRARY:
+            return ModuleReply(ABSENT, origin=origin or "Python itself")
+        if kind == PACKAGES and name not in self._ship:
+            return ModuleReply(ABSENT, requirement=requirement_of(name))
         inside = _in_zip(name, spec)
         if inside is not None:
             return self._keep(name, inside, (), str(origin), {})

@@ -5,9 +5,11 @@ from __future__ import annotations
 import pickle
 import sys
 import types
+from pathlib import Path
 
 import pytest
 
+from slave import missing
 from slave.missing import master_has, missing_module, remedy, shown, version_of
 
 
@@ -103,3 +105,87 @@ def test_what_the_masters_program_has_made_or_loaded_itself(monkeypatch: pytest.
 
 def test_what_is_shown_is_one_line_of_bounded_length() -> None:
     assert shown("a\nb\x00c") == "a b c" and len(shown("x" * 5000)) == 900
+
+
+@pytest.fixture
+def other_master(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It runs Python 3.8."""
+    monkeypatch.setattr(missing, "_master_python", [])
+    missing.learn_python((3, 8))
+
+
+def raised_by(code: str) -> BaseException:
+    with pytest.raises(BaseException) as caught:
+        exec(compile(code, "module.py", "exec"), {})
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "f(:",
+        "import dataclasses\n@dataclasses.dataclass(new_option=True)\nclass Some: pass",
+        "class Group(NoSuchBuiltin): pass",
+        "raise SystemExit('needs another Python')",
+        "try:\n    unknown\nexcept NameError as error:\n    raise RuntimeError('no main program') from error",
+    ],
+)
+def test_a_module_that_another_python_cannot_import_is_told_with_both(other_master: None, code: str) -> None:
+    told = remedy(raised_by(code))
+    assert f"imported by {sys.executable} (Python {sys.version.split()[0]})" in told
+    assert "the master's is Python 3.8" in told
+
+
+def test_what_a_task_raises_while_it_runs_is_not_of_another_python(other_master: None) -> None:
+    def fails() -> None:
+        raise TypeError("its own")
+
+    with pytest.raises(TypeError) as caught:
+        fails()
+    assert remedy(caught.value) == ""
+    assert remedy(raised_by("import os\nos.environ['NOT_SET_HERE']")) == ""
+
+
+@pytest.mark.parametrize("pickled", [b"cenum\nNoSuchEnum\n.", b"cbuiltins\nNoSuchGroup\n.", b"cjson.novelty\nf\n."])
+def test_nobody_is_told_to_install_a_part_of_python(other_master: None, pickled: bytes) -> None:
+    told = remedy(error_of(pickled))
+    assert "is a part of Python itself, and the master's is Python 3.8" in told and "install" not in told
+
+
+def test_a_module_of_the_masters_library_alone(other_master: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(missing, "_of_library", set())
+    monkeypatch.setattr(missing, "_requirements", {})
+    missing.learn("novel_library", "", of_library=True)
+    told = remedy(error_of(b"cnovel_library\nf\n."))
+    assert "it is a part of Python itself, as the master's Python 3.8 has it" in told and "install" not in told
+
+
+@pytest.mark.parametrize(
+    ("name", "is_package", "file", "told"),
+    [
+        (
+            "wares",
+            True,
+            "wares/libwares.so",
+            "is a compiled file, and such are not sent; the master has wares in /there",
+        ),
+        ("wares", True, "wares/../table.txt", "table.txt lies beside a module that the master has sent"),
+        ("wares", False, "table.txt", "put both into a package"),
+        ("wares", True, "wares/table.txt", ""),
+        ("wares", True, "../elsewhere.txt", ""),
+    ],
+)
+def test_a_file_that_was_not_sent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, is_package: bool, file: str, told: str
+) -> None:
+    folder = tmp_path / "digest"
+    folder.mkdir()
+    monkeypatch.setattr(missing, "_sent", {})
+    missing.learn_sent(str(folder), name, is_package, "/there")
+    path = f"{folder}/{file}"
+    with pytest.raises(OSError) as read:
+        Path(path).read_bytes()
+    of_linker = OSError(f"{path}: cannot open shared object file: No such file or directory")
+    for error in (read.value, *([of_linker] if file.endswith(".so") else [])):
+        found = remedy(error)
+        assert told in found if told else not found

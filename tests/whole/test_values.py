@@ -7,6 +7,9 @@ import functools
 import glob
 import math
 import operator
+import pathlib
+import pickle
+import sys
 import threading
 from typing import Any, Callable
 
@@ -217,3 +220,43 @@ def test_functions_that_have_the_name_of_their_module(make: Make) -> None:
     context.add_task(copy.copy, ["b"])
     assert list(context.get_results_unordered()) == [{"a": 1}, ["b"]]
     assert context.submit(glob.glob, "nothing*").result(20) == []
+
+
+class PathOf313:
+    """Is pickled as Python 3.13, and no other, pickles a path."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return pickle.loads, (b"cpathlib._local\nPurePosixPath\n(S'/a/b'\ntR.",)
+
+
+def give_path(*inputs: object) -> PathOf313:
+    return PathOf313()
+
+
+def raise_path() -> None:
+    raise ValueError(PathOf313())
+
+
+def test_a_path_of_another_python_is_one_here(make: Make) -> None:
+    """As a task's argument, as its result, as a map's, in an exception."""
+    path, context = pathlib.PurePosixPath("/a/b"), make(1).get_context()
+    context.add_task(operator.eq, PathOf313(), path)
+    assert list(context.get_results_unordered()) == [True]
+    context.add_task(give_path)
+    forget_alias()
+    assert list(context.get_results_unordered()) == [path]
+    context.add_task(raise_path)
+    forget_alias()
+    with pytest.raises(parallel.RemoteError) as caught:
+        list(context.get_results_unordered())
+    assert caught.value.exc is not None and caught.value.exc.args == (path,)
+    for mapped in (context.map, context.map_unordered):
+        forget_alias()
+        assert list(mapped(give_path, range(3))) == [path] * 3
+    forget_alias()
+
+
+def forget_alias() -> None:
+    """As it was before a pickle wanted that name."""
+    if sys.version_info < (3, 13):
+        sys.modules.pop("pathlib._local", None)
