@@ -24,15 +24,15 @@ class Courier:
 
     def __init__(self) -> None:
         self._errands: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
-        self._starting = threading.Lock()  # held for as long as it takes to start the thread
+        self._lock = threading.Lock()  # guards what follows, and is held for as long as it takes to start the thread
         self._thread: threading.Thread | None = None
+        self._finishing = False  # whether a thread does what came behind the end: one errand at a time
         self._stopped = False
-        self._last = threading.Lock()  # held while what came behind the end is done: one errand at a time
 
     def start(self) -> None:
         """Start the thread, unless it runs."""
         if self._thread is None:
-            with self._starting:
+            with self._lock:
                 if self._thread is None:
                     thread = threading.Thread(target=self._run, daemon=True, name="parallel courier")
                     thread.start()
@@ -80,15 +80,23 @@ class Courier:
         self._finish()
 
     def _finish(self) -> None:
-        with self._last:
-            self._thread = threading.current_thread()
-            while True:
-                try:
-                    errand = self._errands.get_nowait()
-                except queue.Empty:
-                    return
-                if errand is not None:
-                    self._do(errand)
+        while not self._errands.empty():
+            with self._lock:
+                if self._finishing:
+                    return  # that thread looks again
+                self._finishing, self._thread = True, threading.current_thread()
+            self._do_what_is_left()
+            with self._lock:
+                self._finishing = False
+
+    def _do_what_is_left(self) -> None:
+        while True:
+            try:
+                errand = self._errands.get_nowait()
+            except queue.Empty:
+                return
+            if errand is not None:
+                self._do(errand)
 
     def _do(self, errand: Callable[[], object]) -> None:
         try:
