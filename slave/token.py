@@ -40,6 +40,13 @@ _LOOKS_LIKE_ONE = r"(\S*/)?[0-9A-Za-z]{5}(-[0-9A-Za-z]{5}){4,}-?[0-9A-Za-z]{0,5}
 # what a paste that missed the end leaves: an address, or the first groups, with a digit (words are somebody's own key)
 _CUT = rf"[^\s/]+:\d+/[0-9a-f]+(/\S*)?|(?=\D*\d)[1r][{_ALPHABET}]{{4}}(-[{_ALPHABET}]{{5}})+-?[{_ALPHABET}]{{0,5}}"
 
+# what becomes of hyphens, and comes along unseen, where somebody's mail or text was copied from
+_AS_TYPED = {
+    **dict.fromkeys(map(ord, "\u00ad\u2010\u2011\u2012\u2013\u2014\u2015\u2212"), "-"),
+    **dict.fromkeys(map(ord, "\u200b\u200c\u200d\u2060\ufeff"), ""),
+}
+_AROUND = ".,;:!<>()[]{}\"'`*_"
+
 
 class Token(NamedTuple):
     """``addresses``, ``master``: where its master is, and how its fingerprint begins; () and '' if it does not say."""
@@ -62,18 +69,33 @@ class Token(NamedTuple):
 
 
 def read_token(text: str) -> Token | None:
-    """The token that a text is; None if it does not look like one.  Raises `KeyTrouble` for one with an error in it."""
-    text = "".join(text.split())
-    if not re.fullmatch(f"{_LOOKS_LIKE_ONE}|{_CUT}", text):
+    """The token that a text is; None if it does not look like one.  Raises `KeyTrouble` for one with an error in it.
+
+    Around it there may be what is copied along with it, as in ``token: r7w3k-... .``
+    """
+    text = text.translate(_AS_TYPED)
+    whole = "".join(text.split())
+    for candidate in (whole, *(word.strip(_AROUND) for word in text.split())):
+        token = _whole_token(candidate)
+        if token is not None:
+            return token
+    if not re.fullmatch(f"{_LOOKS_LIKE_ONE}|{_CUT}", whole):
         return None
+    raise KeyTrouble(
+        "there is an error in this token: a letter is missing or wrong; bring it here again (python3 -m parallel "
+        "key --token, on the master's machine, shows one)"
+    )
+
+
+def _whole_token(text: str) -> Token | None:
+    """The token that this text is, whatever hyphens it has; None if it is none, or one with an error in it."""
     where, slash, word = text.rpartition("/")
     letters = word.replace("-", "").lower().translate(_READ_AS)
     body, check = letters[:-_CHECK], letters[-_CHECK:]
-    if len(letters) != _SIZES.get(letters[:1]) or _check(where + slash, body) != check:
-        raise KeyTrouble(
-            "there is an error in this token: a letter is missing or wrong; bring it here again (python3 -m parallel "
-            "key --token, on the master's machine, shows one)"
-        )
+    if not letters.isascii() or not letters.isalnum() or len(letters) != _SIZES.get(letters[0]):
+        return None
+    if _check(where + slash, body) != check:
+        return None
     key = _key_of(body)
     if not slash:
         return Token(key)
@@ -88,7 +110,8 @@ def check_token(key: Key) -> None:
 
 def looks_secret(text: str) -> bool:
     """Whether this is, or was, a token or a key: not to be shown in messages, wherever it was given."""
-    return bool(re.fullmatch(rf"{_LOOKS_LIKE_ONE}|{_CUT}|[0-9A-Fa-f]{{32,}}", text.strip()))
+    looks = re.fullmatch(rf"{_LOOKS_LIKE_ONE}|{_CUT}|[0-9A-Fa-f]{{32,}}", text.strip())
+    return bool(looks) or _whole_token(text.strip().translate(_AS_TYPED)) is not None
 
 
 # -- secrets

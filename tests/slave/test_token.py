@@ -44,6 +44,25 @@ def test_it_may_be_read_out_and_pasted_in_pieces() -> None:
         assert found is not None and found.key == token.key
 
 
+@pytest.mark.parametrize("place", range(3))
+def test_it_may_come_without_hyphens_with_others_and_with_what_stood_around_it(place: int) -> None:
+    token = tokens()[place]
+    start, text = token.text().rfind("/") + 1, token.text()
+    where, word = text[:start], text[start:]
+    for told in (
+        where + word.replace("-", ""),
+        where + word.replace("-", " "),
+        where + word.replace("-", "\N{EN DASH}"),
+        f"\N{ZERO WIDTH NO-BREAK SPACE}{text[: start + 8]}\N{ZERO WIDTH SPACE}{text[start + 8 :]}",
+        f"the token: {text}.",
+        f"token\t<{text}>",
+        f"`{text}`",
+    ):
+        found = read_token(told)
+        assert found is not None and found.key == token.key and list(found.addresses) == list(token.addresses), told
+    assert looks_secret(where + word.replace("-", ""))
+
+
 @given(st.data())
 def test_one_wrong_letter_is_told_as_an_error(data: st.DataObject) -> None:
     token = tokens()[data.draw(st.integers(0, 2))]
