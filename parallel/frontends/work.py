@@ -141,26 +141,26 @@ class Work:
 
     def cancel_waiting(self) -> None:
         """Cancel the futures of calls that no slave has."""
-        if self._context is not None:
+        if self._context is not None and not self._is_forked():
             self._context.submitted.cancel_waiting()
 
     def finish(self) -> None:
         """Wait until all is done, then end the slaves if they are its own.  May be called again."""
         calls = self._calls
-        if calls is not None:
+        if calls is not None and not self._is_forked():
             calls.wait()
             self._close(wait=True)
 
     def finish_soon(self) -> None:
         """The same without waiting.  For finalizers too."""
         calls = self._calls
-        if calls is not None and self in _unfinished:
+        if calls is not None and self in _unfinished and not self._is_forked():
             calls.when_done(lambda: self._close(wait=False))
 
     def abort(self) -> None:
         """Cancel what is not done, and end the slaves if they are its own."""
         calls = self._calls
-        if calls is not None and self in _unfinished:
+        if calls is not None and self in _unfinished and not self._is_forked():
             try:
                 calls.cancel()
             except ManagerClosed:
@@ -168,12 +168,15 @@ class Work:
             self._close(wait=True)
 
     def finish_at_exit(self) -> None:
-        """The interpreter is about to exit.  What a fork of the process has is its parent's."""
-        if self._pid == os.getpid():
-            if self._dropped_at_exit:
-                self.abort()
-            else:
-                self.finish()
+        """The interpreter is about to exit."""
+        if self._dropped_at_exit:
+            self.abort()
+        else:
+            self.finish()
+
+    def _is_forked(self) -> bool:
+        """Whether this process is a fork of the one that has these slaves: what is under way is that one's."""
+        return self._pid != os.getpid()
 
     def _close(self, wait: bool) -> None:
         if self.own and self.manager is not None:

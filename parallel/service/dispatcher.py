@@ -16,6 +16,7 @@ launcher's code, opens a file, writes a log or waits for one peer: what may bloc
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
 import time
@@ -27,7 +28,7 @@ from ..core.company import ASKED, Company
 from ..core.effects import Answer, Deliver, Forsaken, HangUp, Pause, Refuse, WantTasks
 from ..core.pacing import LEASE_SECONDS
 from ..core.scheduler import Scheduler
-from ..errors import InternalError
+from ..errors import Error, InternalError, ManagerClosed
 from .courier import Courier
 from .poller import new_poller
 from .publisher import Publisher
@@ -96,7 +97,7 @@ class Dispatcher(threading.Thread):
         self.scheduler, self.publisher = scheduler, publisher
         self.side_threads = SideThreads()
         self.courier = Courier()
-        self.began = time.monotonic()
+        self.began, self.pid = time.monotonic(), os.getpid()
         self.connections: Connections | None = None
         self.mailboxes: dict[int, Box] = {}
         self.never_read = 0  # contexts that are gone, and nobody asked for their results
@@ -174,7 +175,7 @@ class Dispatcher(threading.Thread):
         self.wake()
 
     def check_alive(self) -> None:
-        """Raises `InternalError` if a thread of the master has died."""
+        """Raises `InternalError` if a thread of the master has died, `ManagerClosed` in a fork of its process."""
         if self.failure is not None:
             raise self._broken()
 
@@ -300,8 +301,10 @@ class Dispatcher(threading.Thread):
             else:
                 box.paused = effect.on
 
-    def _broken(self) -> InternalError:
+    def _broken(self) -> Error:
         error = self.failure
+        if isinstance(error, ManagerClosed):
+            return ManagerClosed(str(error))
         return InternalError(
             f"a thread of this manager has died of {type(error).__name__}: {error}. This is a bug in parallel, please "
             f"report it with the traceback that was logged. Results that are known can still be read; for the rest "
@@ -331,7 +334,7 @@ class Dispatcher(threading.Thread):
             self._ask(*self._questions.popleft(), time.monotonic())
         while self._inbox:
             ticket_or_none, method, args = self._inbox.popleft()
-            if self.failure is None:
+            if self.failure is None or method == self._ask:  # which refuses then
                 self._carry_out(ticket_or_none, method, args, time.monotonic())
             elif ticket_or_none is not None:
                 ticket_or_none.refuse(self._broken())
@@ -341,6 +344,8 @@ class Dispatcher(threading.Thread):
     def forsake(self) -> None:
         """In a forked process, which has no such thread: close its copies of the descriptors."""
         self._over = True
+        if os.getpid() != self.pid:
+            self.failure = ManagerClosed(f"this manager belongs to process {self.pid}, of which this one is a fork")
         self._poller.close()
         self._waker.close()
         self._wake.close()

@@ -22,6 +22,7 @@ from parallel.service.dispatcher import Dispatcher
 from parallel.service.identity import Identity
 from parallel.service.keyring import Keyring
 from parallel.service.publisher import Publisher
+from parallel.service.ticket import Ticket
 from slave import handshake, wire
 from slave.transport import Transport
 from tests.core.fake import Launched
@@ -63,6 +64,21 @@ def test_a_bug_in_the_timer_is_told_to_whoever_asks_for_anything_from_then_on(
         dispatcher.check_alive()
     eventually(lambda: caplog.text.count("a thread of the manager has died; please report this") == 1)
     assert "ZeroDivisionError: in the second tick" in caplog.text and len(ticks) == 2
+
+
+def test_a_question_that_is_asked_when_it_has_died_is_refused(
+    dispatcher: Dispatcher, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(now: float) -> None:
+        raise ZeroDivisionError("a bug")
+
+    dispatcher.tell(broken)
+    eventually(lambda: not dispatcher.is_alive(), what="its end")
+    ticket = Ticket()
+    dispatcher.ask(ticket, dispatcher.scheduler.users.readers.wait_until_done, 1)
+    assert dispatcher.wait_for(ticket, 10), "nobody waits in vain"
+    with pytest.raises(InternalError, match="has died of ZeroDivisionError: a bug"):
+        ticket.result()
 
 
 class Accepting:

@@ -247,6 +247,41 @@ def test_a_fork_of_the_users_program_harms_nothing(run: Run) -> None:
     assert program.err == ""
 
 
+def test_front_ends_that_were_used_before_a_fork_are_refused_in_it_and_work_on_in_its_parent(run: Run) -> None:
+    program = run(
+        OPENING
+        + "import warnings\nwarnings.simplefilter('ignore')\n"
+        + MAIN
+        + """
+        c = m.get_context()
+        e, p = parallel.Executor(manager=m), parallel.Pool(manager=m)
+        print(e.submit(abs, -1).result(), p.map(abs, [-2]), c.submit(abs, -3).result(), flush=True)
+        c.add_task(dict)
+        child = os.fork()
+        if not child:
+            for call in (
+                lambda: e.submit(abs, -1), lambda: p.map(abs, [-2]), lambda: c.submit(abs, -3),
+                lambda: next(p.imap(abs, [-2])), lambda: next(c.get_results_unordered()), lambda: m.wait_for_slaves(1),
+            ):
+                try:
+                    print(call())
+                except parallel.ManagerClosed as error:
+                    print('of which this one is a fork' in str(error), flush=True)
+            e.shutdown()
+            p.close()
+            p.join()
+            sys.exit(0)
+        print(os.waitpid(child, 0)[1], flush=True)
+        print(e.submit(abs, -1).result(), p.map(abs, [-2]), *c.get_results_unordered())
+        e.shutdown()
+        p.terminate()
+"""
+    )
+    assert program.ends() == 0, program.err
+    assert program.out.splitlines() == ["1 [2] 3", *["True"] * 6, "0", "1 [2] {}"]
+    assert program.err == ""
+
+
 def test_waiting_is_told_on_stderr_in_one_line(run: Run) -> None:
     program = run(
         OPENING
