@@ -25,6 +25,7 @@ from .mapping import MOST_EARLY, MapResults
 from .payload import digest_of, dump_by_value, setup_dump
 from .results import LAST, RAISE, RETURN, Results, put_back, take
 from .service.mailbox import Mailbox
+from .stays_here import stays_here
 from .task_future import Submitted, TaskFuture
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ class Context(Generic[Result]):
     Setup runs once on each slave that gets a task of this context; what it returned becomes the arguments of every task
     there: a tuple is unpacked, None gives no argument, anything else is one argument.
     """
+
+    __reduce__ = stays_here
 
     def __init__(
         self,

@@ -83,6 +83,7 @@ from .service.result_queue import ResultQueue
 from .service.server import Served
 from .service.task_queue import TaskQueue
 from .service.ticket import Ticket
+from .stays_here import stays_here
 from .watched import Registration, controls_of
 
 if TYPE_CHECKING:
@@ -158,6 +159,8 @@ class Manager:
 
     heartbeat_timeout: float = _LEASE
     connect_timeout: float = 7200.0
+
+    __reduce__ = stays_here
 
     def __init__(
         self,

@@ -25,6 +25,7 @@ from .outcomes import cannot_be_rebuilt, original, rebuild
 from .program import Program
 from .quick_values import NO_VALUES, QuickValues
 from .service.mailbox import Mailbox
+from .stays_here import stays_here
 
 Result = TypeVar("Result")
 
@@ -69,6 +70,8 @@ class MapResults(Iterator[Result], Generic[Result]):
     What it raises for an input that failed is that input's outcome (`RemoteError`, with its ``index``): the next call
     goes on with the others.  What the inputs' iterable raises comes out too, and then it is asked no more.
     """
+
+    __reduce__ = stays_here
 
     def __init__(
         self,

@@ -10,7 +10,7 @@ from types import FunctionType, ModuleType
 from typing import Any, Callable
 
 from slave.by_value import ByValue
-from slave.foreign import name_and_message, set_cause, without_traceback
+from slave.foreign import message_of, name_and_message, set_cause, without_traceback
 from slave.main_module import NAMES as MAIN_NAMES
 from slave.named import NamedTuple
 from slave.parted import LARGE
@@ -85,7 +85,8 @@ def _dump(value: object, name: str, program: Program, dumps: Callable[[object], 
         except Exception as error:
             if came_from_handler(error):
                 raise
-            trouble = f"; nor can it be sent by value, by cloudpickle: {name_and_message(error)}"
+            if message_of(error) not in why:
+                trouble = f"; nor can it be sent by value, by cloudpickle: {name_and_message(error)}"
     # not while another is handled: its traceback is all ours and tells nothing more
     refused = UnpicklableError(why + (trouble or (f". {_REMEDIES}" if nameless and by_value is None else "")))
     refused.original = original

@@ -14,6 +14,7 @@ from .feeder import Feeder
 from .outcomes import rebuild
 from .program import Program
 from .service.mailbox import Mailbox
+from .stays_here import stays_here
 
 Result = TypeVar("Result")
 
@@ -29,6 +30,8 @@ class Results(Generator[Result, None, None]):
 
     ``reading`` guards the front of the mailbox: who looks at an outcome is who takes it.
     """
+
+    __reduce__ = stays_here
 
     def __init__(
         self, mailbox: Mailbox, feeder: Feeder, reading: AbstractContextManager[Any], program: Program, errors: str

@@ -23,6 +23,7 @@ from .errors import ResultError, TaskGivenUp, as_broken_pool, as_pickling_error
 from .outcomes import original, rebuild
 from .program import Program
 from .service.mailbox import Mailbox
+from .stays_here import stays_here
 
 Result = TypeVar("Result")
 
@@ -41,6 +42,8 @@ class TaskFuture(concurrent.futures.Future[Result]):
     """
 
     task_id: int = 0
+
+    __reduce__ = stays_here
 
     def __init__(self, mailbox: Mailbox, owner: object, program: Program) -> None:  # and not the base's: see below
         self._mailbox, self._program = mailbox, program

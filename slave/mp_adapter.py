@@ -9,13 +9,15 @@ next, so tests/slave/test_mp_adapter.py tries this file on each Python that is i
     BaseProxy         the constructor with ``incref=False``, `_incref`, `_callmethod`
     Process           of a forked one the two pipes that it would keep open, `_popen.finalizer`; its `_identity`, and
                       the `_pid` of `parent_process()`, of one that was forked by a process between
+    Connection        which pickles, wrongly, wherever multiprocessing's own pickler does not do it
 """
 
 from __future__ import annotations
 
+import copyreg
 import threading
-from multiprocessing import get_context, managers, parent_process
-from typing import Any, Callable
+from multiprocessing import connection, get_context, managers, parent_process
+from typing import Any, Callable, NoReturn
 
 SERIALIZER = "parallel"
 
@@ -48,6 +50,16 @@ class Manager(managers.BaseManager):
         """The server, listening.  Raises OSError if the address cannot be had."""
         state: Any = self
         return self._server_class(state._address, bytes(state._authkey))
+
+
+def _refuse(connection: object) -> NoReturn:
+    kind = type(connection).__name__
+    raise NotImplementedError(f"{kind} objects should only be shared between processes through inheritance")
+
+
+# what pickle makes of one is the number of a descriptor: another's in another process, which would write to it and
+# close it.  The pickler of multiprocessing's own children goes by a table of its own
+copyreg.pickle(connection.Connection, _refuse)
 
 
 def spare_descriptors(process: Any) -> None:

@@ -25,14 +25,21 @@ def explain(value: object, name: str, error: Exception) -> str:
     reason = _text_of(blamed)
     if "<lambda>" in reason or "<locals>" in reason or "local object" in reason:
         reason += " (a lambda or a function inside a function has no name to import it by: define it at module level)"
+    elif _FOR_CHILDREN in reason:
+        reason += (
+            " (that is between a process and its own children: a LocalSlave() can use what multiprocessing.Manager() "
+            "makes in its place, as Manager().Queue() and Manager().Lock())"
+        )
     return f"{path}: {reason}"
 
 
 def _text_of(error: Exception) -> str:
-    return message_of(error) if type(error) in _OF_PICKLE and error.args else name_and_message(error)
+    return message_of(error) if type(error) in _SAYS_ALL and error.args else name_and_message(error)
 
 
-_OF_PICKLE = (pickle.PicklingError, TypeError, AttributeError, RecursionError)  # the message says all
+_OF_PICKLE = (pickle.PicklingError, TypeError, AttributeError, RecursionError)  # of which no part of a value is told
+_FOR_CHILDREN = "through inheritance"  # say multiprocessing of its queues, locks, ..., and mp_adapter.py of its pipes
+_SAYS_ALL = (*_OF_PICKLE, NotImplementedError)  # the message does
 
 
 def _shown(value: object) -> str:
@@ -63,6 +70,8 @@ def _culprit(value: object, path: str, error: Exception, seen: set[int], depth: 
             try:
                 pickle.dumps(part, 5)
             except Exception as inner:
+                if type(error) not in _OF_PICKLE and message_of(inner) != message_of(error):
+                    continue  # a method of the value has refused it as a whole, whatever its parts are
                 return _culprit(part, path + step, inner, seen, depth + 1)
     return path, error
 

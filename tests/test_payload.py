@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import functools
 import gc
+import multiprocessing
 import os
 import pickle
 import sys
@@ -15,6 +16,7 @@ from typing import Any, Callable
 
 import pytest
 
+import parallel
 from parallel.errors import UnpicklableError
 from parallel.part_memory import PartMemory
 from parallel.payload import Packer, digest_of, setup_dump
@@ -131,6 +133,47 @@ def arrived(payload: Payload) -> Any:
         return payload
     pickled, parts = payload.message()
     return pickled, [bytes(part) if part.raw().readonly else bytearray(part) for part in parts]
+
+
+FORKED = multiprocessing.get_context("fork")
+FOR_CHILDREN: dict[str, Callable[[], object]] = {
+    "queue": FORKED.SimpleQueue,
+    "lock": FORKED.Lock,
+    "event": FORKED.Event,
+    "pipe": lambda: FORKED.Pipe(False)[0],  # of which pickle itself would send the number of a descriptor
+}
+
+
+@pytest.mark.parametrize("what", FOR_CHILDREN)
+def test_what_goes_to_ones_own_children_alone_is_refused_with_what_goes_to_slaves(packer: Packer, what: str) -> None:
+    why = r"the task's args\[0\].* through inheritance .* what multiprocessing\.Manager\(\) makes in its place"
+    made: Any = FOR_CHILDREN[what]()
+    with pytest.raises(UnpicklableError, match=why):
+        packer.task(swallow, (made,), {})
+    if hasattr(made, "close"):
+        made.close()
+
+
+def test_a_manager_and_a_context_are_refused_by_name(packer: Packer) -> None:
+    """Not by a lock somewhere in them: a method whose object holds them is easily made a task."""
+    with parallel.Manager() as manager:
+        for held, name in ((manager, "Manager"), (manager.get_context(), "Context")):
+            with pytest.raises(UnpicklableError, match=rf"args\[0\]\[0\]: a {name} is of the master's process alone"):
+                packer.task(swallow, ([held],), {})
+
+
+class Refusing:
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+
+    def __reduce__(self) -> Any:
+        raise ValueError("open it again where it is needed")
+
+
+def test_an_object_that_refuses_is_told_in_its_own_words(packer: Packer) -> None:
+    with pytest.raises(UnpicklableError, match=r"args\[0\]\['x'\]: ValueError: open it again where it is needed") as it:
+        packer.task(swallow, ({"x": Refusing()},), {})
+    assert str(it.value).count("open it again") == 1, "once, and not of each way to pickle it"
 
 
 def test_the_large_parts_of_a_task_stand_beside_its_pickle_once_one_was_large(

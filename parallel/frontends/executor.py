@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Callable, TypeVar
 from slave.calls import initialize
 from slave.cpus import usable_cpus
 
+from ..stays_here import stays_here
 from . import work
 from .processes import Processes
 
@@ -49,6 +50,8 @@ class Executor(concurrent.futures.ProcessPoolExecutor):
     Raises ValueError unless ``max_workers`` and ``max_tasks_per_child`` are positive and no ``manager`` is given with
     the first, TypeError for an initializer that cannot be called.
     """
+
+    __reduce__ = stays_here
 
     def __init__(
         self,
