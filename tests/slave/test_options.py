@@ -16,7 +16,7 @@ TOKENS = [
 ]
 
 
-@pytest.mark.parametrize("secret", TOKENS)
+@pytest.mark.parametrize("secret", TOKENS, ids=["reusable", "for once", "key"])
 @pytest.mark.parametrize("before", [[], ["--key-file"]])
 def test_a_secret_on_a_command_line_is_refused_and_not_shown(
     secret: str, before: list[str], capsys: pytest.CaptureFixture[str]
