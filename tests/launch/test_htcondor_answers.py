@@ -184,6 +184,26 @@ def test_what_may_pass(complaint: str, passing: bool) -> None:
     assert HTCondorEngine().passing(complaint) is passing
 
 
+@pytest.mark.parametrize(
+    ("complaint", "advice"),
+    [
+        ("ERROR: on Line 10 of /f/submit: ERROR: Failed to parse command file (line 10).", "as it is, from line 10 on"),
+        ("ERROR: Parse error in expression: RequestMemory = = 5 GB", "as it is, from line 10 on"),
+        ("ERROR: I don't know about the 'marsian' universe.", "as it is, from line 10 on"),
+        (
+            'ERROR: you specified files you want Condor to transfer via "transfer_input_files" and '
+            '"transfer_output_files", but you disabled should_transfer_files.',
+            "leave should_transfer_files out",
+        ),
+        ("ERROR: Failed to create new User record for condor@vm.", "HTCondor takes no jobs of this user"),
+        ("ERROR: something else", ""),
+    ],
+)
+def test_what_helps_when_a_submission_is_refused(complaint: str, advice: str) -> None:
+    told = HTCondorEngine().advice(complaint)
+    assert advice in told if advice else not told
+
+
 def test_condor_history_and_factories() -> None:
     engine = HTCondorEngine()
     answer = (

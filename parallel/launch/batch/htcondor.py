@@ -15,7 +15,7 @@ from ..job import Job
 from .array import BatchArray
 from .engine import Piece, Places, Reports, TaskState
 from .event_log import held
-from .htcondor_folder import HTCondorFolder
+from .htcondor_folder import LINES_BEFORE, HTCondorFolder
 
 REMEDY = (
     "add it to PATH where this program is started (a notebook, an IDE and cron do not read your shell's profile), or "
@@ -58,8 +58,16 @@ class HTCondorEngine:
         """HTCondor names the line; the user's part of the text stands among ours."""
         if "not allowed to own jobs" in complaint or "User record" in complaint:
             return "HTCondor takes no jobs of this user, as of root: run the program as another one"
-        if "ERROR" in complaint and "submit file" in complaint.lower():
-            return "the second argument of HTCondorSlaveArray is put into the submit file as it is"
+        if "should_transfer_files" in complaint:
+            return (
+                "leave should_transfer_files out of HTCondorSlaveArray's description: HTCondor carries the slave "
+                "program to its machines; with IF_NEEDED it does not where they share this disk"
+            )
+        if re.search(r"on Line \d+ of|submit file|command file|Parse error|universe", complaint):
+            return (
+                "the second argument of HTCondorSlaveArray is put into the submit description as it is, from line "
+                f"{LINES_BEFORE + 1} on"
+            )
         return ""
 
     def limit_question(self) -> list[str]:

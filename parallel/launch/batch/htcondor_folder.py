@@ -80,6 +80,7 @@ stream_output = True
 stream_error = True
 transfer_input_files =
 """
+LINES_BEFORE = _BEFORE.count("\n")
 _BEHIND = """\
 place = $(Process) + $(first_place)
 executable = {script}
@@ -90,6 +91,7 @@ encrypt_input_files = *.orders
 output = {folder}/$INT(place).output
 error = {folder}/$INT(place).output
 log = {folder}/events
+leave_in_queue = False
 """
 
 
