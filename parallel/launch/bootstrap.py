@@ -16,7 +16,11 @@ from .slave_file import slave_file
 # The receiving end of a pipe, as argument of "python -c": runs the source that comes first on stdin.
 # Neither quotes nor an exclamation mark, so that any login shell lets it through.  First it says who it is, by a sum: a
 # shell that shows its commands, or takes another command's place, does not say that.
-RECEIVER = "import sys; print({} + {}); sys.stdout.flush(); i = sys.stdin.buffer; exec(i.read(int(i.readline())))"
+# Python 2 gets as far as to say that it is too old.
+RECEIVER = (
+    "import sys; print({} + {}); sys.stdout.flush(); i = sys.stdin.buffer if sys.version_info[0] - 2 else sys.stdin; "
+    "exec(i.read(int(i.readline())))"
+)
 
 _TOO_OLD = """
 if sys.version_info < (3, 9):

@@ -74,6 +74,8 @@ class PipedSlave(Slave):
         if self._job.output is None:
             end += last_lines(io.BytesIO(self._program.said or words.encode()), "; its last words")
         hint = self.hint(code, words)
+        if not hint and code == 0 and not self._program.came:
+            hint = "it ended without having run what starts Python; perhaps the other side runs a command of its own"
         return f"{end} ({hint})" if hint else end
 
     def _tell(self, seconds: float) -> None:

@@ -21,6 +21,13 @@ _HINTS = {  # by what ssh says
     "Permission denied (": (
         "nobody is there to type a password; make a key, ssh-keygen, and copy it, ssh-copy-id {host}"
     ),
+    "HOST IDENTIFICATION HAS CHANGED": (
+        "its key is another than it was; if it was installed anew: ssh-keygen -R {host}, then log in "
+        "once by hand, ssh {host}"
+    ),
+    "Too many authentication failures": (
+        "ssh offers too many keys: name the one, options='-o IdentitiesOnly=yes -i FILE', or do so in ~/.ssh/config"
+    ),
     "Host key verification failed": "log in once by hand, ssh {host}, and accept its key",
     "Could not resolve hostname": "the name is wrong, or is missing in ~/.ssh/config",
 }

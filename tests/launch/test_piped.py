@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Callable
 
@@ -107,6 +109,17 @@ def test_what_does_not_pass_is_told_after_some_tries(make: Make, ssh: Ssh, monke
     [
         (255, "me@node1: Permission denied (publickey,password).", r"\(nobody is there to type a password; make a key"),
         (255, "Host key verification failed.", r"\(log in once by hand, ssh node1"),
+        (
+            255,
+            "@ WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED @ Host key verification failed.",
+            r"\(its key is another",
+        ),
+        (
+            255,
+            "Received disconnect from 10.0.0.1 port 22:2: Too many authentication failures",
+            r"\(ssh offers too many",
+        ),
+        (0, "You may not run commands here.", r"code 0 \(it ended without having run what starts Python"),
         (127, "sh: 1: exec: /opt/python3: not found", r"\(name the Python to use there: SSHSlave\('node1', python="),
         (
             126,
@@ -123,6 +136,18 @@ def test_remedies(make: Make, ssh: Ssh, code: int, words: str, remedy: str) -> N
         run(make(0), tasks.give)
     assert re.search(rf"exited with code {code} {remedy}|exited with {remedy}", str(caught.value)), str(caught.value)
     assert words in str(caught.value)
+
+
+def test_a_python_2_on_the_far_side_says_that_it_is_too_old() -> None:
+    """As far as this Python can play one: its stdin is text of bytes, and has no buffer."""
+    command = bootstrap.RECEIVER.format(1, 2)
+    assert not set(command) & set("'\"!")
+    played = "import sys; from types import SimpleNamespace as N; s = sys.stdin.buffer\n"
+    played += f"sys.stdin = N(readline=s.readline, read=s.read); sys.version_info = (2, 7)\n{command}"
+    told = subprocess.run(
+        [sys.executable, "-c", played], input=bootstrap.payload({}, 1), capture_output=True, check=False
+    )
+    assert told.returncode == 6 and b"this is Python 2.7" in told.stderr and b"needs 3.9 or newer" in told.stderr
 
 
 @pytest.mark.parametrize("output", ["slave%d.output", None])
