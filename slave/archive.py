@@ -116,7 +116,10 @@ def read(found: Iterable[Found]) -> list[File]:
             facts = os.fstat(file.fileno())
             size += facts.st_size
             if size > MOST:
-                raise ValueError(f"its files have more than {MOST >> 20} MiB")
+                raise ValueError(
+                    f"its files have more than {MOST >> 20} MiB, which are not sent: have its data in another folder, "
+                    f"for the setup to read, or install it on the slaves"
+                )
             files.append(File(name, file.read(), bool(facts.st_mode & stat.S_IXUSR)))
     return files
 
@@ -168,8 +171,9 @@ def unpack(data: Buffer) -> list[File]:
 
 def check_name(name: str) -> None:
     """Raises `ProtocolError` if it is not the name of a file below the folder where an archive is unpacked."""
-    parts = name.split("/")
-    strange = any(part in ("", ".", "..") or "\\" in part or "\0" in part or ":" in part for part in parts)
+    parts = name.replace("\\", "/").split("/")  # on Windows both part them
+    strange = any(part in ("", ".", "..") or "\0" in part for part in parts) or name[1:2] == ":"
+    strange = strange or (os.name == "nt" and ("\\" in name or ":" in name))
     if strange or len(name) > _LONGEST_NAME:
         raise ProtocolError(f"an archive has a file with the name {name[:100]!r}")
 

@@ -117,6 +117,8 @@ def remedy(error: BaseException) -> str:
             f"use that version there, too"
         )
     if not issubclass(type(error), ModuleNotFoundError):
+        if package not in sys.modules:
+            return ""  # it could not be loaded, and the message says why
         have = version_of(module) or f"the {package} in {_file_of(module)}"
         return f"{have} of {python} is not the {package} of the master: install the same version there"
     if module != package and package in sys.modules:

@@ -38,6 +38,15 @@ def test_the_hash_tells_names_and_contents_apart() -> None:
     assert len({archive.content_hash(one) for one in different}) == len(different)
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no files with such names")
+def test_data_files_may_have_any_name(tmp_path: Path) -> None:
+    made = [
+        File(f"pkg/{name}", name.encode(), False) for name in ("run 12:30:05.log", "a\\b.txt", "c:d", "\n", "ü'\"*?")
+    ]
+    archive.write(archive.unpack(archive.pack(made)), str(tmp_path))
+    assert sorted(path.name for path in (tmp_path / "pkg").iterdir()) == sorted(file.name[4:] for file in made)
+
+
 @pytest.mark.parametrize(
     "name", ["../x", "a/../../x", "/etc/x", "a//x", "", ".", "a/./x", "c:/x", "a\\..\\x", "x\0y", "a/", "n" * 5000]
 )

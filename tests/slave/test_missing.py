@@ -69,6 +69,11 @@ def test_a_name_that_cannot_be_imported(numpy: types.ModuleType) -> None:
     assert missing_module(caught.value) == "numpy" and "numpy 1.24.4" in remedy(caught.value)
 
 
+def test_a_package_that_could_not_be_loaded_is_not_called_another_version() -> None:
+    error = ImportError("wares cannot be had from the master: its files have more than 512 MiB", name="not_loaded")
+    assert missing_module(error) == "not_loaded" and remedy(error) == ""
+
+
 @pytest.mark.parametrize(
     "error",
     [
