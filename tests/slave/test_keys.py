@@ -140,8 +140,9 @@ def test_what_is_no_file_is_named_at_once(tmp_path: Path, what: str) -> None:
             place.bind("key")  # short enough
     else:
         path = Path(os.devnull)
-    with pytest.raises(KeyTrouble, match=f"the key file {path} is {what}, and no file; set PARALLEL_AUTHKEY"):
+    with pytest.raises(KeyTrouble, match=f"the key file {path} is {what}, and no file; set PARALLEL_AUTHKEY") as told:
         find_key(key_file=path)
+    assert (what == "a FIFO") is ("from a pipe with --key-file -" in str(told.value))
 
 
 def test_a_fifo_in_the_place_of_the_default_file_stops_nobody(tmp_path: Path) -> None:
