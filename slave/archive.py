@@ -60,7 +60,7 @@ def files_of(name: str, spec: importlib.machinery.ModuleSpec) -> list[Found]:
         origin = spec.origin
         return [Found(os.path.basename(origin), origin)] if spec.has_location and origin is not None else []
     found: dict[str, str] = {}
-    for location in locations:
+    for location in filter(os.path.isdir, locations):  # an import passes by what is no folder, too
         for file, path in _walk(os.path.abspath(location), name, set()):
             found.setdefault(file, path)
     return [Found(file, path) for file, path in sorted(found.items())]

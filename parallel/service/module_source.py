@@ -15,6 +15,7 @@ import os
 import sys
 import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from types import ModuleType
 from typing import Any, Callable
 
 from slave import archive
@@ -114,6 +115,8 @@ class ModuleSource:
             return ModuleReply(ABSENT, compiled=compiled, requirement=requirement_of(name), origin=origin)
         if stamp and stamp == archive.stamp_of(kept):
             return ModuleReply(SAME)
+        more, compiled_too = archive.without_compiled(_added_files(name, found))
+        kept, compiled = [*kept, *more], [*compiled, *compiled_too]
         stamps = {path: stamp_of(path) for _, path in kept}  # before they are read: what comes later is another one
         return self._keep(name, archive.read(kept), compiled, origin, stamps)
 
@@ -173,6 +176,17 @@ def _where(spec: _Spec) -> str | None:
         first = next(iter(spec.submodule_search_locations), None)
         return None if first is None else os.path.join(os.path.abspath(first), "__init__.py")
     return os.path.abspath(spec.origin) if spec.has_location and spec.origin is not None else None
+
+
+def _added_files(name: str, found: Sequence[Found]) -> list[Found]:
+    """What a package that is loaded here has besides, in folders of its name elsewhere: see `pkgutil.extend_path`."""
+    path = vars(sys.modules[name]).get("__path__") if isinstance(sys.modules.get(name), ModuleType) else None
+    spec = _Spec(name, None, is_package=True)
+    spec.submodule_search_locations = [
+        one for one in path or () if isinstance(one, str) and os.path.basename(one) == name
+    ]
+    known = {one.name for one in found}
+    return [one for one in archive.files_of(name, spec) if one.name not in known]
 
 
 def _home(name: str, origin: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.machinery
 import sys
 import zipfile
 from collections.abc import Iterator
@@ -156,3 +157,22 @@ def test_the_metadata_of_its_distribution_goes_along(folder: Path, monkeypatch: 
         monkeypatch.setattr(sys, "path", [str(packed)])
     found = [name for name in names(source(), "goods") if name.endswith("/METADATA")]
     assert found == ["good_wares-1.5.dist-info/METADATA"]
+
+
+def test_a_package_that_has_several_folders_is_sent_whole(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `pkgutil.extend_path` makes them; some folders in ``__path__`` may not be there."""
+    other = folder.parent / "other"
+    for one, module in ((folder, "first"), (other, "second")):
+        (one / "goods").mkdir(parents=True)
+        code = "__path__ = __import__('pkgutil').extend_path(__path__, __name__)\n__path__.append('/not/there')\n"
+        (one / "goods/__init__.py").write_text(code)
+        (one / f"goods/{module}.py").touch()
+    monkeypatch.syspath_prepend(str(other))
+    monkeypatch.syspath_prepend(str(folder))
+    importlib.import_module("goods.second")
+    found = source()
+    assert names(found, "goods") == ["goods/__init__.py", "goods/first.py", "goods/second.py"]
+    spec = importlib.machinery.PathFinder.find_spec("goods")
+    assert spec is not None
+    stamp = archive.stamp_of(archive.without_compiled(archive.files_of("goods", spec))[0])
+    assert source().find("goods", stamp).kind == SAME  # where the same folder is
