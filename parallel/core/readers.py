@@ -178,16 +178,20 @@ class Readers:
         return ended._replace(needs=sorted(context.rules.needs)) if lacking else ended
 
     def _none_has_what_is_needed(self, context: ContextRecord) -> bool:
-        """Whether no slave that there is has it; then the user is told, once until one comes."""
+        """Whether no slave that there is has it; then the user is told, and again when others come that have not."""
         state = self._state
         lacking = all(context.id in slave.lacks for slave in state.roster.slaves.values())
-        if lacking and not context.needs_told:
-            tags = sorted({tag for agent in state.roster.agents.values() for tag in agent.tags})
-            slaves = len(state.roster.connected)
+        if not lacking:
+            context.needs_told = ()
+            return False
+        tags = sorted({tag for agent in state.roster.agents.values() for tag in agent.tags})
+        slaves = len(state.roster.connected)
+        there = tags if slaves else None
+        if there not in context.needs_told:
+            context.needs_told = (*context.needs_told, there)
             needs = sorted(context.rules.needs)
             state.tell(ev.NeedsUnmet(state.now, context.id, needs, slaves, tags, state.may_join))
-        context.needs_told = lacking
-        return lacking
+        return True
 
     def how_all_ended(self, left: int) -> NoSlaves:
         """For `NoMoreSlavesError`: how each slave ended, or what it does if there are too few."""

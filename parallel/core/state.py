@@ -92,7 +92,8 @@ class ContextRecord:
     def __init__(self, id: int, setup: Setup | None, rules: ContextRules, tally: Tally) -> None:
         self.id, self.setup, self.rules = id, setup, rules
         self.tally = tally  # its own, or that of the context on which it is based
-        self.needs_told = False  # the user was told that no slave has what it needs
+        # the tags of the slaves of which the user was told that none has what it needs; None: no slave was there
+        self.needs_told: tuple[list[str] | None, ...] = ()
         self.first = 0  # tasks with a lower id were cancelled before they were entered
         self.put = self.taken = 0.0  # bytes of results that were delivered; that readers have taken, as far as told
         self.full = False  # enough results wait to be read: nothing of it is granted until some are

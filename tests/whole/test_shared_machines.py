@@ -85,6 +85,22 @@ def test_that_no_slave_has_it_is_told_at_once_and_one_that_comes_later_does_it(
     assert caplog.text.count("no slave has what this context needs") == 1
 
 
+def test_it_is_told_again_when_a_slave_comes_that_has_it_not(
+    make: Make, start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    manager = make(0, port=0)
+    context = manager.get_context(needs=["gpu", "big"])
+    context.add_task(functools.partial(pow, 2, 2))
+    reader = threading.Thread(target=lambda: list(context.get_results_unordered()))
+    reader.start()
+    eventually(lambda: "needs (big, gpu): none is connected; start one" in caplog.text, what="that there is none")
+    start(manager, "-n", "1", "--tag", "gpu")
+    eventually(lambda: "needs (big, gpu): what is connected has gpu; start one" in caplog.text, 20, "what there is")
+    context.cancel()
+    reader.join(20)
+    assert not reader.is_alive() and caplog.text.count("no slave has what this context needs") == 2
+
+
 def test_where_none_can_come_it_is_an_error_at_once(make: Make) -> None:
     manager = make(1)
     context = manager.get_context(**GPU)
