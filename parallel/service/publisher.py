@@ -103,9 +103,12 @@ class Throttle:
 
 
 class Publisher(threading.Thread):
-    """See the module's text.  ``edited``: the program's files of which it is to be told that slaves have other ones."""
+    """See the module's text.
 
-    def __init__(self, edited: Callable[[], Sequence[str]] = tuple) -> None:
+    ``edited``: the program's files of which a slave has other ones that joined so many seconds ago.
+    """
+
+    def __init__(self, edited: Callable[[float], Sequence[str]] = lambda age: ()) -> None:
         super().__init__(name="parallel events", daemon=True)
         self._edited = edited
         self._batches: queue.SimpleQueue[Sequence[Event] | BaseException | None] = queue.SimpleQueue()
@@ -160,7 +163,7 @@ class Publisher(threading.Thread):
                 level, addition = self._throttle.level(event, level)
                 self._tell(event, level, text + addition)
                 if type(event) is SlaveJoined:
-                    for path in self._edited():
+                    for path in self._edited(time.monotonic() - event.time):  # it may be long ago
                         self._tell(event, *code_edited(path, event))
             for subscription in self._subscriptions:
                 subscription.put(batch)
