@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import faulthandler
+import logging
 import os
 import re
 import shutil
@@ -133,6 +134,16 @@ def nothing_left(own_folder: Path, temporary_folder: Path) -> Iterator[None]:
     eventually(lambda: set(shared_memory()) <= before_memory, 5, f"no shared memory but {before_memory}")  # of others
     left = list(temporary_folder.iterdir())
     eventually(lambda: not list(temporary_folder.iterdir()), 5, f"no temporary files, not {left}")
+
+
+@pytest.fixture(autouse=True)
+def slaves_log() -> Iterator[None]:
+    """What the slave program does to its log, where a test runs it in this process, is undone."""
+    log = logging.getLogger("slave")
+    handlers, level, propagates = log.handlers[:], log.level, log.propagate
+    yield
+    log.handlers[:], log.propagate = handlers, propagates
+    log.setLevel(level)  # which alone forgets what was not to be said
 
 
 @pytest.fixture(scope="session", autouse=True)
