@@ -14,7 +14,7 @@ from slave.dial import Address
 from slave.signals import came_from_handler
 
 from ..core import events as ev
-from ..errors import NetworkError
+from ..errors import InputError, NetworkError
 from .addresses import addresses_of, local_addresses
 from .dispatcher import Dispatcher
 from .identity import Identity
@@ -29,7 +29,8 @@ class Endpoint:
     """Opens the server when it is first needed: for local slaves a Unix socket, for others a port.
 
     ``host``, ``port``: as the user gave them to Manager.  ``slave_file``: the bytes of slave.pyz.
-    ``_lock`` guards the server and its ports while it is opened.
+    ``_lock`` guards the server and its ports while it is opened.  A signal's handler may have interrupted just that,
+    and come here: it is refused, for it would wait for what waits for it.
     """
 
     def __init__(
@@ -47,7 +48,8 @@ class Endpoint:
         self.identity, self.keyring, self._slave_file = identity, keyring, slave_file
         self._host, self._port, self._objects = host, port, objects
         self._dispatcher = dispatcher
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
+        self._opening = False
         self._server: QueueServer | None = None
         self._local: Address | None = None  # where local slaves find it
         self._lan_port = 0  # where others find it; 0: nowhere
@@ -58,12 +60,19 @@ class Endpoint:
         return self._server is not None
 
     def listen(self, lan: bool, patience: float) -> None:
-        """Listen, if that has not begun; with ``lan`` where other machines reach it too.  Raises `NetworkError`.
+        """Listen, if that has not begun; with ``lan`` where other machines reach it too.
 
-        ``patience``: seconds after which a silent machine is given up.
+        ``patience``: seconds after which a silent machine is given up.  Raises `NetworkError`, and `InputError` in a
+        signal's handler that has interrupted this.
         """
         with self._lock:
+            if self._opening:
+                raise InputError(
+                    "a signal's handler has interrupted the manager's start and needs it to be done: have the manager "
+                    "start before such a signal can come, with manager.begin()"
+                )
             try:
+                self._opening = True
                 if self._server is None:
                     self._local = _local_address()
                     server: QueueServer = QueueManager(self._local, self.keyring.key).get_server()
@@ -86,6 +95,8 @@ class Endpoint:
                 if came_from_handler(error):
                     raise  # a TimeoutError of the user's alarm
                 raise _cannot_listen(self._port or 0, error) from None
+            finally:
+                self._opening = False
 
     def _begin_to_announce(self, server: QueueServer, name: str) -> None:
         from slave.discovery import PORT  # of no use where all slaves are local

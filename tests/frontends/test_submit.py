@@ -236,6 +236,7 @@ def test_many_threads_submit_and_wait(make: Make) -> None:
 
 def test_a_signal_handler_may_cancel_and_shut_down_whatever_it_interrupts(make: Make) -> None:
     manager = make(2)
+    manager.begin()
     context = manager.get_context()
     until, calls, inside = time.monotonic() + 0.5, 0, False
 

@@ -61,6 +61,33 @@ def test_a_timeout_of_the_users_alarm_is_no_failure_to_listen(monkeypatch: pytes
         signal.signal(signal.SIGALRM, before)
 
 
+def test_a_handler_that_needs_what_it_has_interrupted_is_refused_and_does_not_wait_for_ever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    said: list[str] = []
+
+    def handler(*_: object) -> None:
+        with pytest.raises(parallel.InputError) as caught:
+            manager.get_context().submit(abs, -1)
+        said.append(str(caught.value))
+
+    def interrupted() -> tuple[str, int]:
+        signal.raise_signal(signal.SIGALRM)
+        return address()
+
+    address, before = endpoint._local_address, signal.signal(signal.SIGALRM, handler)
+    try:
+        with parallel.Manager(output=None) as manager:
+            with monkeypatch.context() as patch:
+                patch.setattr(endpoint, "_local_address", interrupted)
+                manager.begin()
+            assert "a signal's handler has interrupted the manager's start" in said[0] and len(said) == 1
+            manager.add_slave(parallel.LocalSlave())
+            assert manager.get_context().submit(abs, -2).result(20) == 2
+    finally:
+        signal.signal(signal.SIGALRM, before)
+
+
 def test_who_was_refused_is_named_by_the_address_that_it_has(make: Make) -> None:
     """Not as an IPv6 socket writes an IPv4 address."""
     manager = make(0, port=0)

@@ -158,8 +158,14 @@ def say(text: str) -> None:
 
 def wait_for(path: str, *_: object) -> int:
     """Tell by ``path.started`` that it runs, and run until ``path`` exists."""
-    with Path(path + ".started").open("a") as log:
-        log.write(f"{os.getpid()}\n")
+    started, whole = Path(path + ".started"), Path(f"{path}.{os.getpid()}")
+    whole.write_text(f"{os.getpid()}\n")
+    try:
+        os.link(whole, started)  # as soon as it is there it has its line: whoever waits for it may stop us at once
+    except FileExistsError:
+        with started.open("a") as log:
+            log.write(whole.read_text())
+    whole.unlink()
     pause = threading.Event()
     while not Path(path).exists():
         pause.wait(0.01)

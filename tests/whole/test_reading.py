@@ -158,6 +158,7 @@ def test_the_end_of_the_results_does_not_keep_those_that_the_reader_had(make: Ma
         gc.enable()
 
 
+@pytest.mark.usefixtures("lost_stops")
 def test_a_handler_that_raises_loses_no_result_and_no_task(make: Make) -> None:
     manager = make(1)
     manager.wait_for_slaves(1, 15)
