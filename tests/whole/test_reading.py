@@ -165,7 +165,7 @@ def test_a_handler_that_raises_loses_no_result_and_no_task(make: Make) -> None:
     context = manager.get_context()
     for number in range(100):
         context.add_task(functools.partial(slow_to_rebuild, number))
-    stops = 0
+    stops = in_vain = before_stop = 0
     found: list[int] = []
 
     def stop(signum: int, frame: object) -> NoReturn:
@@ -175,13 +175,16 @@ def test_a_handler_that_raises_loses_no_result_and_no_task(make: Make) -> None:
     try:
         while len(found) < 100:
             try:
-                # one at a time: a second one would meet this loop where it catches the first
-                signal.setitimer(signal.ITIMER_REAL, 0.002 + 0.0003 * (stops % 40))
+                # one at a time: a second one would meet this loop where it catches the first; and ever later, where a
+                # busy machine takes longer for what has to be done before the first result
+                signal.setitimer(signal.ITIMER_REAL, 0.002 + 0.0003 * (stops % 40) + 0.001 * in_vain)
                 for result in context.get_results_unordered():
                     found.append(result.number)
                 signal.setitimer(signal.ITIMER_REAL, 0)
             except Stop:
                 stops += 1
+                in_vain = in_vain + 1 if len(found) == before_stop else 0
+                before_stop = len(found)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
