@@ -208,9 +208,10 @@ def _check_host(host: object) -> None:
 
 def check_lease(lease: float) -> float:
     """The seconds.  Raises `InputError` unless it is a positive number of them."""
-    if not 0 < real(lease) < float("inf"):
+    number = real(lease)
+    if not 0 < number < float("inf"):
         raise InputError(f"lease={lease!r} is not a positive number of seconds")
-    return real(lease)
+    return number
 
 
 def check_manager(manager: object) -> None:
@@ -237,9 +238,10 @@ def check_seconds(seconds: float, name: str) -> float | None:
 
 def check_wait(seconds: float) -> float:
     """Raise `InputError` unless it is a number of seconds from 0 on, and not for ever."""
-    if not 0 <= real(seconds) <= _LONGEST_WAIT:
+    number = real(seconds)
+    if not 0 <= number <= _LONGEST_WAIT:
         raise InputError(f"slaves_wait={seconds!r} is not a number of seconds from 0 to {_LONGEST_WAIT:,.0f}")
-    return real(seconds)
+    return number
 
 
 def check_count(count: int, name: str) -> int:
@@ -260,9 +262,10 @@ def check_from_0(number: int, name: str) -> int:
 
 def check_bytes(count: float, name: str) -> float:
     """The number.  Raises `InputError` unless it is one of bytes."""
-    if not real(count) > 0:
+    number = real(count)
+    if not number > 0:
         raise InputError(f"{name}={count!r} is not a positive number of bytes")
-    return real(count)
+    return number
 
 
 def check_tags(needs: object) -> frozenset[str]:

@@ -261,11 +261,10 @@ def _read(path: Path, missing: str) -> Key:
 
 def _check_place(path: Path, facts: os.stat_result) -> None:
     where = f"the key file {path}"
-    if kind(facts.st_mode):
-        pipe = (
-            "; a slave reads from a pipe with --key-file -" if kind(facts.st_mode) == "a FIFO" else ""
-        )  # <(a command)
-        raise KeyTrouble(f"{where} is {kind(facts.st_mode)}, and no file; {_BY_OTHER_WAYS}{pipe}")
+    strange = kind(facts.st_mode)
+    if strange:
+        pipe = "; a slave reads from a pipe with --key-file -" if strange == "a FIFO" else ""  # <(a command)
+        raise KeyTrouble(f"{where} is {strange}, and no file; {_BY_OTHER_WAYS}{pipe}")
     if not is_ours(facts):
         raise KeyTrouble(
             f"{where} belongs to {owner(facts)}, who may read and change it; make a copy that belongs to you, "

@@ -124,8 +124,9 @@ class ModuleSource:
         self, name: str, files: Sequence[File], compiled: Sequence[str], origin: str, stamps: Mapping[str, object]
     ) -> ModuleReply:
         if name != _MAIN:
+            known = {one.name for one in files}
             more = self._distributions.files_of(name, _home(name, origin))
-            files = [*files, *(file for file in more if file.name not in {one.name for one in files})]
+            files = [*files, *(file for file in more if file.name not in known)]
         digest = archive.content_hash(files)
         if digest not in self._data:
             self._data[digest] = archive.pack(files)

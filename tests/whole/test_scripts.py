@@ -11,6 +11,9 @@ from tests.conftest import children
 from tests.support.programs import Program
 from tests.whole.conftest import MAIN, OPENING, Run
 
+# Python 3.12 and later warn of a fork of a process that has threads
+FORKING = OPENING + "import warnings\nwarnings.simplefilter('ignore')\n" + MAIN
+
 
 def test_functions_and_classes_of_the_script_itself(run: Run) -> None:
     program = run(
@@ -217,9 +220,7 @@ def test_what_slaves_print_goes_to_their_output_files(run: Run, own_folder: Path
 
 def test_a_fork_of_the_users_program_harms_nothing(run: Run) -> None:
     program = run(
-        OPENING
-        + "import warnings\nwarnings.simplefilter('ignore')\n"
-        + MAIN
+        FORKING
         + """
         c = m.get_context()
         c.add_task(dict)
@@ -249,9 +250,7 @@ def test_a_fork_of_the_users_program_harms_nothing(run: Run) -> None:
 
 def test_front_ends_that_were_used_before_a_fork_are_refused_in_it_and_work_on_in_its_parent(run: Run) -> None:
     program = run(
-        OPENING
-        + "import warnings\nwarnings.simplefilter('ignore')\n"
-        + MAIN
+        FORKING
         + """
         c = m.get_context()
         e, p = parallel.Executor(manager=m), parallel.Pool(manager=m)
