@@ -53,7 +53,7 @@ def test_nothing_is_shown_where_nobody_sits(own_folder: Path, options: str) -> N
     program = script(own_folder / "script.py", PRINTS.format(options=options, tasks=4))
     assert program.ends() == 0
     written = "".join(path.read_text() for path in own_folder.glob("slave?.output"))
-    assert program.err == program.out == "" and written.count("printed") == 4
+    assert program.complaints == program.out == "" and written.count("printed") == 4
 
 
 @pytest.mark.slow

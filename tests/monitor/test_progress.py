@@ -223,7 +223,7 @@ def test_a_pipe_gets_nothing_from_a_short_run(own_folder: Path) -> None:
     gate.touch()
     text = SCRIPT.format(body="time.sleep(0.4)", options="", gate=str(gate))
     program = script(own_folder / "script.py", text)
-    assert program.ends() == 0 and program.err == "" and program.out == ""
+    assert program.ends() == 0 and program.complaints == "" and program.out == ""
 
 
 def test_a_callable_is_given_the_status(make: Make, own_folder: Path) -> None:

@@ -73,7 +73,7 @@ def test_records_come_with_level_name_slave_and_task(own_folder: Path) -> None:
 def test_by_default_they_stay_where_they_are(own_folder: Path) -> None:
     program = script(own_folder / "script.py", LOGS.format(options=""), PYTHONWARNINGS="default")
     assert program.ends() == 0, program.err
-    assert program.out == program.err == ""
+    assert program.out == program.complaints == ""
 
 
 def test_without_an_output_file_prints_are_shown_too(make: Make) -> None:

@@ -48,7 +48,7 @@ class Program:
             for line in stream:
                 setattr(self, name, getattr(self, name) + line)
 
-    def says(self, pattern: str, seconds: float = 15.0) -> re.Match[str]:
+    def says(self, pattern: str, seconds: float = 60.0) -> re.Match[str]:
         """Wait until its output matches; returns the match."""
 
         def look() -> re.Match[str] | None:
@@ -61,7 +61,12 @@ class Program:
         assert found is not None
         return found
 
-    def ends(self, seconds: float = 20.0) -> int:
+    @property
+    def complaints(self) -> str:
+        """Its standard error, but for what a master waits for: on a busy machine it has something to wait for."""
+        return re.sub(r"(?m)^parallel: waiting.*\n", "", self.err)
+
+    def ends(self, seconds: float = 60.0) -> int:
         """Wait for its end; returns its exit code."""
         try:
             code = self.process.wait(seconds)
@@ -136,7 +141,7 @@ def pyenv(version: str) -> list[str]:
 def _runs(candidate: str, version: str) -> bool:
     code = "import sys; print('%d.%d' % sys.version_info[:2])"
     try:
-        done = subprocess.run([candidate, "-c", code], capture_output=True, text=True, timeout=20, check=False)
+        done = subprocess.run([candidate, "-c", code], capture_output=True, text=True, timeout=120, check=False)
     except OSError:
         return False
     return done.stdout.strip() == version

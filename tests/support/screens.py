@@ -57,7 +57,7 @@ class Seen(Terminal):
             self._stream.feed(data)
         return True
 
-    def until(self, look: Callable[[], object], seconds: float = 20.0, what: str = "") -> None:
+    def until(self, look: Callable[[], object], seconds: float = 60.0, what: str = "") -> None:
         """Read until ``look()`` is true."""
         deadline = time.monotonic() + seconds
         while not look():
@@ -66,7 +66,7 @@ class Seen(Terminal):
             if time.monotonic() > deadline:
                 raise AssertionError(f"within {seconds:g} s there was no {what or 'such thing'}: {self._told()}")
 
-    def until_end(self, seconds: float = 30.0) -> int:
+    def until_end(self, seconds: float = 60.0) -> int:
         """Read until the program ends; returns its exit code."""
         deadline = time.monotonic() + seconds
         while self.read(0.1) and time.monotonic() < deadline:

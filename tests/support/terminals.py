@@ -55,7 +55,7 @@ class Terminal:
         self.process.wait()
         os.close(self.ours)
 
-    def shows(self, pattern: str, seconds: float = 30.0) -> re.Match[str]:
+    def shows(self, pattern: str, seconds: float = 60.0) -> re.Match[str]:
         """Read until the screen shows that, after what was waited for before; returns the match."""
         text, deadline = "", time.monotonic() + seconds
         while True:
@@ -74,6 +74,6 @@ class Terminal:
         """Type it."""
         os.write(self.ours, text.encode())
 
-    def ends(self, seconds: float = 20.0) -> int:
+    def ends(self, seconds: float = 60.0) -> int:
         """Wait for its end; returns its exit code."""
         return self.process.wait(seconds)

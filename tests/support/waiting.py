@@ -9,7 +9,7 @@ from typing import Callable, TypeVar
 T = TypeVar("T")
 
 
-def eventually(look: Callable[[], T], seconds: float = 10.0, what: str = "a true value") -> T:
+def eventually(look: Callable[[], T], seconds: float = 30.0, what: str = "a true value") -> T:
     """The first true value of ``look()``; fails after ``seconds``, telling the last value."""
     deadline = time.monotonic() + seconds
     pause = threading.Event()

@@ -66,7 +66,7 @@ if __name__ == '__main__':
 """
     )
     assert program.ends(5) == 0, program.err
-    assert program.out == "{}\n" and program.err == ""
+    assert program.out == "{}\n" and program.complaints == ""
     assert slaves_of(own_folder) == []
 
 

@@ -109,7 +109,7 @@ EXAMPLES = ROOT / "tools" / "examples"
 def test_the_short_example_runs_from_anywhere(own_folder: Path) -> None:
     program = Program(sys.executable, str(EXAMPLES / "restraint.py"), cwd=own_folder)
     assert program.ends(120) == 0, program.err
-    assert program.err == ""
+    assert program.complaints == ""
     assert program.out.splitlines()[-1] == "d = 2.0   E = 2.00"
 
 
@@ -118,7 +118,7 @@ def test_the_long_example_runs_from_anywhere(own_folder: Path) -> None:
     part = f"import sys; sys.path.insert(0, {str(EXAMPLES)!r}); import lennard_jones as whole; del whole.KNOWN[13]; "
     program = Program(sys.executable, "-c", part + "whole.WALKS[7] = 6; sys.exit(whole.main())", cwd=own_folder)
     assert program.ends(120) == 0, program.out + program.err
-    assert program.err == ""
+    assert program.complaints == ""
     assert re.search(r"  7 +-16\.505384 +-16\.505384", program.out), program.out
 
 

@@ -23,7 +23,7 @@ TASK = "def task(): return 42\n"
 def out_of(program: Program, *, told: bool = False) -> str:
     """What the program printed, after a good end; ``told``: on stderr that a slave could not rebuild a task."""
     assert program.ends(60) == 0, program.err
-    assert program.err == "" or (told and "cannot do task" in program.err), program.err
+    assert program.complaints == "" or (told and "cannot do task" in program.err), program.err
     return program.out
 
 
@@ -619,7 +619,7 @@ print('done')
 """
     )
     assert program.ends(60) == 0 and program.out == "done\n", program.err
-    [line] = program.err.splitlines()  # once for each edit
+    [line] = program.complaints.splitlines()  # once for each edit
     assert "helper.py was edited after this program had read it: slaves that come from now on, as slave " in line
 
 
