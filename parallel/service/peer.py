@@ -140,8 +140,11 @@ class Peer:
         self._deferred: deque[tuple[str, str, str, Any]] = deque()  # calls that wait until we listen again
         self._unread: deque[Any] = deque()  # messages that have arrived and wait until we listen again
         self._unsent: deque[object] = deque()  # messages to send when we listen again
-        self._aside = False  # another thread has the connection, or we wait for one
+        self._aside = False  # another thread has the connection, or has had it and this one does not know yet
+        self._held = False  # the former; that thread says when it is not so any more
+        self._found: Any = None  # what it has done there, until this thread takes it
         self._closed = False
+        self._closable = deque([connection])  # whoever takes it out closes it
         self.call: Call | None = None  # the last one that waits for its answer
 
     @property
@@ -273,39 +276,42 @@ class Peer:
 
         ``transfer``: the work is to send or receive here, and may wait for that.
         """
-        self._aside = True
+        self._aside = self._held = True
         self._dispatcher.unwatch(self.connection)
         if transfer:
             self.connection.limit(min(_LONGEST_WAIT, self._server.patience))  # else a thread would wait for ever
 
         def whole() -> None:
+            told: tuple[Any, ...] = self._back, then
             try:
-                result = work()
+                self._found = work()
             except BaseException as error:
-                self._dispatcher.tell(self._failed_aside, error)
+                told = self._failed_aside, error
+            self._held = False
+            if self._closed:
+                self._close()  # at once: the dispatcher may have ended, and hears nothing any more
             else:
-                self._dispatcher.tell(self._back, then, result)
+                self._dispatcher.tell(*told)
 
         try:
             self._dispatcher.side_threads.run(whole)
         except RuntimeError as error:  # can't start new thread: the slave comes again, and says again what it said
             self._server.cut(self.name, f"cannot be served: {error}")
+            self._held = False
             self._failed_aside(EOFError(), 0.0)
 
     def _failed_aside(self, error: BaseException, now: float) -> None:
         self._aside = False
-        if self._closed:
-            self.connection.close()
-        else:
+        if not self._closed:
             self._dispatcher.watch(self.connection, self.readable)
             self._broken(error)
 
-    def _back(self, then: Callable[[Any, float], None], result: Any, now: float) -> None:
+    def _back(self, then: Callable[[Any, float], None], now: float) -> None:
         """Listen again."""
         self._aside = False
         if self._closed:
-            self.connection.close()
             return
+        result, self._found = self._found, None
         self.connection.transport.set_blocking(False)
         self._dispatcher.watch(self.connection, self.readable)
         then(result, now)
@@ -339,9 +345,19 @@ class Peer:
             return
         self._closed = True
         self.connection.shut()
-        if not self._aside:  # else the other thread wakes now, and it is closed then
+        if not self._aside:
             self._dispatcher.unwatch(self.connection)
-            self.connection.close()
+        if not self._held:  # else the other thread wakes now, and closes it
+            self._close()
         self._unread.clear()
         self._unsent.clear()
         self._server.gone(self)
+
+    def _close(self) -> None:
+        """It is hung up, and no thread has the connection: this is called by whichever comes last."""
+        self._found = None  # it may be a large message
+        try:
+            connection = self._closable.pop()
+        except IndexError:
+            return
+        connection.close()
