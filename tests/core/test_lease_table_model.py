@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -361,3 +362,4 @@ class _Sized(bytes):
 
 TestTable = TableMachine.TestCase
 TestTable.settings = stories(200, 60)
+pytest.mark.slow(TestTable)  # it tells the same stories on every Python

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypeVar
 
+import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
@@ -466,3 +467,4 @@ def _of(some: Sequence[Item], which: int) -> Item:
 
 TestScheduler = SchedulerMachine.TestCase
 TestScheduler.settings = stories(300, 60)
+pytest.mark.slow(TestScheduler)  # it tells the same stories on every Python

@@ -98,6 +98,7 @@ def test_by_a_token_and_no_address_from_another_home(hosts: TwoHosts, start: Sta
     assert began.ends() == 0 and program.ends() == 0
 
 
+@pytest.mark.slow
 def test_a_token_for_once_of_a_master_that_runs(hosts: TwoHosts, start: Start, own_folder: Path) -> None:
     find_key(create=True)
     command = (*hosts.on("master"), sys.executable, "-m", "parallel", "key", "--token", "--once")
@@ -119,6 +120,7 @@ def test_a_token_for_once_of_a_master_that_runs(hosts: TwoHosts, start: Start, o
     assert began.ends() == 0 and program.ends() == 0
 
 
+@pytest.mark.slow
 def test_strangers_hear_nothing(hosts: TwoHosts, start: Start, own_folder: Path) -> None:
     """Neither who holds another key nor who repeats what was asked before."""
     began = master(hosts, start, own_folder)
@@ -153,6 +155,7 @@ def test_a_master_that_does_not_announce_itself(hosts: TwoHosts, start: Start, o
     assert f":{PORT} " not in listening.stdout
 
 
+@pytest.mark.slow
 def test_several_masters_are_listed(hosts: TwoHosts, start: Start, own_folder: Path) -> None:
     first, second = (master(hosts, start, own_folder, name) for name in ("one", "two"))
     program = start(*slave(hosts))

@@ -146,6 +146,7 @@ def test_a_key_of_this_machine_that_is_not_the_master_s_is_not_the_last_word(
         assert terminal.ends() == 0
 
 
+@pytest.mark.slow
 def test_a_token_for_once_is_worthless_afterwards(make: Make, folder: Path, own_folder: Path) -> None:
     manager = make(0, port=0)
     token, variables = manager.make_token(), elsewhere(own_folder)

@@ -68,6 +68,7 @@ def test_by_address_of_either_protocol(
     assert master.ends() == 0 and programs[-1].ends() == 0
 
 
+@pytest.mark.slow
 def test_a_pulled_cable_costs_time_and_no_task(hosts: TwoHosts, programs: list[Program], own_folder: Path) -> None:
     master = start_master(hosts, programs, own_folder, 1.5)
     arguments = (sys.executable, "-m", "slave", f"{hosts.addresses['master']}:5757", "-n", "1")
@@ -87,6 +88,7 @@ def test_a_pulled_cable_costs_time_and_no_task(hosts: TwoHosts, programs: list[P
     assert programs[1].ends(10) == 0 and programs[2].ends(10) == 0
 
 
+@pytest.mark.slow
 def test_a_slave_whose_master_stays_out_of_reach_ends(
     hosts: TwoHosts, programs: list[Program], own_folder: Path
 ) -> None:

@@ -148,6 +148,7 @@ def test_a_path_on_which_large_packets_vanish(
     assert master.out.count("done") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("answer", ["DROP", "REJECT"])
 def test_a_firewall_before_the_master(hosts: TwoHosts, programs: list[Program], own_folder: Path, answer: str) -> None:
     wall = Firewall(hosts, "master")
@@ -165,6 +166,7 @@ def test_a_firewall_before_the_master(hosts: TwoHosts, programs: list[Program], 
     assert programs[0].ends() == 0 and late.ends() == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("direction", ["result", "task"])
 def test_a_cable_that_is_pulled_for_a_moment_while_much_is_sent(
     hosts: TwoHosts, programs: list[Program], own_folder: Path, direction: str

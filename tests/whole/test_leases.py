@@ -106,6 +106,7 @@ if __name__ == '__main__':
     assert len(started.read_text().splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_a_loop_body_that_holds_the_interpreter_for_leases_costs_no_task(make: Make, own_folder: Path) -> None:
     manager = make(1, lease=LEASE)
     context = manager.get_context()
