@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -70,6 +72,11 @@ def reads_for(seen: Seen, seconds: float) -> None:
     timer.join()
 
 
+def without_waiting(raw: bytes) -> bytes:
+    """What was shown, but for what a master says that waits for long: on a busy machine it does."""
+    return re.sub(rb"(?m)^parallel: waiting.*\n", b"", raw)
+
+
 LONG = "3 of 6 tasks done (50%), 1 failed, "
 
 
@@ -78,6 +85,7 @@ def test_a_run_on_a_terminal(see: Any, own_folder: Path) -> None:
     body = "sys.stdout.write(f'result'); sys.stdout.flush(); os.system('printf \" of a child\"'); print('!')"
     seen = see(body)
     seen.until(lambda: seen.last.startswith(LONG) and seen.last.endswith("2 of 2 slaves busy"), what="the line")
+    seen.until(lambda: seen.lines[2] == "result of a child!", what="the third result, which is done before it is read")
     assert seen.lines[:4] == ["result of a child!"] * 3 + [""]
     assert "\x1b[31m1 failed" in seen.raw.decode()
     opens(own_folder)
@@ -91,19 +99,26 @@ def test_what_scrolls_and_what_returns_to_its_line_is_not_torn(see: Any, own_fol
     """Log lines, more lines than the screen has, and a bar as tqdm draws it."""
     body = "number = 0\n            while not os.path.exists('go'): time.sleep(0.01)"
     body += "\n            for number in range(30): logging.warning('line %d', number)"
-    body += "\n            sys.stderr.write('\\r 10%|#    |'); sys.stderr.flush(); time.sleep(0.3)"
+    body += "\n            sys.stderr.write('\\r 10%|#    |'); sys.stderr.flush()"
+    body += "\n            while not os.path.exists('seen'): time.sleep(0.01)"
     body += "\n            sys.stderr.write('\\r 99%|#### |\\n'); sys.stderr.flush()"
     seen = see(body, rows=10)
     seen.until(lambda: LONG in seen.last, what="the line")
     (own_folder / "go").touch()
     opens(own_folder)
-    seen.until(lambda: any("10%" in line for line in seen.lines), what="the bar")
-    assert seen.lines[7].startswith("WARNING:root:line 29") and seen.lines[8] == " 10%|#    |", seen.lines
-    assert "slaves busy" in seen.last
+    seen.until(lambda: seen.lines[8] == " 10%|#    |", what="the bar")
+    assert seen.lines[7].startswith("WARNING:root:line 29"), seen.lines
+    seen.until(lambda: "slaves busy" in seen.last, what="the line again")
+    (own_folder / "seen").touch()
     assert seen.until_end() == 0
     text = [line for line in seen.lines if line]
     assert text[-2] == " 99%|#### |" and text[-1].startswith("parallel: 6 tasks done")
     assert [line for line in text if line.startswith("WARNING")][-1] == "WARNING:root:line 29"
+
+
+def counts(seen: Seen) -> list[str]:
+    """The lines that tell how many of six tasks are done."""
+    return [line for line in seen.lines if "3" in line and "6" in line]
 
 
 @pytest.mark.slow
@@ -112,8 +127,7 @@ def test_the_window_is_resized(see: Any, own_folder: Path) -> None:
     seen.until(lambda: LONG in seen.last)
     for rows, columns, text in ((9, 50, "3/6, 1 failed, 2/2 busy"), (14, 110, LONG), (6, 12, "3/6, 1!")):
         seen.set_size(rows, columns)
-        seen.until(lambda text=text: text in seen.last, what=text)
-        assert [line for line in seen.lines if "3" in line and "6" in line] == [seen.last], seen.lines
+        seen.until(lambda text=text: text in seen.last and counts(seen) == [seen.last], what=f"{text}, and it alone")
     seen.set_size(2, 100)  # no room
     opens(own_folder)
     assert seen.until_end() == 0
@@ -132,7 +146,7 @@ def test_a_terminal_that_knows_no_commands_gets_none(see: Any, own_folder: Path)
     seen = see("os.path.exists('gate') or time.sleep(1.5)", TERM="dumb")
     seen.until(lambda: (own_folder / "slave1.output").exists())
     opens(own_folder)
-    assert seen.until_end() == 0 and seen.raw == b""
+    assert seen.until_end() == 0 and without_waiting(seen.raw) == b""
 
 
 @pytest.mark.slow
@@ -147,28 +161,32 @@ def test_it_is_told_or_not(see: Any, own_folder: Path, options: str) -> None:
 
 
 def test_a_run_that_is_over_within_a_second_shows_nothing(own_folder: Path) -> None:
-    code = "import time; began = time.monotonic(); import parallel\n"
+    """The second is a minute here: a machine that is busy may need more than one."""
+    assert watcher.FIRST == 1.0
+    code = "import parallel; from parallel.monitor import watcher; watcher.FIRST = 60.0\n"
     code += "with parallel.Manager.local(1) as m: list(m.get_context().map(abs, range(3)))\n"
-    code += "print('over after', time.monotonic() - began)"
-    took = []
-    for _ in range(20):  # a machine that is busy may need more than a second
-        with Seen([sys.executable, "-c", code]) as seen:
-            assert seen.until_end() == 0
-            shown = seen.raw.decode()
-        took.append(float(shown.split()[-1]))
-        if took[-1] < 1.0:
-            assert shown.startswith("over after") and "\x1b" not in shown
-            return
-    pytest.fail(f"no run was over within a second: {took}")
+    code += "print('over')"
+    with Seen([sys.executable, "-c", code]) as seen:
+        assert seen.until_end() == 0
+    assert without_waiting(seen.raw) == b"over\r\n"
+
+
+def drawn(seen: Seen) -> int:
+    """How often the last of 12 lines was drawn."""
+    return seen.raw.count(b"\x1b[12;1H")
 
 
 @pytest.mark.slow
 def test_it_is_drawn_at_most_ten_times_a_second(see: Any, own_folder: Path) -> None:
     seen = see(rows=12)
     seen.until(lambda: LONG in seen.last)
-    before = seen.raw.count(b"\x1b[12;1H")
+    first, began = drawn(seen), time.monotonic()
+    seen.until(lambda: drawn(seen) > first, what="the line once more, and all that was written before")
+    before = drawn(seen)
     reads_for(seen, 1.5)
-    assert 1 <= seen.raw.count(b"\x1b[12;1H") - before <= 15
+    seen.until(lambda: drawn(seen) > before, what="the line once more")
+    took = time.monotonic() - began
+    assert drawn(seen) - before <= 10 * took, f"{drawn(seen) - before} times in {took:.1f} s"
 
 
 def test_a_master_that_is_killed_gives_the_terminal_back(see: Any, own_folder: Path) -> None:
@@ -195,7 +213,7 @@ def test_of_two_managers_one_has_the_line(see: Any, own_folder: Path) -> None:
     other = f"contextlib.nullcontext(other.get_context().submit(wait_for, {gate!r}))"
     seen = see(options=f"), parallel.Manager.local(1) as other, {other}, parallel.Manager.local(2", columns=140)
     seen.until(lambda: "slave" in seen.last and "busy" in seen.last, what="a line")
-    reads_for(seen, 1.5)  # the one that began later has had its second, too
+    reads_for(seen, 3.0)  # the one that began later has had its second, too
     opens(own_folder)
     assert seen.until_end() == 0
     assert sum("done in" in line for line in seen.lines) == 2, seen.lines
