@@ -13,7 +13,7 @@ import pytest
 from tests.support.programs import ROOT, environment
 
 SCRIPTS = sorted((ROOT / "tests" / "frontends" / "clients").glob("*.py"))
-SECONDS = 120
+SECONDS = 400
 
 
 def missing(script: Path) -> list[str]:

@@ -12,7 +12,7 @@ from tests.frontends.not_applicable import FUTURES, POOLS
 from tests.support.programs import ROOT, pythons
 
 PROGRAMS = {"cpython_futures.py": FUTURES, "cpython_pool.py": POOLS}
-SECONDS = 240
+SECONDS = 480
 
 
 @pytest.mark.slow
