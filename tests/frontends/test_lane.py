@@ -6,10 +6,13 @@ import concurrent.futures
 import threading
 from typing import Any, Callable
 
+import pytest
+
+from parallel.frontends import lane as lanes
 from parallel.frontends.lane import Lane
 from tests.support.waiting import eventually
 
-SECONDS = 10
+SECONDS = 60
 
 
 class Slaves:
@@ -19,8 +22,9 @@ class Slaves:
         self.taken: list[tuple[Callable[[], Any], concurrent.futures.Future[Any]]] = []
 
     def submit_by_value(self, function: Callable[[], Any]) -> concurrent.futures.Future[Any]:
-        self.taken.append((function, concurrent.futures.Future()))
-        return self.taken[-1][1]
+        future: concurrent.futures.Future[Any] = concurrent.futures.Future()
+        self.taken.append((function, future))  # from here on the test may take it
+        return future
 
     def finish_next(self) -> None:
         function, future = self.taken.pop(0)
@@ -81,7 +85,8 @@ def test_cancelled_calls_have_no_callback_and_the_lane_goes_on() -> None:
     assert [future.result() for future in called] == [0]
 
 
-def test_who_cancels_waits_for_the_callback_that_has_begun() -> None:
+def test_who_cancels_waits_for_the_callback_that_has_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lanes, "_LONGEST_CALLBACK", SECONDS)
     slaves, begun, go_on = Slaves(), threading.Event(), threading.Event()
     order: list[str] = []
     lane = lane_of(slaves, None)

@@ -18,7 +18,7 @@ from parallel.service.mailbox import Mailbox
 from parallel.task_future import TaskFuture
 from slave.protocol import FAILURE, VALUE
 
-SECONDS = 20
+SECONDS = 60
 WAYS = ("result", "wait", "as_completed", "callback")
 
 
