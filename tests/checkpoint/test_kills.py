@@ -38,7 +38,7 @@ def test_what_one_python_writes_another_reads(own_folder: Path) -> None:
     installed = pythons()
     for version, python in {installed[0], installed[-1]}:
         path = own_folder / version
-        subprocess.run([python, "-c", WRITE, str(path)], cwd=ROOT, env=environment(), check=True, timeout=30)
+        subprocess.run([python, "-c", WRITE, str(path)], cwd=ROOT, env=environment(), check=True, timeout=120)
         with Opened(path, key=KEY) as opened:
             assert opened.results() == {(1, 0): b"first", (2, 0): b"x" * 5000}
 
@@ -50,7 +50,7 @@ def test_the_program_of_the_readme(own_folder: Path) -> None:
     (own_folder / "going_on.py").write_text(text.group(1))
     first = Program(sys.executable, "going_on.py", cwd=own_folder)
     key = own_folder / "home" / ".config" / "parallel" / "authkey"
-    eventually(lambda: key.exists() and kills.held(own_folder / "squares.results", key.read_bytes().strip()), 20)
+    eventually(lambda: key.exists() and kills.held(own_folder / "squares.results", key.read_bytes().strip()), 60)
     first.kill()
     again = Program(sys.executable, "going_on.py", cwd=own_folder)
     assert (again.ends(), again.out) == (0, "[0, 1, 4, 9, 16, 25, 36, 49]\n")

@@ -135,7 +135,7 @@ def test_results_are_in_the_file_while_the_loop_is_busy(make: Make) -> None:
     for x in range(10):
         context.add_task(note, x)
     for _ in context.get_results_unordered():
-        eventually(lambda: in_file() == 10, 10, "ten results in the file")
+        eventually(lambda: in_file() == 10, 60, "ten results in the file")
         break
 
 
@@ -152,9 +152,9 @@ def test_no_large_result_waits_for_those_behind_it(make: Make, size: int, writte
     for x in range(4):
         context.add_task(grown, size + x)
     store = manager._checkpoints._stores[os.path.realpath(FILE)]  # type: ignore[union-attr]
-    found = context.get_results_unordered()
     with store._writing:  # nothing is written but by this reader
-        eventually(lambda: len(context._mailbox.ready) == 4, 20, "four results")
+        found = context.get_results_unordered()
+        eventually(lambda: len(context._mailbox.ready) == 4, 60, "four results")
         for count in written:
             assert len(next(found)) >= size
             assert in_file() == count
@@ -168,9 +168,9 @@ def test_large_results_that_were_cancelled_are_kept_by_nobody(make: Make) -> Non
     for x in range(3):
         context.add_task(grown, 5_000_000 + x)
     store = manager._checkpoints._stores[os.path.realpath(FILE)]  # type: ignore[union-attr]
-    found = context.get_results_unordered()
     with store._writing:  # nothing is written but by this reader
-        eventually(lambda: len(context._mailbox.ready) == 3, 20, "three results")
+        found = context.get_results_unordered()
+        eventually(lambda: len(context._mailbox.ready) == 3, 60, "three results")
         next(found)  # and the digests of the next ones are begun
         assert store.file._digests._jobs
         context._recorder._writer.names.clear()  # type: ignore[union-attr]  # as if they had been cancelled
@@ -307,7 +307,7 @@ def test_what_has_come_before_a_cancel_is_written(make: Make, monkeypatch: pytes
     future = context.submit(note, 5)
     store = manager._checkpoints._stores[os.path.realpath(FILE)]  # type: ignore[union-attr]
     with store._writing:  # nothing is written for now
-        eventually(lambda: future.done() and len(context._mailbox.ready) == 5, 20, "six results")
+        eventually(lambda: future.done() and len(context._mailbox.ready) == 5, 60, "six results")
     context.cancel()
     assert sorted([*context.get_results_unordered(), future.result()]) == list(range(6))
     assert in_file() == 6
@@ -630,7 +630,7 @@ def test_results_are_synced_within_a_second_or_before_they_are_seen(make: Make, 
     context = manager.get_context(checkpoint=FILE)
     context.add_task(note, 1)
     assert list(context.get_results_unordered()) == [1]
-    eventually(lambda: disk.syncs, 5, "a sync")
+    eventually(lambda: disk.syncs, 60, "a sync")
     manager.shutdown()
     manager = make()
     context = manager.get_context(checkpoint="durable", durable=True)
