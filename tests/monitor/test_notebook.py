@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import threading
 from pathlib import Path
@@ -65,7 +66,7 @@ def test_it_is_told_under_the_cell_that_asks_for_results(
     context.add_task(wait_for, str(own_folder / "gate"))
     results = context.get_results_unordered()
     context.get_results_unordered()  # in the same cell
-    assert [handle.bundles for handle in handles] == [[{"text/plain": "", "text/html": ""}]]
+    assert [handle.bundles[0] for handle in handles] == [{"text/plain": "", "text/html": ""}]
     shown = eventually(lambda: handles[0].bundles[1:])[0]
     assert shown["text/plain"].startswith("0 of 1 tasks done (0%)")
     assert '<progress value="0" max="1">' in shown["text/html"]
@@ -88,7 +89,7 @@ book.cells = [nbformat.v4.new_code_cell(text) for text in (
     "m = parallel.Manager.local(2)\\nprint(sorted(m.get_context().map(nap, range(8))))",
     "m.shutdown()",
 )]
-nbclient.NotebookClient(book, timeout=60, kernel_name="python3").execute()
+nbclient.NotebookClient(book, timeout=120, startup_timeout=120, kernel_name="python3").execute()
 print(json.dumps([cell.outputs for cell in book.cells]))
 """
 
@@ -97,12 +98,12 @@ def test_a_real_notebook(own_folder: Path) -> None:
     pytest.importorskip("nbclient", reason="nbclient and ipykernel are not installed")
     pytest.importorskip("ipykernel", reason="nbclient and ipykernel are not installed")
     program = script(own_folder / "notebook.py", REAL, PYTHONWARNINGS="ignore")
-    assert program.ends(60) == 0, program.err
+    assert program.ends(240) == 0, program.err
     first, second, third = json.loads(program.out)
     texts = {name: [one["text"] for one in second if one.get("name") == name] for name in ("stdout", "stderr")}
-    assert not first and texts["stdout"] == ["[0, 1, 2, 3, 4, 5, 6, 7]\n"]
+    assert not first and "".join(texts["stdout"]) == "[0, 1, 2, 3, 4, 5, 6, 7]\n"  # it may come in two parts
     prints = [one["text"] for one in (*second, *third) if one.get("name") == "stderr"]
     assert sorted("".join(prints).split()[3::4]) == list("01234567"), prints
-    assert "slave 0: nap " in "".join(texts["stderr"]), "under the cell that waited for it"
+    assert re.search(r"slave [01]: nap ", "".join(texts["stderr"])), "under the cell that waited for it"
     (shown,) = [one["data"]["text/plain"] for one in second if one["output_type"] == "display_data"]
     assert shown.startswith("8 tasks done in "), shown

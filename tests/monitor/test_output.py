@@ -38,7 +38,7 @@ def event(data: str, left_out: int = 0, slave: int = 3, output: str = "/far/slav
 def test_each_line_is_shown_once_and_in_order(own_folder: Path) -> None:
     program = script(own_folder / "script.py", PRINTS.format(options="show_output=True", tasks=20))
     assert program.ends() == 0, program.err
-    lines = program.err.splitlines()
+    lines = program.complaints.splitlines()
     assert program.out == "" and len(lines) == 60
     for slave in (0, 1):
         file = (own_folder / f"slave{slave}.output").read_text().splitlines()

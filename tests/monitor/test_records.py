@@ -64,7 +64,7 @@ def test_records_come_with_level_name_slave_and_task(own_folder: Path) -> None:
         [f"INFO my.lib working on {number} True True" for number in range(4)]
         + ["DEBUG my.chatty somebody wants this True True"] * 4
     )
-    shown = [line.partition(": ")[2] for line in program.err.splitlines()]
+    shown = [line.partition(": ")[2] for line in program.complaints.splitlines()]
     assert shown.count("hello") == 4
     assert len([line for line in shown if line.endswith("UserWarning: it is old")]) == 1, program.err
     assert len(shown) == 6  # with the warning's line of code
