@@ -404,7 +404,10 @@ class Manager:
         every = {info.number for info in self.slaves}
         known = [one for one in map(whole, numbers) if one in every]
         if not known:
-            raise InputError(f"this manager has no slave {slave!r}; its slaves are in manager.slaves")
+            had = f"{min(every)} to {max(every)}" if every else "none so far"
+            raise InputError(
+                f"this manager has no slave {slave!r}; its slaves: {had} (manager.slaves; python3 -m parallel status)"
+            )
         return known
 
     @property

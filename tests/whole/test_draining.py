@@ -244,8 +244,13 @@ def test_removing_what_has_not_come(make: Make) -> None:
 @pytest.mark.parametrize("stranger", [parallel.LocalSlave(), 5, "slave", None])
 def test_removing_what_is_no_slave(make: Make, stranger: object) -> None:
     manager = make(1)
-    with pytest.raises(parallel.InputError, match=r"this manager has no slave .*; its slaves are in manager.slaves"):
+    with pytest.raises(parallel.InputError, match=r"has no slave .*; its slaves: 1 to 1 \(manager.slaves; "):
         manager.remove_slave(stranger)  # type: ignore[arg-type]
+
+
+def test_removing_from_a_manager_without_slaves(make: Make) -> None:
+    with pytest.raises(parallel.InputError, match="has no slave 1; its slaves: none so far"):
+        make(0).remove_slave(1)
 
 
 def test_a_task_that_dies_on_a_draining_slave_is_blamed(make: Make, own_folder: Path) -> None:
