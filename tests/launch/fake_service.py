@@ -65,7 +65,7 @@ class FakeService:
 
     # -- what the test does
 
-    def take(self, kind: type[Call], *numbers: int, seconds: float = 10.0) -> Call:
+    def take(self, kind: type[Call], *numbers: int, seconds: float = 60.0) -> Call:
         """Wait for a call about these slaves, and remove the first such one from those that were made."""
         call = eventually(lambda: self._find(kind, numbers), seconds, f"{kind.__name__}{numbers}")
         assert call is not None

@@ -72,7 +72,7 @@ def test_a_slave_of_ones_own_works_beside_local_ones(make: Make) -> None:
     manager = make(1)
     slaves = [PipeSlave("one"), PipeSlave("two")]
     manager.add_slave(parallel.SlaveArray(slaves))
-    manager.wait_for_slaves(3, 15)
+    manager.wait_for_slaves(3, 60)
     assert results(manager) == SQUARES
     assert [info.name for info in manager.slaves] == ["LocalSlave()", "PipeSlave('one')", "PipeSlave('two')"]
     manager.shutdown()
@@ -87,7 +87,7 @@ def test_a_slave_of_ones_own_added_to_a_run_that_listened_on_the_loopback(make: 
     assert results(manager) == SQUARES
     slave = PipeSlave("late")
     manager.add_slave(slave)
-    manager.wait_for_slaves(2, 15)
+    manager.wait_for_slaves(2, 60)
     manager.shutdown()
     slave.stop()
 
@@ -96,7 +96,7 @@ def test_its_end_is_told_with_its_output(make: Make) -> None:
     manager = make(0)
     slave = PipeSlave("doomed")
     manager.add_slave(slave)
-    manager.wait_for_slaves(1, 15)
+    manager.wait_for_slaves(1, 60)
     context = manager.get_context()
     context.add_task(functools.partial(tasks.wait_for, "never"))
     assert slave.process is not None

@@ -57,7 +57,8 @@ def test_nothing_is_sent_before_the_far_side_has_said_that_it_is_ours(
     manager = make(0)
     manager.add_slave(parallel.SSHSlave("node1", 1))
     manager.begin()
-    eventually(lambda: re.search(r"cannot come: ssh runs, .* on node1 says nothing; .*\(exec zsh\)", caplog.text), 15)
+    eventually(lambda: re.search(r"cannot come: ssh runs, .* on node1 says nothing; .*\(exec zsh\)", caplog.text), 60)
+    eventually(log.exists, what="the file of what is sent")
     assert log.read_bytes() == b""
     manager.shutdown()
     assert log.read_bytes() == b""

@@ -277,7 +277,7 @@ def run_script(folder: Path, output: Path) -> str:
     (folder / "0.orders").write_text("orders")
     (folder / "0.output").write_text(str(output))
     script = job_script(str(folder), "echo some words", "index=0")
-    done = subprocess.run(["/bin/sh", "-c", script], capture_output=True, text=True, check=True, timeout=10)
+    done = subprocess.run(["/bin/sh", "-c", script], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout == done.stderr == ""
     if not (folder / "0.elsewhere").exists():
         return ""
@@ -418,7 +418,7 @@ def test_a_manager_says_at_once_that_a_fifo_will_not_do(make: Make, tmp_path: Pa
     os.mkfifo(tmp_path / "slave0.output")
     manager = make()
     with pytest.raises(parallel.InputError, match="slave0.output cannot be written: it is a FIFO"):
-        manager.wait_for_slaves(1, 10)
+        manager.wait_for_slaves(1, 60)
 
 
 def test_what_else_is_no_output_file(tmp_path: Path) -> None:
@@ -500,7 +500,7 @@ def test_commands_and_the_watchdog_do_not_see_it(staging: StagingFolder, monkeyp
     monkeypatch.setenv(VARIABLE, SECRET)
     assert SECRET not in run_command(["env"]) and "HOME=" in run_command(["env"])
     process = CommandProcess(["env"], "env.output")
-    process.wait(10)
+    process.wait(60)
     assert process.poll() and SECRET not in Path("env.output").read_text() and "HOME=" in Path("env.output").read_text()
     staging.array([JOB], "index=0")
     assert staging._watchdog is not None

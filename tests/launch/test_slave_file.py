@@ -30,7 +30,7 @@ def run(*command: str, cwd: Path | None = None, **variables: str) -> subprocess.
     """A program with nothing of the checkout on its path."""
     bare = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     return subprocess.run(
-        command, capture_output=True, text=True, check=False, cwd=cwd, env={**bare, **variables}, timeout=30
+        command, capture_output=True, text=True, check=False, cwd=cwd, env={**bare, **variables}, timeout=60
     )
 
 
@@ -164,7 +164,7 @@ def test_it_works_from_another_folder(make: Make, file: Path, version: str, pyth
     with subprocess.Popen(command, cwd=file.parent, env=bare, stderr=subprocess.PIPE, text=True) as program:
         assert sorted(context.get_results_unordered()) == [0, 1, 4, 9, 16]
         manager.shutdown()
-        _, said = program.communicate(timeout=20)
+        _, said = program.communicate(timeout=60)
     assert program.returncode == 0, said
 
 
