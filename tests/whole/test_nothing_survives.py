@@ -27,12 +27,12 @@ def started(own_folder: Path, count: int = 1) -> list[int]:
         pids = [int(path.read_text() or 0) for path in own_folder.glob("*.pid")]
         return pids if len(pids) == count and all(pids) else None
 
-    found = eventually(look, 15, "the processes that tasks start")
+    found = eventually(look, 60, "the processes that tasks start")
     assert found is not None
     return found
 
 
-def all_gone(pids: list[int], seconds: float = 5.0) -> None:
+def all_gone(pids: list[int], seconds: float = 60.0) -> None:
     eventually(lambda: not [pid for pid in pids if pid in running()], seconds, f"the end of {pids}")
 
 
@@ -50,7 +50,7 @@ def test_what_tasks_started_ends_with_their_agent(make: Make, own_folder: Path, 
         for name in "ab":
             context.add_task(functools.partial(processes.start, way, str(own_folder / name)))
         context.get_results_unordered()
-        manager.wait_for_slaves(2, 15)
+        manager.wait_for_slaves(2, 60)
         pids = [*started(own_folder, 2), *(info.pid for info in manager.slaves)]
         program.process.send_signal(signum)
         all_gone(pids)
@@ -77,7 +77,7 @@ def test_what_a_task_started_ends_with_its_runner_and_nobody_elses_does(make: Ma
 
 def test_a_guard_that_was_killed_is_replaced(make: Make, own_folder: Path) -> None:
     manager = make(1)
-    manager.wait_for_slaves(1, 15)
+    manager.wait_for_slaves(1, 60)
     runner = manager.slaves[0].pid
     agent = parent_of(runner)
 
@@ -115,7 +115,7 @@ def test_programs_of_finished_tasks_that_have_ended_leave_no_zombies(make: Make,
         context.add_task(functools.partial(processes.start_daemon_that_ends, str(own_folder / f"{number}.pid")))
     runner = set(context.get_results_unordered()).pop()
     pids = started(own_folder, 20)
-    eventually(lambda: not [pid for pid in pids if Path(f"/proc/{pid}").exists()], 10, "the last of them to be buried")
+    eventually(lambda: not [pid for pid in pids if Path(f"/proc/{pid}").exists()], 60, "the last of them to be buried")
     assert runner in running()
 
 
@@ -151,7 +151,7 @@ def test_local_slaves_end_with_a_master_that_was_killed_whoever_takes_its_port(
             master.process.wait()
             if port and taken:
                 server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                eventually(lambda: bound(server, where), 5, "the port")
+                eventually(lambda: bound(server, where), 60, "the port")
             all_gone(pids)
         finally:
             kill_group(master)
@@ -193,7 +193,7 @@ if __name__ == '__main__':
         print(list(c.get_results_unordered()), flush=True)
 """,
     )
-    assert master.ends(20) == 0, master.err
+    assert master.ends(60) == 0, master.err
     assert master.out == "['survived', 'survived', 'survived']\n"
 
 
@@ -202,9 +202,11 @@ def test_slaves_that_die_between_tasks_again_and_again_work_on(make: Make) -> No
     manager = make(1)
     context = manager.get_context()
     for number in range(8):
-        context.add_task(functools.partial(processes.arm_an_alarm, number))
-        assert list(context.get_results_unordered()) == [number]
-        all_gone([manager.slaves[0].pid])
+        context.add_task(functools.partial(processes.give_with_pid, number))
+        ((same, pid),) = context.get_results_unordered()
+        assert same == number
+        os.kill(pid, signal.SIGALRM)
+        all_gone([pid])
 
 
 @pytest.mark.slow
@@ -214,9 +216,15 @@ def test_agents_that_are_killed_again_and_again_are_replaced_as_long_as_work_get
     for number in range(7):
         context.add_task(functools.partial(processes.give, number))
         assert list(context.get_results_unordered()) == [(number,)]
-        manager.wait_for_slaves(1, 15)
-        os.kill(parent_of(manager.slaves[0].pid), signal.SIGKILL)
-        eventually(lambda: not manager.slaves[0].pid, 10, "word of the agent's end")
+        manager.wait_for_slaves(1, 60)
+        runner = manager.slaves[0].pid
+        os.kill(parent_of(runner), signal.SIGKILL)
+        wait_for_another(manager, runner)
+
+
+def wait_for_another(manager: parallel.Manager, runner: int) -> None:
+    """Until the master knows that it is gone: then nobody is there, or the next one already."""
+    eventually(lambda: manager.slaves[0].pid != runner, what="word of the agent's end")
 
 
 @pytest.mark.slow
@@ -225,13 +233,13 @@ def test_more_runners_than_descriptors(make: Make, own_folder: Path) -> None:
     port = manager.address[1]
     program = Program("sh", "-c", f"ulimit -n 256; exec python3 -m slave 127.0.0.1:{port} -n 300", cwd=own_folder)
     try:
-        manager.wait_for_slaves(300, 60)
+        manager.wait_for_slaves(300, 300)
         context = manager.get_context()
         for number in range(600):
             context.add_task(functools.partial(processes.give, number))
         assert len(list(context.get_results_unordered())) == 600
         manager.shutdown()
-        assert program.ends() == 0, program.err
+        assert program.ends(120) == 0, program.err
     finally:
         program.kill()
 

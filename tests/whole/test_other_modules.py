@@ -15,6 +15,7 @@ from slave.keys import default_file
 from tests.conftest import Make
 from tests.support import tasks
 from tests.support.programs import Program, slave
+from tests.support.waiting import eventually
 
 MODULE = """
 import os
@@ -91,6 +92,7 @@ def test_a_slave_that_lacks_what_the_tasks_need_eats_none_of_them(
     results, errors = everything(context)
     assert sorted(results) == list(range(1, 41)) and not errors, errors
     assert [info.tasks_done for info in manager.slaves] == [0, 40]
+    eventually(lambda: "is out for context 1" in caplog.text, what="the log's last word")
     assert re.search(r"slave 0 .* cannot do task \d+, which others may: " + why, caplog.text)
     assert "slave 0 " in caplog.text.split("is out for context 1")[0].splitlines()[-1]
     assert re.search(r"master has wares 2.1.0", caplog.text)

@@ -132,7 +132,7 @@ def test_a_slave_serves_by_the_spawn_path(make: Make, own_folder: Path) -> None:
     (own_folder / "program.py").write_text(SLAVE.replace("PORT", str(manager.address[1])))
     program = Program(sys.executable, "program.py", cwd=own_folder)
     try:
-        manager.wait_for_slaves(2, 30)
+        manager.wait_for_slaves(2, 60)
         context = manager.get_context(functools.partial(tasks.give, (2,)), needs={"here"}, max_tasks_per_slave=4)
         for number in range(20):
             context.add_task(functools.partial(pow, number))

@@ -17,7 +17,15 @@ pytestmark = pytest.mark.skipif(
 
 THREADS = {"OMP_NUM_THREADS": "1"}  # so many for two slaves as for three, whatever the machine has
 NOTE = "import os\nwith open(os.environ['NOTES'], 'a') as file: file.write(f'{__name__} {os.getpid()}\\n')\n"
-OPENING = "import os, sys, time, multiprocessing\nimport parallel\n"
+OPENING = """
+import os, sys, time, multiprocessing
+import parallel
+def together(place, count):
+    # so many tasks run at the same time, each in a process of its own
+    open(f'{place}.{os.getpid()}', 'w').close()
+    while len([name for name in os.listdir() if name.startswith(f'{place}.')]) < count:
+        time.sleep(0.01)
+"""
 MAIN = """
 if __name__ == '__main__':
     with parallel.Manager(preload='alone' not in sys.argv) as m:
@@ -44,7 +52,7 @@ class Notes:
         program = script(
             self.path.parent / "script.py", text, *arguments, PYTHONPATH=path, NOTES=str(self.path), **THREADS
         )
-        assert program.ends(40.0) == 0, program.err
+        assert program.ends(120.0) == 0, program.err
         return program
 
     def of(self, module: str) -> list[int]:
@@ -65,7 +73,8 @@ import own
 def process(number):
     if number == 2:
         os.kill(os.getpid(), 9)
-    time.sleep(0.3)
+    together(*(('first', 2) if number < 2 else ('then', 3)))
+    time.sleep(0.3)  # of quick tasks a slave would get several
     parent = multiprocessing.parent_process().pid
     return os.getpid(), os.getppid() == parent, multiprocessing.current_process()._identity
 """
@@ -115,6 +124,7 @@ if 'seeded' in sys.argv:
 own = numpy.random.default_rng()
 def draw(number):
     import random
+    together('draw', 2)
     time.sleep(0.3)
     return os.getpid(), numpy.random.random(), own.random(), random.random(), 'numpy' in slave_had
 import slave.environment
@@ -154,7 +164,7 @@ if __name__ == '__main__':
         command = [sys.executable, '-c', SLAVE, '-v', '-n', '2', f'127.0.0.1:{m.address[1]}', sys.argv[1]]
         slave = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
         print(*sorted(set(c.get_results_unordered())))
-    print(slave.communicate(timeout=30)[1])
+    print(slave.communicate(timeout=60)[1])
 """
 
 IN_TEMPLATE = "import sys, time, threading\nif not hasattr(sys.modules['__main__'], '__file__'): "

@@ -50,7 +50,7 @@ sys.exit(cli.main(['127.0.0.1:{port}', '-n', '1', '--grace', '0.1']))
     )
     programs.append(slave)
     started = folder / "gate.started"
-    eventually(lambda: started.exists() and started.read_text().endswith("\n"), 20)
+    eventually(lambda: started.exists() and started.read_text().endswith("\n"), 60)
     os.kill(master.process.pid, signal.SIGSTOP)
     eventually(lambda: state(master.process.pid) == "T")
     return slave, int(started.read_text())
@@ -62,13 +62,13 @@ def test_a_slave_ends_on_a_signal_though_its_master_does_not_listen(
 ) -> None:
     slave, runner = stopped_master_and_slave(own_folder, programs)
     os.kill(slave.process.pid, signum)
-    assert slave.ends(10) == 128 + signum, slave.err
-    assert not state(runner)
+    assert slave.ends(25) == 128 + signum, slave.err
+    eventually(lambda: not state(runner), 60, "the end of the runner")
 
 
 def test_the_second_signal_ends_a_slave_at_once(own_folder: Path, programs: list[Program]) -> None:
     slave, runner = stopped_master_and_slave(own_folder, programs, "master_link._GOODBYE_SECONDS = 600")
     os.kill(slave.process.pid, signal.SIGTERM)
-    eventually(lambda: not state(runner), 10, "the end of the runner")
+    eventually(lambda: not state(runner), 60, "the end of the runner")
     os.kill(slave.process.pid, signal.SIGINT)
-    assert slave.ends(10) == 128 + signal.SIGINT
+    assert slave.ends(60) == 128 + signal.SIGINT

@@ -36,13 +36,13 @@ class Slow(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         self.entered.set()
-        self.let_go.wait(30)
+        self.let_go.wait(200)
 
 
 def test_a_log_handler_that_sleeps_holds_up_no_result(make: Make) -> None:
     handler = Slow()
     manager = make(2)
-    manager.wait_for_slaves(2, 15)
+    manager.wait_for_slaves(2, 60)
     log.addHandler(handler)
     try:
         context = manager.get_context()
@@ -71,7 +71,7 @@ class Blocked(parallel.Slave):
 
     def poll(self) -> str | None:
         self.entered.set()
-        self.let_go.wait(60)
+        self.let_go.wait(200)
         return None
 
     def stop(self) -> None:
@@ -89,10 +89,10 @@ def test_a_launcher_whose_poll_hangs_holds_up_neither_other_slaves_nor_the_end(m
         began = time.monotonic()
         manager.add_slave(parallel.LocalSlave())
         assert list(results) == [7]
-        assert time.monotonic() - began < 4, "it waited for the launcher"
+        assert time.monotonic() - began < 60, "it waited for the launcher"
         began = time.monotonic()
         manager.shutdown()
-        assert time.monotonic() - began < 8, "the end waited for the launcher for longer than its grace"
+        assert time.monotonic() - began < 60, "the end waited for the launcher for longer than its grace"
     finally:
         blocked.let_go.set()
 
@@ -114,14 +114,15 @@ def many_files() -> Iterator[None]:
 @pytest.mark.usefixtures("many_files")
 def test_leases_expire_with_many_descriptors_as_with_ten(make: Make, own_folder: Path) -> None:
     manager = make(1, lease=0.6)
-    manager.wait_for_slaves(1, 15)
-    parent = int(Path(f"/proc/{manager.slaves[0].pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
-    for pid in (parent, manager.slaves[0].pid):
+    manager.wait_for_slaves(1, 60)
+    runner = manager.slaves[0].pid
+    parent = int(Path(f"/proc/{runner}/stat").read_text().rsplit(")", 1)[1].split()[1])
+    for pid in (parent, runner):
         os.kill(pid, signal.SIGSTOP)
     try:
         eventually(lambda: manager.slaves[0].state == "lost")
     finally:
-        for pid in (manager.slaves[0].pid, parent):
+        for pid in (runner, parent):
             os.kill(pid, signal.SIGCONT)
     eventually(lambda: manager.slaves[0].state == "idle")
 
@@ -152,7 +153,7 @@ if __name__ == '__main__':
     with parallel.Manager() as m:
         m.add_slave(parallel.LocalSlave())
         context = m.get_context()
-        m.wait_for_slaves(1, 30)
+        m.wait_for_slaves(1, 60)
         signal.signal(signal.SIGUSR1, handler)
         done = threading.Event()
         threading.Thread(target=shoot, args=(os.getpid(), done), daemon=True).start()
@@ -177,7 +178,7 @@ if __name__ == '__main__':
 def test_a_signal_handler_may_call_the_manager_whatever_it_interrupts(own_folder: Path, what: str, count: int) -> None:
     program = script(own_folder / "script.py", SIGNALS, what, str(count))
     try:
-        assert program.ends(60) == 0, program.err
+        assert program.ends(200) == 0, program.err
         assert program.out.endswith("True\n")
         assert what == "shutdown" or "works" in program.out
     finally:
@@ -214,7 +215,7 @@ def test_a_thread_of_the_master_that_dies_is_told_loudly(
         monkeypatch.setattr(acceptor.Acceptor, "_patience", broken)
         server: Any = manager.dispatcher.connections
         server._acceptor.add([])
-    reader.join(10)
+    reader.join(60)
     assert not reader.is_alive() and isinstance(errors[0], parallel.InternalError)
     assert "a thread of this manager has died of ZeroDivisionError: a bug" in str(errors[0])
     with pytest.raises(parallel.InternalError):
@@ -237,7 +238,7 @@ def test_a_subscriber_is_told_what_happens_to_tasks_slaves_and_contexts(make: Ma
         assert list(context.get_results_unordered()) == [7]
     list(context.get_results_unordered())
     manager.shutdown()
-    subscription.close(5)
+    subscription.close(60)
     kinds = [type(event) for event in told]
     for kind in (ev.ContextMade, ev.TasksAdded, ev.AgentCame, ev.SlaveJoined, ev.TasksLeased, ev.TaskRetried):
         assert kind in kinds, f"{kind.__name__} is missing in {kinds}"
@@ -278,8 +279,12 @@ def test_a_slow_subscriber_is_told_how_much_it_missed(make: Make) -> None:
     let_go.set()
     manager.get_context()
     eventually(lambda: [event for event in told if isinstance(event, ev.Missed)])
-    missed = sum(event.count for event in told if isinstance(event, ev.Missed))
-    assert missed + sum(isinstance(event, (ev.ContextMade, ev.ContextDropped)) for event in told) >= 50
+
+    def known() -> int:
+        missed = sum(event.count for event in told if isinstance(event, ev.Missed))
+        return missed + sum(isinstance(event, (ev.ContextMade, ev.ContextDropped)) for event in told)
+
+    eventually(lambda: known() >= 50, what="all events, told or counted")
 
 
 def test_a_subscriber_that_raises_harms_nobody(make: Make, caplog: pytest.LogCaptureFixture) -> None:

@@ -120,25 +120,25 @@ def master(make: Make) -> parallel.Manager:
 
 def test_what_is_typed_in_a_slaves_terminal_is_not_for_its_tasks(master: parallel.Manager) -> None:
     with in_terminal(f"127.0.0.1:{master.address[1]}", "-n", "1") as (program, terminal):
-        master.wait_for_slaves(1, 15)
+        master.wait_for_slaves(1, 60)
         terminal.write(b"typed\n")
         context = master.get_context()
         context.add_task(processes.read_everything)
         assert outcomes(context) == [("", "", b"")]
         master.shutdown()
-        assert program.wait(20) == 0
+        assert program.wait(60) == 0
 
 
 def test_a_slave_whose_terminal_has_gone_works_on_if_it_was_started_with_nohup(master: parallel.Manager) -> None:
     with in_terminal(f"127.0.0.1:{master.address[1]}", "-n", "1", nohup=True) as (program, terminal):
-        master.wait_for_slaves(1, 15)
+        master.wait_for_slaves(1, 60)
         terminal.close()
         context = master.get_context()
         for number in range(10):
             context.add_task(functools.partial(processes.print_in_many_ways, number))
         assert sorted(outcomes(context)) == list(range(10))
         master.shutdown()
-        assert program.wait(20) == 0
+        assert program.wait(60) == 0
 
 
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-", "> /dev/full 2>&1"])
@@ -150,7 +150,7 @@ def test_standard_streams_that_are_closed_or_full_at_the_slaves_start(master: pa
         context.add_task(functools.partial(processes.print_in_many_ways, number, closed.endswith("1")))
     assert sorted(outcomes(context)) == list(range(10))
     master.shutdown()
-    assert program.wait(20) == 0
+    assert program.wait(60) == 0
 
 
 def test_the_reader_of_a_slaves_output_may_end_before_it(master: parallel.Manager) -> None:
@@ -164,14 +164,14 @@ def test_the_reader_of_a_slaves_output_may_end_before_it(master: parallel.Manage
         start_new_session=True,
     )
     assert program.stdout is not None
-    master.wait_for_slaves(1, 15)
+    master.wait_for_slaves(1, 60)
     program.stdout.close()
     context = master.get_context()
     for number in range(10):
         context.add_task(functools.partial(processes.print_in_many_ways, number))
     assert sorted(outcomes(context)) == list(range(10))
     program.send_signal(signal.SIGINT)
-    assert program.wait(20) == 128 + signal.SIGINT
+    assert program.wait(60) == 128 + signal.SIGINT
 
 
 @pytest.mark.parametrize(

@@ -208,7 +208,7 @@ def test_one_context_read_by_two_threads_gives_each_result_once(make: Make) -> N
 
 def test_random_numbers_differ_between_runners(make: Make) -> None:
     manager = make(3)
-    manager.wait_for_slaves(3, 10)
+    manager.wait_for_slaves(3, 60)
     results = run(manager, *[tasks.random_number] * 30)
     assert len(set(results)) == 30
 
@@ -219,7 +219,7 @@ def test_functions_that_have_the_name_of_their_module(make: Make) -> None:
     context.add_task(copy.copy, {"a": 1})
     context.add_task(copy.copy, ["b"])
     assert list(context.get_results_unordered()) == [{"a": 1}, ["b"]]
-    assert context.submit(glob.glob, "nothing*").result(20) == []
+    assert context.submit(glob.glob, "nothing*").result(60) == []
 
 
 class PathOf313:
