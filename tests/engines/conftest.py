@@ -133,10 +133,10 @@ class Batch:
         A late word of that, which never comes within the two minutes that Slurm waits, would end the second start.  So
         would a start in the very second of that end: slurmd compares these in whole seconds.
         """
-        eventually(lambda: "PD" in [state for _, _, state in self.jobs()], 30, f"a queued job, not {self.jobs()}")
-        eventually(lambda: not step_daemons(), 30, "the end of the first start")
+        eventually(lambda: "PD" in [state for _, _, state in self.jobs()], 60, f"a queued job, not {self.jobs()}")
+        eventually(lambda: not step_daemons(), 60, "the end of the first start")
         ended = int(time.time())
-        eventually(lambda: time.time() > ended + 1.1, 5, "the next second")
+        eventually(lambda: time.time() > ended + 1.1, 60, "the next second")
         run("scontrol", "update", f"JobId={task}", "StartTime=now")
 
     def described(self, job: str) -> str:
@@ -200,7 +200,7 @@ def no_run_folder_left(own_folder: Path) -> Iterator[None]:
     """What the slaves were told goes with the run."""
     yield
     try:
-        eventually(lambda: not run_folders(), 10)
+        eventually(lambda: not run_folders(), 60)
     except AssertionError:
         left = [str(file) for folder in run_folders() for file in (folder, *folder.rglob("*"))]
         raise AssertionError(f"left of a run, 10 s after its test: {left}") from None

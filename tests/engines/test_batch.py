@@ -65,7 +65,7 @@ def test_a_hundred_tasks_in_a_folder_with_an_awkward_name(
     for _ in range(8):
         context.add_task(functools.partial(os.getenv, "AWK"))
         context.add_task(functools.partial(tasks.say, "said by a task"))
-    manager.wait_for_slaves(4, 30)
+    manager.wait_for_slaves(4, 60)
     job = batch.running()[0][0]
     folder = run_folders()[0]
     public = [command_lines(), batch.described(job), (folder / "1" / "script").read_text()]
@@ -84,7 +84,7 @@ def test_a_hundred_tasks_in_a_folder_with_an_awkward_name(
         whole = all("slave: connected: 1 slave" in text for text in texts)
         return whole and sum(text.count("said by a task") for text in texts) == 8
 
-    eventually(all_said, 15, f"all that was said, not {said()}")
+    eventually(all_said, 60, f"all that was said, not {said()}")
     for secret in SECRETS:
         assert not [text for text in [*public, *said()] if secret in text]
     assert all(re.search(rf"\[{place}\], \w+ job {job}\.", repr(one)) for place, one in enumerate(array.slaves))
@@ -98,7 +98,7 @@ def test_a_deleted_slave_costs_time_and_no_attempt(batch: Batch, make: Make, gat
     manager = make(0, max_attempts=1)
     manager.add_slave(batch.array(2))
     context = manager.get_context()
-    manager.wait_for_slaves(2, 30)
+    manager.wait_for_slaves(2, 60)
     for number in range(4):
         context.add_task(gates.task(f"gate{number}"))
     results = iter(context.get_results_unordered())
@@ -106,7 +106,7 @@ def test_a_deleted_slave_costs_time_and_no_attempt(batch: Batch, make: Make, gat
     next(results)
     eventually(lambda: sum(gates.starts(f"gate{number}") for number in range(4)) == 3)
     batch.delete(*batch.running()[0])
-    eventually(lambda: sorted(info.state for info in manager.slaves) == ["busy", "ended"], 30, f"{manager.slaves}")
+    eventually(lambda: sorted(info.state for info in manager.slaves) == ["busy", "ended"], 60, f"{manager.slaves}")
     gates.open(*(f"gate{number}" for number in range(4)))
     assert len(list(results)) == 3
 
@@ -118,7 +118,7 @@ def test_a_job_that_is_started_again_works_again(batch: Batch, make: Make, gates
     context = manager.get_context()
     context.add_task(gates.task("gate"))
     manager.begin()
-    eventually(lambda: gates.starts("gate"), 30)
+    eventually(lambda: gates.starts("gate"), 60)
     before = manager.slaves[0].pid
     batch.start_again(*batch.running()[0])
     eventually(lambda: gates.starts("gate") == 2, 60, f"a second start; {manager.slaves}")
@@ -131,10 +131,10 @@ def test_an_idle_slave_whose_job_is_started_again_comes_back(batch: Batch, make:
     """It leaves at once when it is asked to; as long as its job is queued, it is not taken for ended."""
     manager = make(0)
     manager.add_slave(batch.array(1, batch.rerun))
-    manager.wait_for_slaves(1, 30)
+    manager.wait_for_slaves(1, 60)
     before = manager.slaves[0].pid
     batch.start_again(*batch.running()[0])
-    eventually(lambda: not Path(f"/proc/{before}").exists(), 30, "the end of the slave's process")
+    eventually(lambda: not Path(f"/proc/{before}").exists(), 60, "the end of the slave's process")
     context = manager.get_context()
     context.add_task(tasks.pid_of)
     (after,) = context.get_results_unordered()
@@ -148,7 +148,7 @@ def test_slaves_that_the_queue_does_not_start_are_told_of_and_do_not_hold_up_the
     monkeypatch.setattr(patience, "FIRST_WORD", 2.0)
     manager = make(0)
     manager.add_slave(batch.array(batch.slots + 2))
-    manager.wait_for_slaves(batch.slots, 30)
+    manager.wait_for_slaves(batch.slots, 60)
     with pytest.raises(TimeoutError):
         manager.wait_for_slaves(batch.slots + 2, 3)
     assert re.search(r"not connected yet: slave \d+ .*\[\d+\], \w+ job \d+\.\d+\).*: queued \(\w+\): \w+", caplog.text)
@@ -173,7 +173,7 @@ def test_slaves_that_come_late_join(batch: Batch, make: Make, gates: Gates) -> N
     held = eventually(lambda: [one for one in manager.slaves if one.state == "expected"])
     assert [one.number for one in held] == [1, 2]
     batch.release(batch.jobs()[0][0])
-    eventually(lambda: gates.starts("gate2"), 30, "tasks on the late slaves")
+    eventually(lambda: gates.starts("gate2"), 60, "tasks on the late slaves")
     gates.open(*(f"gate{number}" for number in range(3)))
     assert len(list(context.get_results_unordered())) == 3
 
@@ -186,7 +186,7 @@ def test_an_array_longer_than_the_site_allows_is_split(batch: Batch, make: Make)
     jobs = sorted({int(job) for job, _, _ in batch.jobs()})
     assert len(jobs) == 2 and len(batch.jobs()) == n
     batch.release(str(jobs[1]))
-    manager.wait_for_slaves(2, 30)
+    manager.wait_for_slaves(2, 60)
     assert [info.number for info in manager.slaves if info.state == "idle"] == [n - 2, n - 1]
 
 
@@ -208,14 +208,14 @@ def test_no_job_outlives_its_master(batch: Batch, gates: Gates, own_folder: Path
     """Running and queued ones: after Ctrl-C, at interpreter exit, and even when nobody is left to say goodbye."""
     last = "pass" if end == "leaves" else "list(c.get_results_unordered())"
     program = master(batch, gates, own_folder, batch.slots + 2, last, wait=batch.slots)
-    program.says("ready", 40)
+    program.says("ready", 60)
     if end != "leaves":
         signum = {"interrupted": signal.SIGINT, "killed": signal.SIGKILL, "terminated": signal.SIGTERM}[end]
         program.process.send_signal(signum)
     program.ends()
     batch.is_empty(60)
-    eventually(lambda: not run_folders(), 10)
-    eventually(lambda: str(own_folder) not in command_lines(), 10, "the end of all processes")
+    eventually(lambda: not run_folders(), 60)
+    eventually(lambda: str(own_folder) not in command_lines(), 60, "the end of all processes")
 
 
 def test_a_job_that_starts_when_the_master_has_finished_has_not_failed(

@@ -50,7 +50,7 @@ def test_mpirun(make: Make, own_folder: Path) -> None:
     engines.need("openmpi")
     manager = make(0)
     manager.add_slave(parallel.CommandSlaveArray(MPIRUN, 4))
-    manager.wait_for_slaves(4, 30)
+    manager.wait_for_slaves(4, 60)
     squares(manager)
     for number in range(4):
         assert "slave: connected: 1 slave" in (own_folder / f"slave{number}.output").read_text()
@@ -68,10 +68,10 @@ def test_a_slave_of_mpirun_that_dies_costs_no_task(make: Make, own_folder: Path)
     for number in range(2):
         context.add_task(functools.partial(tasks.wait_for, f"gate{number}"))
     manager.begin()
-    eventually(lambda: len(list(own_folder.glob("gate*.started"))) == 2, 20)
+    eventually(lambda: len(list(own_folder.glob("gate*.started"))) == 2, 60)
     agent = int(Path(f"/proc/{manager.slaves[0].pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
     os.kill(agent, signal.SIGKILL)
-    eventually(lambda: [info.state for info in manager.slaves] == ["ended"] * 2, 15, f"their end: {manager.slaves}")
+    eventually(lambda: [info.state for info in manager.slaves] == ["ended"] * 2, 60, f"their end: {manager.slaves}")
     manager.add_slave(parallel.LocalSlave())
     for number in range(2):
         (own_folder / f"gate{number}").touch()
@@ -87,14 +87,14 @@ def test_mpirun_ends_with_its_master(own_folder: Path, signum: int) -> None:
     eventually((own_folder / "gate.started").exists)
     program.process.send_signal(signum)
     program.ends()
-    eventually(lambda: not said_by(str(own_folder)), 15, "the end of all processes")
-    eventually(lambda: not list((own_folder / "home" / ".cache" / "parallel").iterdir()), 10)
+    eventually(lambda: not said_by(str(own_folder)), 60, "the end of all processes")
+    eventually(lambda: not list((own_folder / "home" / ".cache" / "parallel").iterdir()), 60)
 
 
 def test_one_command_for_each_slave(make: Make, own_folder: Path) -> None:
     manager = make(0, output="out%d")
     manager.add_slave(parallel.CommandSlaveArray("NUMBER={i} OF={n} {command}", 3))
-    manager.wait_for_slaves(3, 20)
+    manager.wait_for_slaves(3, 60)
     squares(manager)
     context = manager.get_context()
     for _ in range(12):
@@ -146,7 +146,7 @@ def test_more_processes_than_slaves(make: Make, own_folder: Path) -> None:
     """Whoever starts one command many times gets as many slaves as were asked for."""
     manager = make(0)
     manager.add_slave(parallel.CommandSlaveArray("{command} & {command} & {command} >said; wait", 2))
-    manager.wait_for_slaves(2, 20)
+    manager.wait_for_slaves(2, 60)
     squares(manager)
     assert len(manager.slaves) == 2
 
@@ -215,7 +215,7 @@ def test_much_output_behind_a_pipe_arrives_whole(make: Make, own_folder: Path) -
     for _ in range(5):
         context.add_task(functools.partial(tasks.say, "x" * 3_000_000))
     list(context.get_results_unordered())
-    eventually(lambda: (own_folder / "slave0.output").stat().st_size > 15_000_000, 20)
+    eventually(lambda: (own_folder / "slave0.output").stat().st_size > 15_000_000, 60)
     assert (own_folder / "slave0.output").read_text().count("x" * 3_000_000 + "\n") == 5
 
 

@@ -36,7 +36,7 @@ def test_nothing_is_shared_with_the_machine(htcondor: Batch, make: Make, own_fol
     results = list(context.get_results_unordered())
     assert "forty-two" in results and False in results
     output = own_folder / "slave0.output"
-    eventually(lambda: "said while the job runs" in output.read_text(), 15, "the output of a job that runs")
+    eventually(lambda: "said while the job runs" in output.read_text(), 60, "the output of a job that runs")
     assert htcondor.running()
 
 
@@ -58,13 +58,13 @@ def test_a_held_job_is_told_at_once_with_the_reason(
 ) -> None:
     manager = make(0)
     manager.add_slave(parallel.HTCondorSlaveArray(2, "hold = $(Process) == 1"))
-    manager.wait_for_slaves(1, 30)
+    manager.wait_for_slaves(1, 60)
     said = r"slave 1 \(HTCondorSlaveArray.*HTCondor job \d+\.1\) cannot come: held: submitted on hold at user's request"
-    eventually(lambda: re.search(said, caplog.text), 10, f"the word of a held job in {caplog.text}")
+    eventually(lambda: re.search(said, caplog.text), 60, f"the word of a held job in {caplog.text}")
     job = htcondor.jobs()[0][0]
     assert f"(mend that, then 'condor_release {job}.1', or delete it: 'condor_rm {job}.1')" in caplog.text
     run("condor_release", f"{job}.1")
-    manager.wait_for_slaves(2, 30)
+    manager.wait_for_slaves(2, 60)
 
 
 def test_a_slave_whose_job_is_held_is_told_with_the_reason_and_comes_back(
@@ -75,11 +75,11 @@ def test_a_slave_whose_job_is_held_is_told_with_the_reason_and_comes_back(
     context = manager.get_context()
     context.add_task(gates.task("gate"))
     manager.begin()
-    eventually(lambda: gates.starts("gate"), 30)
+    eventually(lambda: gates.starts("gate"), 60)
     run("condor_hold", "-reason", "the disk is full", htcondor.running()[0][0])
-    eventually(lambda: "cannot come: held: the disk is full" in caplog.text, 30, f"the reason in {caplog.text}")
+    eventually(lambda: "cannot come: held: the disk is full" in caplog.text, 60, f"the reason in {caplog.text}")
     run("condor_release", htcondor.jobs()[0][0])
-    eventually(lambda: gates.starts("gate") == 2, 30, f"a second start; {manager.slaves}")
+    eventually(lambda: gates.starts("gate") == 2, 60, f"a second start; {manager.slaves}")
     gates.open("gate")
     assert len(list(context.get_results_unordered())) == 1
 
@@ -94,7 +94,7 @@ def test_input_that_cannot_be_carried_is_told(
     (own_folder / "data").unlink()
     run("condor_release", htcondor.jobs()[0][0])
     said = r"cannot come: held: Transfer input files failure.*data"
-    eventually(lambda: re.search(said, caplog.text), 30, f"HTCondor's own reason in {caplog.text}")
+    eventually(lambda: re.search(said, caplog.text), 60, f"HTCondor's own reason in {caplog.text}")
 
 
 def test_a_removed_job_is_told_with_who_removed_it(htcondor: Batch, make: Make, gates: Gates) -> None:
@@ -103,7 +103,7 @@ def test_a_removed_job_is_told_with_who_removed_it(htcondor: Batch, make: Make, 
     context = manager.get_context()
     context.add_task(gates.task("gate"))
     manager.begin()
-    eventually(lambda: gates.starts("gate"), 30)
+    eventually(lambda: gates.starts("gate"), 60)
     htcondor.delete(*htcondor.running()[0])
     with pytest.raises(parallel.NoMoreSlavesError, match=r"job \d+\.0 was removed: via condor_rm \(by user \w+\)"):
         list(context.get_results_unordered())
@@ -118,11 +118,11 @@ def test_a_machine_that_is_wanted_back_lets_the_task_finish(htcondor: Batch, mak
     context.add_task(gates.task("second"))
     results = iter(context.get_results_unordered())
     manager.begin()
-    eventually(lambda: gates.starts("first"), 30)
+    eventually(lambda: gates.starts("first"), 60)
     before = manager.slaves[0].pid
     job, task = htcondor.running()[0]
     run("condor_vacate_job", f"{job}.{task}")
-    eventually(lambda: manager.slaves[0].state == "draining", 10, f"a draining slave, not {manager.slaves}")
+    eventually(lambda: manager.slaves[0].state == "draining", 60, f"a draining slave, not {manager.slaves}")
     gates.open("first", "second")
     assert len(list(results)) == 2
     assert gates.starts("first") == gates.starts("second") == 1
@@ -133,7 +133,7 @@ def test_jobs_that_are_made_later_are_not_taken_for_ended(htcondor: Batch, make:
     """With max_idle HTCondor makes jobs only as others start; the queue knows nothing of them before."""
     manager = make(0)
     manager.add_slave(parallel.HTCondorSlaveArray(10, "max_materialize = 2"))
-    manager.wait_for_slaves(2, 30)
+    manager.wait_for_slaves(2, 60)
     eventually(lambda: len(htcondor.jobs()) == 2)
     with pytest.raises(TimeoutError):
         manager.wait_for_slaves(3, 6)

@@ -41,13 +41,13 @@ def works_and_leaves_nothing(batch: Batch, make: Make, gates: Gates, looks: list
         context.add_task(gates.task(f"gate{number}"))
     manager.wait_for_slaves(2, 60)
     before = len(looks)
-    eventually(lambda: len(looks) > before + 12, 30, "the engine to be asked some times")
+    eventually(lambda: len(looks) > before + 12, 60, "the engine to be asked some times")
     states = [info.state for info in manager.slaves]
     assert states.count("ended") == 0 and "expected" in states, f"{manager.slaves}"
     gates.open(*(f"gate{number}" for number in range(4)))
     assert len(list(context.get_results_unordered())) == 4
     manager.shutdown()
-    eventually(lambda: not batch.jobs(), 30, f"an empty queue, not {batch.jobs()}")
+    eventually(lambda: not batch.jobs(), 60, f"an empty queue, not {batch.jobs()}")
 
 
 @pytest.fixture

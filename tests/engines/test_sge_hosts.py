@@ -26,7 +26,7 @@ def on_head(*command: str) -> Program:
 
 @pytest.fixture(autouse=True)
 def empty_queue() -> None:
-    eventually(lambda: not queue(), 30, "an empty queue")
+    eventually(lambda: not queue(), 60, "an empty queue")
 
 
 def queue() -> str:

@@ -52,7 +52,7 @@ def test_a_preempted_job_costs_no_attempt_and_comes_back(slurm: Batch, make: Mak
     context.add_task(functools.partial(tasks.wait_for, "gate"))
     manager.begin()
     started = own_folder / "gate.started"
-    eventually(started.exists, 30)
+    eventually(started.exists, 60)
     run("srun", "-p", "urgent", "--exclusive", "-w", "n1", "true")
     job = slurm.jobs()[0][0]
     slurm.start_now(f"{job}_0")

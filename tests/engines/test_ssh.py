@@ -33,7 +33,7 @@ def config(own_folder: Path) -> Iterator[str]:
     _there_before.clear()
     _there_before.update(remains())  # what somebody else has killed and not cleared away
     yield f"-F {found}"
-    eventually(lambda: not remains(), 10, f"nothing left behind, not {remains()}")
+    eventually(lambda: not remains(), 60, f"nothing left behind, not {remains()}")
 
 
 _there_before: set[str] = set()
@@ -80,7 +80,7 @@ def test_several_hosts_with_nothing_installed(config: str, make: Make, own_folde
     manager = make(0, authkey=key)
     manager.add_slave(parallel.SSHSlave("node1", 2, python=f"cd / && {PYTHON}", options=config))
     manager.add_slave(parallel.SSHSlave("node2", 1, python=f"cd / && {PYTHON}", options=config))
-    manager.wait_for_slaves(3, 30)
+    manager.wait_for_slaves(3, 60)
     shown = command_lines()
     assert key.hex() not in shown and key.decode() not in shown
     squares(manager)
@@ -98,7 +98,7 @@ def test_as_many_slaves_as_there_are_processors(config: str, make: Make, own_fol
     manager = make(0)
     slave = parallel.SSHSlave("node3", options=config)
     manager.add_slave(slave)
-    manager.wait_for_slaves(usable_cpus(), 30)
+    manager.wait_for_slaves(usable_cpus(), 60)
     squares(manager)
     assert [info.name for info in manager.slaves] == ["SSHSlave('node3')"] * usable_cpus()
     context = manager.get_context()
@@ -106,7 +106,7 @@ def test_as_many_slaves_as_there_are_processors(config: str, make: Make, own_fol
     list(context.get_results_unordered())
     eventually(lambda: any("hello" in path.read_text() for path in own_folder.glob("slave*.output")))
     manager.remove_slave(slave)
-    eventually(lambda: {info.state for info in manager.slaves} == {"ended"}, 15, f"the end of all: {manager.slaves}")
+    eventually(lambda: {info.state for info in manager.slaves} == {"ended"}, 60, f"the end of all: {manager.slaves}")
 
 
 def test_the_managers_python_is_honoured(config: str, make: Make) -> None:
@@ -127,15 +127,15 @@ def test_when_the_connection_breaks_the_slaves_end_and_their_tasks_go_elsewhere(
     for number in range(2):
         context.add_task(functools.partial(tasks.wait_for, f"gate{number}"))
     manager.begin()
-    eventually(lambda: len(list(own_folder.glob("gate*.started"))) == 2, 20)
+    eventually(lambda: len(list(own_folder.glob("gate*.started"))) == 2, 60)
     pids = [info.pid for info in manager.slaves]
     if broken == "client":
         (client,) = ssh_clients()
         os.kill(client, signal.SIGKILL)
     else:
         os.kill(session_of(pids[0]), signal.SIGKILL)
-    eventually(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), 10, "the end of the slaves")
-    eventually(lambda: [info.state for info in manager.slaves] == ["ended"] * 2, 10, f"{manager.slaves}")
+    eventually(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), 60, "the end of the slaves")
+    eventually(lambda: [info.state for info in manager.slaves] == ["ended"] * 2, 60, f"{manager.slaves}")
     manager.add_slave(parallel.SSHSlave("node2", 2, options=config))
     for number in range(2):
         (own_folder / f"gate{number}").touch()
@@ -158,7 +158,7 @@ def test_slaves_end_with_their_master(config: str, own_folder: Path, signum: int
     eventually((own_folder / "gate.started").exists)
     program.process.send_signal(signum)
     program.ends()
-    eventually(lambda: not remains(), 5)
+    eventually(lambda: not remains(), 60)
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,7 @@ def test_a_submission_is_tried_again_after_a_passing_failure(
     monkeypatch.setenv("PATH", f"{fake.parent}:{path}")
     manager = make(0)
     manager.add_slave(batch.array(2))
-    manager.wait_for_slaves(2, 30)
+    manager.wait_for_slaves(2, 60)
     assert re.search(r"SlaveArray\(2\) cannot be started just now: it is not submitted yet: .*: .*error", caplog.text)
     assert len(batch.jobs()) == 2
     assert len((fake.parent / "calls").read_text().splitlines()) == (1 if accepted else 2)
