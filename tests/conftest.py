@@ -127,13 +127,13 @@ def nothing_left(own_folder: Path, temporary_folder: Path) -> Iterator[None]:
         return
     before_children, before, before_memory = children(), len(descriptors()), set(shared_memory())
     yield
-    eventually(lambda: not ours(), 20, f"the end of threads {ours()}")
+    eventually(lambda: not ours(), 60, f"the end of threads {ours()}")
     new = eventually(lambda: [[one for one in children() if one not in before_children]], 0)
-    eventually(lambda: not [one for one in children() if one not in before_children], 20, f"the end of processes {new}")
-    eventually(lambda: len(descriptors()) <= before, 20, f"{before} descriptors as before, not {descriptors()}")
-    eventually(lambda: set(shared_memory()) <= before_memory, 20, f"no shared memory but {before_memory}")  # of others
+    eventually(lambda: not [one for one in children() if one not in before_children], 60, f"the end of processes {new}")
+    eventually(lambda: len(descriptors()) <= before, 60, f"{before} descriptors as before, not {descriptors()}")
+    eventually(lambda: set(shared_memory()) <= before_memory, 60, f"no shared memory but {before_memory}")  # of others
     left = list(temporary_folder.iterdir())
-    eventually(lambda: not list(temporary_folder.iterdir()), 20, f"no temporary files, not {left}")
+    eventually(lambda: not list(temporary_folder.iterdir()), 60, f"no temporary files, not {left}")
 
 
 @pytest.fixture(autouse=True)

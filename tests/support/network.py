@@ -80,7 +80,10 @@ class TwoHosts:
 
 
 class Firewall:
-    """Rules of one host of `TwoHosts`, taken away one by one or with the host."""
+    """Rules of one host of `TwoHosts`, taken away one by one or with the host.
+
+    Where one lock guards the rules of all namespaces, other tests may hold it just now (-w: wait for it).
+    """
 
     def __init__(self, hosts: TwoHosts, host: str) -> None:
         self._on = hosts.on(host)
@@ -92,8 +95,8 @@ class Firewall:
 
     def add(self, *rule: str) -> None:
         """Such as ``INPUT -p tcp --dport 5757 -j DROP``."""
-        _run(*self._on, "iptables", "-I", *rule)
+        _run(*self._on, "iptables", "-w", "-I", *rule)
 
     def remove(self, *rule: str) -> None:
         """Take a rule away that was added."""
-        _run(*self._on, "iptables", "-D", *rule)
+        _run(*self._on, "iptables", "-w", "-D", *rule)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import fcntl
 import os
 import pty
@@ -38,6 +39,8 @@ class Terminal:
         finally:
             os.close(theirs)
         self.shown = ""
+        self._rest = ""  # of what was shown: behind what was waited for
+        self._decode = codecs.getincrementaldecoder("utf-8")().decode  # a read may end within a character
 
     def opened(self) -> None:
         """The terminal is there, and the program does not run yet."""
@@ -57,18 +60,20 @@ class Terminal:
 
     def shows(self, pattern: str, seconds: float = 60.0) -> re.Match[str]:
         """Read until the screen shows that, after what was waited for before; returns the match."""
-        text, deadline = "", time.monotonic() + seconds
+        deadline = time.monotonic() + seconds
         while True:
-            match = re.search(pattern, text)
+            match = re.search(pattern, self._rest)
             if match:
-                self.shown += text
+                self._rest = self._rest[match.end() :]  # one read may bring what is waited for next, too
                 return match
             try:
                 if not select.select([self.ours], [], [], max(0.0, deadline - time.monotonic()))[0]:
-                    raise AssertionError(f"within {seconds:g} s it did not show {pattern!r}, but {self.shown + text!r}")
-                text += os.read(self.ours, 1024).decode()
+                    raise AssertionError(f"within {seconds:g} s it did not show {pattern!r}, but {self.shown!r}")
+                text = self._decode(os.read(self.ours, 1024))
             except OSError:  # EIO: the program has ended
-                raise AssertionError(f"it never shows {pattern!r}, but {self.shown + text!r}") from None
+                raise AssertionError(f"it never shows {pattern!r}, but {self.shown!r}") from None
+            self._rest += text
+            self.shown += text
 
     def type(self, text: str) -> None:
         """Type it."""

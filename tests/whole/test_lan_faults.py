@@ -132,7 +132,7 @@ def test_a_path_on_which_large_packets_vanish(
     far.says("connected")
     near_host = "slave" if "result" in large else "master"
     for program in ("iptables", "ip6tables"):
-        rule = ("-A", "OUTPUT", "-o", "eth0", "-m", "length", "--length", "1000:65535", "-j", "DROP")
+        rule = ("-w", "-A", "OUTPUT", "-o", "eth0", "-m", "length", "--length", "1000:65535", "-j", "DROP")
         assert Program(*hosts.on(near_host), program, *rule).ends() == 0
     (own_folder / "walled").touch()
     far.says("2 connections have broken over one message .*MTU", 40)
