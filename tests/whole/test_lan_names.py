@@ -42,12 +42,12 @@ def start_master(hosts: TwoHosts, programs: list[Program], folder: Path, host: s
 def test_a_dead_name_service_holds_nobody_up(hosts: TwoHosts, programs: list[Program], own_folder: Path) -> None:
     hosts.without_names("master")
     master = start_master(hosts, programs, own_folder, None)
-    assert master.ends(15) == 0, master.err
+    assert master.ends(50) == 0, master.err
     made = re.search(r"made after (\S+) at (\S+)", master.out)
     results = re.search(r"results \[9, 16\] after (\S+)", master.out)
     assert made and results, master.out
     assert made.group(2) == hosts.addresses["master"]
-    assert float(made.group(1)) < 8.0 and float(results.group(1)) < 9.5, "one question takes ten seconds"
+    assert float(made.group(1)) < 40 and float(results.group(1)) < 50, "one question takes a minute"
     assert "name service" not in master.err, "nobody needed it"
 
 
@@ -56,10 +56,10 @@ def test_a_name_that_the_user_gave_is_asked_for_once_and_not_waited_for(
 ) -> None:
     hosts.without_names("master")
     master = start_master(hosts, programs, own_folder, "lab7.example")
-    assert master.ends(15) == 0, master.err  # by the local slave
+    assert master.ends(50) == 0, master.err  # by the local slave
     made = re.search(r"made after (\S+) at lab7.example 5757", master.out)
     assert made, master.out
-    assert float(made.group(1)) < 9.0, "one question takes ten seconds"
+    assert float(made.group(1)) < 40, "one question takes a minute"
     assert "the name service does not answer what host='lab7.example' is; slaves are told the name" in master.err
 
 
@@ -67,4 +67,4 @@ def test_a_slave_by_hand_says_what_it_waits_for(hosts: TwoHosts, programs: list[
     hosts.without_names("slave")
     command = (sys.executable, "-m", "slave", "lab7.example:5757", "-n", "1", "--wait", "0")
     programs.append(Program(*hosts.on("slave"), "env", "PARALLEL_AUTHKEY=" + "k" * 32, *command))
-    programs[0].says("the name service has not answered yet; asked for the address of lab7.example", 8)
+    programs[0].says("the name service has not answered yet; asked for the address of lab7.example", 50)
