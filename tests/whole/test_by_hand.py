@@ -16,6 +16,7 @@ import pytest
 import parallel
 from tests.conftest import Make
 from tests.support import tasks
+from tests.support.ports import unused_port
 from tests.support.programs import Program, pyenv, pythons, slave
 from tests.support.waiting import eventually
 
@@ -83,13 +84,12 @@ def test_number_of_runners_is_that_of_usable_cpus(make: Make, start: Start) -> N
     manager = make(0, port=0)
     start(at(manager))
     cpus = len(os.sched_getaffinity(0))
-    manager.wait_for_slaves(cpus, 15)
+    manager.wait_for_slaves(cpus, 60)
     assert len(manager.slaves) == cpus
 
 
 def test_slave_that_is_started_first_waits_for_the_master(make: Make, start: Start) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = unused_port()
     parallel.Manager(port=0).shutdown()  # makes the key
     program = start(f"127.0.0.1:{port}", "--wait", "30", "-n", "1")
     program.says("no master yet")
@@ -103,7 +103,7 @@ def test_keep_serves_one_master_after_the_other(make: Make, start: Start) -> Non
     assert results(first) == SQUARES
     first.shutdown()
     program.says("the master is done")
-    second = eventually(lambda: manager_at(make, port), 10, f"port {port}")
+    second = eventually(lambda: manager_at(make, port), 60, f"port {port}")
     assert results(second) == SQUARES
     assert program.process.poll() is None
 
@@ -144,11 +144,10 @@ def test_no_key_and_a_key_that_others_may_read(start: Start, own_folder: Path) -
 
 
 def test_master_out_of_reach(start: Start) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = unused_port()
     program = start(f"127.0.0.1:{port}", f"no.such.host.invalid:{port}", "--wait", "0", PARALLEL_AUTHKEY="x" * 20)
     assert program.ends() == 4
-    (line,) = program.err.splitlines()
+    (line,) = [one for one in program.err.splitlines() if "the name service has not answered yet" not in one]
     for part in ("cannot reach the master at", f"127.0.0.1:{port}: connection refused", "unknown host"):
         assert part in line
 
@@ -160,7 +159,7 @@ def test_master_that_vanishes(start: Start, own_folder: Path) -> None:
     program = start(f"127.0.0.1:{port}", "-n", "2")
     program.says("connected")
     master.kill()
-    assert program.ends(10) == 5
+    assert program.ends() == 5
     assert "slave: the master has been gone for" in program.err
 
 
@@ -183,7 +182,7 @@ def test_another_protocol(start: Start) -> None:
 
     with socket.create_server(("127.0.0.1", 0)) as server:
         program = start(f"127.0.0.1:{server.getsockname()[1]}", "--wait", "0", PARALLEL_AUTHKEY="x" * 20)
-        server.settimeout(10)
+        server.settimeout(60)
         peer, _ = server.accept()
         with peer:
             peer.sendall(handshake.greeting(handshake.TLS, bytes(32))[:8] + b"\x00\x63" + bytes(65))
@@ -213,23 +212,28 @@ def test_task_output_of_a_hand_started_slave_goes_to_its_terminal(make: Make, st
 def test_slaves_of_every_python_version(make: Make, start: Start, version: str, python: str) -> None:
     manager = make(1, port=0)
     start(at(manager), "-n", "1", python=python)
-    manager.wait_for_slaves(2, 20)
+    manager.wait_for_slaves(2, 60)
     context = manager.get_context(functools.partial(tasks.give, (1, 2)))
-    for _ in range(20):
-        context.add_task(tasks.version_slowly)
+    both = {sys.version_info[:2], tuple(int(part) for part in version.split("."))}
+    found: set[Any] = set()
+
+    def run_more() -> set[Any]:
+        for _ in range(5):
+            context.add_task(tasks.version_slowly)
+        found.update(context.get_results_unordered())
+        assert manager.slaves[0].state != "ended"
+        return both & found if both <= found else set()
+
+    eventually(run_more, 60, f"results of {both}")  # one of them may come late
+    assert found == both
     context.add_task(functools.partial(tasks.blob_with, 300_000))
     context.add_task(tasks.raise_particular_with)
     seen: list[Any] = []
     with pytest.raises(parallel.RemoteError) as caught:
         while True:
             seen.extend(context.get_results_unordered())
-            assert manager.slaves[0].state != "ended"
     seen.extend(context.get_results_unordered())
     assert isinstance(caught.value.exc, tasks.Particular)
-    assert {one for one in seen if isinstance(one, tuple)} == {
-        sys.version_info[:2],
-        tuple(int(part) for part in version.split(".")),
-    }
     assert [len(one) for one in seen if isinstance(one, bytes)] == [300_000]
 
 
@@ -250,5 +254,5 @@ def test_keep_outlasts_a_wrong_key(make: Make, start: Start) -> None:
     program = start(at(first), "--keep", "--wait", "0", "-n", "1", PARALLEL_AUTHKEY="the key of the second")
     program.says("no master yet .*wrong key")
     first.shutdown()
-    second = eventually(lambda: manager_at(make, port, authkey=b"the key of the second"), 10, f"port {port}")
+    second = eventually(lambda: manager_at(make, port, authkey=b"the key of the second"), 60, f"port {port}")
     assert results(second) == SQUARES

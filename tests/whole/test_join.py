@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import os
@@ -27,6 +28,7 @@ from slave.token import Token, new_once, reusable
 from tests.conftest import Make
 from tests.support import hosts as bare_hosts
 from tests.support.network import TwoHosts, possible
+from tests.support.ports import unused_port
 from tests.support.programs import ROOT, Program, pyenv, pythons
 from tests.support.terminals import Terminal
 from tests.support.waiting import eventually
@@ -72,12 +74,13 @@ class Fed:
             env={**os.environ, **variables},
         )
         assert self.process.stdin is not None
-        self.process.stdin.write(line + "\n")
-        self.process.stdin.flush()
+        with contextlib.suppress(BrokenPipeError):  # it has ended already, and wants none
+            self.process.stdin.write(line + "\n")
+            self.process.stdin.flush()
 
     def ends(self) -> tuple[int, str]:
         """Its exit code and what it said."""
-        out, err = self.process.communicate(timeout=30)
+        out, err = self.process.communicate(timeout=60)
         return self.process.returncode, out + err
 
 
@@ -151,7 +154,7 @@ def test_a_token_for_once_is_worthless_afterwards(make: Make, folder: Path, own_
     manager = make(0, port=0)
     token, variables = manager.make_token(), elsewhere(own_folder)
     first = Fed(local_command(manager) + " -n 1 --key-file -", token, folder, variables)
-    manager.wait_for_slaves(1, 30)
+    manager.wait_for_slaves(1, 60)
     code, said = Fed(local_command(manager) + " -n 1 --wait 0 --key-file -", token, folder, variables).ends()
     assert code == 3 and "the token was used before, and can be used once" in said and len(said.splitlines()) == 1
     assert len(manager.slaves) == 1 and results(manager) == SQUARES
@@ -233,7 +236,7 @@ def test_every_python_can_fetch_it(
 
 
 def fetched(port: int) -> bytes:
-    with socket.create_connection(("127.0.0.1", port), 10) as sock, sock.makefile("rb") as file:
+    with socket.create_connection(("127.0.0.1", port), 60) as sock, sock.makefile("rb") as file:
         sock.sendall(FETCH)
         return file.read()[GREETING_SIZE:]
 
@@ -261,8 +264,7 @@ def test_what_is_not_what_the_command_names_is_not_run(folder: Path, own_folder:
         thread = threading.Thread(target=serve, args=(server,))
         thread.start()
         port = server.getsockname()[1]
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            closed = free.getsockname()[1]
+        closed = unused_port()
         command = join_command([f"127.0.0.1:{closed}", f"127.0.0.1:{port}"], "ab" * 8, True, slave_file_hash())
         code, said = Fed(command, "", folder, elsewhere(own_folder)).ends()
         thread.join()
@@ -276,7 +278,7 @@ def test_what_is_not_what_the_command_names_is_not_run(folder: Path, own_folder:
 
 def test_who_sends_for_ever_or_drips_is_left(folder: Path, own_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A stranger at one of its addresses fills no memory, and does not keep the next one from being tried."""
-    monkeypatch.setattr(join, "_SECONDS", 1)
+    monkeypatch.setattr(join, "_SECONDS", 3)
 
     def serve(server: socket.socket, data: bytes, pause: float) -> None:
         sock, _ = server.accept()
@@ -309,12 +311,12 @@ def test_who_sends_for_ever_or_drips_is_left(folder: Path, own_folder: Path, mon
 def test_a_crowd_that_asks_for_the_file_keeps_no_slave_out(make: Make, folder: Path, own_folder: Path) -> None:
     manager = make(1, port=0)
     port = manager.address[1]
-    crowd = [socket.create_connection(("127.0.0.1", port), 10) for _ in range(300)]
+    crowd = [socket.create_connection(("127.0.0.1", port), 60) for _ in range(300)]
     for sock in crowd:
         sock.sendall(FETCH)  # and nobody reads
     slave = Fed(local_command(manager) + " -n 1 --key-file -", manager.make_token(), folder, elsewhere(own_folder))
     try:
-        eventually(lambda: len(manager.slaves) == 2, 30, "the slave")
+        eventually(lambda: len(manager.slaves) == 2, 60, "the slave")
         assert results(manager) == SQUARES
     finally:
         for sock in crowd:
@@ -363,7 +365,7 @@ def test_a_machine_that_has_nothing_but_python(network: TwoHosts, own_folder: Pa
         token = master.says(rf"{word} (\S+)\n").group(1)
         there = bare_hosts.bare(network, "slave", python, "ls -a; " + command)
         with Terminal(there) as terminal:
-            terminal.shows(r"(?s)venv.*paste the token", 60)
+            terminal.shows(r"(?s)venv.*paste the token")
             terminal.type(token + "\n")
             terminal.shows("connected: ")
             master.says(re.escape(f"results {SQUARES}"))
