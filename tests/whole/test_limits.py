@@ -15,6 +15,7 @@ import pytest
 import parallel
 from tests.conftest import Make
 from tests.support import tasks
+from tests.support.inside import unsettled
 from tests.support.programs import script
 from tests.support.waiting import eventually
 
@@ -37,15 +38,17 @@ def outcomes(context: parallel.Context[object]) -> tuple[list[object], list[para
 
 def test_a_task_that_takes_too_long_is_killed_and_the_slave_is_back(make: Make, own_folder: Path) -> None:
     manager = make(1)
-    context = manager.get_context(timeout=0.3)
+    context = manager.get_context(timeout=1)
+    context.add_task(tasks.give, timeout=60)  # and the slave has what a task needs: the next begins at once
+    assert list(context.get_results_unordered()) == [None]
     context.add_task(functools.partial(tasks.wait_for, str(own_folder / "never")))
     for number in range(20):
-        context.add_task(functools.partial(tasks.give, number))
+        context.add_task(functools.partial(tasks.give, number), timeout=60)
     values, errors = outcomes(context)
     assert sorted(map(str, values)) == sorted(map(str, range(20)))
     assert [type(error) for error in errors] == [parallel.TaskTimeout]
-    assert isinstance(errors[0], parallel.TaskTimeout) and errors[0].timeout == 0.3
-    assert "a task ran for longer than its timeout of 0.3 s and was killed, on slave 0 (LocalSlave()" in str(errors[0])
+    assert isinstance(errors[0], parallel.TaskTimeout) and errors[0].timeout == 1
+    assert "a task ran for longer than its timeout of 1 s and was killed, on slave 0 (LocalSlave()" in str(errors[0])
     assert re.search(r"pid [1-9]\d*\)$", str(errors[0]), re.MULTILINE)
     assert len((own_folder / "never.started").read_text().splitlines()) == 1, "it is not tried again"
 
@@ -63,7 +66,7 @@ def test_the_limit_of_a_task_counts_for_it_alone(make: Make, own_folder: Path) -
 
 def test_a_task_may_have_longer_than_its_context_says(make: Make) -> None:
     context = make(1).get_context(timeout=0.05)
-    context.add_task(functools.partial(tasks.spin, 0.3), timeout=10)
+    context.add_task(functools.partial(tasks.spin, 0.3), timeout=60)
     context.add_task(functools.partial(tasks.spin, 0.3), timeout=math.inf)
     assert list(context.get_results_unordered()) == [0.3, 0.3]
 
@@ -84,13 +87,13 @@ def test_a_task_that_holds_the_interpreter_is_killed_too(make: Make) -> None:
 
 
 def test_setup_has_no_limit(make: Make) -> None:
-    context = make(1).get_context(functools.partial(tasks.spin, 0.4), timeout=0.2)
+    context = make(1).get_context(functools.partial(tasks.spin, 1.5), timeout=1)
     context.add_task(tasks.give_first)
-    assert list(context.get_results_unordered()) == [0.4]
+    assert list(context.get_results_unordered()) == [1.5]
 
 
 def test_quick_tasks_with_a_limit_are_all_done(make: Make) -> None:
-    context = make(2).get_context(timeout=5)
+    context = make(2).get_context(timeout=60)
     for number in range(5000):
         context.add_task(functools.partial(tasks.square, number))
     assert len(list(context.get_results_unordered())) == 5000
@@ -150,7 +153,7 @@ def test_cancel_drops_what_waits_and_stops_what_runs(make: Make, own_folder: Pat
     assert running and context.cancel() == 50
     began = time.monotonic()
     eventually(lambda: not any(alive(pid) for pid in before))
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30
     assert list(results) == []
     context.add_task(functools.partial(tasks.give, "new"))
     assert list(context.get_results_unordered()) == ["new"]
@@ -181,6 +184,7 @@ def test_cancel_keeps_results_that_are_known(make: Make, own_folder: Path) -> No
     context.add_task(functools.partial(tasks.wait_for, str(own_folder / "never")))
     results = context.get_results_unordered()
     eventually((own_folder / "never.started").exists)
+    eventually(lambda: len(unsettled(manager)) == 1, what="the results of all but the last")
     assert context.cancel() == 1
     assert sorted(results) == [0, 1, 2]
 
@@ -203,7 +207,7 @@ def test_cancel_wakes_a_reader_in_another_thread(make: Make, own_folder: Path) -
     reader.start()
     eventually((own_folder / "never.started").exists)
     context.cancel()
-    reader.join(10)
+    reader.join(60)
     assert seen == [[]]
 
 
