@@ -78,7 +78,7 @@ def attempt(name: str, moment: str, folder: Path) -> Trial:
             watch.start()
             outcomes = _run(manager, name, moment, flag, told.lines)
             if fault.kills or (watch.back is None and moment not in ("setup", "task") and fault.lease == 30.0):
-                watch.join(10)
+                watch.join(30)
             watch.done.set()
             watch.join()
     finally:

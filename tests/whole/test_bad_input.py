@@ -115,7 +115,8 @@ def test_what_is_no_port(port: Any) -> None:
         parallel.Manager(port=port)
 
 
-def test_an_unknown_host() -> None:
+def test_an_unknown_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(addresses, "_LOOKUP_SECONDS", 60.0)  # else one that is slow to answer is no word on the name
     with pytest.raises(parallel.NetworkError, match="host='no.such.host.invalid' is unknown here: .*; leave it out"):
         parallel.Manager(host="no.such.host.invalid")
     with pytest.raises(parallel.NetworkError, match="unknown here: .*; name the port apart, host='127.0.0.1', port=57"):
@@ -258,7 +259,7 @@ def test_a_shutdown_wakes_whoever_waits_for_results(make: Make) -> None:
     thread = threading.Thread(target=wait)
     thread.start()
     manager.shutdown()
-    thread.join(10)
+    thread.join(60)
     assert len(caught) == 1
 
 
@@ -284,7 +285,7 @@ def test_a_slave_added_while_a_run_is_on_starts_at_once(make: Make) -> None:
     manager = make(1)
     assert works(manager.get_context())
     manager.add_slave(parallel.LocalSlave())
-    manager.wait_for_slaves(2, 10)
+    manager.wait_for_slaves(2, 60)
 
 
 def test_class_attributes_set_the_lease(make: Make) -> None:
@@ -408,7 +409,7 @@ def test_a_working_folder_that_is_deleted_while_slaves_run(make: Make, own_folde
         (own_folder / "gone").rmdir()
         assert works(manager.get_context())
         manager.add_slave(parallel.LocalSlave())
-        manager.wait_for_slaves(2, timeout=20)
+        manager.wait_for_slaves(2, timeout=60)
         assert works(manager.get_context())
     finally:
         os.chdir(own_folder)

@@ -49,7 +49,7 @@ if __name__ == '__main__':
         print('results', len(list(c.get_results_unordered())), flush=True)
         for handle in held:
             os.close(handle)
-        m.wait_for_slaves(9, 30)
+        m.wait_for_slaves(9, 120)
         print('all', flush=True)
 """,
         )
@@ -62,7 +62,7 @@ if __name__ == '__main__':
     master.says(r"no connection can be accepted for now \(Too many open files\); raise the limit: ulimit -n")
     (own_folder / "gate").touch()
     assert master.says("results (.*)").group(1) == "300"
-    master.says("all")
+    master.says("all", 120)
     assert master.ends() == 0
     assert [program.ends() for program in programs[1:]] == [0, 0, 0]
 
@@ -85,7 +85,7 @@ def test_a_master_without_threads_says_so_and_goes_on(
         context.add_task(functools.partial(tasks.blob, 1_000_000))
     assert [len(result) for result in context.get_results_unordered()] == [1_000_000] * 50
     assert len(refused) == 5
-    assert "cannot be served: can't start new thread" in caplog.text
+    eventually(lambda: "cannot be served: can't start new thread" in caplog.text, what="a word on that")
 
 
 @pytest.fixture
@@ -105,7 +105,7 @@ def test_a_full_disk_under_the_output_files(make: Make, small_disk: Path) -> Non
     """Tasks that print are told so; the others work."""
     manager = make(2, output=str(small_disk / "slave%d.output"))
     context = manager.get_context()
-    manager.wait_for_slaves(2, 10)
+    manager.wait_for_slaves(2, 60)
     (small_disk / "filler").write_bytes(bytes(60_000))
     for number in range(10):
         context.add_task(functools.partial(tasks.say, 10_000 * "x"))
@@ -147,8 +147,8 @@ if __name__ == '__main__':
 def test_slaves_of_a_master_that_is_killed_end_whatever_their_tasks_do(
     own_folder: Path, programs: list[Program], signum: int
 ) -> None:
-    """Local ones within 5 s; one by hand that is reached without a network notices as soon."""
-    text = BUSY.replace("LEASE", "30").replace("tasks.TASK", "tasks.hold_the_interpreter, 'log', 30.0")
+    """Local ones within seconds; one by hand that is reached without a network notices as soon."""
+    text = BUSY.replace("LEASE", "200").replace("tasks.TASK", "tasks.hold_the_interpreter, 'log', 100.0")
     programs.append(script(own_folder / "script.py", text))
     port = programs[0].says(r"port (\d+)").group(1)
     programs.append(slave(f"127.0.0.1:{port}", "-n", "1", "--grace", "0"))
@@ -157,10 +157,10 @@ def test_slaves_of_a_master_that_is_killed_end_whatever_their_tasks_do(
     eventually(lambda: log.exists() and len(log.read_text().splitlines()) == 3)
     programs[0].process.send_signal(signum)
     began = time.monotonic()
-    assert programs[0].ends(5) == -signum
-    assert programs[1].ends(10) == 5
-    eventually(lambda: not any(alive(pid) for pid in pids), 5, "the end of the slaves")
-    assert time.monotonic() - began < 10
+    assert programs[0].ends(30) == -signum
+    assert programs[1].ends(30) == 5
+    eventually(lambda: not any(alive(pid) for pid in pids), 30, "the end of the slaves")
+    assert time.monotonic() - began < 40, "neither the lease nor the tasks were waited for"
 
 
 def alive(pid: int) -> bool:
@@ -196,7 +196,7 @@ if __name__ == '__main__':
 """,
         )
     )
-    assert programs[0].ends(10) == 0
+    assert programs[0].ends() == 0
     assert programs[0].out == "leaving\n"
     for line in programs[0].err.splitlines():
         assert "Fatal" not in line and "core dumped" not in line
@@ -225,8 +225,8 @@ if __name__ == '__main__':
     pids = [int(pid) for pid in programs[0].says("pids (.*)").group(1).split()]
     began = time.monotonic()
     programs[0].process.send_signal(signal.SIGINT)
-    assert programs[0].ends(20) in (-signal.SIGINT, 1, 130)
-    assert time.monotonic() - began < 10
+    assert programs[0].ends() in (-signal.SIGINT, 1, 130)
+    assert time.monotonic() - began < 30
     assert programs[0].err.rstrip().endswith("KeyboardInterrupt")
     eventually(lambda: not any(alive(pid) for pid in pids), what="the end of the slaves")
 
@@ -247,5 +247,5 @@ def test_two_managers_used_from_two_threads(make: Make) -> None:
         threads.append(threading.Thread(target=use, args=(index, manager)))
         threads[-1].start()
     for thread in threads:
-        thread.join(30)
+        thread.join(60)
     assert found == {index: [(number, index) for number in range(500)] for index in (0, 1)}

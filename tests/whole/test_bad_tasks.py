@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
 import signal
@@ -57,7 +58,7 @@ KINDS = (KeyboardInterrupt, SystemExit, MemoryError, RecursionError, GeneratorEx
 def test_a_result_that_explodes_when_it_is_pickled(make: Make, kind: type[BaseException]) -> None:
     manager = make(1)
     context = manager.get_context()
-    manager.wait_for_slaves(1, 10)
+    manager.wait_for_slaves(1, 60)
     pid = manager.slaves[0].pid
     context.add_task(functools.partial(rude.explosive_result, kind))
     with pytest.raises(parallel.RemoteError, match="while it is pickled"):
@@ -70,7 +71,7 @@ def test_a_result_that_explodes_when_it_is_pickled(make: Make, kind: type[BaseEx
 def test_a_task_that_explodes_when_it_is_rebuilt(make: Make, kind: type[BaseException]) -> None:
     manager = make(1)
     context = manager.get_context()
-    manager.wait_for_slaves(1, 10)
+    manager.wait_for_slaves(1, 60)
     pid = manager.slaves[0].pid
     context.add_task(rude.Explosive(kind, "rebuilt"))
     with pytest.raises(parallel.RemoteError, match=f"{kind.__name__}: while it is rebuilt"):
@@ -83,7 +84,7 @@ def test_what_errors_do_that_are_looked_at_costs_no_slave_and_hides_nothing(make
     """They are raised while a task is rebuilt, while it runs, and while its result is rebuilt in the master."""
     manager = make(1)
     context = manager.get_context()
-    manager.wait_for_slaves(1, 10)
+    manager.wait_for_slaves(1, 60)
     pid = manager.slaves[0].pid
     for kind in rude.HOSTILE:
         context.add_task(rude.Explosive(kind, "rebuilt"))
@@ -114,8 +115,17 @@ def small_group() -> Iterator[str]:
             folder.rmdir()
         pytest.skip(f"making a control group for memory is not possible here: {error}")
     yield str(folder / "cgroup.procs")
-    eventually(lambda: not (folder / "cgroup.procs").read_text())
-    folder.rmdir()
+    eventually(lambda: removed(folder), what="the end of its last process")
+
+
+def removed(group: Path) -> bool:
+    """A group in which a process ends cannot be removed, though it names none any more."""
+    try:
+        group.rmdir()
+    except OSError as error:
+        assert error.errno == errno.EBUSY, error
+        return False
+    return True
 
 
 def test_a_task_that_the_system_kills_for_want_of_memory(make: Make, small_group: str) -> None:

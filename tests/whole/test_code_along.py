@@ -138,8 +138,8 @@ def run_program(network: TwoHosts, folder: Path, arguments: list[str], version: 
         with Terminal(bare_hosts.bare(network, "slave", python, f"{command} -n {runners}")) as terminal:
             terminal.shows(r"(?s)paste the token", 60)
             terminal.type(token + "\n")
-            terminal.shows("connected: ", 30)
-            master.says("over\n", 60)
+            terminal.shows("connected: ", 60)
+            master.says("over\n", 120)
             assert master.ends() == 0, master.err
             assert terminal.ends() == 0
     finally:

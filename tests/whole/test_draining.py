@@ -28,7 +28,7 @@ def by_hand(make: Make) -> Iterator[tuple[parallel.Manager, Program]]:
     """A manager with one slave program of two runners that was started by hand."""
     manager = make(0, port=0)
     program = slave(f"127.0.0.1:{manager.address[1]}", "-n", "2", "-v")
-    manager.wait_for_slaves(2, 15)
+    manager.wait_for_slaves(2, 60)
     yield manager, program
     program.kill()
 
@@ -133,7 +133,7 @@ def test_a_second_signal_ends_it_at_once(by_hand: tuple[parallel.Manager, Progra
     program.process.send_signal(signal.SIGINT)
     program.says("asked to end")
     program.process.send_signal(signal.SIGINT)
-    assert program.ends(5) == 128 + signal.SIGINT
+    assert program.ends(25) == 128 + signal.SIGINT, "the grace of 30 s is not waited for"
     manager.add_slave(parallel.LocalSlave())
     eventually(lambda: len(started.read_text().splitlines()) == 2, what="the task to run elsewhere")
     (own_folder / "a").touch()
@@ -148,7 +148,7 @@ def test_the_grace_ends(make: Make, own_folder: Path) -> None:
     results = context.get_results_unordered()
     eventually(lambda: started.exists() and started.read_text())  # it is made, and then written to
     program.process.send_signal(signal.SIGTERM)
-    assert program.ends(10) == 128 + signal.SIGTERM
+    assert program.ends(25) == 128 + signal.SIGTERM
     assert attempts(manager) == [None], "nothing is counted against the task"
     manager.add_slave(parallel.LocalSlave())
     eventually(lambda: len(started.read_text().splitlines()) == 2)
@@ -159,12 +159,12 @@ def test_the_grace_ends(make: Make, own_folder: Path) -> None:
 def test_idle_slaves_end_at_once_though_the_master_is_stopped(make: Make) -> None:
     manager = make(0, port=0)
     program = slave(f"127.0.0.1:{manager.address[1]}", "-n", "3")
-    manager.wait_for_slaves(3, 15)
+    manager.wait_for_slaves(3, 60)
     over = threading.Event()
-    manager.dispatcher.tell(lambda now: over.wait(20))  # nobody answers
+    manager.dispatcher.tell(lambda now: over.wait(100))  # nobody answers
     program.process.send_signal(signal.SIGTERM)
     try:
-        assert program.ends(5) == 128 + signal.SIGTERM
+        assert program.ends(25) == 128 + signal.SIGTERM
     finally:
         over.set()
     eventually(lambda: {info.state for info in manager.slaves} == {"ended"})
@@ -173,9 +173,9 @@ def test_idle_slaves_end_at_once_though_the_master_is_stopped(make: Make) -> Non
 def test_an_agent_that_is_asked_to_end_while_it_starts_its_runners_does_so_in_good_order(make: Make) -> None:
     manager = make(0, port=0)
     program = slave(f"127.0.0.1:{manager.address[1]}", "-n", "30")
-    manager.wait_for_slaves(1, 15)
+    manager.wait_for_slaves(1, 60)
     program.process.send_signal(signal.SIGTERM)
-    assert program.ends(20) == 128 + signal.SIGTERM
+    assert program.ends() == 128 + signal.SIGTERM
     eventually(lambda: {info.state for info in manager.slaves} == {"ended"})
 
 
@@ -184,7 +184,7 @@ def test_a_local_slave_is_removed_and_another_one_is_added(make: Make, own_folde
     first, second = parallel.LocalSlave(), parallel.LocalSlave()
     manager.add_slave(first)
     manager.add_slave(second)
-    manager.wait_for_slaves(2, 15)
+    manager.wait_for_slaves(2, 60)
     context = manager.get_context()
     started = gates(context, own_folder, "ab")
     results = context.get_results_unordered()

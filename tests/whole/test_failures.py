@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import gc
+import os
 import pickle
 import threading
 from pathlib import Path
@@ -65,7 +66,7 @@ def test_exception_whose_str_fails(make: Make) -> None:
 )
 def test_exits_of_a_task_cost_no_slave(make: Make, task: Callable[..., object], type_name: str) -> None:
     manager = make()
-    manager.wait_for_slaves(1, 10)
+    manager.wait_for_slaves(1, 60)
     before = pid(manager)
     assert error_of(manager, task).type_name == type_name
     assert pid(manager) == before
@@ -119,7 +120,7 @@ def test_setup_that_raises_everywhere(make: Make) -> None:
 
 def test_setup_that_raises_on_one_slave_moves_its_tasks_to_the_other(make: Make) -> None:
     manager = make(2)
-    manager.wait_for_slaves(2, 10)
+    manager.wait_for_slaves(2, 60)
     context = manager.get_context(functools.partial(tasks.failing_setup_on, 0))
     for _ in range(20):
         context.add_task(tasks.arguments_are)
@@ -135,7 +136,7 @@ def test_unpicklable_setup_result_is_no_matter(make: Make) -> None:
 
 def test_tasks_behind_a_long_one_are_handed_to_an_idle_slave(make: Make, own_folder: Path) -> None:
     manager = make(2)
-    manager.wait_for_slaves(2, 10)
+    manager.wait_for_slaves(2, 60)
     context = manager.get_context()
     for number in range(1000):  # teaches the master that such tasks are short
         context.add_task(functools.partial(tasks.give, number))
@@ -165,7 +166,7 @@ def test_an_abandoned_context_leaves_the_slaves(make: Make) -> None:
         other.add_task(tasks.count_held)
         return list(other.get_results_unordered()) == [0]
 
-    eventually(held, 5, "no held setup result in the slave")
+    eventually(held, 60, "no held setup result in the slave")
     assert inside(manager, lambda state: len(state.contexts)) == 1
 
 
@@ -178,7 +179,7 @@ def test_missing_module_names_module_host_and_python(make: Make) -> None:
     assert "No module 'no_such_module_here' for " in str(error) and "Manager(python='...')" in str(error)
 
 
-@pytest.mark.parametrize("after", [tasks.wait_for, tasks.hold_the_interpreter])
+@pytest.mark.parametrize("after", [tasks.wait_for, tasks.hold_lock_until])
 def test_a_result_is_given_while_the_next_task_of_the_same_lease_runs(
     make: Make, own_folder: Path, after: Callable[..., object]
 ) -> None:
@@ -187,13 +188,17 @@ def test_a_result_is_given_while_the_next_task_of_the_same_lease_runs(
     for number in range(1000):  # teaches the master that such tasks are short, so that a lease holds many
         context.add_task(functools.partial(tasks.give, number))
     assert len(list(context.get_results_unordered())) == 1000
-    gate = str(own_folder / "gate")
+    gate = own_folder / "gate"
+    if after is tasks.hold_lock_until:
+        os.mkfifo(gate)
     for number in range(10):
         context.add_task(functools.partial(tasks.give, number))
-    more = (3.0,) if after is tasks.hold_the_interpreter else ()
-    context.add_task(functools.partial(after, gate, *more))
+    context.add_task(functools.partial(after, str(gate)))
     results = context.get_results_unordered()
+    rescue = threading.Timer(60, lambda: gate.write_bytes(b"!"))
+    rescue.start()
     assert sorted(next(results) for _ in range(10)) == list(range(10))
-    assert len(unsettled(manager)) == 1, "the long task is not done yet"
-    Path(gate).touch()
+    assert len(unsettled(manager)) == 1 and rescue.is_alive(), "the long task is not done yet"
+    rescue.cancel()
+    gate.write_bytes(b"!")
     assert len(list(results)) == 1

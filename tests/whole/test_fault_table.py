@@ -47,11 +47,11 @@ def test_each_task_has_one_outcome_and_the_slave_is_back(own_folder: Path, name:
     told = "\n".join(trial.told)
     assert (MEANING[name] if fault.kills or moment in ("setup", "task") else "it exited with code 1") in told
     if fault.kills or moment not in ("setup", "task"):
-        assert trial.back is not None and trial.back < 5, (
-            "it is milliseconds, as tools/faults.md tells; this machine is busy"
+        assert trial.back is not None and trial.back < 20, (
+            "it is milliseconds, as tools/faults.md tells, on an idle machine; no lease of 30 s is waited for"
         )
     if fault.kills and moment == "task":
-        assert trial.rerun is not None and trial.rerun < 5
+        assert trial.rerun is not None and trial.rerun < 20
 
 
 def test_the_table_has_each_fault_and_moment() -> None:

@@ -56,7 +56,7 @@ def master(hosts: TwoHosts, start: Start, folder: Path, name: str = "one", annou
     file = folder / f"{name}.py"
     file.write_text(MASTER.replace("ANNOUNCE", str(announce)))
     program = start(*hosts.on("master"), sys.executable, file.name, name)
-    program.says("ready ", 30)
+    program.says("ready ")
     return program
 
 
@@ -83,7 +83,7 @@ def test_one_that_is_started_first_looks_until_there_is_one(hosts: TwoHosts, sta
     program.says("no master of this key, or token, answers on the local network yet; looking for")
     open_gates(own_folder, "one", 0, 1)
     began = master(hosts, start, own_folder)
-    assert began.ends(30) == 0 and program.ends() == 0
+    assert began.ends() == 0 and program.ends() == 0
 
 
 def test_by_a_token_and_no_address_from_another_home(hosts: TwoHosts, start: Start, own_folder: Path) -> None:
@@ -113,7 +113,7 @@ def test_a_token_for_once_of_a_master_that_runs(hosts: TwoHosts, start: Start, o
     variables = {"HOME": str(own_folder / "elsewhere")}
     program = start("/bin/sh", "-c", f"echo {token} | {there}", variables=variables)
     program.says("connected: ")
-    eventually((own_folder / "gate0one.started").exists, 20)
+    eventually((own_folder / "gate0one.started").exists)
     again = start("/bin/sh", "-c", f"echo {token} | {there}", variables=variables)
     assert again.ends() in (3, 4) and "connected: " not in again.err
     open_gates(own_folder, "one", 0, 1)
@@ -138,7 +138,7 @@ def answered(asked, seconds):
         return 0
 mine = discovery.question(find_key())
 print(answered(discovery.question(b"another key altogether"), 1), answered(bytes(400), 0.3), answered(b"", 0.3),
-      answered(mine[:399], 0.3), bool(answered(mine, 5)), answered(mine, 1))
+      answered(mine[:399], 0.3), bool(answered(mine, 60)), answered(mine, 1))
 """
     asker = start(*hosts.on("slave"), sys.executable, "-c", ask)
     assert asker.ends() == 0 and asker.out == "0 0 0 0 True 0\n", asker.err
@@ -155,10 +155,20 @@ def test_a_master_that_does_not_announce_itself(hosts: TwoHosts, start: Start, o
     assert f":{PORT} " not in listening.stdout
 
 
+PATIENT = """
+import sys
+from slave import cli, look_around
+look_around._LISTEN = 3.0  # a master on a busy machine may be late
+sys.argv[1:] = ["-n", "1"]
+sys.exit(cli.run())
+"""
+
+
 @pytest.mark.slow
 def test_several_masters_are_listed(hosts: TwoHosts, start: Start, own_folder: Path) -> None:
     first, second = (master(hosts, start, own_folder, name) for name in ("one", "two"))
-    program = start(*slave(hosts))
+    patient = (*hosts.on("slave"), sys.executable, "-c", PATIENT)
+    program = start(*patient)
     assert program.ends() == 4
     lines = program.err.splitlines()
     assert lines[0] == "slave: 2 masters answer; name one by its address:"
@@ -167,7 +177,7 @@ def test_several_masters_are_listed(hosts: TwoHosts, start: Start, own_folder: P
         port = began.says(r"ready \S+ (\d+)").group(1)
         assert where[name] == f"{SUBNET}1:{port}"
     open_gates(own_folder, "two", 0, 1)
-    with Terminal(slave(hosts)) as terminal:
+    with Terminal(patient) as terminal:
         shown = terminal.shows(r"(?s)2 masters answer:.* (\d)  \S+  two\.py of.*which one\? \[1-2\] ")
         terminal.type(shown.group(1) + "\n")
         assert second.ends() == 0 and terminal.ends() == 0
@@ -178,32 +188,32 @@ def test_several_masters_are_listed(hosts: TwoHosts, start: Start, own_folder: P
 def test_keep_serves_several_masters_in_turn(hosts: TwoHosts, start: Start, own_folder: Path) -> None:
     first, second = (master(hosts, start, own_folder, name) for name in ("one", "two"))
     program = start(*slave(hosts, "--keep"))
-    eventually(lambda: list(own_folder.glob("gate0*.started")), 20)
+    eventually(lambda: list(own_folder.glob("gate0*.started")))
     (began,) = own_folder.glob("gate0*.started")
     order = ["one", "two"] if "one" in began.name else ["two", "one"]
     for name in order:
-        eventually((own_folder / f"gate0{name}.started").exists, 20)
+        eventually((own_folder / f"gate0{name}.started").exists)
         open_gates(own_folder, name, 0, 1)
         assert {"one": first, "two": second}[name].ends() == 0
     third = master(hosts, start, own_folder, "three")
     open_gates(own_folder, "three", 0, 1)
-    assert third.ends(30) == 0 and program.process.poll() is None
+    assert third.ends() == 0 and program.process.poll() is None
 
 
 @pytest.mark.slow
 def test_a_master_with_another_address_is_found_again(hosts: TwoHosts, start: Start, own_folder: Path) -> None:
     began = master(hosts, start, own_folder)
     program = start(*slave(hosts))
-    eventually((own_folder / "gate0one.started").exists, 20)
+    eventually((own_folder / "gate0one.started").exists)
     name = hosts.names["master"]
     for change in (("del", f"{SUBNET}1/24"), ("add", f"{SUBNET}77/24")):
         subprocess.run(["ip", "-n", name, "addr", *change, "dev", "eth0"], check=True)
     if Path("/proc/net/if_inet6").exists():
         subprocess.run(["ip", "-n", name, "-6", "addr", "flush", "dev", "eth0"], check=True)
-    program.says(f"the master answers from another address now: {SUBNET}77:", 60)
-    program.says("connected to the master again", 30)
+    program.says(f"the master answers from another address now: {SUBNET}77:")
+    program.says("connected to the master again")
     open_gates(own_folder, "one", 0, 1)
-    assert began.ends(30) == 0 and program.ends(30) == 0
+    assert began.ends() == 0 and program.ends() == 0
     assert began.out.count("done") == 2
 
 

@@ -18,7 +18,7 @@ from tests.conftest import Make
 from tests.support import tasks
 
 SHORT = 3000  # tasks, which take some 10 microseconds each
-SECONDS = 10.0
+SECONDS = 60.0  # after which something waits in vain
 
 
 @contextmanager

@@ -70,7 +70,7 @@ def test_by_address_of_either_protocol(
 
 @pytest.mark.slow
 def test_a_pulled_cable_costs_time_and_no_task(hosts: TwoHosts, programs: list[Program], own_folder: Path) -> None:
-    master = start_master(hosts, programs, own_folder, 1.5)
+    master = start_master(hosts, programs, own_folder, 2.5)
     arguments = (sys.executable, "-m", "slave", f"{hosts.addresses['master']}:5757", "-n", "1")
     programs.append(Program(*hosts.on("slave"), *arguments))
     open_gates(own_folder, 0, 1)
@@ -81,11 +81,11 @@ def test_a_pulled_cable_costs_time_and_no_task(hosts: TwoHosts, programs: list[P
     open_gates(own_folder, 2)
     eventually((own_folder / "gate3.started").exists)
     hosts.cable(up=True)
-    programs[1].says("connected to the master again", 30)
+    programs[1].says("connected to the master again")
     open_gates(own_folder, 3, 4)
     assert master.ends() == 0
     assert master.out.count("done") == 5
-    assert programs[1].ends(10) == 0 and programs[2].ends(10) == 0
+    assert programs[1].ends() == 0 and programs[2].ends() == 0
 
 
 @pytest.mark.slow
@@ -97,14 +97,14 @@ def test_a_slave_whose_master_stays_out_of_reach_ends(
     programs.append(Program(*hosts.on("slave"), *arguments))
     eventually((own_folder / "gate0.started").exists)
     hosts.cable(up=False)
-    assert programs[1].ends(30) == 5
+    assert programs[1].ends() == 5
     assert re.search(r"the master has been gone for \d+ s", programs[1].err)
 
 
 def test_a_cable_that_is_plugged_in_again_within_the_lease_costs_nothing(
     hosts: TwoHosts, programs: list[Program], own_folder: Path
 ) -> None:
-    master = start_master(hosts, programs, own_folder, 6.0)
+    master = start_master(hosts, programs, own_folder, 20.0)
     arguments = (sys.executable, "-m", "slave", f"{hosts.addresses['master']}:5757", "-n", "1")
     programs.append(Program(*hosts.on("slave"), *arguments))
     open_gates(own_folder, 0)

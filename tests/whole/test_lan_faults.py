@@ -83,16 +83,20 @@ def test_a_network_that_is_cut_for_longer_than_the_lease(
     if way != "from the master":
         rule = (rule[0], "-s", hosts.addresses["slave"], *rule[1:])
     wall.add(*rule)
-    eventually(lambda: starts(own_folder, 1) == 2, 10, "the task to run on the near slave")
+    eventually(lambda: starts(own_folder, 1) >= 2, what="the task to run on the near slave")
     if way != "from the master":  # there the slave's heartbeats still arrive for a while
-        assert time.monotonic() - began < 1.25 * lease + 3.0
+        assert time.monotonic() - began < 1.25 * lease + 15.0
     master.says(r"parallel: lost slave 0 \(started by hand.*; its (task goes to another slave|2 tasks go to)")
     wall.remove(*rule)
-    far.says("connected to the master again", 30)
+    far.says("connected to the master again")
     open_gates(own_folder, 1)
     assert master.ends() == 0
     assert master.out.count("done") == 5, "one outcome each"
     assert far.ends() == 0 and near.ends() == 0
+
+
+def losses(master: Program) -> int:
+    return len(re.findall("parallel: lost slave 0", master.err))
 
 
 @pytest.mark.slow
@@ -105,10 +109,11 @@ def test_cuts_while_a_task_is_computed_are_no_attempts(
     slave = start_slave(hosts, programs)
     eventually(lambda: starts(own_folder, 0))
     for cut in range(1, 5):
+        before = losses(master)
         hosts.cable(up=False)
-        eventually(lambda cut=cut: len(re.findall("parallel: lost slave 0", master.err)) == cut, 10)  # type: ignore[misc]
+        eventually(lambda before=before: losses(master) > before, what="a lost slave")  # type: ignore[misc]
         hosts.cable(up=True)
-        slave.says(rf"(?s)(connected to the master again.*){{{cut}}}", 30)
+        slave.says(rf"(?s)(connected to the master again.*){{{cut}}}")
     open_gates(own_folder, 0)
     assert master.ends() == 0, master.err
     assert slave.ends() == 0
@@ -135,15 +140,15 @@ def test_a_path_on_which_large_packets_vanish(
         rule = ("-w", "-A", "OUTPUT", "-o", "eth0", "-m", "length", "--length", "1000:65535", "-j", "DROP")
         assert Program(*hosts.on(near_host), program, *rule).ends() == 0
     (own_folder / "walled").touch()
-    far.says("2 connections have broken over one message .*MTU", 40)
+    far.says("2 connections have broken over one message .*MTU", 90)
     near = start_slave(hosts, programs, on="master", at="127.0.0.1")
     if large != "task":
         what = {"result": r"its result of 300,0\d\d bytes", "short result": r"its result of 3,0\d\d bytes"}
         what["setup"] = "the context's setup"
-        master.says(rf"slave 0 .* cannot do task 1, which others may: OSError: {what[large]} does not get .*MTU", 40)
+        master.says(rf"slave 0 .* cannot do task 1, which others may: OSError: {what[large]} does not get .*MTU", 90)
     else:
-        master.says(r"what is sent to slave 0 .* has not arrived 2 times, though it is heard: .*MTU", 40)
-    assert master.ends(40) == 0, master.err
+        master.says(r"what is sent to slave 0 .* has not arrived 2 times, though it is heard: .*MTU", 90)
+    assert master.ends(90) == 0, master.err
     assert near.ends() == 0
     assert master.out.count("done") == 1
 
@@ -178,11 +183,11 @@ def test_a_cable_that_is_pulled_for_a_moment_while_much_is_sent(
     }[direction]
     master = start_master(hosts, programs, own_folder, 20.0, job)
     slave = start_slave(hosts, programs)
-    eventually((own_folder / "log").exists, 60)
+    eventually((own_folder / "log").exists, 90)
     hosts.cable(up=False)
     assert Program("sleep", "2").ends() == 0
     hosts.cable(up=True)
-    assert master.ends(60) == 0 and slave.ends() == 0
+    assert master.ends(120) == 0 and slave.ends() == 0
     assert master.out.count("done") == 4
     assert len((own_folder / "log").read_text().splitlines()) == 4, "each ran once"
     assert "lost" not in master.err
@@ -209,7 +214,7 @@ def test_a_slow_and_lossy_line(hosts: TwoHosts, programs: list[Program], own_fol
     job = "[c.add_task(functools.partial(tasks.square, n)) for n in range(20_000)]"
     master = start_master(hosts, programs, own_folder, 30.0, job)
     slave = start_slave(hosts, programs, at="10.213.78.1")
-    assert master.ends(90) == 0 and slave.ends() == 0
+    assert master.ends(240) == 0 and slave.ends() == 0
     assert master.out.count("done") == 20_000
     assert "lost" not in master.err
 
