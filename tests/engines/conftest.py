@@ -25,7 +25,7 @@ from tests.support import tasks
 if __name__ == '__main__':
     with parallel.Manager() as m:
         m.add_slave({slaves})
-        m.wait_for_slaves({n}, 60)
+        m.wait_for_slaves({n}, 120)
         c = m.get_context()
         for i in range(100):
             c.add_task(functools.partial(tasks.square, i))
@@ -160,7 +160,7 @@ class Batch:
         assert found is not None
         return "" if found.group(1) in ("PENDING", "RUNNING", "COMPLETING") else found.group(2)
 
-    def is_empty(self, seconds: float = 30.0) -> None:
+    def is_empty(self, seconds: float = 60.0) -> None:
         """Wait until nothing is queued or running."""
         eventually(lambda: self.jobs() == [] or None, seconds, f"an empty queue, not {self.jobs()}")
 
@@ -203,4 +203,4 @@ def no_run_folder_left(own_folder: Path) -> Iterator[None]:
         eventually(lambda: not run_folders(), 60)
     except AssertionError:
         left = [str(file) for folder in run_folders() for file in (folder, *folder.rglob("*"))]
-        raise AssertionError(f"left of a run, 10 s after its test: {left}") from None
+        raise AssertionError(f"left of a run, 60 s after its test: {left}") from None

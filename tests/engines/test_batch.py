@@ -90,8 +90,8 @@ def test_a_hundred_tasks_in_a_folder_with_an_awkward_name(
     assert all(re.search(rf"\[{place}\], \w+ job {job}\.", repr(one)) for place, one in enumerate(array.slaves))
     manager.shutdown()
     batch.is_empty()
-    assert not run_folders()
-    assert str(awkward) not in command_lines()
+    eventually(lambda: not run_folders(), 60)  # where HTCondor made one anew, it is cleared away
+    eventually(lambda: str(awkward) not in command_lines(), 60, "the end of all processes")
 
 
 def test_a_deleted_slave_costs_time_and_no_attempt(batch: Batch, make: Make, gates: Gates) -> None:
@@ -149,16 +149,21 @@ def test_slaves_that_the_queue_does_not_start_are_told_of_and_do_not_hold_up_the
     manager = make(0)
     manager.add_slave(batch.array(batch.slots + 2))
     manager.wait_for_slaves(batch.slots, 60)
-    with pytest.raises(TimeoutError):
-        manager.wait_for_slaves(batch.slots + 2, 3)
-    assert re.search(r"not connected yet: slave \d+ .*\[\d+\], \w+ job \d+\.\d+\).*: queued \(\w+\): \w+", caplog.text)
+
+    def told() -> bool:
+        with pytest.raises(TimeoutError):
+            manager.wait_for_slaves(batch.slots + 2, 3)
+        said = r"not connected yet: slave \d+ .*\[\d+\], \w+ job \d+\.\d+\).*: queued \(\w+\): \w+"
+        return re.search(said, caplog.text) is not None
+
+    eventually(told, 60, "the word of what is queued")
     context = manager.get_context()
     for number in range(20):
         context.add_task(functools.partial(tasks.square, number))
     assert len(list(context.get_results_unordered())) == 20
     began = time.monotonic()
     manager.shutdown()
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 60
     batch.is_empty()
 
 
@@ -235,7 +240,7 @@ def test_a_job_that_starts_when_the_master_has_finished_has_not_failed(
     output = (own_folder / "slave0.output" if batch.shares_disk else folder / "1" / "0.output").read_text()
     assert "slave: the master has finished: nobody listens there any more" in output
     assert re.search(r"\d: connection refused", output)
-    assert eventually(lambda: batch.exit_status(job, task), 15) in ("0:0",)
+    assert eventually(lambda: batch.exit_status(job, task), 60) in ("0:0",)
     text = (folder / "1" / "script").read_text()
     Program("rm", "-r", str(folder)).ends()
     if not batch.shares_disk:

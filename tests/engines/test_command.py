@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import pytest
 
 import parallel
 from parallel.core import patience
-from parallel.launch import pipe, piped_program
+from parallel.launch import calls, pipe, piped_program, process, program_array
 from parallel.launch.command import shell_command
 from parallel.launch.process import CommandProcess
 from tests.conftest import Make
@@ -53,9 +54,10 @@ def test_mpirun(make: Make, own_folder: Path) -> None:
     manager.wait_for_slaves(4, 60)
     squares(manager)
     for number in range(4):
-        assert "slave: connected: 1 slave" in (own_folder / f"slave{number}.output").read_text()
+        output = own_folder / f"slave{number}.output"
+        eventually(lambda: "slave: connected: 1 slave" in output.read_text())  # noqa: B023 - it is called in this turn
     manager.shutdown()
-    assert not said_by(str(own_folder))
+    eventually(lambda: not said_by(str(own_folder)), what="the end of all processes")
 
 
 @pytest.mark.engines
@@ -110,8 +112,8 @@ def test_a_command_that_hands_it_to_another_shell(make: Make) -> None:
 
 
 TIDY = """\
-: >begun
 trap 'sleep 0.3; : >tidied; exit 0' TERM
+: >begun
 until [ -e go ]; do sleep 0.01; done
 trap 'exit 1' TERM
 [ $# -eq 0 ] || "$@"
@@ -119,8 +121,9 @@ trap 'exit 1' TERM
 """
 
 
-def test_a_command_that_is_told_to_end_may_clean_up(own_folder: Path) -> None:
+def test_a_command_that_is_told_to_end_may_clean_up(own_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As mpirun must, behind the shell that runs the template."""
+    monkeypatch.setattr(process, "_TO_END", 60.0)
     (own_folder / "tidy").write_text(TIDY)
     program = CommandProcess(shell_command("sh tidy; # {command}", "", 1, 0), None)
     eventually((own_folder / "begun").exists)
@@ -129,16 +132,24 @@ def test_a_command_that_is_told_to_end_may_clean_up(own_folder: Path) -> None:
     assert program.code == 143, "nothing that stands behind it in the template is run"
 
 
-def test_a_command_that_has_not_started_its_slaves_ends_by_itself(make: Make, own_folder: Path) -> None:
+def test_a_command_that_has_not_started_its_slaves_ends_by_itself(
+    make: Make, own_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Since they have nothing to do any more; and it may clean up too."""
+    monkeypatch.setattr(program_array, "_TO_END", 60.0)
+    monkeypatch.setattr(calls, "_STOP_SECONDS", 60.0)
     (own_folder / "tidy").write_text(TIDY)
     manager = make(0)
     manager.add_slave(parallel.CommandSlaveArray("sh tidy {command}", 1))
     with pytest.raises(TimeoutError):
         manager.wait_for_slaves(1, 0.1)
     eventually((own_folder / "begun").exists)
+    ends = threading.Thread(target=manager.shutdown)
+    ends.start()
+    orders = own_folder / "home" / ".cache" / "parallel"
+    eventually(lambda: not list(orders.glob("*/1/*.orders")), what="the slave's orders to be withdrawn")
     (own_folder / "go").touch()
-    manager.shutdown()
+    ends.join(60)
     assert (own_folder / "tidied").exists()
 
 
@@ -159,7 +170,7 @@ def test_a_command_that_starts_too_few_is_told(
     manager.add_slave(parallel.CommandSlaveArray("exec {command}", 2))
     with pytest.raises(TimeoutError):
         manager.wait_for_slaves(2, 5)
-    assert re.search(r"its command was started \d s ago and runs, but has not started it", caplog.text)
+    assert re.search(r"its command was started \d+ s ago and runs, but has not started it", caplog.text)
 
 
 def test_a_command_that_fails_is_told_once_for_all(make: Make) -> None:
@@ -227,7 +238,7 @@ def test_a_command_that_reads_nothing_does_not_hold_up_the_end(make: Make, monke
     manager.begin()
     began = time.monotonic()
     manager.shutdown()
-    assert time.monotonic() - began < 30, "it waited for the command"
+    assert time.monotonic() - began < 100, "it waited for the command"
 
 
 def test_a_greeting_of_the_login_shell_is_output_like_any_other(make: Make, own_folder: Path) -> None:
@@ -235,9 +246,9 @@ def test_a_greeting_of_the_login_shell_is_output_like_any_other(make: Make, own_
     greeting = "echo; echo 'Welcome to node7'; echo '3 new'; exec {command}"
     manager.add_slave(parallel.PipedCommandSlave(greeting, 2, python=sys.executable))
     squares(manager)
-    assert (
-        (own_folder / "slave0.output").read_text().startswith("\nWelcome to node7\n3 new\nslave: connected: 2 slaves")
-    )
+    said = "\nWelcome to node7\n3 new\nslave: connected: 2 slaves"
+    output = own_folder / "slave0.output"
+    eventually(lambda: output.read_text().startswith(said), what=f"{said!r} at the beginning of {output.read_text()!r}")
 
 
 def test_a_full_disk_under_the_output_of_a_piped_slave_is_told(

@@ -39,7 +39,7 @@ def works_and_leaves_nothing(batch: Batch, make: Make, gates: Gates, looks: list
     context = manager.get_context()
     for number in range(4):
         context.add_task(gates.task(f"gate{number}"))
-    manager.wait_for_slaves(2, 60)
+    manager.wait_for_slaves(2, 120)
     before = len(looks)
     eventually(lambda: len(looks) > before + 12, 60, "the engine to be asked some times")
     states = [info.state for info in manager.slaves]
