@@ -255,8 +255,15 @@ def test_what_is_made_anew_after_the_end_is_cleared_away(staging: StagingFolder)
     folder = Path(staging.array([JOB], "index=0").path)
     staging.written_late = True
     staging.remove()
-    folder.mkdir(parents=True)
-    (folder / "events").write_text("late")
+
+    def write() -> bool:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            return (folder / "events").write_text("late") > 0
+        except FileNotFoundError:  # cleared away in between
+            return False
+
+    eventually(write)
     eventually(lambda: not folder.parent.exists())
 
 
