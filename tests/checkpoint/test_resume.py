@@ -600,8 +600,9 @@ def test_what_cannot_be_written_at_the_end_is_told(
     assert "results that came last are in no file" in caplog.text
 
 
-def test_a_folder_that_vanishes(make: Make) -> None:
+def test_a_folder_that_vanishes(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is told at the next result; when the folder is back, the file is written again, with all that was known."""
+    monkeypatch.setattr("parallel.checkpoint.store._LOOK_SECONDS", 0.0)  # however quickly it vanishes
     Path("folder").mkdir()
     manager = make()
     context = manager.get_context(checkpoint="folder/fit")

@@ -6,6 +6,7 @@ import calendar
 import errno
 import importlib.machinery
 import platform
+import re
 import secrets
 import socket
 import sys
@@ -144,7 +145,7 @@ def test_another_python_release_and_clock() -> None:
     assert "3.5.1 on the master: they work together" in told(FakeWatcher(python="3.5.1"), NOTE)
     assert "the master is of release 9.9" in told(FakeWatcher(release="9.9"), NOTE)
     late = FakeWatcher(clock=calendar.timegm(time.gmtime()) - 3600)
-    assert "the master's clock is 3,600 s behind this one" in told(late, NOTE)
+    assert re.search(r"the master's clock is 3,60\d s behind this one", told(late, NOTE))  # and it goes on
 
 
 def test_large_packets_that_do_not_arrive() -> None:

@@ -39,6 +39,12 @@ def die(offset: int) -> None:
     os._exit(3)
 
 
+def meet(folder: str, offset: int) -> None:
+    """Takes two slaves."""
+    (Path(folder) / str(os.getpid())).touch()
+    eventually(lambda: len(os.listdir(folder)) == 2, 60, "the other one")
+
+
 def bars(events: list[dict[str, Any]], cat: str) -> list[dict[str, Any]]:
     return [event for event in events if event["ph"] == "X" and event["cat"] == cat]
 
@@ -52,10 +58,14 @@ def test_a_run_with_failures_and_losses(tmp_path: Path) -> None:
     with parallel.Manager.local(2, trace=path, output=None) as manager:
         context = manager.get_context(setup, retries=1, label="sums")
         manager.wait_for_slaves(2)
-        ids = [context.add_task(add, x) for x in range(50)]
+        (tmp_path / "both").mkdir()
+        ids = [context.add_task(meet, str(tmp_path / "both")) for _ in range(2)]
+        ids += [context.add_task(add, x) for x in range(50)]
         labelled = context.add_task(add, 50, label="the last one")
-        failing, deadly = context.add_task(fail), context.add_task(die)
-        assert len(list(context.get_results_unordered(errors="return"))) == 53
+        failing = context.add_task(fail)
+        assert len(list(context.get_results_unordered(errors="return"))) == 54
+        deadly = context.add_task(die)  # by itself: of others that came with it nobody would tell but the master
+        assert len(list(context.get_results_unordered(errors="return"))) == 1
     events = trace_format.read(path)
     trace_format.check(events)
     tasks = bars(events, "task")
@@ -64,7 +74,7 @@ def test_a_run_with_failures_and_losses(tmp_path: Path) -> None:
         failing: 2,
     }  # tried again
     told = [bar for bar in tasks if "seen" not in bar["args"]]  # by the slaves; before one is killed it may not come to
-    assert len(told) > 40 and {bar["name"] for bar in told} <= {"add", "fail", "the last one"}
+    assert len(told) > 40 and {bar["name"] for bar in told} <= {"meet", "add", "fail", "the last one"}
     assert [bar["args"]["task"] for bar in named(events, "the last one")] == [labelled]
     failed = [bar for bar in tasks if bar["args"]["task"] == failing]
     assert {bar["args"]["failed"] for bar in failed} <= {"ValueError: <script>alert(1)</script>", "raised"}
@@ -76,7 +86,7 @@ def test_a_run_with_failures_and_losses(tmp_path: Path) -> None:
     assert named(events, "run begins") and named(events, "run ends")
     rows = {event["tid"]: event["args"]["name"] for event in named(events, "thread_name")}
     assert rows[0] == "master" and rows[1].startswith("slave 0 (LocalSlave()")
-    assert named(events, "tasks")[-1]["args"] == {"waiting": 0, "done": 53, "failed": 2}
+    assert named(events, "tasks")[-1]["args"] == {"waiting": 0, "done": 55, "failed": 2}
 
 
 def test_maps_are_named_by_their_function(tmp_path: Path) -> None:
