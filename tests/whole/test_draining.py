@@ -244,7 +244,7 @@ def test_removing_what_has_not_come(make: Make) -> None:
 @pytest.mark.parametrize("stranger", [parallel.LocalSlave(), 5, "slave", None])
 def test_removing_what_is_no_slave(make: Make, stranger: object) -> None:
     manager = make(1)
-    with pytest.raises(parallel.InputError, match=r"has no slave .*; its slaves: 1 to 1 \(manager.slaves; "):
+    with pytest.raises(parallel.InputError, match=r"has no slave .*; its slaves: 0 to 0 \(manager.slaves; "):
         manager.remove_slave(stranger)  # type: ignore[arg-type]
 
 
