@@ -101,7 +101,7 @@ class ParallelBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[m
         self._kept = _own if manager is None else _Kept()
         # by `joblib.Parallel`
         self._lanes: weakref.WeakKeyDictionary[Any, tuple[Lane, SharedArrays]] = weakref.WeakKeyDictionary()
-        self._lock = threading.Lock()  # guards them
+        self._lock = threading.RLock()  # guards them
 
     # -- how many
 
@@ -211,7 +211,7 @@ class _Kept:
     """Those that somebody has, and the ones that were asked for last: the next call finds them, and what they know."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()  # held while they are looked for
+        self._lock = threading.RLock()  # held while they are looked for
         self._known: weakref.WeakSet[_Slaves] = weakref.WeakSet()
         self._last: _Slaves | None = None
 

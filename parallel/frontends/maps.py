@@ -25,7 +25,7 @@ class _Default:
     """The slaves of maps without a manager: on all cores here, from the first call to the interpreter's exit."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()  # held while it is made
+        self._lock = threading.RLock()  # held while it is made; a signal handler may map, too
         self._work: Work | None = None
         self._pid = 0
 

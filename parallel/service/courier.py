@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import queue
 import threading
+from collections import deque
 from typing import Callable
 
 from .ticket import Ticket
@@ -24,19 +25,21 @@ class Courier:
 
     def __init__(self) -> None:
         self._errands: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
-        self._lock = threading.Lock()  # guards what follows, and is held for as long as it takes to start the thread
-        self._thread: threading.Thread | None = None
-        self._finishing = False  # whether a thread does what came behind the end: one errand at a time
+        self._started = False
+        self._post = deque([True])  # the thread that takes it is the courier
+        self._thread: threading.Thread | None = None  # which that is, or was at the end
+        self._finishing = threading.Lock()  # held by the thread that does what came behind the end: one at a time
         self._stopped = False
 
     def start(self) -> None:
-        """Start the thread, unless it runs."""
-        if self._thread is None:
-            with self._lock:
-                if self._thread is None:
-                    thread = threading.Thread(target=self._run, daemon=True, name="parallel courier")
-                    thread.start()
-                    self._thread = thread
+        """Start the thread, unless it runs.
+
+        No lock: a signal handler may interrupt this, and submit tasks.  Two threads that are started are one courier,
+        and one that finds nothing to do.
+        """
+        if not self._started:
+            threading.Thread(target=self._run, daemon=True, name="parallel courier").start()
+            self._started = True
 
     def send(self, errand: Callable[[], object]) -> None:
         """Have it done soon, after what was left here before.  Never waits for that.
@@ -57,12 +60,11 @@ class Courier:
 
     def flush(self) -> None:
         """Wait until what was left here before is done.  Not for its own errands: they do not wait."""
-        thread = self._thread
-        if thread is None or self.is_this_thread:
+        if not self._started or self.is_this_thread:
             return
         ticket = Ticket()
         self.send(lambda: ticket.answer(None))
-        while not ticket.wait(_LOOK_AGAIN) and thread.is_alive():
+        while not ticket.wait(_LOOK_AGAIN) and (self._thread is None or self._thread.is_alive()):
             pass
 
     def stop(self) -> None:
@@ -70,6 +72,11 @@ class Courier:
         self._errands.put(None)
 
     def _run(self) -> None:
+        try:
+            self._post.pop()
+        except IndexError:
+            return
+        self._thread = threading.current_thread()
         while True:
             errand = self._errands.get()
             if errand is None:
@@ -81,13 +88,11 @@ class Courier:
 
     def _finish(self) -> None:
         while not self._errands.empty():
-            with self._lock:
-                if self._finishing:
-                    return  # that thread looks again
-                self._finishing, self._thread = True, threading.current_thread()
+            if not self._finishing.acquire(blocking=False):
+                return  # that thread looks again
+            self._thread = threading.current_thread()
             self._do_what_is_left()
-            with self._lock:
-                self._finishing = False
+            self._finishing.release()
 
     def _do_what_is_left(self) -> None:
         while True:

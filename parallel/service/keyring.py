@@ -30,7 +30,7 @@ class Keyring:
         self.key, self.run = key, run
         self.watch = _watch_secret()  # opens the door for watchers alone: see registry.py
         self._for_agents = secrets.token_bytes(32)
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._claimed: dict[bytes, bytes] = {}  # by the name of a token that of its agent's secret
         self._spent: set[bytes] = set()  # names of tokens
         self._tokens: dict[bytes, bytes] = {}  # by the name of an agent's secret that of the token it came with
