@@ -18,11 +18,13 @@ from typing import Any, Callable
 import pytest
 
 import parallel
-from tests.support import engines
+from tests.support import engines, examples
 from tests.support.inside import check
 from tests.support.waiting import eventually
 
 Make = Callable[..., parallel.Manager]
+
+examples.load_profile()
 
 # a shell ignores SIGINT in what it runs in the background, and programs inherit that: Ctrl-C would be nothing to them
 signal.signal(signal.SIGINT, signal.default_int_handler)

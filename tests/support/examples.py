@@ -14,6 +14,17 @@ from hypothesis import HealthCheck, settings
 _CHOSEN = os.environ.get("PARALLEL_TEST_EXAMPLES")
 
 
+def load_profile() -> None:
+    """For all tests that are read after this: the same examples each time, and no limit of time for one.
+
+    How long one takes, or is made, tells of the machine and not of what is tested.
+    """
+    settings.register_profile(
+        "parallel", derandomize=_CHOSEN is None, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    )
+    settings.load_profile("parallel")
+
+
 def stories(examples: int, steps: int, *, several_faults: bool = True) -> settings:
     """For a test that tries so many ``examples``, unless a number is given, of so many steps each."""
     return settings(
