@@ -48,7 +48,7 @@ def fork_and_go_on(go: str, code: str) -> int:
                 pause.wait(0.01)
             sys.exit(3)
         ended = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        Path(code).write_text(str(ended))
+        _note(code, ended)
         os._exit(0)
     return os.getpid()
 
@@ -80,6 +80,13 @@ def log_a_step() -> int:
     return logging.getLogger().level
 
 
+def _note(path: str, number: int) -> None:
+    """Write it there: as soon as there is such a file, the number is in it."""
+    draft = Path(f"{path}.draft")
+    draft.write_text(str(number))
+    draft.replace(path)
+
+
 def start(way: str, path: str, done: bool = False, together: str = "") -> tuple[int, int]:
     """Start something that runs for long, write its process id to ``path.pid``, and wait for it unless ``done``.
 
@@ -92,7 +99,7 @@ def start(way: str, path: str, done: bool = False, together: str = "") -> tuple[
         "a daemon that takes its time": lambda: _daemon("600", 0.2),
         "a fork with a session of its own": _fork_with_session,
     }[way]()
-    Path(path + ".pid").write_text(str(pid))
+    _note(path + ".pid", pid)
     pause = threading.Event()
     while together and len(list(Path(together).glob("*.pid"))) < 2:
         pause.wait(0.01)
@@ -131,7 +138,7 @@ def _fork_with_session() -> int:
 
 def start_daemon_that_ends(path: str) -> int:
     """A daemon that ends soon, whose process id is written down."""
-    Path(path).write_text(str(_daemon("0.1")))
+    _note(path, _daemon("0.1"))
     return os.getpid()
 
 

@@ -26,7 +26,7 @@ from slave.handshake import TLS
 Meddle = Callable[[socket.socket, socket.socket], None]  # to the slave, to the master
 Change = Callable[[int, bytes], Iterable[bytes]]  # number of the part, and what it is
 
-SECONDS = 10.0  # longer than anything here takes
+SECONDS = 30.0  # longer than anything here takes
 UP = (handshake.ANSWER_SIZE,)  # sizes of the handshake's parts from the slave to the master
 DOWN = (handshake.GREETING_SIZE, handshake.VERDICT_SIZE)  # and from the master to the slave
 _CHUNK = 1 << 16
