@@ -25,6 +25,7 @@ def memfds() -> int:
 
 @pytest.fixture
 def memory() -> Iterator[PartMemory]:
+    gc.collect()  # what other tests have left for it
     before = memfds()
     made = PartMemory()
     yield made

@@ -5,6 +5,7 @@ The scheduler's dictionaries are such here that walking them takes steps too, al
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Iterator
 from types import FrameType
@@ -58,12 +59,14 @@ def steps(act: Act) -> int:
         return trace
 
     before = sys.gettrace()
+    gc.disable()  # what it ends of other tests' objects would be counted
     sys._getframe().f_trace_opcodes = True  # or Python 3.12.1's settrace foresees no such events
     sys.settrace(trace)
     try:
         act()
     finally:
         sys.settrace(before)
+        gc.enable()
     return count
 
 

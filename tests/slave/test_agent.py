@@ -32,7 +32,7 @@ from slave.protocol import (
 )
 from slave.wire import WINDOW, Connection
 from tests.conftest import Make
-from tests.slave.masters import channel, fingerprint
+from tests.slave.masters import SECONDS, channel, fingerprint
 from tests.support import deaths, tasks
 from tests.support.inside import cut_all
 from tests.support.programs import script
@@ -105,7 +105,7 @@ def test_a_slave_whose_processes_die_at_once_is_told(
     monkeypatch.setenv("PYTHONPATH", f"{own_folder}:{os.environ.get('PYTHONPATH', '')}")
     manager = make(1)
     context = manager.get_context()
-    manager.wait_for_slaves(1, 10)
+    manager.wait_for_slaves(1, 40)
     Path("die").touch()
     context.add_task(deaths.die)
     try:
@@ -117,7 +117,7 @@ def test_a_slave_whose_processes_die_at_once_is_told(
 
 def test_the_agent_has_one_thread(make: Make) -> None:
     manager = make(2)
-    manager.wait_for_slaves(2, 10)
+    manager.wait_for_slaves(2, 40)
     parent = Path(f"/proc/{manager.slaves[0].pid}/stat").read_text().rsplit(")", 1)[1].split()[1]
     for pid in (parent, *(str(info.pid) for info in manager.slaves)):
         assert len(list(Path(f"/proc/{pid}/task").iterdir())) == 1
@@ -140,9 +140,9 @@ def test_a_command_that_was_lost_with_its_connection_is_carried_out_after_all_an
         return message
 
     monkeypatch.setattr(agent_service, "commands_message", lost_the_first_time)
-    manager.wait_for_slaves(1, 15)
+    manager.wait_for_slaves(1, 40)
     manager.add_slave(parallel.LocalSlave())
-    manager.wait_for_slaves(2, 15)
+    manager.wait_for_slaves(2, 40)
     assert [command[:2] for command in given] == [("start", 1)] * 2
     parent = Path(f"/proc/{manager.slaves[0].pid}/stat").read_text().rsplit(")", 1)[1].split()[1]
     runners = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
@@ -195,7 +195,7 @@ main(['127.0.0.1:{manager.address[1]}', '-n', '2'])
         PARALLEL_AUTHKEY=KEY.decode(),
     )
     try:
-        manager.wait_for_slaves(2, 15)
+        manager.wait_for_slaves(2, 40)
         pids = {info.pid for info in manager.slaves}
         cut_all(manager)
         agent.says("connected to the master again")
@@ -250,7 +250,7 @@ def test_a_command_that_comes_in_pieces_is_waited_for_without_standing_still(enl
     while end is None:  # a byte may be slower than a step
         end = agent._step()
     assert end == "the master is done"
-    reports.limit(5.0)
+    reports.limit(SECONDS)
     assert reports.recv()[:2] == ("agents", "heartbeat")  # said in the meantime
 
 
@@ -258,7 +258,7 @@ def test_a_command_that_was_read_already_is_not_waited_for(enlisted: Any) -> Non
     agent, _, commands = enlisted
     commands.transport.write(frame("an answer") + frame(("#RETURN", (3, [encode_command(End())]))))
     connection = agent._master._commands.connection
-    connection.limit(5.0)
+    connection.limit(SECONDS)
     assert connection.recv() == "an answer" and connection.has_more
     agent._master.session.next_heartbeat = time.monotonic() + 1000
     assert agent._step() == "the master is done"
@@ -323,7 +323,7 @@ def gathering(enlisted: Any) -> Iterator[tuple[Agent, Runner, Gatherer, Connecti
     for number in (1, 2):
         assert gatherer.put(piece(number, b"value"), NOW)
         assert not gatherer.may_wait(NOW)
-    reports.limit(5.0)
+    reports.limit(SECONDS)
     yield agent, runner, gatherer, reports
 
 

@@ -122,7 +122,7 @@ def test_the_certificate_is_well_formed(own_folder: Path) -> None:
     (own_folder / "cert.pem").write_text(made.certificate_pem)
     (own_folder / "key.pem").write_text(made.key_pem)
     for command in ("verify -x509_strict -CAfile cert.pem cert.pem", "ec -in key.pem -check -noout"):
-        done = subprocess.run(["openssl", *command.split()], capture_output=True, text=True, timeout=20, check=False)
+        done = subprocess.run(["openssl", *command.split()], capture_output=True, text=True, timeout=60, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -187,4 +187,4 @@ def test_a_python_without_tls_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -
 
 def test_the_package_can_be_imported_without_ssl() -> None:
     program = "import sys; sys.modules['ssl'] = None; import slave.cli, slave.certificate, slave.introduction"
-    subprocess.run([sys.executable, "-c", program], env=environment(), timeout=20, check=True)
+    subprocess.run([sys.executable, "-c", program], env=environment(), timeout=60, check=True)

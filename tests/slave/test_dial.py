@@ -16,7 +16,7 @@ from slave.agent import Agent
 from slave.agent_config import AgentConfig
 from slave.errors import Incompatible, Intercepted, OutOfResources, Unreachable, WrongKey
 from slave.handshake import PLAIN, SEALED, TLS
-from tests.slave.masters import KEY, OTHER, Drip, SmallMaster, fingerprint
+from tests.slave.masters import KEY, OTHER, SECONDS, Drip, SmallMaster, fingerprint
 
 NAME = f"unix:parallel-test-{os.getpid()}"
 
@@ -47,7 +47,7 @@ def drip() -> Iterator[Drip]:
 
 def echoes(connection: wire.Connection) -> bool:
     """Whether a master answers, as `SmallMaster` does."""
-    connection.limit(5.0)
+    connection.limit(SECONDS)
     connection.send("hello")
     answer = connection.recv()
     connection.close()
@@ -80,14 +80,15 @@ def test_what_is_no_port(port: int) -> None:
         dial.parse_address(f"host:{port}")
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        port: int = sock.getsockname()[1]
-        return port
+@pytest.fixture
+def port() -> Iterator[int]:
+    """Where nobody listens, nor can while the test runs."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield taken.getsockname()[1]
 
 
-def test_every_address_is_told_with_its_error() -> None:
-    port = free_port()
+def test_every_address_is_told_with_its_error(port: int) -> None:
     with pytest.raises(Unreachable) as caught:
         dial.dial([("127.0.0.1", port), ("no.such.host.invalid", port)], KEY, 1.0)
     text = str(caught.value)
@@ -96,9 +97,9 @@ def test_every_address_is_told_with_its_error() -> None:
     assert caught.value.refused == {("127.0.0.1", port)} and caught.value.others
 
 
-def test_a_refusal_everywhere_is_recognised() -> None:
+def test_a_refusal_everywhere_is_recognised(port: int) -> None:
     with pytest.raises(Unreachable) as caught:
-        dial.dial([("127.0.0.1", free_port())], KEY, 1.0)
+        dial.dial([("127.0.0.1", port)], KEY, 1.0)
     assert len(caught.value.refused) == 1 and not caught.value.others
 
 
@@ -118,7 +119,7 @@ class NameService:
 def test_a_name_is_asked_for_once_a_minute_and_an_answer_outlives_a_dead_name_service(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    service, now = NameService(free_port()), [1000.0]
+    service, now = NameService(5757), [1000.0]
     monkeypatch.setattr(name_service, "_patiently", service)
     names = name_service.Names(lambda: now[0])
     service.dead = True
@@ -201,7 +202,9 @@ def test_what_hangs_up_is_told() -> None:
             dial.dial([("127.0.0.1", port)], KEY, 1.0)
 
 
-def test_a_family_of_addresses_that_this_machine_does_not_know_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_family_of_addresses_that_this_machine_does_not_know_is_passed_over(
+    monkeypatch: pytest.MonkeyPatch, port: int
+) -> None:
     class WithoutIPv6(socket.socket):
         def __init__(self, family: int = -1, *rest: Any, **named: Any) -> None:
             if family == socket.AF_INET6:
@@ -209,7 +212,6 @@ def test_a_family_of_addresses_that_this_machine_does_not_know_is_passed_over(mo
             super().__init__(family, *rest, **named)
 
     monkeypatch.setattr(socket, "socket", WithoutIPv6)
-    port = free_port()
     with pytest.raises(Unreachable, match=f"::1.*not supported by protocol; 127.0.0.1:{port}: connection refused"):
         dial.dial([("::1", port), ("127.0.0.1", port)], KEY, 1.0)
 
@@ -251,8 +253,8 @@ def test_a_wrong_key_alone_is_told_as_such(start: Start) -> None:
         assert f"{dial.format_address(master.address)}: wrong key: the master holds another one" in str(caught.value)
 
 
-def test_a_wrong_key_at_one_address_does_not_hide_the_others(start: Start) -> None:
-    master, port = start(key=OTHER), free_port()
+def test_a_wrong_key_at_one_address_does_not_hide_the_others(start: Start, port: int) -> None:
+    master = start(key=OTHER)
     with pytest.raises(Unreachable) as caught:
         dial.dial([master.address, ("127.0.0.1", port)], KEY, 5.0)
     assert f"127.0.0.1:{port}: connection refused" in str(caught.value) and "wrong key" in str(caught.value)
@@ -376,7 +378,7 @@ def test_a_master_is_looked_for_again_after_what_may_pass(error: Exception, monk
 
     monkeypatch.setattr(Agent, "enlist", enlist)
     monkeypatch.setattr(find_master, "_PAUSE", 0.0)
-    agent = find_master.find_master(AgentConfig("an agent", [("host", 1)], KEY, []), 5.0)
+    agent = find_master.find_master(AgentConfig("an agent", [("host", 1)], KEY, []), 60.0)
     assert len(tries) == 3
     agent.close()
 

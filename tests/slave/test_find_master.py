@@ -8,6 +8,7 @@ import os
 import re
 import socket
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -45,8 +46,14 @@ def look(
         tries.append(agent)
         raise errors[min(len(tries), len(errors)) - 1]
 
+    now = [0.0]  # which passes only while it waits
+
+    def sleep(seconds: float) -> None:
+        now[0] += seconds
+
     monkeypatch.setattr(Agent, "enlist", enlist)
     monkeypatch.setattr(find_master, "_PAUSE", 0.001)
+    monkeypatch.setattr(find_master, "time", SimpleNamespace(monotonic=lambda: now[0], sleep=sleep))
     with pytest.raises(SlaveError) as caught:
         find_master.find_master(config, 1e9, 0.05, master_lives=lambda: len(tries) < lives)
     return caught.value, len(tries)

@@ -244,14 +244,14 @@ def test_a_fork_can_import_although_a_thread_was_asking(master: Master) -> None:
     def ask() -> None:
         with made._lock:
             asking.set()
-            forked.wait(20)
+            forked.wait(60)
 
     thread = threading.Thread(target=ask)
     thread.start()
-    asking.wait(20)
+    asking.wait(60)
     pid = os.fork()
     if not pid:
-        signal.alarm(10)
+        signal.alarm(60)
         os._exit(load("goods").NAME + 40)
     forked.set()
     thread.join()

@@ -90,7 +90,7 @@ def test_a_slave_that_may_open_no_files_ends_with_one_line(make: Make, own_folde
     shell = f"ulimit -n 7; exec python3 -m slave 127.0.0.1:{port} -n 1 --wait 3600"
     program = Program("sh", "-c", shell, cwd=own_folder)
     try:
-        assert program.ends(30) == OutOfResources.exit_code, program.err
+        assert program.ends() == OutOfResources.exit_code, program.err
         assert re.fullmatch(
             r"slave: cannot reach the master at .*too many open files.* may have 7 files open: .*\(ulimit -n\)\n",
             program.err,
@@ -129,9 +129,9 @@ def test_a_slave_that_its_agent_gives_up_is_told_of(make: Make, caplog: pytest.L
     port = make(0, port=0).address[1]
     program = Program("sh", "-c", f"ulimit -n 10; exec python3 -m slave 127.0.0.1:{port} -n 1")
     try:
-        program.ends(30)
+        program.ends()
         if program.process.returncode == 0:  # else not even the agent can work, on this version of Python
             text = r"parallel: slave 0 \(started by hand on \S+\) is given up: its process cannot be started: .*ulimit"
-            eventually(lambda: re.search(text, caplog.text), 10, "a line that says so")
+            eventually(lambda: re.search(text, caplog.text), 30, "a line that says so")
     finally:
         program.kill()

@@ -112,7 +112,7 @@ def test_a_real_busy_program_is_seen() -> None:
         try:
             owner.look()
             mine.look()
-            eventually(lambda: machine._seconds_of([busy.pid])[busy.pid] > 1.0, 30)
+            eventually(lambda: machine._seconds_of([busy.pid])[busy.pid] > 1.0, 60)
             owner.look()
             mine.look()
             assert "processors busy" in owner.sign or "keyboard" in owner.sign

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from slave import output_tail
 from slave.output_tail import LONGEST_LINE, MOST_BYTES, Budget, Tail, Tails, Unwanted
 
 
@@ -141,6 +143,7 @@ def test_what_the_slave_program_says_itself_is_not_what_tasks_print(own_folder: 
 
 
 def test_all_slaves_share_the_budget(own_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(output_tail, "Budget", functools.partial(Budget, clock=Clock()))  # it does not grow meanwhile
     tails = Tails()
     for slave in range(3):
         tails.add(slave, str(own_folder / f"out{slave}"))

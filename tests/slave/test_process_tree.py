@@ -75,7 +75,7 @@ sys.stdin.read()
         eventually(lambda: {"600", "601"} <= last_words(marked(mark)), what="the leader and what it started")
         eventually(lambda: len(marked(mark)) == 3, what="the end of the one between")
         assert end_family([leader.pid], [mark])
-        eventually(lambda: not marked(mark), 5, "nothing that is left")
+        eventually(lambda: not marked(mark), 30, "nothing that is left")
         assert not end_family([leader.pid], [mark])
 
 

@@ -60,6 +60,7 @@ class Pair:
 
 @pytest.fixture
 def pair() -> Iterator[Pair]:
+    gc.collect()  # what other tests have left for it
     before = descriptors()
     made = Pair()
     yield made
