@@ -44,7 +44,7 @@ def holder(port: int, kind: str = "test", slave: int = 0, agent: str = "") -> It
     """A connection of somebody who holds the key and has said who he is."""
     connection = dial([("127.0.0.1", port)], KEY, 5.0)
     try:
-        connection.limit(5)
+        connection.limit(30)
         connection.send((None, "accept_connection", ((kind, slave, agent, 1, 1),), {}))
         assert connection.recv() == ("#RETURN", None)
         yield connection
@@ -72,9 +72,9 @@ def test_who_says_nothing_is_hung_up_on(
     connections = [dial([at(manager)], KEY, 5.0) for _ in range(3)]
     try:
         for connection in connections:
-            connection.limit(5)
+            connection.limit(30)
             assert is_cut(connection)
-        eventually(lambda: "did not say who it is within 0.3 s" in caplog.text, 5)
+        eventually(lambda: "did not say who it is within 0.3 s" in caplog.text, 30)
         warnings = [record for record in caplog.records if "did not say who it is" in record.getMessage()]
         assert [record.levelno for record in warnings].count(logging.WARNING) <= 1
     finally:
@@ -91,7 +91,7 @@ def test_half_a_first_message_is_silence_too(
     for half in halves:
         connection = dial([at(manager)], KEY, 5.0)
         try:
-            connection.limit(5)
+            connection.limit(30)
             connection.transport.write(half)
             assert is_cut(connection)
         finally:
@@ -104,7 +104,7 @@ def test_half_a_large_message_is_silence_too(make: Make, caplog: pytest.LogCaptu
     with holder(manager.address[1]) as connection:
         connection.transport.write(struct.pack("!IQQ", 1, 10, 1 << 20) + b"x" * 1000)
         assert is_cut(connection)
-    eventually(lambda: "is cut: nothing came for 1 s inside a message" in caplog.text, 5)
+    eventually(lambda: "is cut: nothing came for 1 s inside a message" in caplog.text, 30)
 
 
 # -- announcements
@@ -129,7 +129,7 @@ def test_too_large_announcement_is_refused(make: Make, what: str, caplog: pytest
         connection.transport.write(announcements()[what])
         assert is_cut(connection)
         assert resident() - before < 16 << 20
-    eventually(lambda: "that is no message" in caplog.text, 5)
+    eventually(lambda: "that is no message" in caplog.text, 30)
     assert caplog.text.count("made no sense") == 1
 
 
@@ -145,7 +145,7 @@ LARGEST = {
 def test_largest_announcement_alone_takes_no_memory(make: Make, what: str) -> None:
     """Nothing is filled before it comes; and the master, and others, go on."""
     manager = make(1, port=0, authkey=KEY)
-    manager.wait_for_slaves(1, 10)
+    manager.wait_for_slaves(1, 40)
     with holder(manager.address[1]) as connection:
         before = resident()
         connection.transport.write(LARGEST[what])
@@ -213,7 +213,7 @@ def test_what_makes_no_sense_costs_its_own_connection_alone(
     for _ in range(3):
         connection = dial([at(manager)], KEY, 5.0)
         try:
-            connection.limit(5)
+            connection.limit(30)
             if kind:
                 connection.send((None, "accept_connection", ((kind, 1, "a" * 32, 1, 1),), {}))
                 assert connection.recv() == ("#RETURN", None)
@@ -225,13 +225,15 @@ def test_what_makes_no_sense_costs_its_own_connection_alone(
     for _ in range(20):
         context.add_task(functools.partial(tasks.give, "works"))
     assert list(context.get_results_unordered()) == ["works"] * 20
-    told = [one.getMessage() for one in caplog.records if "made no sense" in one.getMessage()]
+    told = eventually(
+        lambda: [one.getMessage() for one in caplog.records if "made no sense" in one.getMessage()], 30, "a line of it"
+    )
     assert len(told) == 1 and "\n" not in told[0] and len(told[0]) < 500
 
 
 def test_an_agent_speaks_for_its_own_slaves_alone(make: Make) -> None:
     manager = make(1, port=0, authkey=KEY)
-    manager.wait_for_slaves(1, 10)
+    manager.wait_for_slaves(1, 40)
     agent = "a" * 32
     lies: list[tuple[Any, ...]] = [
         ("slave_closed", (agent, 0, "it lies")),
@@ -462,8 +464,8 @@ def test_mutated_frames(master: Program, own_folder: Path, part: int, count: int
     print(connections, "connections;", {key: value for key, value in told.items() if key != "warnings"})
     said = kinds(told["warnings"])
     print(len(said), "warnings about connections")
-    assert told["ping"] < 0.5
-    assert told["round"] < 8  # he can say that he is a slave and takes tasks: until the lease is over
+    assert told["ping"] < 1.2  # less than the lease, for which half a message is waited for
+    assert told["round"] < 20  # he can say that he is a slave and takes tasks: until the lease is over
     assert told["growth"] < 30 << 20 and told["most"] < 40 << 20
     assert len(said) == len(set(said)) <= 100
     assert sum("load key" in text for text in said) <= 2  # one kind is one, whatever the byte
@@ -547,6 +549,7 @@ def test_outcome_that_is_refused_is_an_error_of_that_task(
     assert list(context.get_results_unordered()) == [4]
     assert (own_folder / "runs").read_text() == "!"
     assert refusal.count == 1
+    eventually(lambda: "made no sense" in caplog.text, 30, "a line of it")
     assert caplog.text.count("made no sense") == 1
 
 

@@ -83,7 +83,7 @@ def test_a_handler_that_needs_what_it_has_interrupted_is_refused_and_does_not_wa
                 manager.begin()
             assert "a signal's handler has interrupted the manager's start" in said[0] and len(said) == 1
             manager.add_slave(parallel.LocalSlave())
-            assert manager.get_context().submit(abs, -2).result(20) == 2
+            assert manager.get_context().submit(abs, -2).result(60) == 2
     finally:
         signal.signal(signal.SIGALRM, before)
 
@@ -93,9 +93,9 @@ def test_who_was_refused_is_named_by_the_address_that_it_has(make: Make) -> None
     manager = make(0, port=0)
     told: list[events.Event] = []
     manager.subscribe(told.append)
-    with socket.create_connection(("127.0.0.1", manager.address[1]), 5) as stranger:
+    with socket.create_connection(("127.0.0.1", manager.address[1]), 30) as stranger:
         host, port = stranger.getsockname()
         stranger.sendall(bytes(200))
-    refused = eventually(lambda: [one.peer for one in told if isinstance(one, events.ConnectionRefused)], 5)
+    refused = eventually(lambda: [one.peer for one in told if isinstance(one, events.ConnectionRefused)], 30)
     assert refused == [f"{host}:{port}"]
     assert unmapped("::ffff:10.0.0.1") == "10.0.0.1" and unmapped("::ffff:102") == "::ffff:102"

@@ -31,6 +31,7 @@ from tests.support.waiting import eventually
 
 KEY = b"the key of these tests"
 PINGS = 5
+SEARCHES = "PARALLEL_TEST_EXAMPLES" in os.environ  # for what nobody has seen yet (tests/support/examples.py)
 MARK = "a marker that nobody else says " * 3
 MODES = pytest.mark.parametrize("encrypt", [True, False], ids=["tls", "sealed"])
 # what each side may say of bytes that were changed on the way, when the handshake proper was done
@@ -79,7 +80,7 @@ def mode(encrypt: bool) -> int:
     return TLS if encrypt else SEALED
 
 
-def converse(addresses: list[Address], encrypt: bool, seconds: float = 10.0) -> None:
+def converse(addresses: list[Address], encrypt: bool, seconds: float = 30.0) -> None:
     """What an honest slave does: say who it is, and call, several times; each answer must be the right one."""
     connection = dial(addresses, KEY, 5.0, encrypt=encrypt)
     try:
@@ -214,10 +215,10 @@ def test_attack_is_found_out_and_the_next_try_does(
     with Relay(at(manager), attack.meddle(mode, trap), which={1}) as relay:
         with pytest.raises((SlaveError, EOFError, OSError), match=attack.slave or None):
             converse([relay.address], encrypt)
-        eventually(lambda: relay.meddled, 5, "the end of the attack")
+        eventually(lambda: relay.meddled, 30, "the end of the attack")
         said = caplog.text
         if attack.master:
-            eventually(lambda: re.search(attack.master, caplog.text), 5, f"a line like {attack.master!r}; {said}")
+            eventually(lambda: re.search(attack.master, caplog.text), 30, f"a line like {attack.master!r}; {said}")
         converse([relay.address], encrypt)
         converse([at(manager)], encrypt)
 
@@ -254,7 +255,7 @@ def test_one_bit_is_changed(
 ) -> None:
     """Somewhere in the stream, in each part of the handshake at least; nobody takes it for anything else."""
     monkeypatch.setattr(introduction, "HANDSHAKE_SECONDS", 0.5)  # the slave's: a changed length lets it wait
-    seed = random.randrange(1 << 32)
+    seed = random.randrange(1 << 32) if SEARCHES else 20261126
     print("seed", seed)
     chance = random.Random(seed)
     sizes = wire_sizes(make, encrypt)
@@ -289,7 +290,7 @@ def test_bits_change_under_a_real_run(
     make: Make, start: Start, trap: Path, caplog: pytest.LogCaptureFixture, encrypt: bool, direction: str
 ) -> None:
     """In the first connections of the agent and of its runner, while tasks and results go by."""
-    seed = random.randrange(1 << 32)
+    seed = random.randrange(1 << 32) if SEARCHES else 20261126
     print("seed", seed)
     chance = random.Random(seed)
     manager = make(0, port=0, authkey=KEY, encrypt=encrypt)
@@ -299,12 +300,12 @@ def test_bits_change_under_a_real_run(
         carry(mode(encrypt), **{direction: change})(to_slave, to_master)
 
     with Relay(at(manager), meddle, which={3, 4, 5}) as relay:  # the runner's; 1 and 2 are the agent's
-        program = start(relay.name, "--wait", "20", *([] if encrypt else ["--no-encryption"]))
-        manager.wait_for_slaves(1, 15)
+        program = start(relay.name, "--wait", "60", *([] if encrypt else ["--no-encryption"]))
+        manager.wait_for_slaves(1, 40)
         for _ in range(10):
             assert squares(manager) == SQUARES
-        assert relay.meddled, "nothing was changed"
-        assert manager.slaves[0].state != "lost"
+        eventually(lambda: relay.meddled, 30, "the end of a connection that was changed")
+        eventually(lambda: manager.slaves[0].state != "lost", 30, f"a slave that is there, not {manager.slaves}")
         manager.shutdown()
         assert program.ends() == 0
 
@@ -326,7 +327,7 @@ def test_records_of_a_real_run_are_repeated(make: Make, start: Start, encrypt: b
         carry(mode(encrypt), **{direction: change})(to_slave, to_master)
 
     with Relay(at(manager), meddle, which={3, 4, 5}) as relay:  # the runner's; 1 and 2 are the agent's
-        program = start(relay.name, "--wait", "20", *([] if encrypt else ["--no-encryption"]))
+        program = start(relay.name, "--wait", "60", *([] if encrypt else ["--no-encryption"]))
         context = manager.get_context()
         for number in range(400):
             context.add_task(functools.partial(tasks.square, number))
@@ -348,10 +349,10 @@ def test_slave_program_gets_in_at_its_next_try(
 ) -> None:
     manager = make(0, port=0, authkey=KEY)
     with Relay(at(manager), attack.meddle(TLS, trap), which={1}) as relay:
-        program = start(relay.name, "--wait", "20")
+        program = start(relay.name, "--wait", "60")
         assert squares(manager) == SQUARES
-        assert re.search(attack.slave, program.err)
-        assert re.search(attack.master, caplog.text)
+        program.says(attack.slave)
+        eventually(lambda: re.search(attack.master, caplog.text), 30, f"a line like {attack.master!r}")
         manager.shutdown()
         assert program.ends() == 0
 
@@ -404,7 +405,7 @@ def test_forged_words_do_not_end_a_slave_that_waits(make: Make, start: Start, wh
         ends = start(relay.name, "--wait", "0")
         assert ends.ends() == code
         assert len(ends.err.splitlines()) == 1
-        waits = start(relay.name, "--wait", "20")
+        waits = start(relay.name, "--wait", "60")
         waits.says("no master yet .*(wrong key|version|protocol|no encryption)")
         assert squares(manager) == SQUARES
         manager.shutdown()
@@ -421,8 +422,8 @@ def test_who_lets_only_handshakes_through_does_not_keep_a_slave_out(make: Make, 
 
     with Relay(at(manager), meddle) as relay:
         words = [] if encrypt else ["--no-encryption"]
-        program = start(relay.name, name(at(manager)), "--wait", "10", *words)
-        manager.wait_for_slaves(1, 15)
+        program = start(relay.name, name(at(manager)), "--wait", "60", *words)
+        manager.wait_for_slaves(1, 40)
         assert squares(manager) == SQUARES
         manager.shutdown()
         assert program.ends() == 0
@@ -466,7 +467,7 @@ def test_recorded_session_is_no_use_with_the_master(
     with Relay(at(manager), carry(mode(encrypt), up=recorded)) as relay:
         converse([relay.address], encrypt)
     assert len(recorded.parts) > PINGS
-    with socket.create_connection(at(manager), 5) as again:
+    with socket.create_connection(at(manager), 30) as again:
         relays.read_exactly(again, handshake.GREETING_SIZE)
         again.sendall(recorded.data)
         rest = b"?" * (handshake.VERDICT_SIZE + 1)
@@ -476,7 +477,7 @@ def test_recorded_session_is_no_use_with_the_master(
         except OSError:
             pass  # reset: it read no more than the answer
         assert (len(rest) == handshake.VERDICT_SIZE and rest[0]) or rest[0] == ord("?")
-    eventually(lambda: "refused: it holds another key" in caplog.text, 5)
+    eventually(lambda: "refused: it holds another key" in caplog.text, 30)
 
 
 @MODES
@@ -496,10 +497,10 @@ def test_recorded_session_is_no_use_with_a_slave(make: Make, encrypt: bool) -> N
 
 def test_greeting_of_the_master_is_not_an_answer(make: Make, caplog: pytest.LogCaptureFixture) -> None:
     manager = make(0, port=0, authkey=KEY)
-    with socket.create_connection(at(manager), 5) as sock:
+    with socket.create_connection(at(manager), 30) as sock:
         greeted = relays.read_exactly(sock, handshake.GREETING_SIZE)
         sock.sendall(greeted.ljust(handshake.ANSWER_SIZE, b"\0"))
-        eventually(lambda: "refused: it holds another key" in caplog.text, 5)
+        eventually(lambda: "refused: it holds another key" in caplog.text, 30)
 
 
 @MODES
@@ -520,12 +521,12 @@ def test_halves_of_two_sessions(make: Make, caplog: pytest.LogCaptureFixture, en
         for thread in slaves:
             thread.start()
         for thread in slaves:
-            thread.join(20)
+            thread.join(90)
         assert len(outcomes) == 2 and None not in outcomes
         if stage == 1:
             assert any(isinstance(error, WrongKey) for error in outcomes)
         said = "holds another key" if stage == 1 else "it holds no key: somebody relays" if encrypt else "tampers"
-        eventually(lambda: said in caplog.text, 5, f"{said!r} in {caplog.text}")
+        eventually(lambda: said in caplog.text, 30, f"{said!r} in {caplog.text}")
         converse([relay.address], encrypt)
 
 
@@ -541,7 +542,7 @@ def test_unix_socket_is_not_to_be_had_by_the_network(make: Make, caplog: pytest.
     assert isinstance(target, bytes)
     with Relay(target, relays.both_ways) as relay, pytest.raises(SlaveError, match="without any protection"):
         dial([relay.address], KEY, 5.0, encrypt=False)
-    eventually(lambda: "hung up during the handshake" in caplog.text, 5)
+    eventually(lambda: "hung up during the handshake" in caplog.text, 30)
 
 
 def test_another_master_with_the_same_key_is_not_served(make: Make, start: Start, own_folder: Path) -> None:
@@ -568,13 +569,13 @@ def test_agent_does_not_go_over_to_another_master(make: Make, start: Start) -> N
     right, wrong = (make(0, port=0, authkey=KEY) for _ in range(2))
 
     def elsewhere(to_slave: Any, to_master: Any) -> None:
-        with socket.create_connection(at(wrong), 5) as other:
+        with socket.create_connection(at(wrong), 30) as other:
             relays.both_ways(to_slave, other)
 
     with Relay(at(right), elsewhere, which={2}) as relay:
-        program = start(relay.name, "--wait", "20")
+        program = start(relay.name, "--wait", "60")
         assert squares(right) == SQUARES
-        assert "another master answers there" in program.err
+        program.says("another master answers there")
         assert not wrong.slaves
         right.shutdown()
         assert program.ends() == 0
@@ -584,7 +585,7 @@ def test_agent_does_not_go_over_to_another_master(make: Make, start: Start) -> N
 
 
 @MODES
-def test_what_a_listener_reads(make: Make, start: Start, encrypt: bool) -> None:
+def test_what_a_listener_reads(make: Make, start: Start, own_folder: Path, encrypt: bool) -> None:
     manager = make(0, port=0, authkey=KEY, encrypt=encrypt)
     told = threading.Lock()
     recorders: list[Recorder] = []
@@ -606,7 +607,7 @@ def test_what_a_listener_reads(make: Make, start: Start, encrypt: bool) -> None:
     assert len(heard) > 1000
     assert (MARK.encode() in heard) == (not encrypt)
     assert KEY not in heard and KEY.hex().encode() not in heard
-    assert (str(os.getpid()).encode() in heard) <= (not encrypt)
+    assert (str(own_folder).encode() in heard) == (not encrypt), "where the program runs"
 
 
 @MODES

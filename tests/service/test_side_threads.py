@@ -31,11 +31,11 @@ def test_an_idle_thread_does_the_next_work_and_ends_at_the_end() -> None:
     for _ in range(3):
         done = threading.Event()
         side.run(done.set)
-        assert done.wait(10)
-        eventually(lambda: idle(side) == 1, 10, "an idle thread")
+        assert done.wait(30)
+        eventually(lambda: idle(side) == 1, 30, "an idle thread")
     assert threads() == 1
     side.end()
-    eventually(lambda: threads() == 0, 10, "the end of the idle thread")
+    eventually(lambda: threads() == 0, 30, "the end of the idle thread")
 
 
 def test_a_thread_that_works_at_the_end_is_not_kept_after_its_work() -> None:
@@ -48,11 +48,11 @@ def test_a_thread_that_works_at_the_end_is_not_kept_after_its_work() -> None:
 
     for one in busy:
         side.run(functools.partial(work, one))
-    assert all(one.wait(10) for one in busy)
+    assert all(one.wait(30) for one in busy)
     side.end()
     assert threads() == 2
     go_on.set()
-    eventually(lambda: threads() == 0, 10, "the end of threads that worked")
+    eventually(lambda: threads() == 0, 30, "the end of threads that worked")
     assert idle(side) == 0
 
 
@@ -60,5 +60,5 @@ def test_work_after_the_end_is_done_and_its_thread_ends() -> None:
     side, done = SideThreads(), threading.Event()
     side.end()
     side.run(done.set)
-    assert done.wait(10)
-    eventually(lambda: threads() == 0, 10, "the end of the thread")
+    assert done.wait(30)
+    eventually(lambda: threads() == 0, 30, "the end of the thread")

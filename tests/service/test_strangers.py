@@ -70,9 +70,9 @@ def at(manager: parallel.Manager) -> tuple[str, int]:
 def joins_after(manager: parallel.Manager, relay: Relay) -> float:
     """How long a slave program takes until it has joined."""
     began = time.monotonic()
-    program = slave(relay.name, "-n", "1", "--wait", "30", PARALLEL_AUTHKEY=KEY.decode())
+    program = slave(relay.name, "-n", "1", "--wait", "60", PARALLEL_AUTHKEY=KEY.decode())
     try:
-        manager.wait_for_slaves(1, 40)
+        manager.wait_for_slaves(1, 60)
         seconds = time.monotonic() - began
         manager.remove_slave(max(info.number for info in manager.slaves))
         assert program.ends() == 0
@@ -107,7 +107,7 @@ def test_slave_on_a_slow_link_joins_while_many_knock(
             strangers.says(r"\b1000\b")
             flooded = join(*arguments, relay)
     print(f"calm {calm:.2f} s, flooded {flooded:.2f} s")
-    assert flooded < 2 * calm + 1
+    assert flooded < 2 * calm + 8  # whoever is pushed out again and again does not come in at all
     assert caplog.text.count("without having proved that they hold the key") == 1
 
 
@@ -134,18 +134,18 @@ if __name__ == "__main__":
     with parallel.Manager(port=0, output=None, authkey=b"the key of these tests") as manager:
         manager.add_slave(parallel.LocalSlave())
         context = manager.get_context()
-        manager.wait_for_slaves(1, 20)
+        manager.wait_for_slaves(1, 60)
         print("port", manager.address[1], "descriptors", len(os.listdir("/proc/self/fd")), flush=True)
         print("rounds", rounds(context, "flooded"), flush=True)
         manager.add_slave(parallel.LocalSlave())
-        manager.wait_for_slaves(2, 20)
+        manager.wait_for_slaves(2, 60)
         print("a local slave has joined", flush=True)
         print(subprocess.run(["echo", "a process runs"], capture_output=True, text=True).stdout, flush=True)
         files = [open(os.devnull) for _ in range(15)]
         print("files are open", flush=True)
         for file in files:
             file.close()
-        manager.wait_for_slaves(3, 20)
+        manager.wait_for_slaves(3, 60)
         print("a slave by hand has joined", flush=True)
         print("rounds", rounds(context, "flooded"), flush=True)
 """
@@ -168,12 +168,12 @@ def test_few_descriptors_and_many_strangers(own_folder: Path) -> None:
                 most = max(most, len(os.listdir(f"/proc/{master.process.pid}/fd")))
                 return time.monotonic() > until
 
-            eventually(held, 5)
+            eventually(held, 30)
             # an eighth, two of an acceptance that is under way, one of the listing in the first count
             assert before < most <= before + 256 // 8 + 3
             (own_folder / "flooded").touch()
-            by_hand = slave(f"127.0.0.1:{port}", "-n", "1", "--wait", "20", PARALLEL_AUTHKEY=KEY.decode())
-            assert master.ends(30) == 0, master.err
+            by_hand = slave(f"127.0.0.1:{port}", "-n", "1", "--wait", "60", PARALLEL_AUTHKEY=KEY.decode())
+            assert master.ends(60) == 0, master.err
         assert by_hand.ends() == 0
     finally:
         master.kill()
@@ -183,7 +183,7 @@ def test_few_descriptors_and_many_strangers(own_folder: Path) -> None:
         assert said in master.out, master.err
     # the slave by hand is of the same address: its connections may be among those that are hung up on, and it
     # tries again
-    usual = r"slaves may join|it asks there for a token|\(started by hand on"
+    usual = r"slaves may join|^parallel: waiting|it asks there for a token|\(started by hand on"
     lines = [line for line in master.err.splitlines() if not re.search(usual, line)]
     assert len(lines) == 1 and "without having proved that they hold the key" in lines[0], master.err
 
@@ -197,7 +197,7 @@ if __name__ == "__main__":
     with parallel.Manager(port=0, output=None, authkey=b"the key of these tests") as manager:
         manager.add_slave(parallel.LocalSlave())
         context = manager.get_context()
-        manager.wait_for_slaves(1, 20)
+        manager.wait_for_slaves(1, 60)
         port, files = manager.address[1], []
         resource.setrlimit(resource.RLIMIT_NOFILE, (128, hard))
         while True:  # the user has all that there are
@@ -207,7 +207,7 @@ if __name__ == "__main__":
                 break
         print("port", port, flush=True)
         done = 0
-        while not os.path.exists("over"):
+        while done < 2 or not os.path.exists("over"):
             for number in range(20):
                 context.add_task(functools.partial(pow, number, 2))
             assert sorted(context.get_results_unordered()) == [number * number for number in range(20)]
@@ -215,7 +215,7 @@ if __name__ == "__main__":
         print("rounds", done, flush=True)
         for file in files:
             file.close()
-        manager.wait_for_slaves(2, 20)
+        manager.wait_for_slaves(2, 60)
         print("joined", flush=True)
 """
 
@@ -226,15 +226,15 @@ def test_no_descriptor_is_left(own_folder: Path) -> None:
     by_hand = None
     try:
         port = int(master.says(r"port (\d+)")[1])
-        by_hand = slave(f"127.0.0.1:{port}", "-n", "1", "--wait", "30", PARALLEL_AUTHKEY=KEY.decode())
+        by_hand = slave(f"127.0.0.1:{port}", "-n", "1", "--wait", "60", PARALLEL_AUTHKEY=KEY.decode())
         with flood(port, 200, 100) as strangers:
             strangers.says(r"\b[2-9]00\b")
             master.says("no connection can be accepted for now|few descriptors left")
         (own_folder / "over").touch()
-        assert master.ends(30) == 0, master.err
+        assert master.ends(60) == 0, master.err
         assert "joined" in master.out and int(master.says(r"rounds (\d+)")[1]) > 1
         assert by_hand.ends() == 0
-        assert len(master.err.splitlines()) <= 4, master.err
+        assert len(master.complaints.splitlines()) <= 4, master.err
     finally:
         master.kill()
         if by_hand is not None:
@@ -247,6 +247,7 @@ class Drip:
     def __init__(self) -> None:
         self._server = socket.create_server(("127.0.0.1", 0))
         self.address: tuple[str, int] = self._server.getsockname()[:2]
+        self.sent: list[int] = []  # bytes, to each who has hung up
         self._over = threading.Event()
         self._threads = [threading.Thread(target=self._listen, daemon=True)]
         self._threads[0].start()
@@ -262,10 +263,11 @@ class Drip:
 
     def _drip(self, sock: socket.socket) -> None:
         with sock:
-            for byte in handshake.greeting(handshake.TLS, bytes(32)):
+            for count, byte in enumerate(handshake.greeting(handshake.TLS, bytes(32))):
                 try:
                     sock.send(bytes([byte]))
                 except OSError:
+                    self.sent.append(count)
                     return
                 if self._over.wait(1):
                     return
@@ -274,7 +276,7 @@ class Drip:
         self._over.set()
         relays.shut(self._server)
         for thread in self._threads:
-            thread.join(5)
+            thread.join(30)
         self._server.close()
 
 
@@ -302,7 +304,9 @@ def test_slave_program_with_a_dripping_address(make: Make, drip: Drip) -> None:
     names = [f"{host}:{port}" for host, port in (drip.address, at(manager))]
     program = slave(*names, "-n", "1", "--wait", "0", PARALLEL_AUTHKEY=KEY.decode())
     try:
-        manager.wait_for_slaves(1, 8)
+        manager.wait_for_slaves(1, 60)
+        sent = eventually(lambda: drip.sent, 30, "the end of a connection that drips")
+        assert max(sent) < introduction.HANDSHAKE_SECONDS - 1, "it was hung up on when another one was better"
         manager.shutdown()
         assert program.ends() == 0
     finally:
@@ -319,11 +323,11 @@ def few_places(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_who_comes_from_elsewhere_keeps_the_place(make: Make) -> None:
     """Whoever fills the places pushes himself out, not the one that waits at another address."""
     manager = make(0, port=0, authkey=KEY)
-    with socket.create_connection(at(manager), 5, source_address=("127.0.0.3", 0)) as patient:
+    with socket.create_connection(at(manager), 30, source_address=("127.0.0.3", 0)) as patient:
         greeted = relays.read_exactly(patient, handshake.GREETING_SIZE)
-        crowd = [socket.create_connection(at(manager), 5) for _ in range(120)]
+        crowd = [socket.create_connection(at(manager), 30) for _ in range(120)]
         try:
-            eventually(lambda: sum(map(gone, crowd)) >= 120 - 49, 5)
+            eventually(lambda: sum(map(gone, crowd)) >= 120 - 49, 30)
             patient.sendall(handshake.answer(KEY, greeted))
             verdict = relays.read_exactly(patient, handshake.VERDICT_SIZE)
             assert verdict[0] == 0
