@@ -7,6 +7,7 @@ import os
 import threading
 import weakref
 from collections import deque
+from collections.abc import Iterator
 from typing import Callable
 
 from .launch.launcher import Launcher
@@ -85,34 +86,36 @@ class Closer:
     def _close(self) -> None:
         if not self._running.acquire(blocking=False):
             return
-        self._error = None
         try:
-            for step in self._steps():
-                try:
-                    step()
-                except BaseException as error:
-                    self._error = error  # and the other steps are done all the same
-            self.done = self._error is None
+            if not self.done:  # two threads may have been started, one of them late
+                self._take_steps()
         finally:
             while self._waiting:
                 self._waiting.popleft().answer(None)
             self._running.release()
 
-    def _steps(self) -> list[Callable[[], object]]:
+    def _take_steps(self) -> None:
+        self._error = None
+        for step in self._steps():
+            try:
+                step()
+            except BaseException as error:
+                self._error = error  # and the other steps are done all the same
+        self.done = self._error is None
+
+    def _steps(self) -> Iterator[Callable[[], object]]:
         """Each may be done twice."""
-        return [
-            self._watcher.stop,
-            self._warn_of_unread,
-            self._endpoint.close_acceptor,
-            lambda: self._dispatcher.call(self._dispatcher.scheduler.close),
-            lambda: self._launcher.stop(_STOP_SECONDS, waiting=self._threads),
-            lambda: self._endpoint.stop(_HANG_UP_SECONDS),
-            self._dispatcher.stop,
-            self._dispatcher.scheduler.users.drop_setups,
-            *self.last,
-            lambda: self._publisher.stop(_TELL_SECONDS),
-            *self._last,
-        ]
+        yield self._watcher.stop
+        yield self._warn_of_unread
+        yield self._endpoint.close_acceptor
+        yield lambda: self._dispatcher.call(self._dispatcher.scheduler.close)
+        yield lambda: self._launcher.stop(_STOP_SECONDS, waiting=self._threads)
+        yield lambda: self._endpoint.stop(_HANG_UP_SECONDS)
+        yield self._dispatcher.stop
+        yield self._dispatcher.scheduler.users.drop_setups
+        yield from self.last  # with what another thread adds meanwhile
+        yield lambda: self._publisher.stop(_TELL_SECONDS)
+        yield from self._last
 
     def _warn_of_unread(self) -> None:
         """Say that tasks were added and nobody asked what came of them, which is hardly what somebody wanted."""

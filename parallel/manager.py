@@ -573,6 +573,8 @@ class Manager:
         if self._checkpoints is None:
             self._checkpoints = Stores(_user_key, self.program, lambda text: log.warning("parallel: %s", text))
             self._closer.last.append(self._checkpoints.close)
+            if self.dispatcher.scheduler.state.closing:  # just now, and nobody may see them any more
+                self._checkpoints.close()
         store, rules = self._checkpoints.open(path), Rules(durable, any_code)
         return lambda mailbox, setups, begin: Recorder(store, rules, mailbox, setups, begin)
 
@@ -648,6 +650,8 @@ class Manager:
         if self._registration is None:
             self._registration = Registration(self._endpoint, self._name)
             self._closer.when_told(self._registration.close)
+            if self.dispatcher.scheduler.state.closing:  # just now, and nobody may see it any more
+                self._registration.close()
 
 
 def _user_key() -> bytes:

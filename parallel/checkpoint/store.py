@@ -22,7 +22,7 @@ from typing import Any, Callable, Protocol
 from slave.protocol import VALUE
 
 from ..core.effects import Outcome, Values
-from ..errors import CheckpointError, InputTypeError
+from ..errors import CheckpointError, InputTypeError, ManagerClosed
 from ..program import Program
 from . import digests
 from .batch import Batch
@@ -301,9 +301,13 @@ class Stores:
         self._key, self._code, self._tell = key, Code(program), tell
         self._opening = threading.Lock()  # held while one is opened
         self._stores: dict[str, Store] = {}
+        self._closed = False
 
     def open(self, path: str | os.PathLike[str]) -> Store:
-        """The one for this file, which is made if it is missing.  Raises `CheckpointError`, `InputError`."""
+        """The one for this file, which is made if it is missing.
+
+        Raises `CheckpointError`, `InputError`, and `ManagerClosed` if they were closed, be it just now.
+        """
         try:
             real = os.path.realpath(os.fspath(path))
         except (TypeError, ValueError) as error:
@@ -320,9 +324,13 @@ class Stores:
                         raise
                     why = error.strerror or str(error)
                     raise CheckpointError(f"the checkpoint {real} cannot be opened: {why}") from None
-            return store
+        if self._closed:  # looked at now: whoever closes them later sees this one
+            store.close()
+            raise ManagerClosed("the manager was shut down")
+        return store
 
     def close(self) -> None:
         """Close all.  May be called twice."""
+        self._closed = True
         for store in list(self._stores.values()):
             store.close()

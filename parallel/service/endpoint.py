@@ -14,7 +14,7 @@ from slave.dial import Address
 from slave.signals import came_from_handler
 
 from ..core import events as ev
-from ..errors import InputError, NetworkError
+from ..errors import InputError, ManagerClosed, NetworkError
 from .addresses import addresses_of, local_addresses
 from .dispatcher import Dispatcher
 from .identity import Identity
@@ -49,7 +49,7 @@ class Endpoint:
         self._host, self._port, self._objects = host, port, objects
         self._dispatcher = dispatcher
         self._lock = threading.RLock()
-        self._opening = False
+        self._opening = self._closed = False
         self._server: QueueServer | None = None
         self._local: Address | None = None  # where local slaves find it
         self._lan_port = 0  # where others find it; 0: nowhere
@@ -62,8 +62,8 @@ class Endpoint:
     def listen(self, lan: bool, patience: float) -> None:
         """Listen, if that has not begun; with ``lan`` where other machines reach it too.
 
-        ``patience``: seconds after which a silent machine is given up.  Raises `NetworkError`, and `InputError` in a
-        signal's handler that has interrupted this.
+        ``patience``: seconds after which a silent machine is given up.  Raises `NetworkError`, `ManagerClosed` if the
+        end has begun, be it just now, and `InputError` in a signal's handler that has interrupted this.
         """
         with self._lock:
             if self._opening:
@@ -94,9 +94,15 @@ class Endpoint:
             except OSError as error:
                 if came_from_handler(error):
                     raise  # a TimeoutError of the user's alarm
+                if self._closed:
+                    raise _over() from None
                 raise _cannot_listen(self._port or 0, error) from None
             finally:
                 self._opening = False
+                if self._closed and self._server is not None:  # looked at now: who closes later sees what was opened
+                    self._server.abandon()
+            if self._closed:
+                raise _over()
 
     def _begin_to_announce(self, server: QueueServer, name: str) -> None:
         from slave.discovery import PORT  # of no use where all slaves are local
@@ -141,6 +147,7 @@ class Endpoint:
 
     def close_acceptor(self) -> None:
         """Let nobody in any more."""
+        self._closed = True
         server = self._server
         if server is not None:
             server.close_acceptor()
@@ -166,6 +173,10 @@ def reason_of(error: OSError) -> str:
         whose = "this process" if error.errno == errno.EMFILE else "this machine"
         return f"{reason}: {whose} has no descriptor left; close files, or raise the limit (ulimit -n)"
     return reason
+
+
+def _over() -> ManagerClosed:
+    return ManagerClosed("the manager was shut down")
 
 
 def _cannot_listen(port: int, error: OSError) -> NetworkError:

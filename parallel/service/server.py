@@ -68,6 +68,7 @@ class QueueServer(mp_adapter.Server):
         self.window = memoryview(bytearray(WINDOW))
         self.gathered: list[OutcomeMessage | ValuesMessage] = []  # outcomes that were read in this turn
         self.calls: list[tuple[Peer, str, str, str, Any]] = []  # the other calls
+        self._coming: set[Transport] = set()  # those that were let in, and of which the dispatcher does not know yet
         self._peers: set[Peer] = set()
         self._admitted = itertools.count(1)  # numbers the connections
         self._nameless: dict[Peer, float] = {}  # those that have not said who they are, and until when they may
@@ -132,6 +133,8 @@ class QueueServer(mp_adapter.Server):
         self.dispatcher.tell(self._answer_when_empty, ticket)
         self.dispatcher.wait_for(ticket, grace)
         self.dispatcher.call(lambda now: self.shut())
+        while self._coming and self.dispatcher.failure is not None:  # it has died, and heard of them no more
+            self._coming.pop().close()
 
     def _answer_when_empty(self, ticket: Ticket, now: float) -> None:
         if self._peers:
@@ -205,6 +208,7 @@ class QueueServer(mp_adapter.Server):
 
     def _admit(self, transport: Transport, name: str, ident: bytes, now: float) -> None:
         """Somebody proved that it holds the secret of that name."""
+        self._coming.discard(transport)
         connection = Connection(transport)
         try:
             connection.be_patient(self.patience)
@@ -243,6 +247,7 @@ class QueueServer(mp_adapter.Server):
         self.dispatcher.publisher.publish([event])
 
     def _accepted(self, transport: Transport, name: str, ident: bytes) -> None:
+        self._coming.add(transport)
         self.dispatcher.tell(self._admit, transport, name, ident)
 
     def _acceptor_died(self, error: BaseException) -> None:

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 from typing import Any
 
+import pytest
+
+import parallel
+from parallel.checkpoint.store import Stores
+from parallel.service import endpoint
 from slave.protocol import RUNNER
-from tests.conftest import Make
+from tests.conftest import Make, ours
 from tests.support.waiting import eventually
 
 
@@ -27,3 +33,86 @@ def test_a_connection_that_another_thread_has_at_the_end_is_closed_when_it_is_do
     assert not manager.dispatcher.is_alive() and peer.connection.fileno() >= 0
     go_on.set()
     eventually(lambda: peer.connection.fileno() < 0, 10, "the end of the connection")
+
+
+def test_who_was_let_in_when_the_dispatcher_had_died_is_hung_up_on_at_the_end(make: Make) -> None:
+    manager = make(1)
+    manager.wait_for_slaves(1)
+
+    def broken(now: float) -> None:
+        raise ZeroDivisionError("a bug")
+
+    manager.dispatcher.tell(broken)
+    connections: Any = manager.dispatcher.connections
+    came = eventually(lambda: list(connections._coming), 30, "the slaves, which come again")
+    manager.shutdown()
+    assert not connections._coming and all(transport.fileno() < 0 for transport in came)
+
+
+def test_a_manager_that_is_shut_down_while_another_thread_begins_to_listen_does_not_listen(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manager = make(0)
+    real = endpoint._local_address
+
+    def meanwhile() -> tuple[str, int]:
+        manager.shutdown()
+        return real()
+
+    monkeypatch.setattr(endpoint, "_local_address", meanwhile)
+    with pytest.raises(parallel.ManagerClosed):
+        manager.begin()
+    eventually(lambda: not ours(), 20, "the end of all threads")
+
+
+def test_a_port_that_is_opened_just_when_the_manager_ends_is_closed(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manager = make(1)
+    manager.wait_for_slaves(1)
+    server: Any = manager.dispatcher.connections
+    real = endpoint.Endpoint._bound_to
+
+    def meanwhile(self: endpoint.Endpoint) -> str:
+        manager.shutdown()
+        return real(self)
+
+    monkeypatch.setattr(endpoint.Endpoint, "_bound_to", meanwhile)
+    with pytest.raises(parallel.ManagerClosed):
+        manager._endpoint.listen(True, 30.0)
+    assert all(sock.fileno() < 0 for sock in server.listener.sockets)
+
+
+def test_a_second_thread_that_was_started_to_close_does_nothing_when_all_is_closed(make: Make) -> None:
+    manager = make(0)
+    manager.shutdown()
+    again: list[str] = []
+    manager._closer.last.append(lambda: again.append("a step"))
+    manager._closer._close()
+    assert manager.closed and again == []
+
+
+def test_what_another_thread_adds_to_be_closed_while_the_manager_ends_is_closed(make: Make) -> None:
+    manager = make(0)
+    closer, closed = manager._closer, list[str]()
+    closer.last.append(lambda: closer.last.append(lambda: closed.append("outcomes")))
+    closer.when_told(lambda: closer.when_told(lambda: closed.append("events")))
+    manager.shutdown()
+    assert closed == ["outcomes", "events"]
+
+
+def test_a_checkpoint_that_is_opened_just_when_the_manager_ends_is_closed(
+    make: Make, monkeypatch: pytest.MonkeyPatch, own_folder: Path
+) -> None:
+    manager = make(0)
+    real = Stores.__init__
+
+    def meanwhile(self: Stores, *args: Any) -> None:
+        manager.shutdown()
+        real(self, *args)
+
+    monkeypatch.setattr(Stores, "__init__", meanwhile)
+    with pytest.raises(parallel.ManagerClosed):
+        manager.get_context(checkpoint=own_folder / "results")
+    assert not (own_folder / "results.lock").exists()
+    eventually(lambda: not ours(), 20, "the end of all threads")
