@@ -256,24 +256,30 @@ class Manager:
         self._begun = False
         self._checkpoints: Stores | None = None
         self._registration: Registration | None = None
+        self._watcher = Watcher(self.dispatcher, progress, self._name)
+        self._closer = Closer(self.dispatcher, self._launcher, self._endpoint, publisher, self._watcher)
         try:
             publisher.start()
             self.dispatcher.start()
-        except RuntimeError as error:  # no thread to be had
+        except BaseException as error:
+            self.dispatcher.stop()  # a signal's handler may have come when it ran already
             self.dispatcher.forsake()
-            if came_from_handler(error):
+            publisher.stop(0.0)
+            if not isinstance(error, RuntimeError) or came_from_handler(error):
                 raise
-            raise NetworkError(f"cannot make a manager: {limits.explained(error)}") from None
-        self._watcher = Watcher(self.dispatcher, progress, self._name)
-        scheduler.state.local_output_shows = config.inherits
-        self._show(show_output)
-        self._forward_logging = forward_logging
-        scheduler.state.levels = levels_of(forward_logging)
-        if scheduler.state.levels is not None:
-            publisher.subscribe(Recorder())
-        self._closer = Closer(self.dispatcher, self._launcher, self._endpoint, publisher, self._watcher)
+            raise NetworkError(f"cannot make a manager: {limits.explained(error)}") from None  # no thread to be had
         weakref.finalize(self, self._closer.close_elsewhere).atexit = False
         atexit.register(close_weakly, weakref.ref(self._closer))
+        scheduler.state.local_output_shows = config.inherits
+        self._forward_logging = forward_logging
+        scheduler.state.levels = levels_of(forward_logging)
+        try:
+            self._show(show_output)
+            if scheduler.state.levels is not None:
+                publisher.subscribe(Recorder())
+        except BaseException:
+            self._closer.close_elsewhere()
+            raise
         self.page_url: str | None = None
         if trace_file is not None:
             self._trace(trace_file)

@@ -255,6 +255,11 @@ class Group:
         self._deadline, self._closing = deadline, True
         self._wake.put(None)
 
+    @property
+    def is_closing(self) -> bool:
+        """Whether it was told to."""
+        return self._closing
+
     def is_late(self, now: float) -> bool:
         """Whether to wait no longer for the end of a group that was told to close."""
         return now >= self._deadline + _LATE_SECONDS and not self._launcher.is_stopping(now)

@@ -28,6 +28,7 @@ from .unit import Unit
 log = logging.getLogger("parallel")
 
 _LOOK_SECONDS = 0.005  # between two looks whether all groups have ended
+_CLEAN_UP_SECONDS = 2.0  # for another thread to remove the staging folder
 
 
 class _Added(NamedTuple):
@@ -206,6 +207,9 @@ class Launcher:
             group.close(deadline)
         self._local.stop(grace, interrupting)
         while True:
+            for group in list(self._groups):
+                if not group.is_closing:  # another thread has begun to start it since
+                    group.close(deadline)
             left = [one for one in list(self._groups) if one.is_alive or one.is_starting]
             if interrupting():  # what a waiting thread is in the middle of starting, it stops when it goes on with that
                 left = [one for one in left if not one.is_starting]
@@ -217,6 +221,9 @@ class Launcher:
             log.warning("parallel: %s is left behind: %s", group.name, group.what_it_does())
         self._gave_up = True
         self._clean_up()
+        deadline = time.monotonic() + _CLEAN_UP_SECONDS
+        while self._removing.locked() and time.monotonic() < deadline:  # the last group's thread cleans up
+            time.sleep(_LOOK_SECONDS)
 
     def _clean_up(self) -> None:
         """Remove the staging folder if nobody needs it; else its watchdog does that when this process ends."""

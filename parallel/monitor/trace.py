@@ -24,7 +24,7 @@ _MOST_LINES = 20_000  # that wait to be written: then whoever brings more waits,
 class Trace:
     """See the module's text.  Raises `InputError` if the file cannot be written.
 
-    It is called with each event, by one thread; another one writes.  ``_changed`` guards the lines in between.
+    It is called with each event, by one thread; another one writes.  ``_changed`` guards what is between them.
     """
 
     def __init__(self, path: str, program: str) -> None:
@@ -42,15 +42,15 @@ class Trace:
 
     def __call__(self, event: Event) -> None:
         """Note an event."""
-        if self._broken:
-            return
-        made = list(self._chrome.lines(event))
-        if made:
-            with self._changed:
+        with self._changed:
+            if self._broken or self._closing:  # who was not told in time, when the manager ended, comes too late
+                return
+            made = list(self._chrome.lines(event))
+            if made:
                 self._lines += made
                 if len(self._lines) >= _FLUSH_LINES:
                     self._changed.notify_all()
-                self._changed.wait_for(lambda: len(self._lines) < _MOST_LINES or self._broken)
+                self._changed.wait_for(lambda: len(self._lines) < _MOST_LINES or self._broken or self._closing)
 
     def close(self) -> None:
         """Write what is left, and the array's end.  May be called twice."""

@@ -8,6 +8,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Callable
 
 from ..core.events import CannotAccept, ConnectionCut, Event, Missed, SlaveJoined, Waiting
@@ -112,7 +113,8 @@ class Publisher(threading.Thread):
         super().__init__(name="parallel events", daemon=True)
         self._edited = edited
         self._batches: queue.SimpleQueue[Sequence[Event] | BaseException | None] = queue.SimpleQueue()
-        self._subscriptions: tuple[Subscription, ...] = ()
+        self._subscriptions: list[Subscription] = []
+        self._stopped = False
         self._throttle = Throttle()
         self._recent: deque[tuple[float, int, str]] = deque(maxlen=_RECENT)
 
@@ -121,7 +123,13 @@ class Publisher(threading.Thread):
     ) -> Subscription:
         """Have a callback told of all events from now on; ``when_over``: is called after the last one."""
         made = Subscription(callback, when_over=when_over)
-        self._subscriptions = (*(one for one in self._subscriptions if not one.closed), made)
+        for one in list(self._subscriptions):
+            if one.closed:
+                with suppress(ValueError):  # another thread, which subscribes too, was quicker
+                    self._subscriptions.remove(one)
+        self._subscriptions.append(made)
+        if self._stopped:  # just now: looked at when it is among those that `stop` closes
+            made.close()
         return made
 
     def recent(self) -> list[tuple[float, int, str]]:
@@ -141,13 +149,20 @@ class Publisher(threading.Thread):
         self._batches.put(error)
 
     def stop(self, patience: float) -> None:
-        """Wait up to ``patience`` seconds until all that was published has been told, and end."""
+        """End, when all that was published has been told; waits for that as long as it gets on.
+
+        ``patience``: so many seconds may the log take to get on, and so many all subscribers together.
+        """
+        self._stopped = True
         self._batches.put(None)
-        if threading.current_thread() is self or not self.is_alive():
+        if threading.current_thread() is self:
             return
+        left = -1
+        while self.is_alive() and self._batches.qsize() != left:
+            left = self._batches.qsize()
+            self.join(patience)
         deadline = time.monotonic() + patience
-        self.join(patience)
-        for subscription in self._subscriptions:
+        for subscription in list(self._subscriptions):
             subscription.close(max(0.0, deadline - time.monotonic()))
 
     def run(self) -> None:
@@ -165,7 +180,7 @@ class Publisher(threading.Thread):
                 if type(event) is SlaveJoined:
                     for path in self._edited(time.monotonic() - event.time):  # it may be long ago
                         self._tell(event, *code_edited(path, event))
-            for subscription in self._subscriptions:
+            for subscription in list(self._subscriptions):
                 subscription.put(batch)
 
     def _tell(self, event: Event, level: int, text: str) -> None:

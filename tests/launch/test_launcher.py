@@ -296,6 +296,64 @@ def test_the_last_launcher_that_was_left_behind_removes_the_staging_folder(
     assert removed.wait(60)
 
 
+def test_stop_returns_when_the_staging_folder_is_gone_whichever_thread_removes_it(
+    build: Build, service: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last group's thread may come just between the end of the waiting for it and the clean-up."""
+    monkeypatch.setattr("parallel.launch.launcher._CLEAN_UP_SECONDS", 60.0)
+    removing, free, order = threading.Event(), threading.Event(), list[str]()
+
+    def remove(self: object) -> None:
+        removing.set()
+        assert free.wait(30)
+        order.append("removed")
+
+    monkeypatch.setattr("parallel.launch.staging.StagingFolder.remove", remove)
+    launcher = build()
+    started(launcher, service, Fake())
+
+    def stop() -> None:
+        launcher.stop(0.0)
+        order.append("stopped")
+
+    launcher._gave_up = True  # as when `stop` has just ceased to wait
+    stopper = threading.Thread(target=stop)
+    stopper.start()
+    assert removing.wait(10)
+    stopper.join(0.2)
+    free.set()
+    stopper.join(30)
+    assert order == ["removed", "stopped"]
+
+
+def test_a_group_that_another_thread_begins_to_start_during_the_stop_is_told_to_close(
+    build: Build, service: FakeService, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    launcher, slow = build(), Blocking("start")
+    add(launcher, service, slow)
+    starter = threading.Thread(target=launcher.start, args=(FOR_EVER,))
+
+    def meanwhile(self: local.LocalGroup, grace: float, interrupting: Callable[[], bool]) -> None:
+        if not starter.ident:
+            launcher._closing = False  # the starter has looked before the stop
+            starter.start()
+            assert slow.inside.wait(10)
+            launcher._closing = True
+
+    def close(self: group.Group, deadline: float) -> None:
+        real(self, deadline)
+        slow.free.set()
+
+    real = group.Group.close
+    monkeypatch.setattr(local.LocalGroup, "stop", meanwhile)
+    monkeypatch.setattr(group.Group, "close", close)
+    launcher.stop(10.0)
+    slow.free.set()
+    starter.join(10)
+    service.take(Started, 0)
+    assert slow.calls[-1] == "stop" and caplog.records == []
+
+
 def test_each_launcher_is_called_by_one_thread_at_a_time_and_after_its_start_by_its_own(
     build: Build, service: FakeService
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 import parallel
 from parallel.core import events as ev
 from parallel.monitor.chrome import ChromeTrace
+from parallel.monitor.trace import Trace
 from parallel.monitor.trace_reader import events_of, summarize
 from slave.protocol import GIVEN_UP, TIMED_OUT, VALUE, Times
 from tests.support.inside import inside
@@ -139,6 +141,17 @@ def test_a_master_that_is_killed_leaves_a_trace_that_can_be_read(tmp_path: Path)
 def test_a_file_that_cannot_be_made_is_refused_at_once(tmp_path: Path) -> None:
     with pytest.raises(parallel.InputError, match=r"trace='.*none/run.json' cannot be written: No such file"):
         parallel.Manager(trace=tmp_path / "none" / "run.json")
+
+
+def test_events_that_come_after_its_end_hold_up_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("parallel.monitor.trace._MOST_LINES", 0)
+    trace = Trace(str(tmp_path / "run.json"), "a program")
+    trace.close()
+    written = (tmp_path / "run.json").read_bytes()
+    late = threading.Thread(target=trace, args=(ev.ManagerClosed(0.0),), daemon=True)
+    late.start()
+    late.join(10)
+    assert not late.is_alive() and (tmp_path / "run.json").read_bytes() == written
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a device that is always full is needed")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ import pytest
 import parallel
 from parallel.checkpoint.store import Stores
 from parallel.service import endpoint
+from parallel.service.dispatcher import Dispatcher
+from parallel.service.publisher import Publisher
 from slave.protocol import RUNNER
 from tests.conftest import Make, ours
 from tests.support.waiting import eventually
@@ -115,4 +118,28 @@ def test_a_checkpoint_that_is_opened_just_when_the_manager_ends_is_closed(
     with pytest.raises(parallel.ManagerClosed):
         manager.get_context(checkpoint=own_folder / "results")
     assert not (own_folder / "results.lock").exists()
+    eventually(lambda: not ours(), 20, "the end of all threads")
+
+
+@pytest.mark.parametrize("error", [RuntimeError("can't start new thread"), KeyboardInterrupt()])
+def test_a_manager_whose_second_thread_cannot_be_started_leaves_none(
+    monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    def refused(self: Dispatcher) -> None:
+        raise error
+
+    monkeypatch.setattr(Dispatcher, "start", refused)
+    with pytest.raises((parallel.NetworkError, KeyboardInterrupt)):
+        parallel.Manager()
+    eventually(lambda: not ours(), 20, "the end of all threads")
+    gc.collect()
+
+
+def test_a_manager_whose_subscriber_cannot_be_made_leaves_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(self: Publisher, *_: object, **__: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(Publisher, "subscribe", refused)
+    with pytest.raises(RuntimeError):
+        parallel.Manager(show_output=True)
     eventually(lambda: not ours(), 20, "the end of all threads")
