@@ -45,7 +45,7 @@ class Disk:
         flags = (os.O_RDWR | os.O_CREAT if write else os.O_RDONLY) | NO_WAIT | _NO_FOLLOW
         self._file = os.open(path, flags | getattr(os, "O_CLOEXEC", 0), PRIVATE_FILE)
         try:
-            facts = os.fstat(self._file)
+            facts = self._facts = os.fstat(self._file)
             _check(path, facts)
             if write and os.name == "posix" and stat.S_IMODE(facts.st_mode) != PRIVATE_FILE:
                 os.fchmod(self._file, PRIVATE_FILE)

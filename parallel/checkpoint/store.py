@@ -279,7 +279,7 @@ class Store:
         """Write what is left, and let other masters have the file.  May be called twice, and from any thread."""
         if self._closed or os.getpid() != self._pid:
             return
-        if self._writing.acquire(timeout=_CLOSE_SECONDS):  # in vain if a signal handler waits for us in the midst of it
+        if self._acquire_to_close():
             try:
                 self._write_until()
                 self.file.sync()
@@ -288,10 +288,21 @@ class Store:
             finally:
                 self._closed = True
                 self._writing.release()
+        elif self.queue:
+            self.tell("results that came last are in no file: what was just being written did not get on")
         self._closed = True
         self._bell.put(None)
         self.file.close()
         self._lock.release()
+
+    def _acquire_to_close(self) -> bool:
+        """Wait for whoever writes as long as it gets on: not if a signal handler waits for us in the midst of it."""
+        seen: tuple[int, int] | None = None
+        while not self._writing.acquire(timeout=_CLOSE_SECONDS):
+            before, seen = seen, (self.file.end, len(self.queue))
+            if seen == before:
+                return False
+        return True
 
 
 class Stores:

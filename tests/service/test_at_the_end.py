@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import threading
+from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -143,3 +144,55 @@ def test_a_manager_whose_subscriber_cannot_be_made_leaves_no_thread(monkeypatch:
     with pytest.raises(RuntimeError):
         parallel.Manager(show_output=True)
     eventually(lambda: not ours(), 20, "the end of all threads")
+
+
+class Contended(deque[Any]):
+    """Whenever somebody has seen that there is something in it another thread takes that."""
+
+    def __bool__(self) -> bool:
+        return True
+
+
+def test_two_threads_may_carry_out_at_once_what_a_dispatcher_that_ended_has_left(make: Make) -> None:
+    manager = make(0)
+    manager.shutdown()
+    dispatcher, done = manager.dispatcher, list[float]()
+    dispatcher._inbox = Contended([(None, done.append, ())])
+    dispatcher._questions = Contended()
+    dispatcher._finish()
+    assert len(done) == 1
+    dispatcher._inbox, dispatcher._questions = deque(), deque()
+
+
+def test_a_checkpoint_that_is_closed_waits_for_whoever_writes_as_long_as_that_gets_on(
+    make: Make, own_folder: Path
+) -> None:
+    manager = make(0)
+    manager.get_context(checkpoint=own_folder / "results")
+    assert manager._checkpoints is not None
+    (store,) = manager._checkpoints._stores.values()
+    written = list[int]()
+
+    class Waits:
+        waits = 1
+
+        def record(self, outcomes: Any, batch: Any) -> None:
+            written.extend(outcomes)
+
+    class Busy:
+        """Two waits are in vain, and some more has come to be written after each."""
+
+        tries = 0
+
+        def acquire(self, timeout: float = 0.0) -> bool:
+            self.tries += 1
+            if self.tries <= 2:
+                store.queue.append((Waits(), [self.tries]))
+            return self.tries > 2
+
+        def release(self) -> None:
+            pass
+
+    store._writing = Busy()  # type: ignore[assignment]
+    manager.shutdown()
+    assert written == [1, 2]
