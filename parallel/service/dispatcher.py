@@ -157,6 +157,11 @@ class Dispatcher(threading.Thread):
         """Have ``method(ticket, *args, now)`` called, which will answer the ticket at some time."""
         self.tell(self._ask, ticket, method, args)
 
+    def see_to_what_is_left(self) -> None:
+        """Carry it out here if this thread has ended: for who has asked, and does not wait by `wait_for`."""
+        if self._over:
+            self._finish()
+
     def leave(self, ticket: Waiter, method: Method, *args: object) -> None:
         """The same first of all when this thread wakes the next time, for whatever reason."""
         self._questions.append((ticket, method, args))

@@ -344,6 +344,7 @@ class Mailbox:
             ticket = AsyncTicket()
             try:
                 self._dispatcher.ask(ticket, self._wait_for_news, for_tasks)
+                self._dispatcher.see_to_what_is_left()
                 verdict: Verdict = await ticket.result()
             except BaseException:  # the coroutine was cancelled
                 self._dispatcher.tell(self._readers.stop_waiting, ticket, self.id)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import functools
 import gc
 import threading
 from collections import deque
@@ -17,6 +19,7 @@ from parallel.service.dispatcher import Dispatcher
 from parallel.service.publisher import Publisher
 from slave.protocol import RUNNER
 from tests.conftest import Make, ours
+from tests.support import tasks
 from tests.support.waiting import eventually
 
 
@@ -196,3 +199,23 @@ def test_a_checkpoint_that_is_closed_waits_for_whoever_writes_as_long_as_that_ge
     store._writing = Busy()  # type: ignore[assignment]
     manager.shutdown()
     assert written == [1, 2]
+
+
+def test_a_coroutine_that_asks_for_results_when_the_manager_has_just_ended_is_told_so(
+    make: Make, monkeypatch: pytest.MonkeyPatch, own_folder: Path
+) -> None:
+    manager = make(1)
+    context = manager.get_context()
+    context.add_task(functools.partial(tasks.wait_for, str(own_folder / "never")))
+    real = manager.dispatcher.ask
+
+    def ask(*question: Any) -> None:
+        manager.shutdown()  # which the second time does nothing
+        real(*question)
+
+    async def read() -> list[object]:
+        return [result async for result in context]
+
+    monkeypatch.setattr(manager.dispatcher, "ask", ask)
+    with pytest.raises(parallel.ManagerClosed):
+        asyncio.run(asyncio.wait_for(read(), 30))
