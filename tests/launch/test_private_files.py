@@ -21,6 +21,7 @@ from parallel.launch.config import LaunchConfig
 from parallel.launch.job import Job
 from parallel.launch.process import CommandProcess
 from parallel.launch.run_command import run_command
+from parallel.launch.slave_file import slave_file
 from parallel.launch.staging import StagingFolder, job_script
 from slave.keys import VARIABLE
 from slave.private_files import Unsafe, append_to, make_folder, open_output, others_may_write, user_folder, write_new
@@ -197,6 +198,7 @@ def test_its_script_works_under_any_umask_and_tells_how_it_ended(monkeypatch: py
         finally:
             staging.remove()
 
+    slave_file()  # it is made once; the other user may read neither this checkout nor what Python imports for that
     with shared_folder() as base:
         monkeypatch.setenv("XDG_CACHE_HOME", str(base))
         said = as_user(OTHER, run)
