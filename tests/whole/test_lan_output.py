@@ -16,6 +16,7 @@ import pytest
 import parallel
 from tests.conftest import Make
 from tests.support import tasks
+from tests.support.waiting import eventually
 
 
 def _can_hide() -> bool:
@@ -49,8 +50,9 @@ def test_output_goes_to_where_it_can(
     context.add_task(functools.partial(print, "what a task says"))
     assert list(context.get_results_unordered()) == [None]
     manager.shutdown()
-    told = re.search(r"the output of a slave goes to \S+?:(/tmp/parallel-output\.\w+), for (\S+) cannot", caplog.text)
-    assert told is not None, caplog.text
+    where = r"the output of a slave goes to \S+?:(/tmp/parallel-output\.\w+), for (\S+) cannot"
+    told = eventually(lambda: re.search(where, caplog.text), what="a word on where it goes")
+    assert told is not None
     assert told.group(2) == str(own_folder / "scratch" / "me" / "slave0.output")
     text = Path(told.group(1)).read_text()
     assert "what a task says" in text and "slave0.output cannot be written" in text

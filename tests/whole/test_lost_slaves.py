@@ -15,6 +15,7 @@ import parallel
 from parallel.launch import local
 from tests.conftest import Make
 from tests.support import deaths, tasks
+from tests.support.inside import unsettled
 from tests.support.waiting import eventually
 from tests.whole.test_failures import pid
 
@@ -150,6 +151,7 @@ def test_results_known_before_the_last_slave_ended_are_given_first(
     results = context.get_results_unordered()
     seen = [next(results)]
     eventually((own_folder / "gate.started").exists)
+    eventually(lambda: len(unsettled(manager)) == 1, what="the results of all but the last")
     killed: list[int] = []
     while True:
         info = eventually(
