@@ -319,5 +319,7 @@ class Agents:
 
 def _silence(slave: SlaveRecord, now: float) -> str:
     if slave.contact is Contact.CUT_OFF:
-        return "its connection ended and did not come back (was it killed, or its machine switched off?)"
+        return (
+            "its connection ended and did not come back (was it killed, its machine switched off, or the network cut?)"
+        )
     return f"nothing was heard of it for {now - slave.heard:.1f} s (is its machine off, or the network cut?)"

@@ -325,7 +325,7 @@ class Peer:
     # -- the end
 
     def _broken(self, error: BaseException) -> None:
-        if isinstance(error, socket.timeout):
+        if is_our_limit(error):
             self._server.cut(self.name, f"is cut: nothing came for {self._server.patience:g} s inside a message")
         elif isinstance(error, Intercepted):
             self._server.cut(self.name, f"is cut: {error}")
@@ -361,3 +361,11 @@ class Peer:
         except IndexError:
             return
         connection.close()
+
+
+def is_our_limit(error: BaseException) -> bool:
+    """Whether the time that we have set for a transfer is over: not the system's word that the other machine is gone.
+
+    That one, ETIMEDOUT, is of the same class since Python 3.10.
+    """
+    return isinstance(error, socket.timeout) and error.errno is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import json
 import logging
@@ -9,6 +10,7 @@ import os
 import pickle
 import random
 import re
+import socket
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +22,7 @@ import pytest
 import parallel
 from parallel.service import checked, result_queue
 from parallel.service import server as server_module
+from parallel.service.peer import is_our_limit
 from slave.dial import dial
 from slave.errors import ProtocolError
 from slave.protocol import COMMANDS, REPORTS, RUNNER, WATCHER, RunnerEnded, checked_outcome
@@ -105,6 +108,13 @@ def test_half_a_large_message_is_silence_too(make: Make, caplog: pytest.LogCaptu
         connection.transport.write(struct.pack("!IQQ", 1, 10, 1 << 20) + b"x" * 1000)
         assert is_cut(connection)
     eventually(lambda: "is cut: nothing came for 1 s inside a message" in caplog.text, 30)
+
+
+def test_the_systems_word_that_a_machine_is_gone_is_no_half_a_message() -> None:
+    """A cable was pulled while nothing was under way: TCP may find that out before the lease is over."""
+    assert is_our_limit(socket.timeout("timed out"))
+    gone = OSError(errno.ETIMEDOUT, "Connection timed out")
+    assert isinstance(gone, TimeoutError) and not is_our_limit(gone)
 
 
 # -- announcements
