@@ -22,6 +22,7 @@ from ..core.effects import Outcome
 from ..errors import RemoteError, UnpicklableError
 from ..payload import standard_error
 from ..program import Program
+from ..service.lock_free import Once, drained
 from ..service.mailbox import Recorder
 from ..service.ticket import Ticket
 from ..task_future import value_of
@@ -86,11 +87,7 @@ class Waker:
 
     def wake(self) -> None:
         """Have all of them look again."""
-        while self._tickets:
-            try:
-                ticket = self._tickets.popleft()
-            except IndexError:  # another thread wakes them, too
-                return
+        for ticket in drained(self._tickets):
             ticket.answer(None)
 
     def wait_for(self, condition: Callable[[], bool], timeout: float | None) -> bool:
@@ -130,7 +127,7 @@ class AsyncResult(Generic[Result]):
     ) -> None:
         self._came: list[Came | None] = [None] * parts
         self._to_come = [None] * parts  # one for each part that is not known
-        self._claim = [None]  # who takes it finishes this
+        self._claim = Once()  # who is first finishes this
         self._joined, self._program, self._send, self._forget = joined, program, send, forget
         self._callback, self._error_callback = callback, error_callback
         self._waker = Waker()
@@ -205,19 +202,12 @@ class AsyncResult(Generic[Result]):
 
     def drop(self, error: BaseException) -> None:
         """The pool was terminated: nothing more comes, and nobody is called."""
-        if self._claimed():
+        if self._claim.first():
             self._known = Known(error)
             self._finish()
 
-    def _claimed(self) -> bool:
-        try:
-            self._claim.pop()
-        except IndexError:
-            return False
-        return True
-
     def _all_came(self) -> None:
-        if self._claimed():
+        if self._claim.first():
             if self._callback is None and self._error_callback is None:
                 self._finish()
             else:

@@ -9,6 +9,7 @@ endpoint.py        where the master listens           addresses.py      by which
 identity.py        what tells this master from others, and how its connections are protected
 mailbox.py         outcomes on their way to the user's threads
 launch_service.py  the four calls of the launchers
+lock_free.py       what several threads, and signal handlers, may do at once
 timer.py           when the expiry timer is due       publisher.py      events -> log and subscribers
 messages.py        events -> lines of text
 """

@@ -10,9 +10,9 @@ from __future__ import annotations
 import logging
 import queue
 import threading
-from collections import deque
 from typing import Callable
 
+from .lock_free import Once
 from .ticket import Ticket
 
 log = logging.getLogger("parallel")
@@ -26,7 +26,7 @@ class Courier:
     def __init__(self) -> None:
         self._errands: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
         self._started = False
-        self._post = deque([True])  # the thread that takes it is the courier
+        self._post = Once()  # the thread that is first is the courier
         self._thread: threading.Thread | None = None  # which that is, or was at the end
         self._finishing = threading.Lock()  # held by the thread that does what came behind the end: one at a time
         self._stopped = False
@@ -72,9 +72,7 @@ class Courier:
         self._errands.put(None)
 
     def _run(self) -> None:
-        try:
-            self._post.pop()
-        except IndexError:
+        if not self._post.first():
             return
         self._thread = threading.current_thread()
         while True:

@@ -21,8 +21,8 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
-from typing import Any, Callable, Protocol, TypeVar
+from collections.abc import Sequence
+from typing import Any, Callable, Protocol
 
 from ..core.company import ASKED, Company
 from ..core.effects import Answer, Deliver, Forsaken, HangUp, Pause, Refuse, WantTasks
@@ -30,6 +30,7 @@ from ..core.pacing import LEASE_SECONDS
 from ..core.scheduler import Scheduler
 from ..errors import Error, InternalError, ManagerClosed
 from .courier import Courier
+from .lock_free import drained
 from .poller import new_poller
 from .publisher import Publisher
 from .side_threads import SideThreads
@@ -40,7 +41,6 @@ _LONG_TURN = 0.002  # seconds: others of this program have kept the interpreter 
 _LOOK_AGAIN = 1.0  # seconds; whoever waits for this thread looks whether it lives
 
 Method = Callable[..., Any]
-T = TypeVar("T")
 
 
 class Connections(Protocol):
@@ -88,16 +88,6 @@ class Waiter(Protocol):
 
     def refuse(self, error: BaseException) -> None:
         """Raise this in its place."""
-
-
-def _drained(left: deque[T]) -> Iterator[T]:
-    """What is taken out of it until nothing is left; other threads may do the same."""
-    while True:
-        try:
-            one = left.popleft()
-        except IndexError:
-            return
-        yield one
 
 
 class Dispatcher(threading.Thread):
@@ -346,9 +336,9 @@ class Dispatcher(threading.Thread):
         """Carry out what is left: the loop runs no more, and only what a closed manager answers can come."""
         for ticket in list(self._waiting) if self.failure is not None else ():
             ticket.refuse(self._broken())
-        for question in _drained(self._questions):
+        for question in drained(self._questions):
             self._ask(*question, time.monotonic())
-        for ticket_or_none, method, args in _drained(self._inbox):
+        for ticket_or_none, method, args in drained(self._inbox):
             if self.failure is None or method == self._ask:  # which refuses then
                 self._carry_out(ticket_or_none, method, args, time.monotonic())
             elif ticket_or_none is not None:

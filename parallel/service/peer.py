@@ -28,6 +28,7 @@ from ..core import events as ev
 from . import checked
 from .dispatcher import Dispatcher
 from .keyring import Keyring
+from .lock_free import Once
 
 _LONGEST_WAIT = 1e6  # seconds; more is no time limit for a socket
 _SHOWN = 100  # characters of what a peer said
@@ -144,7 +145,7 @@ class Peer:
         self._held = False  # the former; that thread says when it is not so any more
         self._found: Any = None  # what it has done there, until this thread takes it
         self._closed = False
-        self._closable = deque([connection])  # whoever takes it out closes it
+        self._closing = Once()  # whoever is first closes it
         self.call: Call | None = None  # the last one that waits for its answer
 
     @property
@@ -356,11 +357,8 @@ class Peer:
     def _close(self) -> None:
         """It is hung up, and no thread has the connection: this is called by whichever comes last."""
         self._found = None  # it may be a large message
-        try:
-            connection = self._closable.pop()
-        except IndexError:
-            return
-        connection.close()
+        if self._closing.first():
+            self.connection.close()
 
 
 def is_our_limit(error: BaseException) -> bool:

@@ -9,11 +9,12 @@ import pytest
 
 from parallel.service import side_threads
 from parallel.service.side_threads import SideThreads
+from tests.conftest import ours
 from tests.support.waiting import eventually
 
 
 def threads() -> int:
-    return sum(thread.name == "parallel transfer" for thread in threading.enumerate())
+    return ours().count("parallel transfer")
 
 
 @pytest.fixture(autouse=True)
@@ -23,7 +24,7 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def idle(side: SideThreads) -> int:
-    return len(side._idle.threads)
+    return len(side.idle)
 
 
 def test_an_idle_thread_does_the_next_work_and_ends_at_the_end() -> None:
