@@ -41,11 +41,6 @@ def tell(test: str, outcome: str) -> None:
     print(json.dumps([test, outcome]), file=sys.__stdout__, flush=True)
 
 
-def without_waiting(err: bytes) -> bytes:
-    """A program's standard error, but for what a master says that waits for long: on a busy machine it does."""
-    return b"".join(line for line in err.splitlines(keepends=True) if not line.startswith(b"parallel: waiting"))
-
-
 def name_of(test: Any) -> str:
     """'suite.test_name'."""
     return f"{type(test).__name__}.{test._testMethodName}"

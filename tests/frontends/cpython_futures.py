@@ -40,6 +40,7 @@ from test.test_concurrent_futures import (  # noqa: E402
 import parallel  # noqa: E402
 from tests.frontends import cpython  # noqa: E402
 from tests.frontends.not_applicable import FUTURES  # noqa: E402
+from tests.support.programs import without_waiting  # noqa: E402
 from tests.support.waiting import eventually  # noqa: E402
 
 
@@ -113,7 +114,7 @@ def python_ok(*arguments: str, **variables: str) -> Any:
     code, out, err = script_helper.assert_python_ok(
         *arguments[:-1], program, PYTHONPATH=str(ROOT), __isolated=False, **variables
     )
-    return code, out, cpython.without_waiting(err)
+    return code, out, without_waiting(err)
 
 
 def main(wanted: list[str]) -> None:

@@ -274,9 +274,8 @@ def test_joblibs_own_tests_pass_that_can_apply(temporary_folder: Path) -> None:
     variables = {**os.environ, "TMPDIR": str(theirs)}
     done = subprocess.run(command, capture_output=True, text=True, timeout=480, check=False, env=variables)
     shutil.rmtree(theirs)
-    lines = [
-        line for line in done.stdout.splitlines() if line.startswith('["test_')
-    ]  # joblib's own say "[Parallel(..."
+    # joblib's own lines begin with "[Parallel("
+    lines = [line for line in done.stdout.splitlines() if line.startswith('["test_')]
     outcomes = dict(map(json.loads, lines))
     names = {name.partition("[")[0] for name in outcomes}
     assert {name.partition("[")[0] for name in JOBLIB} <= names, "these are not in the suite any more"

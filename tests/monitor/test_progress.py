@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import sys
 import threading
@@ -21,7 +20,7 @@ from parallel.monitor.status import Status
 from parallel.monitor.words import Course, Summary
 from tests.conftest import Make
 from tests.monitor.test_words import tasks
-from tests.support.programs import script
+from tests.support.programs import script, without_waiting
 from tests.support.screens import Seen
 from tests.support.tasks import square, wait_for
 from tests.support.waiting import eventually
@@ -70,11 +69,6 @@ def reads_for(seen: Seen, seconds: float) -> None:
     timer.start()
     seen.until(pause.is_set)
     timer.join()
-
-
-def without_waiting(raw: bytes) -> bytes:
-    """What was shown, but for what a master says that waits for long: on a busy machine it does."""
-    return re.sub(rb"(?m)^parallel: waiting.*\n", b"", raw)
 
 
 LONG = "3 of 6 tasks done (50%), 1 failed, "

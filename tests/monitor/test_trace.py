@@ -97,9 +97,8 @@ def test_maps_are_named_by_their_function(tmp_path: Path) -> None:
         assert list(manager.get_context(setup).map(add, range(100))) == list(range(3, 103))
     events = trace_format.read(path)
     trace_format.check(events)
-    told = [
-        bar for bar in bars(events, "task") if "seen" not in bar["args"]
-    ]  # it may be ended before it tells of the last
+    # a slave may be ended before it tells of the last
+    told = [bar for bar in bars(events, "task") if "seen" not in bar["args"]]
     assert told and {bar["name"] for bar in told} == {"add"}
 
 

@@ -8,11 +8,12 @@ from typing import Any, Callable
 import pytest
 
 from parallel.service.courier import Courier
+from tests.conftest import ours
 from tests.support.waiting import eventually
 
 
 def threads() -> int:
-    return sum(thread.name == "parallel courier" for thread in threading.enumerate())
+    return ours().count("parallel courier")
 
 
 def who_does(courier: Courier, errands: int) -> set[int | None]:

@@ -76,9 +76,8 @@ def test_a_pulled_cable_costs_time_and_no_task(hosts: TwoHosts, programs: list[P
     open_gates(own_folder, 0, 1)
     eventually((own_folder / "gate2.started").exists)
     hosts.cable(up=False)
-    master.says(
-        "nothing was heard of it for|its connection ended and did not come back"
-    )  # whoever is first: we, or TCP
+    # whoever is first: we, or TCP
+    master.says("nothing was heard of it for|its connection ended and did not come back")
     assert "inside a message" not in master.err
     programs.append(Program(*hosts.on("master"), *arguments))
     open_gates(own_folder, 2)
