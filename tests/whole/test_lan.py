@@ -82,6 +82,7 @@ def test_a_pulled_cable_costs_time_and_no_task(hosts: TwoHosts, programs: list[P
     programs.append(Program(*hosts.on("master"), *arguments))
     open_gates(own_folder, 2)
     eventually((own_folder / "gate3.started").exists)
+    programs[1].says("the connection to the master broke")  # else it is open again as nothing had been
     hosts.cable(up=True)
     programs[1].says("connected to the master again")
     open_gates(own_folder, 3, 4)

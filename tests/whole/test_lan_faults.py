@@ -87,6 +87,7 @@ def test_a_network_that_is_cut_for_longer_than_the_lease(
     if way != "from the master":  # there the slave's heartbeats still arrive for a while
         assert time.monotonic() - began < 1.25 * lease + 15.0
     master.says(r"parallel: lost slave 0 \(started by hand.*; its (task goes to another slave|2 tasks go to)")
+    far.says("the connection to the master broke")  # else it is open again as nothing had been
     wall.remove(*rule)
     far.says("connected to the master again")
     open_gates(own_folder, 1)
@@ -112,6 +113,8 @@ def test_cuts_while_a_task_is_computed_are_no_attempts(
         before = losses(master)
         hosts.cable(up=False)
         eventually(lambda before=before: losses(master) > before, what="a lost slave")  # type: ignore[misc]
+        # each end finds out by its own clock: plugged in before the slave has, it would go on as if nothing had been
+        slave.says(rf"(?s)(the connection to the master broke.*){{{cut}}}")
         hosts.cable(up=True)
         slave.says(rf"(?s)(connected to the master again.*){{{cut}}}")
     open_gates(own_folder, 0)
