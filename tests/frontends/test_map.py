@@ -139,7 +139,7 @@ def note(log: str) -> None:
 
 
 def test_what_one_input_does_is_its_error_alone_and_has_its_index(make: Make) -> None:
-    values, errors = all_of(make(2).get_context(timeout=2.0).map_unordered(misbehave, range(10)))
+    values, errors = all_of(make(2).get_context(timeout=5.0).map_unordered(misbehave, range(10)))
     assert sorted(values) == [0, 1, 2, 4, 6, 8, 9]
     by_index = {error.index: error for error in errors if isinstance(error, parallel.RemoteError)}
     assert set(by_index) == {3, 5, 7}
@@ -331,7 +331,7 @@ def goes_wrong(where: dict[int, str], number: int) -> int:
 def test_among_thousands_of_short_calls_each_that_goes_wrong_is_its_own_error(make: Make) -> None:
     manager = make(2, max_attempts=2)
     wrong = {500: "raises", 1000: "dies", 1500: "hangs", 2000: "raises", 2001: "dies", 2999: "raises"}
-    context = manager.get_context(timeout=2.0)
+    context = manager.get_context(timeout=5.0)
     assert sum(context.map_unordered(functools.partial(goes_wrong, {}), range(1000))) == 999 * 500, "its time is known"
     results, errors = all_of(context.map_unordered(functools.partial(goes_wrong, wrong), range(3000)))
     assert sorted(results) == [number for number in range(3000) if number not in wrong]

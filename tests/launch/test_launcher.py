@@ -319,7 +319,7 @@ def test_stop_returns_when_the_staging_folder_is_gone_whichever_thread_removes_i
     launcher._gave_up = True  # as when `stop` has just ceased to wait
     stopper = threading.Thread(target=stop)
     stopper.start()
-    assert removing.wait(10)
+    assert removing.wait(60)
     stopper.join(0.2)
     free.set()
     stopper.join(30)
@@ -337,7 +337,7 @@ def test_a_group_that_another_thread_begins_to_start_during_the_stop_is_told_to_
         if not starter.ident:
             launcher._closing = False  # the starter has looked before the stop
             starter.start()
-            assert slow.inside.wait(10)
+            assert slow.inside.wait(60)
             launcher._closing = True
 
     def close(self: group.Group, deadline: float) -> None:
@@ -349,7 +349,7 @@ def test_a_group_that_another_thread_begins_to_start_during_the_stop_is_told_to_
     monkeypatch.setattr(group.Group, "close", close)
     launcher.stop(10.0)
     slow.free.set()
-    starter.join(10)
+    starter.join(60)
     service.take(Started, 0)
     assert slow.calls[-1] == "stop" and caplog.records == []
 

@@ -149,7 +149,7 @@ def test_events_that_come_after_its_end_hold_up_nobody(tmp_path: Path, monkeypat
     written = (tmp_path / "run.json").read_bytes()
     late = threading.Thread(target=trace, args=(ev.ManagerClosed(0.0),), daemon=True)
     late.start()
-    late.join(10)
+    late.join(60)
     assert not late.is_alive() and (tmp_path / "run.json").read_bytes() == written
 
 

@@ -32,14 +32,14 @@ def test_a_connection_that_another_thread_has_at_the_end_is_closed_when_it_is_do
 
     def work() -> None:
         began.set()
-        go_on.wait(30)
+        go_on.wait(60)
 
     manager.dispatcher.call(lambda now: peer.aside(work, lambda result, now: None))
-    assert began.wait(10)
+    assert began.wait(60)
     manager.shutdown()
     assert not manager.dispatcher.is_alive() and peer.connection.fileno() >= 0
     go_on.set()
-    eventually(lambda: peer.connection.fileno() < 0, 10, "the end of the connection")
+    eventually(lambda: peer.connection.fileno() < 0, 60, "the end of the connection")
 
 
 def test_who_was_let_in_when_the_dispatcher_had_died_is_hung_up_on_at_the_end(make: Make) -> None:

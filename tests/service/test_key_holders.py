@@ -303,7 +303,7 @@ if __name__ == "__main__":
     handler = logging.Handler()
     handler.emit = lambda record: warnings.append(record.getMessage())
     logging.getLogger("parallel").addHandler(handler)
-    with parallel.Manager(port=0, output=None, authkey=b"the key of these tests", lease=1.5) as manager:
+    with parallel.Manager(port=0, output=None, authkey=b"the key of these tests", lease=9.0) as manager:
         manager.add_slave(parallel.LocalSlave())
         context = manager.get_context()
         for _ in range(20):
@@ -474,8 +474,8 @@ def test_mutated_frames(master: Program, own_folder: Path, part: int, count: int
     print(connections, "connections;", {key: value for key, value in told.items() if key != "warnings"})
     said = kinds(told["warnings"])
     print(len(said), "warnings about connections")
-    assert told["ping"] < 1.2  # less than the lease, for which half a message is waited for
-    assert told["round"] < 20  # he can say that he is a slave and takes tasks: until the lease is over
+    assert told["ping"] < 8.0  # less than the lease, for which half a message is waited for
+    assert told["round"] < 60  # he can say that he is a slave and takes tasks: until the lease is over
     assert told["growth"] < 30 << 20 and told["most"] < 40 << 20
     assert len(said) == len(set(said)) <= 100
     assert sum("load key" in text for text in said) <= 2  # one kind is one, whatever the byte

@@ -63,14 +63,14 @@ def test_results_that_wait_are_bounded_in_bytes(make: Make, size: int) -> None:
 
 
 def test_slaves_that_pause_keep_their_leases(make: Make, caplog: pytest.LogCaptureFixture) -> None:
-    manager = make(2, result_bytes=MB, lease=1.5)
+    manager = make(2, result_bytes=MB, lease=3.0)
     context = manager.get_context()
     for _ in range(20):
         context.add_task(functools.partial(tasks.blob, MB))
     results = context.get_results_unordered()
     next(results)
     clock = threading.Event()
-    clock.wait(3.2)  # two leases
+    clock.wait(6.4)  # two leases
     assert len(list(results)) == 19
     assert "lost" not in caplog.text and "connection" not in caplog.text
     assert all(info.state == "idle" for info in manager.slaves)

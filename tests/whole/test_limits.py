@@ -87,9 +87,9 @@ def test_a_task_that_holds_the_interpreter_is_killed_too(make: Make) -> None:
 
 
 def test_setup_has_no_limit(make: Make) -> None:
-    context = make(1).get_context(functools.partial(tasks.spin, 1.5), timeout=1)
+    context = make(1).get_context(functools.partial(tasks.spin, 3.5), timeout=3)
     context.add_task(tasks.give_first)
-    assert list(context.get_results_unordered()) == [1.5]
+    assert list(context.get_results_unordered()) == [3.5]
 
 
 def test_quick_tasks_with_a_limit_are_all_done(make: Make) -> None:
