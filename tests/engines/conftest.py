@@ -58,10 +58,10 @@ def run(*command: str) -> str:
 def step_daemons() -> list[str]:
     """What Slurm runs for each job that it has started."""
     found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
+    for process in Path("/proc").glob("[0-9]*"):  # a longer pattern raises if one ends just then
         try:
-            if path.read_text(errors="replace").startswith("slurmstepd: ["):
-                found.append(path.parent.name)
+            if (process / "cmdline").read_text(errors="replace").startswith("slurmstepd: ["):
+                found.append(process.name)
         except OSError:
             continue  # it has ended
     return found

@@ -37,10 +37,10 @@ def squares(manager: parallel.Manager) -> None:
 def said_by(text: str) -> list[int]:
     """Processes whose command line has a text."""
     found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
+    for one in Path("/proc").glob("[0-9]*"):  # a longer pattern raises if a process ends just then
         try:
-            if text in path.read_text(errors="replace"):
-                found.append(int(path.parent.name))
+            if text in (one / "cmdline").read_text(errors="replace"):
+                found.append(int(one.name))
         except OSError:
             continue
     return found

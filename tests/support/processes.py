@@ -150,9 +150,9 @@ def give_with_pid(number: int) -> tuple[int, int]:
 def command_lines() -> str:
     """What ``ps`` shows of everybody."""
     shown = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
+    for process in Path("/proc").glob("[0-9]*"):  # a longer pattern raises if one ends just then
         try:
-            shown.append(path.read_text(errors="replace").replace("\0", " "))
+            shown.append((process / "cmdline").read_text(errors="replace").replace("\0", " "))
         except OSError:
             continue  # it has ended
     return "\n".join(shown)

@@ -82,9 +82,9 @@ def test_a_file_in_the_folder_named_like_a_library_module_does_no_harm(run: Run,
 def children_of(program: Program) -> list[str]:
     """Processes that still belong to the program's session, or whose parent it was."""
     found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
+    for process in Path("/proc").glob("[0-9]*"):  # a longer pattern raises if one ends just then
         try:
-            text = stat.read_text()
+            text = (process / "stat").read_text()
         except OSError:
             continue
         if int(text.rsplit(")", 1)[1].split()[3]) == program.process.pid:
