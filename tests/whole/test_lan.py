@@ -70,7 +70,7 @@ def test_by_address_of_either_protocol(
 
 @pytest.mark.slow
 def test_a_pulled_cable_costs_time_and_no_task(hosts: TwoHosts, programs: list[Program], own_folder: Path) -> None:
-    master = start_master(hosts, programs, own_folder, 2.5)
+    master = start_master(hosts, programs, own_folder, 4.0)  # the far slave looks for it for ten leases
     arguments = (sys.executable, "-m", "slave", f"{hosts.addresses['master']}:5757", "-n", "1")
     programs.append(Program(*hosts.on("slave"), *arguments))
     open_gates(own_folder, 0, 1)
@@ -107,7 +107,7 @@ def test_a_slave_whose_master_stays_out_of_reach_ends(
 def test_a_cable_that_is_plugged_in_again_within_the_lease_costs_nothing(
     hosts: TwoHosts, programs: list[Program], own_folder: Path
 ) -> None:
-    master = start_master(hosts, programs, own_folder, 20.0)
+    master = start_master(hosts, programs, own_folder, 60.0)  # TCP sends again ever more seldom, too
     arguments = (sys.executable, "-m", "slave", f"{hosts.addresses['master']}:5757", "-n", "1")
     programs.append(Program(*hosts.on("slave"), *arguments))
     open_gates(own_folder, 0)

@@ -19,7 +19,7 @@ pytestmark = [
 ]
 
 MASTER = """
-import functools, sys
+import functools, os, time
 import parallel
 from tests.support import tasks
 if __name__ == '__main__':
@@ -46,9 +46,24 @@ def start_master(
     return programs[-1]
 
 
-def start_slave(hosts: TwoHosts, programs: list[Program], *options: str, on: str = "slave", at: str = "") -> Program:
+# a machine that answers, and has nobody listening for three seconds, has no master any more
+UNDAUNTED = """
+from slave import cli, session
+session.REFUSED_SECONDS = 60.0
+cli.run()
+"""
+
+
+def start_slave(
+    hosts: TwoHosts,
+    programs: list[Program],
+    *options: str,
+    on: str = "slave",
+    at: str = "",
+    program: tuple[str, str] = ("-m", "slave"),
+) -> Program:
     address = at or hosts.addresses["master"]
-    programs.append(Program(*hosts.on(on), sys.executable, "-m", "slave", f"{address}:5757", "-n", "1", *options))
+    programs.append(Program(*hosts.on(on), sys.executable, *program, f"{address}:5757", "-n", "1", *options))
     return programs[-1]
 
 
@@ -68,11 +83,11 @@ def test_a_network_that_is_cut_for_longer_than_the_lease(
     hosts: TwoHosts, programs: list[Program], own_folder: Path, way: str
 ) -> None:
     """One way, or by a firewall: the task runs elsewhere within lease and a quarter, and the slave works on later."""
-    lease = 2.0
+    lease = 5.0
     rule = {"from the master": FROM_MASTER, "to the master": TO_MASTER, "refused": REFUSED}[way]
     wall = Firewall(hosts, "slave" if way == "from the master" else "master")
     master = start_master(hosts, programs, own_folder, lease)
-    far = start_slave(hosts, programs)
+    far = start_slave(hosts, programs, program=("-c", UNDAUNTED))
     open_gates(own_folder, 0)
     eventually(lambda: starts(own_folder, 1))
     near = start_slave(hosts, programs, on="master", at="127.0.0.1")
@@ -83,10 +98,10 @@ def test_a_network_that_is_cut_for_longer_than_the_lease(
     if way != "from the master":
         rule = (rule[0], "-s", hosts.addresses["slave"], *rule[1:])
     wall.add(*rule)
-    eventually(lambda: starts(own_folder, 1) >= 2, what="the task to run on the near slave")
+    eventually(lambda: starts(own_folder, 1) >= 2, 60, "the task to run on the near slave")
     if way != "from the master":  # there the slave's heartbeats still arrive for a while
         assert time.monotonic() - began < 1.25 * lease + 15.0
-    master.says(r"parallel: lost slave 0 \(started by hand.*; its (task goes to another slave|2 tasks go to)")
+    master.says(r"parallel: lost slave 0 \(started by hand.*; its (task goes to another slave|\d tasks go to)")
     far.says("the connection to the master broke")  # else it is open again as nothing had been
     wall.remove(*rule)
     far.says("connected to the master again")
@@ -106,13 +121,13 @@ def test_cuts_while_a_task_is_computed_are_no_attempts(
 ) -> None:
     """Four of them, each longer than the lease, with three attempts: the task's one process goes on all the time."""
     job = "c.add_task(functools.partial(tasks.wait_for, 'gate0'))"
-    master = start_master(hosts, programs, own_folder, 1.0, job)
+    master = start_master(hosts, programs, own_folder, 2.0, job)
     slave = start_slave(hosts, programs)
     eventually(lambda: starts(own_folder, 0))
     for cut in range(1, 5):
-        before = losses(master)
         hosts.cable(up=False)
-        eventually(lambda before=before: losses(master) > before, what="a lost slave")  # type: ignore[misc]
+        # not one more than there were just now: if it was busy for a lease it may be lost already, which is said once
+        eventually(lambda cut=cut: losses(master) >= cut, what="a lost slave")  # type: ignore[misc]
         # each end finds out by its own clock: plugged in before the slave has, it would go on as if nothing had been
         slave.says(rf"(?s)(the connection to the master broke.*){{{cut}}}")
         hosts.cable(up=True)
@@ -123,34 +138,53 @@ def test_cuts_while_a_task_is_computed_are_no_attempts(
     assert master.out.count("done") == 1
 
 
+IDLE_AND_WALLED = """
+        from tests.support.inside import inside
+        said = 0
+        while not os.path.exists('walled'):
+            idle = inside(m, lambda state: len(state.idle))
+            if idle != said:
+                print(idle, 'idle', flush=True)
+                said = idle
+            time.sleep(0.01)
+        """
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("large", ["result", "short result", "task", "setup"])
 def test_a_path_on_which_large_packets_vanish(
     hosts: TwoHosts, programs: list[Program], own_folder: Path, large: str
 ) -> None:
-    """It is said on both sides, and after some tries another slave gets the task."""
+    """It is said on both sides, and after some tries another slave gets the task.
+
+    That one has to be there by then: what no slave can do is the user's error.  The task goes to the one that has idled
+    for longer.  A task that does not arrive would go to the other one at once.
+    """
     job = {
         "result": "c.add_task(functools.partial(tasks.blob_logged, 'log', 300_000))",
         "short result": "c.add_task(functools.partial(tasks.blob_logged, 'log', 3_000))",
         "setup": "c = m.get_context(functools.partial(len, bytes(300_000))); c.add_task(str)",
         "task": "c.add_task(functools.partial(tasks.length_logged, 'log', bytes(300_000)))",
     }[large]
-    master = start_master(hosts, programs, own_folder, 2.0, f"tasks.wait_for('walled'); {job}")
+    master = start_master(hosts, programs, own_folder, 4.0, IDLE_AND_WALLED + job)
     far = start_slave(hosts, programs)
-    far.says("connected")
+    master.says("1 idle\n")
+    near = None if large == "task" else start_slave(hosts, programs, on="master", at="127.0.0.1")
+    if near is not None:
+        master.says("2 idle\n")
     near_host = "slave" if "result" in large else "master"
     for program in ("iptables", "ip6tables"):
         rule = ("-w", "-A", "OUTPUT", "-o", "eth0", "-m", "length", "--length", "1000:65535", "-j", "DROP")
         assert Program(*hosts.on(near_host), program, *rule).ends() == 0
     (own_folder / "walled").touch()
     far.says("2 connections have broken over one message .*MTU", 90)
-    near = start_slave(hosts, programs, on="master", at="127.0.0.1")
-    if large != "task":
+    if near is not None:
         what = {"result": r"its result of 300,0\d\d bytes", "short result": r"its result of 3,0\d\d bytes"}
         what["setup"] = "the context's setup"
         master.says(rf"slave 0 .* cannot do task 1, which others may: OSError: {what[large]} does not get .*MTU", 90)
     else:
         master.says(r"what is sent to slave 0 .* has not arrived 2 times, though it is heard: .*MTU", 90)
+        near = start_slave(hosts, programs, on="master", at="127.0.0.1")
     assert master.ends(90) == 0, master.err
     assert near.ends() == 0
     assert master.out.count("done") == 1
@@ -184,7 +218,7 @@ def test_a_cable_that_is_pulled_for_a_moment_while_much_is_sent(
         "result": "[c.add_task(functools.partial(tasks.blob_logged, 'log', 80_000_000)) for n in range(4)]",
         "task": "[c.add_task(functools.partial(tasks.length_logged, 'log', bytes(80_000_000))) for n in range(4)]",
     }[direction]
-    master = start_master(hosts, programs, own_folder, 20.0, job)
+    master = start_master(hosts, programs, own_folder, 60.0, job)  # TCP sends again ever more seldom, too
     slave = start_slave(hosts, programs)
     eventually((own_folder / "log").exists, 90)
     hosts.cable(up=False)
