@@ -165,24 +165,27 @@ def test_what_the_script_imports_is_there(network: TwoHosts, own_folder: Path, v
 
 
 LARGE = """
-import functools, hashlib, os
+import functools, hashlib, os, tempfile, time
 import parallel
 from heavy import digest
+
+def meet(where): # until all four runners have come: none does two tasks and leaves another one out
+    folder = os.path.join(tempfile.gettempdir(), where)
+    os.makedirs(folder, exist_ok=True)
+    open(os.path.join(folder, str(os.getpid())), "w").close()
+    until = time.monotonic() + 60
+    while len(os.listdir(folder)) < 4 and time.monotonic() < until:
+        time.sleep(0.01)
 
 def setup(data):
     return hashlib.sha256(data).hexdigest(), digest()
 
 def work(mine, theirs):
-    pid = os.getpid()
-    until = os.times().elapsed + 2
-    while os.times().elapsed < until:
-        pass
-    return pid, mine, theirs
+    meet("work")
+    return os.getpid(), mine, theirs
 
 def mapped(data, n):
-    until = os.times().elapsed + 1
-    while os.times().elapsed < until:
-        pass
+    meet("mapped")
     return os.getpid(), len(data) + n
 
 if __name__ == "__main__":
