@@ -16,9 +16,11 @@ pytestmark = pytest.mark.skipif(not possible(), reason="making network namespace
 MASTER = """
 import functools, sys
 import parallel
+from parallel.core import patience
 from parallel.launch import config
 from tests.support import tasks
 config._ELSEWHERE = (18.0, 3.0)
+patience.SELDOM = 5.0  # some of its words come between those of the slave and its end, whenever it has started
 if __name__ == '__main__':
     with parallel.Manager() as m:
         m.add_slave(parallel.CommandSlaveArray('ip netns exec SLAVE {command}', 1))
