@@ -17,7 +17,8 @@ from tests.support.inside import unsettled
 from tests.support.programs import Program, script, slave
 from tests.support.waiting import eventually
 
-LEASE = 3.0  # seconds for which a busy machine does not keep one of its processes from saying that it lives
+LEASE = 4.0  # seconds for which a busy machine does not keep one of its processes from saying that it lives
+LONGER = 1.5 * LEASE  # than what takes the silent for dead
 
 
 @pytest.fixture
@@ -34,10 +35,10 @@ def attempts(manager: parallel.Manager) -> list[int]:
     return [task.attempt for task in unsettled(manager)]
 
 
-def test_a_task_that_holds_the_interpreter_for_leases_is_not_taken_for_dead(make: Make) -> None:
+def test_a_task_that_holds_the_interpreter_for_longer_is_not_taken_for_dead(make: Make) -> None:
     manager = make(2, lease=LEASE)
     context = manager.get_context()
-    context.add_task(functools.partial(tasks.hold_the_interpreter, "log", 2 * LEASE))
+    context.add_task(functools.partial(tasks.hold_the_interpreter, "log", LONGER))
     assert list(context.get_results_unordered()) == ["held"]
     assert len(Path("log").read_text().splitlines()) == 1
 
@@ -100,7 +101,7 @@ if __name__ == '__main__':
     os.kill(master.process.pid, signal.SIGSTOP)
     state = Path(f"/proc/{master.process.pid}/stat")
     eventually(lambda: state.read_text().rsplit(")", 1)[1].split()[0] == "T")
-    clock = Program("sleep", str(2 * LEASE))
+    clock = Program("sleep", str(LONGER))
     assert clock.ends() == 0
     os.kill(master.process.pid, signal.SIGCONT)
     master.says("this process was stopped or busy for")
@@ -111,7 +112,7 @@ if __name__ == '__main__':
 
 
 @pytest.mark.slow
-def test_a_loop_body_that_holds_the_interpreter_for_leases_costs_no_task(make: Make, own_folder: Path) -> None:
+def test_a_loop_body_that_holds_the_interpreter_for_longer_costs_no_task(make: Make, own_folder: Path) -> None:
     manager = make(1, lease=LEASE)
     context = manager.get_context()
     context.add_task(tasks.give)
@@ -120,7 +121,7 @@ def test_a_loop_body_that_holds_the_interpreter_for_leases_costs_no_task(make: M
     results = context.get_results_unordered()
     next(results)
     eventually(started.exists)
-    tasks.hold_the_interpreter("log", 2 * LEASE)
+    tasks.hold_the_interpreter("log", LONGER)
     (own_folder / "gate").touch()
     assert len(list(results)) == 1
     assert len(started.read_text().splitlines()) == 1
