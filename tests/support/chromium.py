@@ -27,7 +27,7 @@ os.dup2(read, 3)
 os.dup2(write, 4)
 os.execv(sys.argv[3], sys.argv[3:])
 """
-_SECONDS = 30.0  # for an answer
+_SECONDS = 60.0  # for an answer
 
 
 class Page:
@@ -47,7 +47,7 @@ class Page:
         assert "exceptionDetails" not in found, found["exceptionDetails"]
         return found["result"].get("value")
 
-    def shows(self, code: str, seconds: float = 20.0) -> Any:
+    def shows(self, code: str, seconds: float = 60.0) -> Any:
         """Wait until the expression is true; returns its value."""
         return eventually(lambda: self.evaluate(code), seconds, code)
 

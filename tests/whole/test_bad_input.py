@@ -171,11 +171,11 @@ class Index:
 
 def test_numbers_may_be_of_other_kinds(make: Make) -> None:
     """NumPy's are neither int nor float; what the manager has of them, and sends, is."""
-    one, seconds = cast(int, Index(1)), cast(float, Fraction(61, 2))
+    one, seconds = cast(int, Index(1)), cast(float, Fraction(121, 2))
     manager = make(0, lease=seconds, max_attempts=one, result_bytes=seconds * 10**6, slaves_wait=Fraction(0))
     manager.add_slaves(one)
     manager.wait_for_slaves(one, seconds)
-    assert repr(manager.dispatcher.scheduler.state.leases.term) == "30.5"
+    assert repr(manager.dispatcher.scheduler.state.leases.term) == "60.5"
     context = manager.get_context(timeout=seconds, retries=one, max_tasks_per_slave=one)
     assert list(context.map(abs, [-1, -2], timeout=seconds, buffersize=one)) == [1, 2]
     assert context.cancel(one) == 0 and works(context)

@@ -148,7 +148,7 @@ def test_slaves_of_a_master_that_is_killed_end_whatever_their_tasks_do(
     own_folder: Path, programs: list[Program], signum: int
 ) -> None:
     """Local ones within seconds; one by hand that is reached without a network notices as soon."""
-    text = BUSY.replace("LEASE", "200").replace("tasks.TASK", "tasks.hold_the_interpreter, 'log', 100.0")
+    text = BUSY.replace("LEASE", "400").replace("tasks.TASK", "tasks.hold_the_interpreter, 'log', 300.0")
     programs.append(script(own_folder / "script.py", text))
     port = programs[0].says(r"port (\d+)").group(1)
     programs.append(slave(f"127.0.0.1:{port}", "-n", "1", "--grace", "0"))
@@ -156,11 +156,10 @@ def test_slaves_of_a_master_that_is_killed_end_whatever_their_tasks_do(
     log = own_folder / "log"
     eventually(lambda: log.exists() and len(log.read_text().splitlines()) == 3)
     programs[0].process.send_signal(signum)
-    began = time.monotonic()
-    assert programs[0].ends(30) == -signum
-    assert programs[1].ends(30) == 5
-    eventually(lambda: not any(alive(pid) for pid in pids), 30, "the end of the slaves")
-    assert time.monotonic() - began < 40, "neither the lease nor the tasks were waited for"
+    # three waits that are shorter than the lease and the tasks together: neither is waited for
+    assert programs[0].ends() == -signum
+    assert programs[1].ends() == 5
+    eventually(lambda: not any(alive(pid) for pid in pids), 60, "the end of the slaves")
 
 
 def alive(pid: int) -> bool:

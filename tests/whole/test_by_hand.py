@@ -58,6 +58,7 @@ def test_slave_joins_works_and_ends_with_the_master(make: Make, start: Start) ->
     manager = make(0, port=0)
     address = at(manager)
     program = start(address, "-n", "2")
+    manager.wait_for_slaves(2, 60)
     assert results(manager) == SQUARES
     names = {info.name for info in manager.slaves}
     assert names == {"started by hand"} and len(manager.slaves) == 2
@@ -91,7 +92,7 @@ def test_number_of_runners_is_that_of_usable_cpus(make: Make, start: Start) -> N
 def test_slave_that_is_started_first_waits_for_the_master(make: Make, start: Start) -> None:
     port = unused_port()
     parallel.Manager(port=0).shutdown()  # makes the key
-    program = start(f"127.0.0.1:{port}", "--wait", "30", "-n", "1")
+    program = start(f"127.0.0.1:{port}", "--wait", "120", "-n", "1")
     program.says("no master yet")
     assert results(make(0, port=port)) == SQUARES
 

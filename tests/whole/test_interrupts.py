@@ -175,7 +175,8 @@ def test_a_shutdown_that_was_interrupted_is_completed_by_the_next(
     manager.shutdown()
     server = manager._endpoint._server
     assert server is not None and not server._peers and not server._acceptor.is_alive()
-    assert children() == before and not manager.dispatcher.is_alive()
+    assert not manager.dispatcher.is_alive()
+    eventually(lambda: children() == before, what="the end of the slave program, which was waited for for a while")
     with pytest.raises(parallel.ManagerClosed):
         manager.wait_for_slaves(1)
 

@@ -278,7 +278,7 @@ def test_what_is_not_what_the_command_names_is_not_run(folder: Path, own_folder:
 
 def test_who_sends_for_ever_or_drips_is_left(folder: Path, own_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A stranger at one of its addresses fills no memory, and does not keep the next one from being tried."""
-    monkeypatch.setattr(join, "_SECONDS", 3)
+    monkeypatch.setattr(join, "_SECONDS", 4)
 
     def serve(server: socket.socket, data: bytes, pause: float) -> None:
         sock, _ = server.accept()

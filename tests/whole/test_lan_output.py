@@ -37,7 +37,7 @@ def elsewhere(own_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str
     yield f"unshare -m sh -c {shlex.quote(script)}"
     for file in Path("/tmp").glob("parallel-output.*"):
         with contextlib.suppress(FileNotFoundError):  # of another test, which runs beside this one and ends just now
-            if str(hidden) in file.read_text():
+            if str(hidden) in file.read_text(errors="replace"):
                 file.unlink()
 
 

@@ -6,7 +6,6 @@ import functools
 import math
 import re
 import threading
-import time
 from collections import Counter
 from pathlib import Path
 
@@ -38,7 +37,7 @@ def outcomes(context: parallel.Context[object]) -> tuple[list[object], list[para
 
 def test_a_task_that_takes_too_long_is_killed_and_the_slave_is_back(make: Make, own_folder: Path) -> None:
     manager = make(1)
-    context = manager.get_context(timeout=1)
+    context = manager.get_context(timeout=3)
     context.add_task(tasks.give, timeout=60)  # and the slave has what a task needs: the next begins at once
     assert list(context.get_results_unordered()) == [None]
     context.add_task(functools.partial(tasks.wait_for, str(own_folder / "never")))
@@ -47,8 +46,8 @@ def test_a_task_that_takes_too_long_is_killed_and_the_slave_is_back(make: Make, 
     values, errors = outcomes(context)
     assert sorted(map(str, values)) == sorted(map(str, range(20)))
     assert [type(error) for error in errors] == [parallel.TaskTimeout]
-    assert isinstance(errors[0], parallel.TaskTimeout) and errors[0].timeout == 1
-    assert "a task ran for longer than its timeout of 1 s and was killed, on slave 0 (LocalSlave()" in str(errors[0])
+    assert isinstance(errors[0], parallel.TaskTimeout) and errors[0].timeout == 3
+    assert "a task ran for longer than its timeout of 3 s and was killed, on slave 0 (LocalSlave()" in str(errors[0])
     assert re.search(r"pid [1-9]\d*\)$", str(errors[0]), re.MULTILINE)
     assert len((own_folder / "never.started").read_text().splitlines()) == 1, "it is not tried again"
 
@@ -151,9 +150,7 @@ def test_cancel_drops_what_waits_and_stops_what_runs(make: Make, own_folder: Pat
     running = eventually(lambda: list(own_folder.glob("*.started")) if len(pids(own_folder)) == 2 else [])
     before = pids(own_folder)
     assert running and context.cancel() == 50
-    began = time.monotonic()
     eventually(lambda: not any(alive(pid) for pid in before))
-    assert time.monotonic() - began < 30
     assert list(results) == []
     context.add_task(functools.partial(tasks.give, "new"))
     assert list(context.get_results_unordered()) == ["new"]
