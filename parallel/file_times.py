@@ -7,12 +7,21 @@ import time
 _COARSE = 5  # Linux's CLOCK_REALTIME_COARSE, by which files are stamped
 
 
-def written_before(stamp: object, age: float) -> bool:
-    """Whether a file was written, as its stamp (slave/imported_files.py) tells, before what was ``age`` seconds ago.
+def by_clock(moment: float) -> float:
+    """The time by the clock on the wall of what happened at this ``moment`` of `time.monotonic`.
+
+    If this thread stands still meanwhile it is told as earlier, and never as later.
+    """
+    now = time.time()
+    return now - (time.monotonic() - moment)
+
+
+def written_before(stamp: object, then: float) -> bool:
+    """Whether a file was written, as its stamp (slave/imported_files.py) tells, before ``then`` (see `by_clock`).
 
     What happened within one tick of the clock that stamps files counts as not before.
     """
-    return isinstance(stamp, tuple) and stamp[0] / 1e9 <= time.time() - age - _lag()
+    return isinstance(stamp, tuple) and stamp[0] / 1e9 <= then - _lag()
 
 
 def _lag() -> float:

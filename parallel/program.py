@@ -30,7 +30,7 @@ from slave.imported_files import stamp_of
 from slave.main_module import NAMES as MAIN_NAMES
 from slave.search_path import LIBRARY, PACKAGES, kind_of
 
-from .file_times import written_before
+from .file_times import by_clock, written_before
 from .part_memory import PartMemory
 
 _OURS = "parallel", "slave"
@@ -132,15 +132,16 @@ class Program:
             self.environment = new
             return new
 
-    def edited_files(self, age: float) -> list[str]:
-        """The script and the files of the user's modules that were edited before what happened ``age`` seconds ago, and
-        are not what this program has read, each told once.
+    def edited_files(self, moment: float) -> list[str]:
+        """The script and the files of the user's modules that were edited before this ``moment`` of `time.monotonic`,
+        and are not what this program has read, each told once.
 
         Slaves on machines that see these files import them as they are when they come.  In a session an edit is meant.
         Looks at files: for side threads.
         """
         if hasattr(sys, "ps1"):
             return []
+        then = by_clock(moment)
         with self._lock:
             specs = {name: getattr(sys.modules.get(name), "__spec__", None) for name in self._stamps}
             same = [name for name, spec in specs.items() if spec is self._specs[name]]  # not loaded anew just now
@@ -148,7 +149,7 @@ class Program:
         found = []
         for path, stamp in files:
             now = stamp_of(path)
-            if path is not None and now != stamp and written_before(now, age) and (path, now) not in self._told:
+            if path is not None and now != stamp and written_before(now, then) and (path, now) not in self._told:
                 self._told.add((path, now))
                 found.append(path)
         return found

@@ -106,10 +106,10 @@ class Throttle:
 class Publisher(threading.Thread):
     """See the module's text.
 
-    ``edited``: the program's files of which a slave has other ones that joined so many seconds ago.
+    ``edited``: the program's files of which a slave has other ones that joined at this moment, by `time.monotonic`.
     """
 
-    def __init__(self, edited: Callable[[float], Sequence[str]] = lambda age: ()) -> None:
+    def __init__(self, edited: Callable[[float], Sequence[str]] = lambda moment: ()) -> None:
         super().__init__(name="parallel events", daemon=True)
         self._edited = edited
         self._batches: queue.SimpleQueue[Sequence[Event] | BaseException | None] = queue.SimpleQueue()
@@ -178,7 +178,7 @@ class Publisher(threading.Thread):
                 level, addition = self._throttle.level(event, level)
                 self._tell(event, level, text + addition)
                 if type(event) is SlaveJoined:
-                    for path in self._edited(time.monotonic() - event.time):  # it may be long ago
+                    for path in self._edited(event.time):  # it may be long ago
                         self._tell(event, *code_edited(path, event))
             for subscription in list(self._subscriptions):
                 subscription.put(batch)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
+import threading
+import time
 import zipapp
 from pathlib import Path
 
 import pytest
 
+from parallel import program
+from slave.imported_files import stamp_of
 from tests.support.programs import Program, pythons
 from tests.whole.conftest import MAIN, OPENING, Run
 
@@ -621,6 +626,23 @@ print('done')
     assert program.ends(60) == 0 and program.out == "done\n", program.err
     [line] = program.complaints.splitlines()  # once for each edit
     assert "helper.py was edited after this program had read it: slaves that come from now on, as slave " in line
+
+
+def test_an_edit_after_a_slave_has_come_is_not_told_however_late_that_is_looked_at(
+    own_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The thread that looks may stand still at any line, and meanwhile the user edits, and loads that anew."""
+    file, looking = own_folder / "edited_later.py", threading.Event()
+    file.write_text("X = 0\n")
+    monkeypatch.syspath_prepend(str(own_folder))
+    importlib.import_module("edited_later")
+    watched = program.Program()
+    moment = time.monotonic()
+    file.write_text("X = 'something else'\n")
+    monkeypatch.setattr(program, "stamp_of", lambda path: looking.wait(0.05) or stamp_of(path))
+    assert watched.edited_files(moment) == []
+    assert watched.edited_files(time.monotonic() + 1.0) == [str(file)]
+    del sys.modules["edited_later"]
 
 
 def test_tasks_in_every_state_when_code_changes(run: Run) -> None:
