@@ -109,7 +109,10 @@ def start(way: str, path: str, done: bool = False, together: str = "") -> tuple[
 
 
 def _daemon(seconds: str, pause: float = 0.0) -> int:
-    """As daemons do: a fork, a session, another fork, and the first parent ends.  It runs a program after a pause."""
+    """As daemons do: a fork, a session, another fork, and the first parent ends.  It runs a program after a pause.
+
+    Without one it does when this returns: before, nothing tells whose it is.
+    """
     read, write = os.pipe()
     child = os.fork()
     if not child:
@@ -121,9 +124,11 @@ def _daemon(seconds: str, pause: float = 0.0) -> int:
         os.write(write, str(grandchild).encode())
         os._exit(0)
     os.waitpid(child, 0)
-    pid = int(os.read(read, 20))
-    os.close(read)
     os.close(write)
+    pid = int(os.read(read, 20))
+    if not pause:
+        os.read(read, 1)  # its end of the pipe closes with the start of the program
+    os.close(read)
     return pid
 
 

@@ -6,11 +6,13 @@ import functools
 import os
 import signal
 import socket
+import sys
 from pathlib import Path
 
 import pytest
 
 import parallel
+from parallel import closer
 from slave.process_tree import running
 from tests.conftest import Make
 from tests.support import processes
@@ -60,7 +62,10 @@ def test_what_tasks_started_ends_with_their_agent(make: Make, own_folder: Path, 
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_what_a_task_started_ends_with_its_runner_and_nobody_elses_does(make: Make, own_folder: Path, way: str) -> None:
+def test_what_a_task_started_ends_with_its_runner_and_nobody_elses_does(
+    make: Make, own_folder: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    monkeypatch.setattr(closer, "_STOP_SECONDS", 60.0)  # an agent that stands still is not to be killed for that
     manager = make(2)
     context = manager.get_context()
     for name in "ab":
@@ -100,13 +105,20 @@ def start_one(manager: parallel.Manager, own_folder: Path, way: str) -> int:
     return int(pid)
 
 
+# its guard looks for longer: on a busy machine what has been forked may take seconds to become a program
+WATCHFUL = "from slave import cli, guard; guard._BEGINS, guard._MOST_SECONDS = 6.0, 30.0; cli.run()"
+
+
 def test_what_was_just_being_started_when_the_agent_was_killed_ends(make: Make, own_folder: Path) -> None:
     """It has left its runner's session and lost its parent, and runs no program yet: nothing tells whose it is."""
-    manager = make(1)
-    pid = start_one(manager, own_folder, "a daemon that takes its time")
-    agent = parent_of(manager.slaves[0].pid)
-    os.kill(agent, signal.SIGKILL)
-    all_gone([pid, agent])
+    manager = make(0, port=0)
+    agent = Program(sys.executable, "-c", WATCHFUL, f"127.0.0.1:{manager.address[1]}", "-n", "1")
+    try:
+        pid = start_one(manager, own_folder, "a daemon that takes its time")
+        agent.process.kill()
+        all_gone([pid, agent.process.pid])
+    finally:
+        agent.kill()
 
 
 def test_programs_of_finished_tasks_that_have_ended_leave_no_zombies(make: Make, own_folder: Path) -> None:
