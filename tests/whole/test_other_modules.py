@@ -23,8 +23,9 @@ import time
 if os.environ.get("LACKS") == "module":
     raise ModuleNotFoundError("No module named 'wares'", name="wares")
 __version__ = os.environ.get("LACKS") or "2.1.0"
-def work(x):
-    time.sleep(0.02)
+def work(x, gate):
+    while not os.path.exists(gate):
+        time.sleep(0.01)
     return x.n + 1
 class Number:
     def __init__(self, n):
@@ -79,7 +80,13 @@ def everything(context: parallel.Context[int]) -> tuple[list[int], list[parallel
     ],
 )
 def test_a_slave_that_lacks_what_the_tasks_need_eats_none_of_them(
-    make: Make, wares: object, programs: list[Program], caplog: pytest.LogCaptureFixture, lacks: str, why: str
+    make: Make,
+    wares: object,
+    programs: list[Program],
+    own_folder: Path,
+    caplog: pytest.LogCaptureFixture,
+    lacks: str,
+    why: str,
 ) -> None:
     manager = make(0, port=0, output=None)
     context = manager.get_context()
@@ -88,11 +95,14 @@ def test_a_slave_that_lacks_what_the_tasks_need_eats_none_of_them(
     join(manager, programs, "")
     manager.wait_for_slaves(2)
     for n in range(40):
-        context.add_task(functools.partial(wares.work, wares.Number(n)))  # type: ignore[attr-defined]
+        task = functools.partial(wares.work, wares.Number(n), str(own_folder / "gate"))  # type: ignore[attr-defined]
+        context.add_task(task)
+    context.get_results_unordered()
+    eventually(lambda: "is out for context 1" in caplog.text, 60, what="the log's last word")
+    (own_folder / "gate").touch()  # before, the other slave might have done them all
     results, errors = everything(context)
     assert sorted(results) == list(range(1, 41)) and not errors, errors
     assert [info.tasks_done for info in manager.slaves] == [0, 40]
-    eventually(lambda: "is out for context 1" in caplog.text, what="the log's last word")
     assert re.search(r"slave 0 .* cannot do task \d+, which others may: " + why, caplog.text)
     assert "slave 0 " in caplog.text.split("is out for context 1")[0].splitlines()[-1]
     assert re.search(r"master has wares 2.1.0", caplog.text)
@@ -104,7 +114,7 @@ def test_when_no_other_slave_is_left_the_error_is_the_tasks_and_names_both_versi
     manager = make(0, port=0, output=None)
     context = manager.get_context()
     for n in range(5):
-        context.add_task(functools.partial(wares.work, wares.Number(n)))  # type: ignore[attr-defined]
+        context.add_task(functools.partial(wares.work, wares.Number(n), "gate"))  # type: ignore[attr-defined]
     join(manager, programs, "1.24.4")
     join(manager, programs, "1.24.4")
     manager.wait_for_slaves(2)
