@@ -30,7 +30,7 @@ import functools
 import parallel
 from tests.support import tasks
 if __name__ == '__main__':
-    m = parallel.Manager(port=0)
+    m = parallel.Manager(port=0, lease=600)  # for which a slave that waits for its master would wait
     c = m.get_context()
     c.add_task(functools.partial(tasks.wait_for, 'gate'))
     print('port', m.address[1], flush=True)
@@ -62,7 +62,7 @@ def test_a_slave_ends_on_a_signal_though_its_master_does_not_listen(
 ) -> None:
     slave, runner = stopped_master_and_slave(own_folder, programs)
     os.kill(slave.process.pid, signum)
-    assert slave.ends(25) == 128 + signum, slave.err
+    assert slave.ends(60) == 128 + signum, slave.err
     eventually(lambda: not state(runner), 60, "the end of the runner")
 
 

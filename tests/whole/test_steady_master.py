@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 import parallel
+from parallel import closer
 from parallel.core import events as ev
 from parallel.service import acceptor
 from tests.conftest import Make
@@ -113,7 +114,7 @@ def many_files() -> Iterator[None]:
 
 @pytest.mark.usefixtures("many_files")
 def test_leases_expire_with_many_descriptors_as_with_ten(make: Make, own_folder: Path) -> None:
-    manager = make(1, lease=0.6)
+    manager = make(1, lease=2.0)
     manager.wait_for_slaves(1, 60)
     runner = manager.slaves[0].pid
     parent = int(Path(f"/proc/{runner}/stat").read_text().rsplit(")", 1)[1].split()[1])
@@ -133,8 +134,16 @@ import parallel
 from tests.support import tasks
 
 what, count, calls = sys.argv[1], int(sys.argv[2]), []
+deep = [0]  # handlers that interrupt each other: whoever waits for a thread that stands still is shot at meanwhile
 
 def handler(*_):
+    deep[0] += 1
+    try:
+        handle()
+    finally:
+        deep[0] -= 1
+
+def handle():
     if what == 'cancel':
         context.cancel()
     elif what == 'shutdown':
@@ -147,7 +156,8 @@ def handler(*_):
 
 def shoot(pid, done):
     while len(calls) < count and not done.wait(0.0005):
-        os.kill(pid, signal.SIGUSR1)
+        if deep[0] < 20:
+            os.kill(pid, signal.SIGUSR1)
 
 if __name__ == '__main__':
     with parallel.Manager() as m:
@@ -227,7 +237,10 @@ def test_a_thread_of_the_master_that_dies_is_told_loudly(
 # -- events, identity, cancelling one task
 
 
-def test_a_subscriber_is_told_what_happens_to_tasks_slaves_and_contexts(make: Make) -> None:
+def test_a_subscriber_is_told_what_happens_to_tasks_slaves_and_contexts(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(closer, "_TELL_SECONDS", 60.0)
     manager = make(1)
     told: list[ev.Event] = []
     subscription = manager.subscribe(told.append)
@@ -243,13 +256,15 @@ def test_a_subscriber_is_told_what_happens_to_tasks_slaves_and_contexts(make: Ma
     for kind in (ev.ContextMade, ev.TasksAdded, ev.AgentCame, ev.SlaveJoined, ev.TasksLeased, ev.TaskRetried):
         assert kind in kinds, f"{kind.__name__} is missing in {kinds}"
     done = {event.task: event.kind for event in told if isinstance(event, ev.TaskDone)}
-    assert done == {first: 0, second: 1} and kinds[-1] is ev.ManagerClosed
+    assert done == {first: 0, second: 1}
+    late = ev.TaskStarted  # the word of a task's start may be under way when its outcome has come
+    assert [kind for kind in kinds if kind is not late][-1] is ev.ManagerClosed
     assert (caught.value.task_id, caught.value.task) == (second, "partial(raise_value_error, 'no')")
     assert f"it was task {second}: partial(raise_value_error, 'no')" in str(caught.value)
 
 
 def test_the_start_of_a_long_task_is_an_event(make: Make, own_folder: Path) -> None:
-    manager = make(1, lease=0.6)
+    manager = make(1, lease=3.0)
     told: list[ev.Event] = []
     manager.subscribe(told.append)
     context = manager.get_context()
