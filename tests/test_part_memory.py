@@ -7,20 +7,20 @@ import gc
 import os
 import pickle
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from parallel.part_memory import PartMemory
 from slave import shared_memory
 from slave.shared_memory import SHARED, Lender, Shared
+from tests.conftest import descriptors
 
 pytestmark = pytest.mark.skipif(not shared_memory.possible, reason="this system has no memfd")
 
 
 def memfds() -> int:
     gc.collect()  # of another test's too
-    return sum("memfd:" in os.readlink(one) for one in Path("/proc/self/fd").iterdir() if one.exists())
+    return sum("memfd:" in one for one in descriptors())
 
 
 @pytest.fixture

@@ -139,10 +139,13 @@ class SlowToPickle(SlowToRebuild):
 
 
 @pytest.fixture
-def lost_stops(monkeypatch: pytest.MonkeyPatch) -> None:
+def lost_stops(monkeypatch: pytest.MonkeyPatch) -> list[Stop]:
     """Python has nowhere to raise what a handler raises in a destructor, or in a callback of the garbage collector."""
-    tell = sys.unraisablehook
-    monkeypatch.setattr(sys, "unraisablehook", lambda one: None if isinstance(one.exc_value, Stop) else tell(one))
+    tell, lost = sys.unraisablehook, list[Stop]()
+    monkeypatch.setattr(
+        sys, "unraisablehook", lambda one: lost.append(Stop()) if isinstance(one.exc_value, Stop) else tell(one)
+    )
+    return lost
 
 
 @pytest.mark.usefixtures("lost_stops")
@@ -160,8 +163,7 @@ def test_the_end_of_the_results_does_not_keep_those_that_the_reader_had(make: Ma
         gc.enable()
 
 
-@pytest.mark.usefixtures("lost_stops")
-def test_a_handler_that_raises_loses_no_result_and_no_task(make: Make) -> None:
+def test_a_handler_that_raises_loses_no_result_and_no_task(make: Make, lost_stops: list[Stop]) -> None:
     manager = make(1)
     manager.wait_for_slaves(1, 60)
     context = manager.get_context()
@@ -195,7 +197,7 @@ def test_a_handler_that_raises_loses_no_result_and_no_task(make: Make) -> None:
         signal.signal(signal.SIGALRM, signal.SIG_IGN)  # for the handler may have asked for one more
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
-    assert stops > 5
+    assert stops > 5 or lost_stops, "after one that was lost there is no other"
     assert sorted(found) == list(range(100))
 
 

@@ -117,7 +117,7 @@ def test_a_slave_serves_the_next_run_of_a_program_that_was_killed(
     eventually(lambda: not exists(agent), 60, "the end of the slave with the second run")
 
 
-KEY = "a key of sixteen bytes and more"
+KEY = "a key that no other test has: such slaves look for any master of theirs"
 
 # a program whose slaves somebody has started by hand
 BY_HAND = """
@@ -184,7 +184,7 @@ def test_slaves_that_do_not_wait_end_at_once_and_others_when_nobody_came(own_fol
         agent = agent_of(own_folder)
         first.process.send_signal(signal.SIGKILL)
         first.process.wait()
-        eventually(functools.partial(is_over, agent), 30, "the end of the slave")
+        eventually(functools.partial(is_over, agent), 60, "the end of the slave")
         assert words in (own_folder / "log").read_text()
 
 
