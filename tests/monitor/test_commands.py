@@ -56,6 +56,7 @@ def test_status_finds_the_masters_of_this_user_on_this_machine(
     results = context.get_results_unordered(errors="return")
     next(results)
     eventually(lambda: context.progress.running == 2)
+    eventually(lambda: [event.text for event in manager.status().events if "has joined" in event.text])
     code, out, err = said(capsys, "status")
     assert (code, err) == (0, "")
     assert f"process {os.getpid()} (release" in out and "fits" in out and " run 0 (" in out and " busy" in out
@@ -120,6 +121,7 @@ def test_bad_input_is_told_in_one_line(
     assert err.startswith("parallel: ") and text in err and err.count("\n") == 1
 
 
+@pytest.mark.usefixtures("patient")
 def test_slaves_are_added_and_drained_and_the_master_is_stopped(
     make: Make, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -57,6 +57,7 @@ def notebook(monkeypatch: pytest.MonkeyPatch) -> tuple[FakeShell, list[Handle]]:
     return shell, handles
 
 
+@pytest.mark.usefixtures("patient")
 def test_it_is_told_under_the_cell_that_asks_for_results(
     make: Make, own_folder: Path, notebook: tuple[FakeShell, list[Handle]], capsys: pytest.CaptureFixture[str]
 ) -> None:

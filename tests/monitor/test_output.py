@@ -26,6 +26,8 @@ def work(number):
     os.system(f'echo of a child {{number}}')
     return number
 if __name__ == '__main__':
+    from tests.support import patient
+    patient.wait_long()
     with parallel.Manager.local(2, {options}) as m:
         assert sorted(m.get_context().map(work, range({tasks}))) == list(range({tasks}))
 """
@@ -77,6 +79,7 @@ def test_a_callable_is_given_number_and_line(make: Make) -> None:
     assert told == [(0, "<script>")]
 
 
+@pytest.mark.usefixtures("patient")
 def test_a_task_that_prints_without_end_harms_nobody(make: Make) -> None:
     """What is not shown is counted."""
     lines: list[str] = []

@@ -31,6 +31,9 @@ import contextlib, logging, os, sys, time
 import parallel
 from tests.support.tasks import raise_value_error, square, wait_for
 if __name__ == '__main__':
+    from tests.support import patient
+    patient.wait_long()
+    {before}
     with parallel.Manager.local(2, {options}) as m:
         c = m.get_context(label='fits')
         c.add_task(square, 1)
@@ -48,9 +51,9 @@ def see(own_folder: Path) -> Iterator[Any]:
     """Runs the script on a terminal."""
     opened: list[Seen] = []
 
-    def begin(body: str = "pass", options: str = "", **how: Any) -> Seen:
+    def begin(body: str = "pass", options: str = "", before: str = "pass", **how: Any) -> Seen:
         path = own_folder / "script.py"
-        path.write_text(SCRIPT.format(body=body, options=options, gate=str(own_folder / "gate")))
+        path.write_text(SCRIPT.format(body=body, options=options, before=before, gate=str(own_folder / "gate")))
         opened.append(Seen([sys.executable, str(path)], **how))
         return opened[-1]
 
@@ -201,13 +204,25 @@ def test_ctrl_c_ends_it(see: Any) -> None:
     assert seen.screen.margins is None and "3 of 6 tasks done in" in text and "KeyboardInterrupt" in text, text
 
 
+NOTES_WHO_SHOWS = """
+    from parallel.monitor import displays
+    show = displays.LastLine.show
+    def show_and_note(display, course, seconds):
+        show(display, course, seconds)
+        open(f'shown{id(display)}', 'w').close()
+    displays.LastLine.show = show_and_note
+"""
+
+
 @pytest.mark.slow
 def test_of_two_managers_one_has_the_line(see: Any, own_folder: Path) -> None:
     gate = str(own_folder / "gate")
     other = f"contextlib.nullcontext(other.get_context().submit(wait_for, {gate!r}))"
-    seen = see(options=f"), parallel.Manager.local(1) as other, {other}, parallel.Manager.local(2", columns=140)
+    options = f"), parallel.Manager.local(1) as other, {other}, parallel.Manager.local(2"
+    seen = see(options=options, before=NOTES_WHO_SHOWS, columns=140)
     seen.until(lambda: "slave" in seen.last and "busy" in seen.last, what="a line")
-    reads_for(seen, 3.0)  # the one that began later has had its second, too
+    seen.until(lambda: len(list(own_folder.glob("shown*"))) == 2, what="the other one, which would show its own, too")
+    reads_for(seen, 3.0)  # so long does the slowest task take that it is told of
     opens(own_folder)
     assert seen.until_end() == 0
     assert sum("done in" in line for line in seen.lines) == 2, seen.lines
@@ -233,11 +248,12 @@ def test_where_no_terminal_is_lines_come_ever_more_seldom(capsys: pytest.Capture
 def test_a_pipe_gets_nothing_from_a_short_run(own_folder: Path) -> None:
     gate = own_folder / "gate"
     gate.touch()
-    text = SCRIPT.format(body="time.sleep(0.4)", options="", gate=str(gate))
+    text = SCRIPT.format(body="time.sleep(0.4)", options="", before="pass", gate=str(gate))
     program = script(own_folder / "script.py", text)
     assert program.ends() == 0 and program.complaints == "" and program.out == ""
 
 
+@pytest.mark.usefixtures("patient")
 def test_a_callable_is_given_the_status(make: Make, own_folder: Path) -> None:
     told: list[Status] = []
     manager = make(slaves=1, progress=told.append)

@@ -40,6 +40,8 @@ class Show(logging.Handler):
         if hasattr(record, 'slave'):
             print(record.levelname, record.name, record.getMessage(), record.slave in (0, 1), record.task_id > 0)
 if __name__ == '__main__':
+    from tests.support import patient
+    patient.wait_long()
     logging.basicConfig(level=logging.INFO, handlers=[Show()])
     logging.getLogger('my.quiet').setLevel(logging.ERROR)
     logging.getLogger('my.chatty').setLevel(logging.DEBUG)

@@ -206,6 +206,7 @@ def report(path: Path, capsys: pytest.CaptureFixture[str], *more: str) -> tuple[
     return code, told.out, told.err
 
 
+@pytest.mark.usefixtures("patient")
 def test_the_report_of_a_real_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "run.json"
     with parallel.Manager.local(1, trace=path, output=None) as manager:

@@ -48,7 +48,7 @@ def test_a_run_is_told_from_its_begin_to_its_end(make: Make, own_folder: Path) -
     assert numbers(context.progress) == (0, 0, 6, 1)
     status = manager.status()
     assert sum(slave.done for slave in status.slaves) == 6 and status.total.done == 6
-    assert [event.text for event in status.events if "has joined" in event.text]
+    eventually(lambda: [event.text for event in manager.status().events if "has joined" in event.text])
     manager.shutdown()
     assert manager.status().closing and numbers(context.progress) == (0, 0, 6, 1)
 

@@ -55,6 +55,7 @@ def named(events: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:
     return [event for event in events if event["name"] == name]
 
 
+@pytest.mark.usefixtures("patient")
 def test_a_run_with_failures_and_losses(tmp_path: Path) -> None:
     path = tmp_path / "run.json"
     with parallel.Manager.local(2, trace=path, output=None) as manager:
@@ -76,7 +77,7 @@ def test_a_run_with_failures_and_losses(tmp_path: Path) -> None:
         failing: 2,
     }  # tried again
     told = [bar for bar in tasks if "seen" not in bar["args"]]  # by the slaves; before one is killed it may not come to
-    assert len(told) > 40 and {bar["name"] for bar in told} <= {"meet", "add", "fail", "the last one"}
+    assert len(told) > 20 and {bar["name"] for bar in told} <= {"meet", "add", "fail", "the last one"}
     assert [bar["args"]["task"] for bar in named(events, "the last one")] == [labelled]
     failed = [bar for bar in tasks if bar["args"]["task"] == failing]
     assert {bar["args"]["failed"] for bar in failed} <= {"ValueError: <script>alert(1)</script>", "raised"}
@@ -91,6 +92,7 @@ def test_a_run_with_failures_and_losses(tmp_path: Path) -> None:
     assert named(events, "tasks")[-1]["args"] == {"waiting": 0, "done": 55, "failed": 2}
 
 
+@pytest.mark.usefixtures("patient")
 def test_maps_are_named_by_their_function(tmp_path: Path) -> None:
     path = tmp_path / "run.json"
     with parallel.Manager.local(1, trace=path, output=None) as manager:
