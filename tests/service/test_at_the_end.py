@@ -28,7 +28,7 @@ def test_a_connection_that_another_thread_has_at_the_end_is_closed_when_it_is_do
     manager.wait_for_slaves(1)
     began, go_on = threading.Event(), threading.Event()
     connections: Any = manager.dispatcher.connections
-    peer = next(one for one in connections._peers if one.role.kind == RUNNER)
+    peer = manager.dispatcher.call(lambda now: next(one for one in connections._peers if one.role.kind == RUNNER))
 
     def work() -> None:
         began.set()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import resource
@@ -106,9 +107,10 @@ def test_slave_on_a_slow_link_joins_while_many_knock(
         assert calm > 0.8  # the line is as slow as it should be
         with flood(manager.address[1], 1500) as strangers:
             strangers.says(r"\b1000\b")
+            eventually(lambda: "without having proved that they hold the key" in caplog.text, 60, "a line of them")
             flooded = join(*arguments, relay)
     print(f"calm {calm:.2f} s, flooded {flooded:.2f} s")
-    assert flooded < 2 * calm + 8  # whoever is pushed out again and again does not come in at all
+    assert flooded < 2 * calm + 30  # whoever is pushed out again and again does not come in at all
     assert caplog.text.count("without having proved that they hold the key") == 1
 
 
@@ -161,20 +163,20 @@ def test_few_descriptors_and_many_strangers(own_folder: Path) -> None:
         port, before = int(found[1]), int(found[2])
         with flood(port, 3000, 600) as strangers:
             strangers.says(r"\b[1-9]\d{3}\b")  # a thousand have come
-            most = 0
-            until = time.monotonic() + 1
+            most, until = 0, math.inf  # a second after the master has let the first ones in
 
             def held() -> bool:
-                nonlocal most
+                nonlocal most, until
                 most = max(most, len(os.listdir(f"/proc/{master.process.pid}/fd")))
+                until = min(until, time.monotonic() + 1) if most > before + 1 else until
                 return time.monotonic() > until
 
-            eventually(held, 30)
+            eventually(held, 60)
             # an eighth, two of an acceptance that is under way, one of the listing in the first count
             assert before < most <= before + 256 // 8 + 3
             (own_folder / "flooded").touch()
             by_hand = slave(f"127.0.0.1:{port}", "-n", "1", "--wait", "60", PARALLEL_AUTHKEY=KEY.decode())
-            assert master.ends(60) == 0, master.err
+            assert master.ends(180) == 0, master.err
         assert by_hand.ends() == 0
     finally:
         master.kill()
@@ -290,9 +292,10 @@ def drip() -> Iterator[Drip]:
 
 def test_false_address_that_drips_holds_nobody_up(make: Make, drip: Drip, monkeypatch: pytest.MonkeyPatch) -> None:
     manager = make(0, port=0, authkey=KEY)
+    monkeypatch.setattr(introduction, "HANDSHAKE_SECONDS", 60.0)
     began = time.monotonic()
-    dial([drip.address, at(manager)], KEY, 2 * introduction.HANDSHAKE_SECONDS).close()
-    assert time.monotonic() - began < introduction.HANDSHAKE_SECONDS  # side by side
+    dial([drip.address, at(manager)], KEY, 5.0).close()
+    assert time.monotonic() - began < 50  # side by side
     monkeypatch.setattr(introduction, "HANDSHAKE_SECONDS", 2.0)
     began = time.monotonic()
     with pytest.raises(Unreachable, match="not within 2 s"):
@@ -300,14 +303,22 @@ def test_false_address_that_drips_holds_nobody_up(make: Make, drip: Drip, monkey
     assert 1.5 < time.monotonic() - began < 30
 
 
+PATIENT_SLAVE = """
+from slave import introduction
+from slave.cli import run
+introduction.HANDSHAKE_SECONDS = 600.0
+run()
+"""
+
+
 def test_slave_program_with_a_dripping_address(make: Make, drip: Drip) -> None:
     manager = make(0, port=0, authkey=KEY)
     names = [f"{host}:{port}" for host, port in (drip.address, at(manager))]
-    program = slave(*names, "-n", "1", "--wait", "0", PARALLEL_AUTHKEY=KEY.decode())
+    words = [*names, "-n", "1", "--wait", "0"]
+    program = Program(sys.executable, "-c", PATIENT_SLAVE, *words, variables={"PARALLEL_AUTHKEY": KEY.decode()})
     try:
         manager.wait_for_slaves(1, 60)
-        sent = eventually(lambda: drip.sent, 30, "the end of a connection that drips")
-        assert max(sent) < introduction.HANDSHAKE_SECONDS - 1, "it was hung up on when another one was better"
+        eventually(lambda: drip.sent, 60, "the end of a connection that drips, since another one was better")
         manager.shutdown()
         assert program.ends() == 0
     finally:
