@@ -110,8 +110,10 @@ class Disk:
         os.ftruncate(self._file, size)
 
     def sync(self) -> None:
-        """What was written is on the disk when this returns."""
-        getattr(os, "fdatasync", os.fsync)(self._file)
+        """What was written is on the disk when this returns; unless it was closed, be it by another thread just now."""
+        file = self._file
+        if file >= 0:
+            getattr(os, "fdatasync", os.fsync)(file)
 
     def in_place(self) -> bool:
         """Whether the file still stands where it was opened."""

@@ -201,6 +201,18 @@ def test_a_checkpoint_that_is_closed_waits_for_whoever_writes_as_long_as_that_ge
     assert written == [1, 2]
 
 
+def test_a_checkpoint_that_is_closed_just_when_its_thread_is_about_to_sync_it_harms_nobody(
+    make: Make, own_folder: Path
+) -> None:
+    manager = make(0)
+    manager.get_context(checkpoint=own_folder / "results")
+    assert manager._checkpoints is not None
+    (store,) = manager._checkpoints._stores.values()
+    manager.shutdown()
+    store._sync()
+    assert store._trouble is None
+
+
 def test_a_coroutine_that_asks_for_results_when_the_manager_has_just_ended_is_told_so(
     make: Make, monkeypatch: pytest.MonkeyPatch, own_folder: Path
 ) -> None:
