@@ -4,18 +4,22 @@ python3.13 tests/frontends/cpython_futures.py [-v] [name ...]
 
 See cpython.py for what it prints.  Names that the suites give to private things are replaced: the logger that tells of
 a failing initializer, the class of the cause that shows the remote traceback, and the thread and the queue that are
-joined to see that all has ended.  What the suites give five seconds may take a minute, or begins when slaves are there:
-this is one of many programs on a busy machine.
+joined to see that all has ended.  What the suites give five seconds may take a minute, or begins when slaves are there,
+and a call that is to be asleep while others are looked at sleeps for longer: this is one of many programs on a busy
+machine.
 """
 
 from __future__ import annotations
 
 import concurrent.futures
 import contextlib
+import functools
 import multiprocessing
 import os
 import signal
 import sys
+import threading
+import time
 import types
 from collections.abc import Iterator
 from concurrent.futures import process
@@ -68,15 +72,47 @@ class Executor(parallel.Executor):
     _call_queue = _executor_manager_thread
 
 
+# in these a call that sleeps is still to be asleep when others are done, or when it is looked at or cancelled
+ASLEEP = {
+    "test_first_completed",
+    "test_first_completed_some_already_completed",
+    "test_first_exception",
+    "test_first_exception_some_already_complete",
+    "test_first_exception_one_already_failed",
+    "test_timeout",
+    "test_future_times_out",
+    "test_cancel_futures",
+}
+SLEEPERS = test_wait, test_as_completed, test_shutdown
+
+
+def nap(over: str, seconds: float) -> None:
+    """Sleep ten times as long, or until that file is there."""
+    until, pause = time.monotonic() + 10 * seconds, threading.Event()
+    while time.monotonic() < until and not os.path.exists(over):
+        pause.wait(0.02)
+
+
 class Mixin(util.ExecutorMixin):  # type: ignore[misc]
     """Has the suites test our executor."""
 
     executor_type = Executor
 
     def setUp(self) -> None:
+        self._over = Path(f"{self._testMethodName}.over").absolute()
+        if self._testMethodName in ASLEEP:
+            for module in SLEEPERS:
+                module.time = types.SimpleNamespace(sleep=functools.partial(nap, str(self._over)))
         super().setUp()
         if self._testMethodName == "test_map_timeout":  # its five seconds are for the calls, not for slaves to start
             self.executor.submit(int).result()
+
+    def tearDown(self) -> None:
+        if self._testMethodName in ASLEEP:
+            self._over.touch()
+        super().tearDown()
+        for module in SLEEPERS:
+            module.time = time
 
     def get_context(self) -> Any:
         """What the suites ask of multiprocessing."""
