@@ -54,6 +54,7 @@ UNFIT = MappingProxyType(
     }
 )
 _HARMLESS = ("/dev/null", "/dev/urandom", "/dev/random")  # what a descriptor may lead to
+_EXITING = 4  # of the flags in proc(5)'s stat: PF_EXITING
 _LIBRARY = re.compile(r"\.so(\.\d+)*$")
 _SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGCHLD") if hasattr(signal, name))
 
@@ -138,8 +139,20 @@ class Snapshot:
 
 
 def count_threads() -> int:
-    """The threads of this process, those of libraries too."""
-    return len(os.listdir("/proc/self/task"))
+    """The threads of this process, those of libraries too.
+
+    Not those that are about to end: whoever has waited for a thread's end may still find it listed.
+    """
+    listed = os.listdir("/proc/self/task")
+    return 1 if len(listed) == 1 else sum(not _ends(thread) for thread in listed)
+
+
+def _ends(thread: str) -> bool:
+    try:
+        with open(f"/proc/self/task/{thread}/stat", "rb") as file:
+            return bool(int(file.read().rpartition(b")")[2].split()[6]) & _EXITING)
+    except OSError:
+        return True  # it has ended
 
 
 def _fork_once() -> None:

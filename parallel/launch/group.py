@@ -245,8 +245,8 @@ class Group:
         if self._stage is _Stage.STARTED and came(self._service.describe(unit.agent)):
             return False
         if self._left.pop(unit.agent, None) is not None:
+            self._withdrawn.append(unit)  # at once: else the group's thread, which finds nobody left, might end
             self._service.ended(unit.agent, "it was removed before it came", numbers=unit.numbers)
-            self._withdrawn.append(unit)
             self._wake.put(None)
         return True
 

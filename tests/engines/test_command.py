@@ -27,6 +27,12 @@ from tests.support.waiting import eventually
 MPIRUN = "mpirun --allow-run-as-root --oversubscribe -n {n} {command}"
 
 
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slave program at the other end of a pipe may clean up, on a busy machine too."""
+    monkeypatch.setattr(piped_program, "_TO_END", 60.0)
+
+
 def squares(manager: parallel.Manager) -> None:
     context = manager.get_context()
     for number in range(100):
@@ -168,9 +174,14 @@ def test_a_command_that_starts_too_few_is_told(
     monkeypatch.setattr(patience, "FIRST_WORD", 2.5)
     manager = make(0)
     manager.add_slave(parallel.CommandSlaveArray("exec {command}", 2))
-    with pytest.raises(TimeoutError):
-        manager.wait_for_slaves(2, 5)
-    assert re.search(r"its command was started \d+ s ago and runs, but has not started it", caplog.text)
+
+    def told() -> bool:
+        with pytest.raises(TimeoutError):
+            manager.wait_for_slaves(2, 5)
+        said = r"its command was started \d+ s ago and runs, but has not started it"
+        return re.search(said, caplog.text) is not None
+
+    eventually(told, 60, "the word of what its command does")
 
 
 def test_a_command_that_fails_is_told_once_for_all(make: Make) -> None:
@@ -226,8 +237,8 @@ def test_much_output_behind_a_pipe_arrives_whole(make: Make, own_folder: Path) -
     for _ in range(5):
         context.add_task(functools.partial(tasks.say, "x" * 3_000_000))
     list(context.get_results_unordered())
-    eventually(lambda: (own_folder / "slave0.output").stat().st_size > 15_000_000, 60)
-    assert (own_folder / "slave0.output").read_text().count("x" * 3_000_000 + "\n") == 5
+    output, line = own_folder / "slave0.output", "x" * 3_000_000 + "\n"
+    eventually(lambda: output.stat().st_size > 15_000_000 and output.read_text().count(line) == 5, 60)
 
 
 def test_a_command_that_reads_nothing_does_not_hold_up_the_end(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:

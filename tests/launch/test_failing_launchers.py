@@ -119,8 +119,9 @@ def test_a_launcher_that_cannot_say_how_its_slave_is_ends_that_slave_only(
 
 
 def test_a_launcher_that_cannot_stop_its_slave_is_told_and_the_others_are_stopped(
-    make: Make, caplog: pytest.LogCaptureFixture
+    make: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    monkeypatch.setattr(group, "_LATE_SECONDS", 60.0)  # on a busy machine too all get to their end
     manager = make(0)
     slaves = [Unstoppable(), Unaskable(), Idle()]
     manager.add_slave(parallel.SlaveArray(slaves))
@@ -128,8 +129,8 @@ def test_a_launcher_that_cannot_stop_its_slave_is_told_and_the_others_are_stoppe
     manager.shutdown()
     assert slaves[0].stopped and slaves[2].stopped
     assert "slave 0 (Unstoppable()) could not be stopped: [Errno 1] not yours" in caplog.text
-    if "slave 1" in caplog.text:  # unless the watcher was there first
-        assert "slave 1 (Unaskable()) could not be stopped: no word from the queue" in caplog.text
+    for line in caplog.text.splitlines():  # the watcher may have been there first
+        assert "slave 1" not in line or "no word from the queue" in line
 
 
 def test_a_launcher_that_cannot_stop_a_late_slave_does_not_end_the_watch_over_the_others(

@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from typing import Callable
+from typing import Any, Callable
 
 import pytest
 
@@ -234,9 +234,13 @@ def test_what_hangs_at_shutdown_is_left_behind_by_name(
 ) -> None:
     monkeypatch.setattr(group, "_LATE_SECONDS", 0.0)
     monkeypatch.setattr("parallel.launch.calls._STOP_SECONDS", 0.1)
-    is_late = group.Group.is_late  # the other one is not late, however busy the machine is
-    monkeypatch.setattr(group.Group, "is_late", lambda self, now: "blocking" in self.name and is_late(self, now))
+    is_late = group.Group.is_late
     launcher, slow, other = build(), Blocking(call), Fake("other")
+
+    def hangs(self: group.Group, now: float) -> bool:  # nobody else is late, however busy the machine is
+        return "blocking" in self.name and slow.inside.is_set() and not slow.free.is_set() and is_late(self, now)
+
+    monkeypatch.setattr(group.Group, "is_late", hangs)
     started(launcher, service, other)
     add(launcher, service, slow, 1)
     starter = threading.Thread(target=launcher.start, args=(FOR_EVER,))
@@ -323,7 +327,7 @@ def test_stop_returns_when_the_staging_folder_is_gone_whichever_thread_removes_i
     stopper.join(0.2)
     free.set()
     stopper.join(30)
-    assert order == ["removed", "stopped"]
+    assert "removed" in order[: order.index("stopped")]  # the other thread may find that it is gone, before or after
 
 
 def test_a_group_that_another_thread_begins_to_start_during_the_stop_is_told_to_close(
@@ -410,7 +414,7 @@ def test_what_is_tried_again_may_turn_out_to_be_impossible(
         assert service.take(Started, number).doing == "later"
         assert service.take(Ended, number).why == "it could not be started: PermissionError: [Errno 13] not you"
     told = "parallel: Together(2) cannot be started: [Errno 13] not you"
-    eventually(lambda: told in caplog.text, 5.0, "a line in the log")  # it comes after the slaves' end
+    eventually(lambda: told in caplog.text, 60, "a line in the log")  # it comes after the slaves' end
     eventually(lambda: array.calls[-1] == "stop Fake('a') Fake('b')", what="the end of what may have been started")
     launcher.stop(0.0)
     assert "finish" not in array.calls
@@ -503,6 +507,22 @@ def test_what_is_removed_of_an_array_before_the_start_is_stopped_after_it(build:
     eventually(lambda: array.calls == ["start", "stop Fake('a')"])
     launcher.stop(0.0)
     assert array.calls == ["start", "stop Fake('a')", "stop Fake('b')", "finish"]
+
+
+def test_what_is_removed_is_stopped_also_if_the_service_takes_its_time_to_hear_of_that(
+    build: Build, service: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slowly(*arguments: Any, **named: Any) -> list[int]:
+        threading.Event().wait(0.1)  # in which the group's thread looks whether anybody is left
+        return ended(*arguments, **named)
+
+    ended = service.ended
+    monkeypatch.setattr(service, "ended", slowly)
+    launcher, slave = build(), Fake()
+    started(launcher, service, slave)
+    assert launcher.withdraw(0)
+    service.take(Ended, 0)
+    eventually(lambda: slave.calls[-1] == "stop")
 
 
 def test_what_has_come_is_left_to_its_agent(build: Build, service: FakeService) -> None:
@@ -621,10 +641,13 @@ def test_those_that_came_may_end_by_themselves_and_the_others_are_stopped_at_onc
     for number, slave in enumerate((obedient, busy, absent)):
         started(launcher, service, slave, number)
     service.come(0, 1)
-    told.set()
+    groups = list(launcher._groups)
     stopper = threading.Thread(target=launcher.stop, args=(200.0,))
     stopper.start()
-    eventually(lambda: absent.calls[-1] == "stop" and obedient.polls >= 3)
+    # what ended before its own thread has heard of the stop would be told as any other end
+    eventually(lambda: all(one._array.closing for one in groups), 60, "all groups to wait for the ends")
+    told.set()
+    eventually(lambda: absent.calls[-1] == "stop" and obedient.polls >= 3, 60)
     assert stopper.is_alive() and "stop" not in busy.calls
     busy.end = "it has ended"
     stopper.join(60)
@@ -754,6 +777,7 @@ def test_local_agents_that_die_again_and_again_are_given_up(
     build: Build, service: FakeService, processes: Processes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(local, "_PAUSE", (0.0, 0.0))
+    monkeypatch.setattr(local, "_SOON", 1e9)  # however busy the machine is
     launcher = build()
     add(launcher, service, parallel.LocalSlave())
     launcher.start(FOR_EVER)
@@ -815,6 +839,7 @@ def test_a_local_agent_that_came_may_end_by_itself(build: Build, service: FakeSe
     (pid,) = processes.running()
     stopper = threading.Thread(target=launcher.stop, args=(200.0,))
     stopper.start()
+    eventually(lambda: launcher._local._closing, 60, "the stop: before that it would have a successor")
     assert stopper.is_alive()
     os.kill(pid, signal.SIGTERM)
     stopper.join(60)

@@ -100,6 +100,8 @@ def test_its_end_is_told_with_its_output(make: Make) -> None:
     context = manager.get_context()
     context.add_task(functools.partial(tasks.wait_for, "never"))
     assert slave.process is not None
+    # which it says when its slave's process has been started, and may have come already
+    eventually(lambda: "slave: connected" in Path("slave0.output").read_text(), 60, "its own word")
     slave.process.kill()
     slave.process.wait()
     with pytest.raises(
@@ -160,7 +162,7 @@ def test_python_may_be_a_shell_fragment(make: Make) -> None:
 def test_a_manager_that_ends_before_its_slaves_came_does_not_wait_for_them(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Their agent, which finds nobody, would look for the master for seconds."""
+    """Their agent, which finds nobody, would look for the master for seconds.  This one comes to nobody in any case."""
     waited: list[float] = []
     stop = LocalAgent.stop
 
@@ -169,7 +171,7 @@ def test_a_manager_that_ends_before_its_slaves_came_does_not_wait_for_them(
         stop(self, grace)
 
     monkeypatch.setattr(LocalAgent, "stop", note)
-    manager = make(1)
+    manager = make(1, python=f"sleep 600; {sys.executable}")
     assert list(manager.get_context().get_results_unordered()) == []
     manager.shutdown()
     assert waited == [0.0]

@@ -13,7 +13,7 @@ from typing import Callable
 import pytest
 
 import parallel
-from parallel.launch import bootstrap, pipe
+from parallel.launch import bootstrap, pipe, piped_program
 from tests.conftest import Make
 from tests.support import deaths, tasks
 from tests.support.waiting import eventually
@@ -35,6 +35,7 @@ def ssh(own_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Ssh:
         return log
 
     monkeypatch.setenv("PATH", f"{own_folder / 'bin'}:{os.environ['PATH']}")
+    monkeypatch.setattr(piped_program, "_TO_END", 60.0)  # on a busy machine too it is known what was said at the end
     return make_it
 
 

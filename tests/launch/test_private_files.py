@@ -516,7 +516,7 @@ def test_commands_and_the_watchdog_do_not_see_it(staging: StagingFolder, monkeyp
     if sys.platform == "linux":
         environment = Path(f"/proc/{staging._watchdog.pid}/environ")
         seen = eventually(
-            environment.read_bytes, 5, "its environment, which cannot be read while it becomes the program"
+            environment.read_bytes, 60, "its environment, which cannot be read while it becomes the program"
         )
         assert b"HOME=" in seen and SECRET.encode() not in seen
 

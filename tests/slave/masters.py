@@ -139,6 +139,7 @@ class SmallMaster:
 
     def __init__(self, mode: int = handshake.TLS, key: bytes = KEY, host: str = "127.0.0.1") -> None:
         self._mode, self._key = mode, key
+        context()  # made now: a test may take the module ssl away before somebody comes
         self.listener = Listener((host, 0))
         self.address = self.listener.address
         self.outcomes: list[Any] = []

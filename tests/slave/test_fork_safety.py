@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -56,6 +58,18 @@ def test_descriptors_of_libraries(before: str, source: str, why: str, tmp_path: 
     """libffi keeps one, of itself: ctypes, and numpy with it, may be shared all the same."""
     seen = trouble(source, before.format(folder=str(tmp_path)))
     assert seen.startswith(why) and bool(seen) == bool(why)
+
+
+def test_a_thread_that_is_about_to_end_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever has waited for its end may still find it listed."""
+    threads = [str(threading.get_native_id()), "999999999"]  # the latter above every id that there can be
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "listdir", lambda path: threads)
+        assert fork_safety.count_threads() == 1
+        for flags, count in ((0x400000, 2), (0x400004, 0)):
+            told = b"4711 (a) name) R 1 2 3 4 5 %d 7 8\n" % flags
+            patch.setattr(fork_safety, "open", lambda *_, told=told: io.BytesIO(told), raising=False)
+            assert fork_safety.count_threads() == count
 
 
 NUMPY = "import numpy, numpy.random"

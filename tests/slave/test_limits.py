@@ -132,6 +132,6 @@ def test_a_slave_that_its_agent_gives_up_is_told_of(make: Make, caplog: pytest.L
         program.ends()
         if program.process.returncode == 0:  # else not even the agent can work, on this version of Python
             text = r"parallel: slave 0 \(started by hand on \S+\) is given up: its process cannot be started: .*ulimit"
-            eventually(lambda: re.search(text, caplog.text), 30, "a line that says so")
+            eventually(lambda: re.search(text, caplog.text), 60, "a line that says so")
     finally:
         program.kill()

@@ -182,8 +182,8 @@ def test_a_failed_setup_is_told_again_when_the_word_was_lost_with_its_connection
     assert list(other.get_results_unordered()) == [slave.pid], "the same process is there for others"
     assert [info.pid for info in manager.slaves] == [slave.pid]
     output = Path("slave0.output")  # its agent is back too, and hears at once that the master ends
-    eventually(lambda: "connected to the master again" in output.read_text(), 30)
-    eventually(lambda: manager.slaves[0].state in ("idle", "busy"), 30, f"a slave that is there, not {manager.slaves}")
+    eventually(lambda: "connected to the master again" in output.read_text(), 60)
+    eventually(lambda: manager.slaves[0].state in ("idle", "busy"), 60, f"a slave that is there, not {manager.slaves}")
 
 
 def test_a_runner_that_finds_no_master_leaves_when_its_agent_ends(monkeypatch: pytest.MonkeyPatch) -> None:

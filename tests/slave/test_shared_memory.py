@@ -66,7 +66,7 @@ def pair() -> Iterator[Pair]:
     yield made
     made.close()
     gc.collect()
-    assert descriptors() == before
+    assert descriptors() <= before  # what a thread of another test had may be closed meanwhile
 
 
 def descriptors() -> set[str]:

@@ -19,7 +19,7 @@ from slave.records import _pieces
 from slave.sealed import SealedTransport
 from slave.transport import SocketTransport, Transport, rest_of, tune, unix_target
 from slave.wire import WINDOW, Connection, Listener
-from tests.slave.masters import SECONDS, Aside, channel, tcp_pair
+from tests.slave.masters import SECONDS, Aside, channel, read_exactly, tcp_pair
 from tests.support.waiting import eventually
 
 ONE, TWO = b"1" * 32, b"2" * 32
@@ -255,7 +255,7 @@ def test_half_a_tls_record_is_waited_for_and_not_looked_for_again_and_again() ->
             near.write(b"whole")
             near.write(b"split")
             near._inner._sock = sock  # type: ignore[attr-defined]
-            stream = raw.recv(2 * (5 + RECORD), socket.MSG_WAITALL)
+            stream = read_exactly(raw, 2 * (5 + RECORD))
             far.set_blocking(False)
             into = memoryview(bytearray(100))
             sock.sendall(stream[:-1])
