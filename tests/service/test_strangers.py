@@ -18,6 +18,7 @@ from typing import Callable
 import pytest
 
 import parallel
+from parallel.service import acceptor
 from slave import handshake, introduction
 from slave.dial import dial
 from slave.errors import Unreachable
@@ -93,6 +94,14 @@ def admitted_after(relay: Relay) -> float:
     return time.monotonic() - began
 
 
+@pytest.fixture
+def long_handshakes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody is hung up on in this process since a busy machine has kept him waiting."""
+    for module in (acceptor, introduction):
+        monkeypatch.setattr(module, "HANDSHAKE_SECONDS", 60.0)
+
+
+@pytest.mark.usefixtures("long_handshakes")
 @pytest.mark.parametrize(
     "join", [pytest.param(joins_after, id="program", marks=pytest.mark.slow), pytest.param(admitted_after, id="dial")]
 )
@@ -326,7 +335,7 @@ def test_slave_program_with_a_dripping_address(make: Make, drip: Drip) -> None:
 
 
 @pytest.fixture
-def few_places(monkeypatch: pytest.MonkeyPatch) -> None:
+def few_places(long_handshakes: None, monkeypatch: pytest.MonkeyPatch) -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     monkeypatch.setattr(resource, "getrlimit", lambda what: (400, hard))
 
