@@ -34,7 +34,8 @@ FLOOD = """
 import resource, socket, sys, time
 host, port, rate, most = sys.argv[1], int(sys.argv[2]), float(sys.argv[3]), int(sys.argv[4])
 hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-resource.setrlimit(resource.RLIMIT_NOFILE, (min(most + 100, hard), hard))
+most = min(most, hard - 100)
+resource.setrlimit(resource.RLIMIT_NOFILE, (most + 100, hard))
 kept, count, due, last = [], 0, 0.0, time.monotonic()
 while True:
     now = time.monotonic()
@@ -55,8 +56,11 @@ while True:
 
 
 @contextmanager
-def flood(port: int, rate: float, most: int = 1500, host: str = "127.0.0.1") -> Iterator[Program]:
-    """So many silent connections a second from one address, of which he keeps the last ones open."""
+def flood(port: int, rate: float, most: int = 4000, host: str = "127.0.0.1") -> Iterator[Program]:
+    """So many silent connections a second from one address, of which he keeps the last ones open.
+
+    More than the system holds ready for a master that is busy: else those are closed that it comes to accept.
+    """
     program = Program(sys.executable, "-I", "-c", FLOOD, host, str(port), str(rate), str(most))
     try:
         program.says(r"\d+")
@@ -170,7 +174,7 @@ def test_few_descriptors_and_many_strangers(own_folder: Path) -> None:
     try:
         found = master.says(r"port (\d+) descriptors (\d+)")
         port, before = int(found[1]), int(found[2])
-        with flood(port, 3000, 600) as strangers:
+        with flood(port, 3000, 6000) as strangers:
             strangers.says(r"\b[1-9]\d{3}\b")  # a thousand have come
             most, until = 0, math.inf  # a second after the master has let the first ones in
 
