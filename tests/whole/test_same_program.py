@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 import zipapp
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ import pytest
 from parallel import program
 from slave.imported_files import stamp_of
 from tests.support.programs import Program, pythons
+from tests.support.users import shared_folder
 from tests.whole.conftest import MAIN, OPENING, Run
 
 ONE = """
@@ -705,7 +707,14 @@ def test_a_function_of_a_session_is_refused_after_a_script_that_defined_it_too(o
 # -- what multiprocessing keeps to one program
 
 
-def test_proxies_of_a_multiprocessing_manager(run: Run) -> None:
+@pytest.fixture
+def their_folder() -> Iterator[str]:
+    """For temporary files: a manager of multiprocessing kills a process that takes a second to end, and leaves them."""
+    with shared_folder(0o700) as folder:
+        yield str(folder)
+
+
+def test_proxies_of_a_multiprocessing_manager(run: Run, their_folder: str) -> None:
     program = run(
         OPENING
         + "import multiprocessing\ndef put(queue, shared, x): queue.put(x); shared[x] = 2 * x\n"
@@ -719,13 +728,14 @@ if __name__ == '__main__':
             c.add_task(functools.partial(put, queue, table, x))
         list(c.get_results_unordered())
         print(sorted(queue.get() for _ in range(3)), dict(table))
-"""
+""",
+        TMPDIR=their_folder,
     )
     assert out_of(program) == "[0, 1, 2] {0: 0, 1: 2, 2: 4}\n"
 
 
 @pytest.mark.parametrize("how", ["another key", "gone"])
-def test_a_proxy_that_a_slave_cannot_use_is_told_as_such(run: Run, how: str) -> None:
+def test_a_proxy_that_a_slave_cannot_use_is_told_as_such(run: Run, their_folder: str, how: str) -> None:
     """As for a slave on another machine, which has neither the key nor the socket."""
     program = run(
         OPENING
@@ -750,7 +760,8 @@ if __name__ == '__main__':
             list(c.get_results_unordered())
         except parallel.RemoteError as error:
             print(error.type_name, error.message)
-"""
+""",
+        TMPDIR=their_folder,
     )
     assert program.ends() == 0, program.err
     assert program.out.startswith("slave.environment.ProxyUnusable a proxy of a multiprocessing manager came with the")
