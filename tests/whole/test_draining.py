@@ -98,7 +98,7 @@ def test_the_end_of_a_slave_does_not_overtake_its_last_outcome(
             for late_command in commands:
                 command(*late_command)
             peer._unread.extend(messages)
-            peer.aside(lambda: told.wait(60), lambda _, now: None)
+            peer.aside(lambda: told.wait(3.0), lambda _, now: None)
         else:
             hear_all(peer, messages, now)
 

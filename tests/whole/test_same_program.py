@@ -641,7 +641,13 @@ def test_an_edit_after_a_slave_has_come_is_not_told_however_late_that_is_looked_
     watched = program.Program()
     moment = time.monotonic()
     file.write_text("X = 'something else'\n")
-    monkeypatch.setattr(program, "stamp_of", lambda path: looking.wait(0.05) or stamp_of(path))
+
+    def late(path: str) -> object:
+        if path == str(file):
+            looking.wait(1.0)
+        return stamp_of(path)
+
+    monkeypatch.setattr(program, "stamp_of", late)
     assert watched.edited_files(moment) == []
     assert watched.edited_files(time.monotonic() + 1.0) == [str(file)]
     del sys.modules["edited_later"]
