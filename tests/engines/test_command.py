@@ -168,6 +168,7 @@ def test_more_processes_than_slaves(make: Make, own_folder: Path) -> None:
     assert len(manager.slaves) == 2
 
 
+@pytest.mark.slow
 def test_a_command_that_starts_too_few_is_told(
     make: Make, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

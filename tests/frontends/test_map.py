@@ -138,6 +138,7 @@ def note(log: str) -> None:
         file.write("set up\n")
 
 
+@pytest.mark.slow
 def test_what_one_input_does_is_its_error_alone_and_has_its_index(make: Make) -> None:
     values, errors = all_of(make(2).get_context(timeout=5.0).map_unordered(misbehave, range(10)))
     assert sorted(values) == [0, 1, 2, 4, 6, 8, 9]

@@ -232,6 +232,7 @@ def frame(message: object) -> bytes:
     return struct.pack("!IQ", 0, len(body)) + body
 
 
+@pytest.mark.slow
 def test_session_tickets_of_a_sites_own_context_are_not_taken_for_the_masters_end(enlisted: Any) -> None:
     agent, reports, _ = enlisted
     for _ in range(3):

@@ -62,6 +62,7 @@ def test_results_that_wait_are_bounded_in_bytes(make: Make, size: int) -> None:
     assert most <= 10 * MB + 2 * (max(size, MB) + MB)
 
 
+@pytest.mark.slow
 def test_slaves_that_pause_keep_their_leases(make: Make, caplog: pytest.LogCaptureFixture) -> None:
     manager = make(2, result_bytes=MB, lease=4.0)
     context = manager.get_context()

@@ -35,6 +35,7 @@ def attempts(manager: parallel.Manager) -> list[int]:
     return [task.attempt for task in unsettled(manager)]
 
 
+@pytest.mark.slow
 def test_a_task_that_holds_the_interpreter_for_longer_is_not_taken_for_dead(make: Make) -> None:
     manager = make(2, lease=LEASE)
     context = manager.get_context()
@@ -77,6 +78,7 @@ def test_a_silent_machine_loses_its_tasks_after_the_lease_and_works_again_later(
     eventually(both_work, 60, "results of both slaves")
 
 
+@pytest.mark.slow
 def test_a_master_that_was_stopped_takes_nobody_for_dead(own_folder: Path, programs: list[Program]) -> None:
     master = script(
         own_folder / "script.py",

@@ -85,6 +85,7 @@ def test_a_task_that_holds_the_interpreter_is_killed_too(make: Make) -> None:
     assert [type(error) for error in outcomes(context)[1]] == [parallel.TaskTimeout]
 
 
+@pytest.mark.slow
 def test_setup_has_no_limit(make: Make) -> None:
     context = make(1).get_context(functools.partial(tasks.spin, 3.5), timeout=3)
     context.add_task(tasks.give_first)
