@@ -16,6 +16,7 @@ import parallel
 from parallel.launch.batch import array as array_module
 from tests.support import engines
 from tests.support.gates import Gates, made_gates
+from tests.support.processes import of_all
 from tests.support.waiting import eventually
 
 SUM = """
@@ -57,14 +58,7 @@ def run(*command: str) -> str:
 
 def step_daemons() -> list[str]:
     """What Slurm runs for each job that it has started."""
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):  # a longer pattern raises if one ends just then
-        try:
-            if (process / "cmdline").read_text(errors="replace").startswith("slurmstepd: ["):
-                found.append(process.name)
-        except OSError:
-            continue  # it has ended
-    return found
+    return [str(pid) for pid, line in of_all("cmdline") if line.startswith("slurmstepd: [")]
 
 
 class Batch:

@@ -20,7 +20,7 @@ from parallel.launch.command import shell_command
 from parallel.launch.process import CommandProcess
 from tests.conftest import Make
 from tests.engines.conftest import WAIT
-from tests.support import engines, tasks
+from tests.support import engines, processes, tasks
 from tests.support.programs import script
 from tests.support.waiting import eventually
 
@@ -42,14 +42,7 @@ def squares(manager: parallel.Manager) -> None:
 
 def said_by(text: str) -> list[int]:
     """Processes whose command line has a text."""
-    found = []
-    for one in Path("/proc").glob("[0-9]*"):  # a longer pattern raises if a process ends just then
-        try:
-            if text in (one / "cmdline").read_text(errors="replace"):
-                found.append(int(one.name))
-        except OSError:
-            continue
-    return found
+    return [pid for pid, line in processes.of_all("cmdline") if text in line]
 
 
 @pytest.mark.engines

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import parallel
-from parallel.checkpoint.store import Stores
+from parallel.checkpoint.store import Store, Stores
 from parallel.service import endpoint
 from parallel.service.dispatcher import Dispatcher
 from parallel.service.publisher import Publisher
@@ -167,13 +167,19 @@ def test_two_threads_may_carry_out_at_once_what_a_dispatcher_that_ended_has_left
     dispatcher._inbox, dispatcher._questions = deque(), deque()
 
 
+def checkpointed(manager: parallel.Manager, folder: Path) -> Store:
+    """What a context's checkpoint is written by."""
+    manager.get_context(checkpoint=folder / "results")
+    assert manager._checkpoints is not None
+    (store,) = manager._checkpoints._stores.values()
+    return store
+
+
 def test_a_checkpoint_that_is_closed_waits_for_whoever_writes_as_long_as_that_gets_on(
     make: Make, own_folder: Path
 ) -> None:
     manager = make(0)
-    manager.get_context(checkpoint=own_folder / "results")
-    assert manager._checkpoints is not None
-    (store,) = manager._checkpoints._stores.values()
+    store = checkpointed(manager, own_folder)
     written = list[int]()
 
     class Waits:
@@ -205,9 +211,7 @@ def test_a_checkpoint_that_is_closed_just_when_its_thread_is_about_to_sync_it_ha
     make: Make, own_folder: Path
 ) -> None:
     manager = make(0)
-    manager.get_context(checkpoint=own_folder / "results")
-    assert manager._checkpoints is not None
-    (store,) = manager._checkpoints._stores.values()
+    store = checkpointed(manager, own_folder)
     manager.shutdown()
     store._sync()
     assert store._trouble is None

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 
@@ -152,12 +153,16 @@ def give_with_pid(number: int) -> tuple[int, int]:
     return number, os.getpid()
 
 
-def command_lines() -> str:
-    """What ``ps`` shows of everybody."""
-    shown = []
+def of_all(name: str) -> Iterator[tuple[int, str]]:
+    """The process id of everybody, and what stands in that file of /proc."""
     for process in Path("/proc").glob("[0-9]*"):  # a longer pattern raises if one ends just then
         try:
-            shown.append((process / "cmdline").read_text(errors="replace").replace("\0", " "))
+            text = (process / name).read_text(errors="replace")
         except OSError:
             continue  # it has ended
-    return "\n".join(shown)
+        yield int(process.name), text
+
+
+def command_lines() -> str:
+    """What ``ps`` shows of everybody."""
+    return "\n".join(text.replace("\0", " ") for _, text in of_all("cmdline"))

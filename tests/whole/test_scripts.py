@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import children
+from tests.support.processes import of_all
 from tests.support.programs import Program
 from tests.support.waiting import eventually
 from tests.whole.conftest import MAIN, OPENING, Run
@@ -81,15 +82,8 @@ def test_a_file_in_the_folder_named_like_a_library_module_does_no_harm(run: Run,
 
 def children_of(program: Program) -> list[str]:
     """Processes that still belong to the program's session, or whose parent it was."""
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):  # a longer pattern raises if one ends just then
-        try:
-            text = (process / "stat").read_text()
-        except OSError:
-            continue
-        if int(text.rsplit(")", 1)[1].split()[3]) == program.process.pid:
-            found.append(text)
-    return found
+    texts = (text for _, text in of_all("stat"))
+    return [text for text in texts if int(text.rsplit(")", 1)[1].split()[3]) == program.process.pid]
 
 
 def test_a_script_that_is_not_guarded(run: Run) -> None:
