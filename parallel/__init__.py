@@ -18,6 +18,7 @@ unpickles, yields.  A slave's way: expected -> joined -> (lost <-> back) -> ende
 errors.py   every exception            launch/     how slaves get started
 core/       decisions only             service/    everything that waits
 frontends/  Executor, Pool, maps       program.py  what slaves need of the user's program, and how it changes
+assembly.py what a manager consists of, put together
 """
 
 import gc
@@ -31,14 +32,12 @@ if sys.version_info < (3, 9):  # noqa: UP036 - whoever runs a script with an old
 _collects = gc.isenabled()
 gc.disable()  # what is imported stays: to look again and again whether some of it is garbage is in vain
 try:
-    from slave.environment import in_runner
+    from slave.inside import in_runner
     from slave.protocol import RELEASE
 
     # A slave that imports the user's script imports this package too, of which tasks use little: there all is loaded
-    # when it is first used.
+    # when it is first used.  Elsewhere that is what `Manager` does not import before it needs it.
     if TYPE_CHECKING or not in_runner():
-        from .context import Context
-        from .core.users import SlaveInfo
         from .errors import (
             CheckpointError,
             Error,
@@ -55,24 +54,26 @@ try:
             TaskTimeout,
             UnpicklableError,
         )
-        from .launch.base import Slave, SlaveArray, TryAgain
-        from .launch.job import Job
-        from .launch.local import LocalSlave
         from .manager import Manager
 finally:
     if _collects:
         gc.enable()
 
 if TYPE_CHECKING:
+    from .context import Context
+    from .core.users import SlaveInfo
     from .frontends.executor import Executor
     from .frontends.maps import map, starmap
     from .frontends.pool import Pool
+    from .launch.base import Slave, SlaveArray, TryAgain
     from .launch.batch.htcondor import HTCondorSlaveArray
     from .launch.batch.sge import SGEQsubSlaveArray
     from .launch.batch.sge_pe import SGEPESlaveArray
     from .launch.batch.slurm import SlurmSlaveArray
     from .launch.batch.srun import SlurmSlaves
     from .launch.command import CommandSlaveArray, PipedCommandSlave
+    from .launch.job import Job
+    from .launch.local import LocalSlave
     from .launch.ssh import SSHSlave
 
 # loaded when they are first used: most programs start slaves in one way

@@ -9,16 +9,12 @@ import sys
 from collections.abc import Collection
 from typing import Any
 
-from slave import environment
+from slave import inside
 from slave.machine import is_tag, parse_size
-from slave.name_service import is_shortage
 from slave.plain_numbers import real, whole
 
 from .errors import Error, InputError, InputTypeError, NetworkError
-from .launch.config import INHERITED
-from .service import module_source
-from .service.addresses import addresses_of
-from .service.endpoint import reason_of
+from .launch.job import INHERITED
 
 log = logging.getLogger("parallel")
 
@@ -32,7 +28,7 @@ _GUARD = "What must run on the master only belongs under: if __name__ == '__main
 def refuse_inside_slave(name: str = "Manager") -> None:
     """Raise `Error` in a slave: a task cannot be a master, and a script's import must not start one."""
     refuse_while_imported(name)
-    if environment.in_runner():
+    if inside.in_runner():
         raise Error(f"{name}() was called inside a task. A slave runs tasks for its master and cannot be one itself")
 
 
@@ -40,7 +36,7 @@ def refuse_while_imported(name: str) -> None:
     """Raise `Error` in a slave that imports a module or the script: that must start nothing."""
     if getattr(multiprocessing.process.current_process(), "_inheriting", False):
         raise Error(f"{name}() was called while a child of multiprocessing was importing the script. {_GUARD}")
-    importing = environment.imported_by(sys._getframe(1)) if environment.in_runner() else None
+    importing = inside.imported_by(sys._getframe(1)) if inside.in_runner() else None
     if importing is None:
         return
     script = getattr(sys.modules["__main__"], "__file__", None)
@@ -106,6 +102,8 @@ def name_of(function: object) -> str:
 
 def check_ship(ship: object) -> tuple[str, ...] | None:
     """The installed packages that slaves get, with those that this library needs; None for False: no modules at all."""
+    from .service import module_source  # slow to import
+
     if ship is False:
         return None
     try:
@@ -178,6 +176,11 @@ _LEAVE_OUT = "leave it out, or name an address"
 
 
 def _check_host(host: object) -> None:
+    from slave.name_service import is_shortage
+
+    from .service.addresses import addresses_of
+    from .service.endpoint import reason_of
+
     if not isinstance(host, str):
         raise InputTypeError(f"host={host!r} is not a name or address of this machine: a text, as in host='10.0.0.5'")
     try:

@@ -5,23 +5,19 @@ from __future__ import annotations
 import atexit
 import logging
 import os
-import secrets
 import socket
 import sys
 import weakref
 from collections.abc import Collection, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Callable, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Callable, Literal, TypeVar
 
 import slave as slave_package
-from slave import limits, shared_memory
+from slave import limits
 from slave.cpus import usable_cpus
-from slave.dial import Address, format_address
 from slave.errors import KeyTrouble
-from slave.keys import find_key, new_key
 from slave.plain_numbers import whole
 from slave.signals import came_from_handler
-from slave.token import Token
 
 from .checks import (
     check_arguments,
@@ -46,56 +42,39 @@ from .checks import (
     name_of,
     refuse_inside_slave,
 )
-from .closer import Closer, close_weakly
-from .context import Context
-from .core.effects import Closed, NoSlaves
-from .core.events import Event
-from .core.scheduler import Scheduler
-from .core.state import ContextRules
-from .core.users import SlaveInfo
-from .entrance import Record
 from .errors import InputError, InputTypeError, LaunchError, ManagerClosed, NetworkError, NoMoreSlavesError
-from .launch.base import Slave, SlaveArray
-from .launch.config import LaunchConfig
-from .launch.job import flags_elsewhere
-from .launch.join import join_command
-from .launch.launcher import Launcher
-from .launch.local import LocalSlave
-from .launch.slave_file import slave_file, slave_file_hash
-from .launch.slave_service import SlaveService
-from .monitor.output import Shower, ShowOutput, output_is_wanted
-from .monitor.records import ForwardLogging, Recorder, levels_of
-from .monitor.watcher import Progress, Watcher
-from .part_memory import PartMemory
-from .program import Program, hidden_main
-from .service.agent_service import AgentService
-from .service.dispatcher import Dispatcher
-from .service.endpoint import Endpoint, reason_of
-from .service.identity import SHOWN, Identity
-from .service.keyring import Keyring
-from .service.launch_service import LaunchService
-from .service.messages import how_all_ended
-from .service.module_service import LARGE, ModuleService
-from .service.module_source import ModuleSource
-from .service.monitor_service import Controls, MonitorService
-from .service.publisher import Publisher, Subscription
-from .service.result_queue import ResultQueue
-from .service.server import Served
-from .service.task_queue import TaskQueue
-from .service.ticket import Ticket
+from .launch.ahead import Ahead
+from .launch.job import INHERITED, flags_elsewhere
 from .stays_here import stays_here
-from .watched import Registration, controls_of
+
+# What is missing here is imported in the methods: the first manager starts the agent's interpreter (launch/ahead.py),
+# and then imports most of the master's modules, side by side with that.
 
 if TYPE_CHECKING:
     import ssl
 
+    from slave.dial import Address
+    from slave.keys import Key
+
     from .checkpoint.store import Stores
+    from .context import Context
+    from .core.events import Event
+    from .core.users import SlaveInfo
+    from .entrance import Record
+    from .launch.base import Slave, SlaveArray
+    from .monitor.output import ShowOutput
     from .monitor.recorder import Source
+    from .monitor.records import ForwardLogging
     from .monitor.status import Status
+    from .monitor.watcher import Progress
+    from .service.monitor_service import Controls
+    from .service.publisher import Subscription
+    from .watched import Registration
 
 log = logging.getLogger("parallel")
 
 _LEASE = 30.0
+_LARGE = float(1 << 20)  # bytes of a setup from which on it goes once to each machine, and not to each runner
 _USER = "LOGNAME", "USER", "LNAME", "USERNAME"  # where getpass.getuser looks first
 _TOKEN_HERE = "this shows one on this machine: python3 -m parallel key --token"
 _TOKEN_BY_CODE = "the manager's make_token() gives one"
@@ -178,7 +157,7 @@ class Manager:
         announce: bool = True,
         max_memory: str | float | None = None,
         ship: Sequence[str] | Literal[False] = (),
-        share_bytes: float = LARGE,
+        share_bytes: float = _LARGE,
         trace: str | os.PathLike[str] | None = None,
         progress: Progress = None,
         show_output: ShowOutput = None,
@@ -203,80 +182,66 @@ class Manager:
         check_show_output(show_output)
         check_forward_logging(forward_logging)
         memory = 0 if max_memory is None else check_memory(max_memory)
-        try:
-            key = find_key(authkey, create=True) if authkey is not None or port is not None else new_key()
-        except KeyTrouble as error:
-            raise InputError(str(error)) from None
-        self._python, self._port, self._pid, self._name = python, port, os.getpid(), _name()
-        shipped = check_ship(ship)
-        self.program = program = Program(hidden_main(sys._getframe(1)), shipped, bool(preload))
-        self._source = ModuleSource(shipped or (), lambda: program.environment["main_path"])
-        self.program.was_missed = self._source.was_missed
-        self.program.sent_and_edited = self._source.edited
-        self.program.watching = port is not None
+        self._python, self._port, self._pid = python, port, os.getpid()
         self._root = os.path.dirname(os.path.dirname(os.path.realpath(slave_package.__file__)))
-        config = LaunchConfig(python, self._root, key, pattern, lambda local: [])
-        config.slaves_wait, config.program = wait, self._name
-        scheduler = Scheduler(
-            seconds,
-            max_attempts,
-            run=secrets.token_hex(8),  # tells this master from the one that had the same port before
-            environment=self.program.environment,
-            may_join=port is not None,
-            result_bytes=result_bytes,
-            max_memory=memory,
-            output_of=config.output_of,
-        )
-        scheduler.state.outlives = wait, self._name
-        publisher = Publisher(program.edited_files)
+        likely_local = python is None and host is None and port is None and pattern != INHERITED
+        ahead = Ahead.begin(self._root) if likely_local and f"{__package__}.assembly" not in sys.modules else None
         try:
-            self.dispatcher = Dispatcher(scheduler, publisher)
-        except OSError as error:
-            if came_from_handler(error):
-                raise  # a TimeoutError of the user's alarm
-            raise NetworkError(f"cannot make a manager: {reason_of(error)}") from None
-        keyring = Keyring(key, scheduler.state.run)
-        objects: list[Served] = [TaskQueue(scheduler), ResultQueue(scheduler), AgentService(scheduler, keyring)]
-        objects.append(ModuleService(scheduler, None if shipped is None else self._source, share_bytes))
-        self._endpoint = Endpoint(
-            keyring,
-            host,
-            port,
-            objects,
-            self.dispatcher,
-            Identity(encrypt, tls),
-            slave_file,
-            self._name if announce else None,
-        )
-        controls = controls_of(weakref.ref(self), self.dispatcher, self._endpoint, self._name, shipped is not None)
-        objects.append(MonitorService(controls))
-        config.addresses, config.encrypt = self._endpoint.addresses, encrypt
-        config.master_of = self._endpoint.fingerprint
-        self._launcher = Launcher(cast(SlaveService, LaunchService(self.dispatcher)), config)
+            from .assembly import Options, assemble  # nearly all there is, which takes its time: hence `Ahead`
+            from .closer import close_weakly
+
+            self._name = _name()
+            options = Options(
+                python,
+                host,
+                pattern,
+                port,
+                _key(authkey, port is not None),
+                seconds,
+                max_attempts,
+                result_bytes,
+                encrypt,
+                tls,
+                announce,
+                memory,
+                check_ship(ship),
+                share_bytes,
+                progress,
+                bool(preload),
+                wait,
+            )
+            parts = assemble(options, weakref.ref(self), self._name, self._root, sys._getframe(1), ahead)
+        except BaseException:
+            if ahead is not None:
+                ahead.end()
+            raise
+        self.program, self._source, self.dispatcher = parts.program, parts.source, parts.dispatcher
+        self._endpoint, self._launcher, self._watcher = parts.endpoint, parts.launcher, parts.watcher
+        self._closer = parts.closer
         self._begun = False
         self._checkpoints: Stores | None = None
         self._registration: Registration | None = None
-        self._watcher = Watcher(self.dispatcher, progress, self._name)
-        self._closer = Closer(self.dispatcher, self._launcher, self._endpoint, publisher, self._watcher)
         try:
-            publisher.start()
+            parts.publisher.start()
             self.dispatcher.start()
         except BaseException as error:
             self.dispatcher.stop()  # a signal's handler may have come when it ran already
             self.dispatcher.forsake()
-            publisher.stop(0.0)
+            parts.publisher.stop(0.0)
+            self._launcher.stop(0.0)
             if not isinstance(error, RuntimeError) or came_from_handler(error):
                 raise
             raise NetworkError(f"cannot make a manager: {limits.explained(error)}") from None  # no thread to be had
         weakref.finalize(self, self._closer.close_elsewhere).atexit = False
         atexit.register(close_weakly, weakref.ref(self._closer))
-        scheduler.state.local_output_shows = config.inherits
+        from .monitor.records import Recorder, levels_of
+
         self._forward_logging = forward_logging
-        scheduler.state.levels = levels_of(forward_logging)
+        self.dispatcher.scheduler.state.levels = levels = levels_of(forward_logging)
         try:
             self._show(show_output)
-            if scheduler.state.levels is not None:
-                publisher.subscribe(Recorder())
+            if levels is not None:
+                parts.publisher.subscribe(Recorder())
         except BaseException:
             self._closer.close_elsewhere()
             raise
@@ -284,7 +249,7 @@ class Manager:
         if trace_file is not None:
             self._trace(trace_file)
         if page:
-            self._serve_page(controls)
+            self._serve_page(parts.controls)
         if port is not None:
             try:
                 self._open()
@@ -304,6 +269,8 @@ class Manager:
         return manager
 
     def __repr__(self) -> str:
+        from slave.dial import format_address
+
         where = (
             f"at {format_address(self._endpoint.addresses(local=False)[0])}"
             if self._endpoint.open
@@ -339,6 +306,12 @@ class Manager:
         It fetches the slave program from this manager, and asks for a token or the key.  Raises `InputError` if no port
         was given.
         """
+        from slave.dial import format_address
+
+        from .launch.join import join_command
+        from .launch.slave_file import slave_file_hash
+        from .service.identity import SHOWN
+
         self._open_for_others()
         addresses = [format_address(address) for address in self._endpoint.addresses(local=False)]
         master, encrypt = self._endpoint.fingerprint(local=False)[:SHOWN], self._endpoint.identity.encrypt
@@ -351,6 +324,10 @@ class Manager:
         for all managers of the same key.  Whoever has it can join, and so run code here: treat it as the key.
         Raises `InputError` if no port was given.
         """
+        from slave.token import Token
+
+        from .service.identity import SHOWN
+
         self._open_for_others()
         secret = self._endpoint.keyring.new_token(reusable)
         if reusable:
@@ -372,6 +349,11 @@ class Manager:
         Raises `InputTypeError` for what is neither, `InputError` (a ValueError) for one that was added before or that
         cannot be started, as its class says, `ManagerClosed`; if a run is on also what `begin` raises.
         """
+        from slave import shared_memory
+
+        from .launch.local import LocalSlave
+        from .part_memory import PartMemory
+
         self._check_open()
         self._launcher.add(slave)
         if isinstance(slave, LocalSlave) and shared_memory.possible and self.program.part_memory is None:
@@ -386,6 +368,8 @@ class Manager:
 
         Raises `InputError` unless ``n`` is a whole number from 1 on.
         """
+        from .launch.local import LocalSlave
+
         for _ in range(usable_cpus() if n is None else check_count(n, "n")):
             self.add_slave(LocalSlave())
 
@@ -396,6 +380,8 @@ class Manager:
         runs may go on for ``grace`` seconds (None: as long as it takes) before it is stopped and goes to another slave.
         Raises `InputError` if there is no such slave, or for another ``grace`` than seconds from 0 on; `ManagerClosed`.
         """
+        from .launch.base import SlaveArray
+
         self._check_open()
         if grace is not None:
             grace = check_seconds(grace, "grace")
@@ -405,6 +391,9 @@ class Manager:
                 self.dispatcher.call(self.dispatcher.scheduler.users.dismiss, number, grace)
 
     def _numbers_of(self, slave: object) -> list[int]:
+        from .core.users import SlaveInfo
+        from .launch.base import Slave
+
         number = slave.number if isinstance(slave, SlaveInfo) else slave
         numbers = self._launcher.numbers_of(slave) if isinstance(slave, Slave) else [number]
         every = {info.number for info in self.slaves}
@@ -429,6 +418,10 @@ class Manager:
         `ManagerClosed` when the manager is shut down meanwhile, `InputError` unless ``n`` is a whole number from 0 on
         and ``timeout`` a number of seconds, and what `begin` raises.
         """
+        from .core.effects import Closed, NoSlaves
+        from .service.messages import how_all_ended
+        from .service.ticket import Ticket
+
         n = check_from_0(n, "n")
         if timeout is not None:
             timeout = check_seconds(timeout, "timeout")
@@ -489,6 +482,8 @@ class Manager:
 
     def _show(self, wanted: ShowOutput) -> None:
         """Show what tasks print, if it is wanted; before a slave is started."""
+        from .monitor.output import Shower, output_is_wanted
+
         state = self.dispatcher.scheduler.state
         if output_is_wanted(wanted):
             state.shows = True
@@ -497,6 +492,7 @@ class Manager:
 
     def _serve_page(self, controls: Callable[[], Controls]) -> None:
         from .monitor.live_page import LivePage
+        from .service.endpoint import reason_of
 
         dispatcher, name = self.dispatcher, self._name
 
@@ -558,6 +554,9 @@ class Manager:
         Raises `InputTypeError` if setup is not callable, `UnpicklableError` if it cannot be pickled, `InputError` for
         an impossible timeout, number or tag, `CheckpointError` for a file that cannot be used.
         """
+        from .context import Context
+        from .core.state import ContextRules
+
         self._check_open()
         if setup is not None and not callable(setup):
             raise InputTypeError(f"setup must be a callable without arguments, or None; {setup!r} is neither")
@@ -610,6 +609,8 @@ class Manager:
             self.dispatcher.call(self.dispatcher.scheduler.set_term, term)
         self._begun = True
         if self._forward_logging:
+            from .monitor.records import levels_of
+
             self.dispatcher.scheduler.state.levels = levels_of(self._forward_logging)
         try:
             self._watcher.begin()
@@ -650,6 +651,8 @@ class Manager:
 
     def _open(self) -> None:
         """Listen, if that has not begun, where the slaves added so far can reach it."""
+        from .watched import Registration
+
         self._check_open()
         lan = self._port is not None or self._launcher.leaves_this_machine
         self._endpoint.listen(lan, self.heartbeat_timeout)
@@ -660,8 +663,20 @@ class Manager:
                 self._registration.close()
 
 
+def _key(given: bytes | None, lasts: bool) -> Key:
+    """The key of a manager: ``given``, or the user's own if others are to know it, or one for this run."""
+    from slave.keys import find_key, new_key
+
+    try:
+        return find_key(given, create=True) if given is not None or lasts else new_key()
+    except KeyTrouble as error:
+        raise InputError(str(error)) from None
+
+
 def _user_key() -> bytes:
     """The key with which the user's files are sealed: the same in each run, whichever key the slaves have."""
+    from slave.keys import find_key
+
     try:
         return find_key(create=True)
     except KeyTrouble as error:

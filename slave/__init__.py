@@ -31,7 +31,7 @@ leases, tells the master how a runner ended, and starts a new one.
     guard.py          what ends it all if it is killed   process_tree.py   what tasks have started
     cpus.py           how many processors, threads       pipe_agent.py     a slave program that came over a pipe
     template.py       imports once for all runners       preload.py        what: found without running anything (pure)
-    name_service.py   the addresses of a host
+    name_service.py   the addresses of a host            inside.py         whether this process runs tasks
     fork_safety.py    whether that survives a fork       next_master.py    the next run of a program that was killed
     packed.py         all of these in slave.pyz
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import multiprocessing.process
+import os
 import signal
 import sys
 from collections.abc import Mapping
@@ -17,6 +18,7 @@ from .errors import MasterFinished, MasterGone, OutOfResources, SlaveError, Unre
 from .find_master import find_master
 from .keys import Key, forget_variable
 from .output_tail import SAYS
+from .private_files import append_to
 from .signals import Quit
 
 log = logging.getLogger("slave")
@@ -76,6 +78,8 @@ def _serve_launched() -> int:
     if not line:
         raise SlaveError("no orders came on standard input: whoever has started this slave has ended, or sent none")
     told = json.loads(line)
+    if "output" in told:
+        _speak_there(told["output"])
     forget_variable()
     if told.get("quiet"):
         log.setLevel(logging.WARNING)  # what it says stands between the user's own lines
@@ -107,6 +111,16 @@ def _serve_launched() -> int:
             raise
         return _serve_next(agent, told, outlives)
     return 0
+
+
+def _speak_there(path: str) -> None:
+    """Have what we say go to that file, which was not known yet when we were started."""
+    try:
+        with append_to(path, 0) as file:
+            os.dup2(file.fileno(), 1)
+            os.dup2(file.fileno(), 2)
+    except OSError as error:
+        log.warning("what this slave program says does not go to %s: %s", path, error)
 
 
 def _serve_next(agent: Agent, told: Mapping[str, Any], seconds: float) -> int:

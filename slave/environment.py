@@ -19,9 +19,10 @@ import sys
 import sysconfig
 from collections.abc import Mapping, Sequence
 from multiprocessing import AuthenticationError
-from types import FrameType, FunctionType, ModuleType
+from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any
 
+from . import inside
 from .handover import Files, same_environment
 from .keys import VARIABLE
 from .main_module import MainLoader, MainSource
@@ -41,22 +42,7 @@ except OSError:
     _STARTED_IN = None  # it was deleted
 
 _NO_MODULE = ModuleType("none")
-_in_runner = False
 preloaded: frozenset[str] = frozenset()  # modules that were imported for all runners (template.py)
-
-
-def in_runner() -> bool:
-    """Whether this process is a runner, or a fork of one."""
-    return _in_runner
-
-
-def imported_by(frame: FrameType | None) -> str | None:
-    """The file whose import is under way in ``frame`` or its callers, up to a runner's own; None if there is none."""
-    while frame is not None and frame.f_globals.get("__package__") != __package__:
-        if frame.f_code.co_name == "<module>":
-            return frame.f_code.co_filename
-        frame = frame.f_back
-    return None
 
 
 class ProxyUnusable(ConnectionError):
@@ -201,8 +187,7 @@ class Environment:
 
     def enter(self) -> None:
         """Take over folder, arguments, variables and import path."""
-        global _in_runner
-        _in_runner = True
+        inside.enter()
         learn_python(self._environment["version"])
         self._own = own_entries(filter(None, sys.path), None)
         self._from_start = frozenset(sys.modules) - preloaded

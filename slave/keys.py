@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import codecs
 import os
-import secrets
 import shlex
 import sys
 import warnings
@@ -68,6 +67,8 @@ class Key(bytes):
 
 def new_key() -> Key:
     """A key for one run, which no file keeps: for a manager that starts all its slaves on this machine."""
+    import secrets  # slow to import, and of no use to a slave that is told its key
+
     return Key(secrets.token_hex(32).encode())
 
 
@@ -343,6 +344,8 @@ def make_key(path: Path, *, replace: bool = False) -> None:
 
 
 def _put(path: Path, data: bytes, replace: bool) -> None:
+    import secrets
+
     draft = str(path.with_name(f"{path.name}.{os.getpid()}.{secrets.token_hex(4)}"))
     try:
         write_new(draft, data)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 from typing import Any, Callable
 
-from slave.environment import in_runner
+from slave.inside import in_runner
 
 from ..checks import refuse_while_imported
 

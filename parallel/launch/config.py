@@ -13,10 +13,9 @@ from slave.private_files import open_output
 from slave.signals import came_from_handler
 
 from ..errors import InputError, LaunchError
-from .job import Job, as_line, slave_command, slave_orders, this_python
+from .job import INHERITED, Job, as_line, slave_command, slave_orders, this_python
 
 Address = tuple[str, int]
-INHERITED = "-"
 
 # how long a slave program looks for its master, in seconds, and for how long if nobody listens there
 _LOCAL = 1e9, 3.0  # the master may be busy or stopped; or it has ended

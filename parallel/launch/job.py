@@ -19,6 +19,8 @@ from slave.named import NamedTuple
 
 from ..errors import InputError
 
+INHERITED = "-"  # in place of an output file: local slaves print where this process does
+
 # "python -c" puts '' at the front of sys.path; a file named socket.py in the working directory must not break the slave
 _BOOTSTRAP = "import sys; sys.path = [{root!r}] + [p for p in sys.path if p]; from slave.__main__ import run; run()"
 

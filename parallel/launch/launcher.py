@@ -17,6 +17,7 @@ from collections.abc import Collection, Sequence
 from slave.named import NamedTuple
 
 from ..errors import InputError, InputTypeError
+from .ahead import Ahead
 from .base import Slave, SlaveArray
 from .config import LaunchConfig
 from .group import Group
@@ -45,14 +46,14 @@ class Launcher:
     There is no lock here that `stop` would need: what it reads are dicts, of which each change is one step.
     """
 
-    def __init__(self, service: SlaveService, config: LaunchConfig) -> None:
+    def __init__(self, service: SlaveService, config: LaunchConfig, ahead: Ahead | None = None) -> None:
         self._service, self._config = service, config
         self._added: dict[int, _Added] = {}  # by id() of the slave or array, which this keeps from being reused
         self._groups_of: dict[int, tuple[Group, Unit] | None] = {}  # by a slave's number; None for a local one
         self._leaves = False
         self._new: dict[Group, None] = {}  # to be started, in this order
         self._groups: dict[Group, None] = {}  # begun and not ended
-        self._local = LocalGroup(service, config)
+        self._local = LocalGroup(service, config, ahead)
         self._staging, self._removing = StagingFolder(), threading.Lock()
         self._staging.slaves_wait = config.slaves_wait
         self._inside: set[int] = set()  # the threads in `add` and `start`
@@ -123,6 +124,8 @@ class Launcher:
             raise
         self._added[id(slave)] = _Added(slave, agent, numbers)
         self._leaves = True
+        if not self._local.has_new:
+            self._local.end_ahead()  # this is no program with local slaves
         return [Unit(slave, name, agent, numbers)]
 
     def _make_group(self, array: SlaveArray, units: Sequence[Unit]) -> None:
@@ -170,6 +173,7 @@ class Launcher:
         try:
             if not self._closing:
                 self._local.start()
+                self._local.end_ahead()
             for group in list(self._new):
                 if self._closing:
                     break

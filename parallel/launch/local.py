@@ -1,7 +1,7 @@
 """LocalSlave: a slave on this machine.  All of one manager share one agent process.
 
 Starting one takes milliseconds and is done in the caller's thread.  Each agent has a thread that waits for its end, and
-then starts another one in its place.
+then starts another one in its place.  The first may have been started already: ahead.py.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ from slave.signals import came_from_handler
 
 from ..errors import LaunchError
 from ..exits import could_not_start, describe_slave_exit, last_lines, tails
+from .ahead import Ahead, ends, hang_up
 from .base import Slave
 from .config import LaunchConfig
-from .job import Job
+from .job import Job, as_line
 from .run_command import environment, temporary_file
 from .slave_service import ExpectedSlave, SlaveService, SlaveView
 
@@ -47,11 +48,11 @@ class LocalSlave(Slave):
 class LocalAgent:
     """The agent process of a manager's local slaves.  ``on_end`` is called, in another thread, when it has ended.
 
-    ``inherits``: it and its runners print where this process does.
+    ``inherits``: it and its runners print where this process does.  ``ahead``: a process that may be had for it.
     """
 
-    def __init__(self, on_end: Callable[[str], None], inherits: bool = False) -> None:
-        self._on_end, self._inherits = on_end, inherits
+    def __init__(self, on_end: Callable[[str], None], inherits: bool = False, ahead: Ahead | None = None) -> None:
+        self._on_end, self._inherits, self._ahead = on_end, inherits, ahead
         self.code: int | None = None  # its exit code, when it has ended
         self._process: subprocess.Popen[bytes] | None = None
         self._given_up = False  # its start was interrupted: nobody is to hear of its end
@@ -64,20 +65,21 @@ class LocalAgent:
         """
         # without an output file its own words are kept, to be told if it ends
         output = append_to(job.output) if job.output else temporary_file()
-        streams = (_inherited(1), _inherited(2)) if self._inherits else (output, subprocess.STDOUT)
+        orders = job.stdin
         try:
-            # a session of its own: Ctrl-C in the terminal is for the master, which then ends its slaves in good order
-            self._process = subprocess.Popen(
-                job.command,
-                stdin=subprocess.PIPE,
-                stdout=streams[0],
-                stderr=streams[1],
-                env=environment(),
-                start_new_session=True,
-            )
+            if self._ahead is not None and (job.output is None or os.path.isfile(job.output)):
+                self._process = self._ahead.take(job.command)
+            if self._process is None:
+                self._process = self._begin(job, output)
+            elif self._ahead is not None and job.output is None:
+                output.close()
+                output = self._ahead.said
+            elif self._ahead is not None:
+                self._ahead.said.close()
+                orders = as_line({**job.orders, "output": job.output})
             assert self._process.stdin is not None
             try:
-                self._process.stdin.write(job.stdin)
+                self._process.stdin.write(orders)
                 self._process.stdin.flush()  # and not closed: its end tells the agent that this process has ended
             except BrokenPipeError:
                 pass  # it has ended already, and the thread below tells how
@@ -87,15 +89,26 @@ class LocalAgent:
             self._given_up = True  # the thread may run already
             self.stop(0.0)
             output.close()
-            if self._process is not None and self._process.stdin is not None:
-                _close(self._process.stdin)
+            if self._process is not None:
+                hang_up(self._process)
             raise
+
+    def _begin(self, job: Job, output: IO[bytes]) -> subprocess.Popen[bytes]:
+        streams = (_inherited(1), _inherited(2)) if self._inherits else (output, subprocess.STDOUT)
+        # a session of its own: Ctrl-C in the terminal is for the master, which then ends its slaves in good order
+        return subprocess.Popen(
+            job.command,
+            stdin=subprocess.PIPE,
+            stdout=streams[0],
+            stderr=streams[1],
+            env=environment(),
+            start_new_session=True,
+        )
 
     def _watch(self, process: subprocess.Popen[bytes], output: IO[bytes], path: str | None) -> None:
         self.code = process.wait()
         end = describe_slave_exit(self.code)
-        if process.stdin is not None:
-            _close(process.stdin)
+        hang_up(process)
         if self._given_up:
             return
         with output:
@@ -107,7 +120,7 @@ class LocalAgent:
         Takes no lock: a signal handler may call this in the middle of anything.
         """
         process = self._process
-        if process is None or _ends(process, grace):
+        if process is None or ends(process, grace):
             return
         try:
             if hasattr(os, "killpg"):
@@ -115,17 +128,7 @@ class LocalAgent:
         except ProcessLookupError:
             pass  # it has just ended
         process.kill()
-        _ends(process, _DEATH_SECONDS)
-
-
-def _ends(process: subprocess.Popen[bytes], seconds: float) -> bool:
-    """Wait for its end.  Popen.wait would keep a lock meanwhile, for which a signal handler then waits in vain."""
-    deadline = time.monotonic() + seconds
-    while process.poll() is None:
-        if time.monotonic() >= deadline:
-            return False
-        time.sleep(_LOOK_SECONDS)
-    return True
+        ends(process, _DEATH_SECONDS)
 
 
 def _inherited(descriptor: int) -> int | None:
@@ -137,13 +140,6 @@ def _inherited(descriptor: int) -> int | None:
     return None
 
 
-def _close(stdin: IO[bytes]) -> None:
-    try:
-        stdin.close()
-    except OSError:
-        pass  # nobody reads it any more
-
-
 class LocalGroup:
     """All local slaves of one manager.
 
@@ -151,8 +147,8 @@ class LocalGroup:
     the moment that it takes to expect slaves of it.  `stop` takes neither.
     """
 
-    def __init__(self, service: SlaveService, config: LaunchConfig) -> None:
-        self._service, self._config = service, config
+    def __init__(self, service: SlaveService, config: LaunchConfig, ahead: Ahead | None = None) -> None:
+        self._service, self._config, self._ahead = service, config, ahead
         self._turn, self._id_lock = threading.Lock(), threading.Lock()
         self._id = secrets.token_hex(16)  # of the agent that runs, or of the next one
         self._agent: LocalAgent | None = None  # the one that runs or is being started
@@ -187,6 +183,11 @@ class LocalGroup:
             return False
         self._service.ended(agent, "it was removed before it came", numbers=[number])
         return True
+
+    def end_ahead(self) -> None:
+        """End the process that was started ahead, if it is not the agent: see ahead.py."""
+        if self._ahead is not None:
+            self._ahead.end()
 
     @property
     def has_new(self) -> bool:
@@ -229,7 +230,7 @@ class LocalGroup:
             self._service.started(self._id, numbers, by_agent=True)
             return
         agent_id = self._id
-        agent = self._agent = LocalAgent(lambda why: self._ended(agent_id, why), self._config.inherits)
+        agent = self._agent = LocalAgent(lambda why: self._ended(agent_id, why), self._config.inherits, self._ahead)
         self._since = time.monotonic()
         try:
             agent.start(self._config.job(agent_id, numbers, local=True, fresh=False))
@@ -286,6 +287,7 @@ class LocalGroup:
         ``interrupting``: whether a thread in the middle of `add` or `start` cannot go on before we return.
         """
         self._closing = True
+        self.end_ahead()
         deadline = time.monotonic() + grace
         while self._turn.locked() and not interrupting() and time.monotonic() < deadline:
             time.sleep(_LOOK_SECONDS)  # an agent is being started

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -62,12 +61,19 @@ def engine_environment() -> dict[str, str]:
 
 def require(program: str, remedy: str) -> None:
     """Raises `InputError` if there is no such command here; ``remedy`` is what to do about that."""
+    import shutil  # slow to import, and seldom needed
+
     if shutil.which(program) is None:
         path = os.environ.get("PATH", "")
         raise InputError(
             f"{program}: command not found; this program's PATH is {path or 'empty'}. Where {program} works, "
             f"'command -v {program}' tells its folder: {remedy}"
         )
+
+
+def file_in_memory() -> IO[bytes]:
+    """As `temporary_file`, for a few lines, and at once: what that needs is slow to import."""
+    return open(os.memfd_create("output"), "w+b") if hasattr(os, "memfd_create") else temporary_file()
 
 
 def temporary_file() -> IO[bytes]:
@@ -77,6 +83,4 @@ def temporary_file() -> IO[bytes]:
     try:
         return tempfile.TemporaryFile()
     except OSError:  # no folder for temporary files can be written: TMPDIR, /tmp, /var/tmp, the working folder
-        if hasattr(os, "memfd_create"):
-            return open(os.memfd_create("output"), "w+b")
-        return open(os.devnull, "w+b")
+        return file_in_memory() if hasattr(os, "memfd_create") else open(os.devnull, "w+b")

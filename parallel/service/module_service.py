@@ -15,7 +15,6 @@ from . import checked
 from .module_source import ModuleSource
 from .peer import Call
 
-LARGE = float(1 << 20)  # bytes of a setup from which on it goes once to each machine, and not to each runner
 _MOST_HASHES = 100
 
 
@@ -27,7 +26,7 @@ class ModuleService:
 
     service = MODULE_SERVICE
 
-    def __init__(self, scheduler: Scheduler, source: ModuleSource | None, large: float = LARGE) -> None:
+    def __init__(self, scheduler: Scheduler, source: ModuleSource | None, large: float) -> None:
         self._runners, self._source, self._large = scheduler.runners, source, large
         self._hashing = threading.Lock()  # guards what follows, while one is made; of side threads
         self._hashes: dict[int, str] = {}  # of large setups, by context

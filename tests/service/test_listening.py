@@ -54,7 +54,7 @@ def test_a_timeout_of_the_users_alarm_is_no_failure_to_listen(monkeypatch: pytes
                 patch.setattr(endpoint, "_local_address", interrupted)
                 list(manager.get_context().get_results_unordered())
             with monkeypatch.context() as patch, pytest.raises(TimeoutError, match="too late"):
-                patch.setattr("parallel.manager.Dispatcher", interrupted)
+                patch.setattr("parallel.assembly.Dispatcher", interrupted)
                 parallel.Manager()
             assert list(manager.get_context().get_results_unordered()) == []
     finally:

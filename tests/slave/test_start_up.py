@@ -27,7 +27,7 @@ def test_a_launched_slave_imports_nothing_that_is_slow_and_of_no_use_to_it() -> 
 
 
 def test_in_a_slave_the_users_import_of_this_library_costs_next_to_nothing() -> None:
-    in_runner = "import slave.runner, slave.environment; slave.environment._in_runner = True; import parallel"
+    in_runner = "import slave.runner, slave.inside; slave.inside.enter(); import parallel"
     assert not {name for name in imported_by(in_runner) if name.startswith("parallel.")}
     assert "parallel.manager" in imported_by(f"{in_runner}; parallel.Manager, parallel.RemoteError, parallel.errors")
     assert "parallel.manager" in imported_by("import parallel")
