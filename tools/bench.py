@@ -133,7 +133,8 @@ def measure(name: str, slaves: int, sizes: Sizes, loops: Mapping[str, int]) -> d
     found: dict[str, float] = {}
     if name in SLOW:
         sizes = QUICK
-    tasks = min(sizes.tasks, bench_peers.PEERS[name].tasks)
+    kind = bench_peers.PEERS[name]
+    tasks = min(sizes.tasks * kind.together, kind.tasks)
     with bench_peers.make(name, slaves) as peer:
         for one in MEASURES_OF.get(name, MEASURES):
             if one == "noop":

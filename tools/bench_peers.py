@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import concurrent.futures
+import functools
 import importlib
 import importlib.util
 import inspect
-import itertools
 import logging
 import multiprocessing
 import os
@@ -58,7 +58,8 @@ class Peer(ABC):
     """One way to run tasks; entering it starts its slaves (whatever they are called there)."""
 
     needs = ""  # a module
-    tasks = 20_000  # no-op tasks in one round
+    tasks = 20_000  # no-op tasks in one round, at most
+    together = 1  # where so many take the time of one, there are so many times as many
 
     def __init__(self, slaves: int) -> None:
         self.slaves = slaves
@@ -132,11 +133,13 @@ class ParallelSealed(ParallelOverTcp):
 
 
 class ParallelMap(Parallel):
-    """This library's map, as `PoolOfChunks` is used: one function, and many inputs."""
+    """This library's map, as `PoolOfChunks` is used: one function, and many numbers."""
+
+    tasks, together = 400_000, 4
 
     def run(self, task: Task, count: int) -> Iterator[object]:
         """Context.map_unordered."""
-        return self._context.map_unordered(_call, itertools.repeat(task, count))
+        return self._context.map_unordered(functools.partial(_call_for, task), range(count))
 
 
 class ParallelExecutor(Peer):
@@ -161,6 +164,10 @@ class ParallelExecutor(Peer):
 
 
 def _call(task: Task) -> object:
+    return task()
+
+
+def _call_for(task: Task, _: int) -> object:
     return task()
 
 
@@ -191,11 +198,11 @@ class SpawnedPool(Pool):
 class PoolOfChunks(Pool):
     """multiprocessing.Pool with 64 calls in a message, of which the results come when the last is done."""
 
-    tasks = 100_000
+    tasks, together = 400_000, 4
 
     def run(self, task: Task, count: int) -> Iterator[object]:
         """imap_unordered in chunks of 64."""
-        return iter(self._pool.imap_unordered(_call, [task] * count, chunksize=64))
+        return iter(self._pool.imap_unordered(functools.partial(_call_for, task), range(count), chunksize=64))
 
 
 class Executor(Peer):
