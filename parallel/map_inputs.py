@@ -19,6 +19,7 @@ from slave.signals import came_from_handler
 
 from . import at_hand
 from .checks import check_count, check_key
+from .core.chunk import NO_TASK
 from .errors import CheckpointError, InputError, InputTypeError
 from .service.mailbox import Mailbox, still_in
 
@@ -61,6 +62,7 @@ class MapInputs:
         self._before = mailbox.added  # by earlier maps
         self._rests_until = 0.0  # as of `Feeder`: until then results have precedence over further inputs
         self._left_at, self._away = 0.0, 0.0  # when the last result was given; for how long the caller was away lately
+        self._quickly = 0  # results that were given since then, without a look at the clock
 
     @property
     def bounded(self) -> bool:
@@ -100,13 +102,17 @@ class MapInputs:
         now = time.monotonic()
         if self._mailbox.wants_tasks and now >= self._rests_until:
             return True
-        self._left_at = now
+        self._left_at, self._quickly = now, 0
         return False
+
+    def gave(self, count: int) -> None:
+        """So many values were given since `come_first` was asked."""
+        self._quickly += count
 
     def caller_leaves(self) -> None:
         """A result is given."""
         if not self.exhausted:
-            self._left_at = time.monotonic()
+            self._left_at, self._quickly = time.monotonic(), 0
 
     # -- taking
 
@@ -117,8 +123,9 @@ class MapInputs:
         asked again then, and what adding a task raises.
         """
         if self._left_at:
-            self._away = max(time.monotonic() - self._left_at, 0.9 * self._away)
-            self._left_at = 0.0
+            away = (time.monotonic() - self._left_at) / (1 + self._quickly)
+            self._away = max(away, 0.9 * self._away)
+            self._left_at, self._quickly = 0.0, 0
         began = time.monotonic()
         if self._taken or self._mailbox.recorder is not None:
             wanted = self._mailbox.wanted(min(_LONGEST_AHEAD, 2 * self._away))
@@ -143,7 +150,7 @@ class MapInputs:
         """Add up to ``count`` inputs that are at hand; returns how many."""
         before, taken = copy.copy(self._inputs), self._taken
         try:
-            payloads = at_hand.pickled(self._inputs, count)
+            payloads = at_hand.taken(self._inputs, count)
             if payloads:
                 self._mailbox.add_inputs(self._stream, payloads)
                 self._taken += len(payloads)
@@ -189,7 +196,12 @@ class MapInputs:
 
     def _add(self, item: Any, refuse: Refuse) -> None:
         try:
-            plain = type(item) in at_hand.ATOMS
+            recorded = self._record_input is not None or self._record is not None
+            if not recorded and at_hand.stands_for_itself(item):
+                self._mailbox.add_input(self._stream, item)
+                self._taken += 1
+                return
+            plain = type(item) in at_hand.PICKLED
             payload = pickle.dumps(item, 5) if plain else self._dumps(item)
             if self._record_input is not None:
                 self._record_input(payload, self._taken, plain)
@@ -200,7 +212,7 @@ class MapInputs:
         except (InputError, CheckpointError) as error:  # it cannot be pickled, or has no key
             refuse(self._taken, error)
             if self._record is None:
-                self._mailbox.add_input(self._stream, None)
+                self._mailbox.add_input(self._stream, NO_TASK)
         self._taken += 1
 
 

@@ -44,6 +44,8 @@ class _Rebuilding:
     def value(self, block: Values, at: int) -> tuple[bool, Any]:
         """One value of a block, or the error in its place."""
         data = block.data[at]
+        if type(data) is not bytes:
+            return False, data
         try:
             if not self._program.main_is_hidden:
                 return False, pickle.loads(data)
@@ -106,7 +108,7 @@ class MapResults(Iterator[Result], Generic[Result]):
 
     def __next__(self) -> Result:
         quick = self._quick
-        if quick is not NO_VALUES and quick.thread == threading.get_ident() and not self._inputs.come_first():
+        if quick is not NO_VALUES and quick.thread == threading.get_ident() and not self._mailbox.wants_tasks:
             try:
                 for value in quick.values:
                     return value  # type: ignore[no-any-return]  # it is what a call returned
@@ -279,8 +281,9 @@ class MapResults(Iterator[Result], Generic[Result]):
         quick = self._quick
         if quick is not NO_VALUES:
             at = quick.stop()
+            self._inputs.gave(at - quick.first)
             is_over = at == len(quick.block.data)
-            self._at, self._quick = at, NO_VALUES
+            self._at, self._quick = at, NO_VALUES  # from here on nothing is called, so that no handler comes between
             if is_over:
                 self._block = None
 

@@ -9,7 +9,7 @@ from slave.foreign import message_of, set_cause, traceback_of
 from slave.missing import master_has, missing_module
 from slave.moved import is_moved
 from slave.outcome import unpack_failure
-from slave.protocol import FAILURE, GIVEN_UP, TIMED_OUT, VALUE
+from slave.protocol import ATOMS, FAILURE, GIVEN_UP, TIMED_OUT, VALUE
 from slave.shared_memory import as_sent
 from slave.signals import came_from_handler
 
@@ -27,6 +27,8 @@ def rebuild(outcome: Outcome, program: Program) -> tuple[bool, Any]:
     """
     kind, slave, data = outcome.kind, outcome.slave, outcome.data
     if kind == VALUE:
+        if type(data) in ATOMS:
+            return False, data
         try:
             buffers = outcome.buffers and [as_sent(one) for one in outcome.buffers]
             if program.main_is_hidden:

@@ -19,12 +19,14 @@ from .core.effects import Values
 class QuickValues:
     """``first``: the place in the block where it begins."""
 
-    __slots__ = ("_left", "_rest", "block", "thread", "values")
+    __slots__ = ("_left", "_rest", "block", "first", "thread", "values")
 
     def __init__(self, block: Values, first: int) -> None:
-        self.block, self.thread = block, threading.get_ident()
+        self.block, self.first, self.thread = block, first, threading.get_ident()
         self._rest = iter(block.data[first:] if first else block.data)
-        self.values: Iterator[Any] = map(pickle.loads, self._rest)
+        kinds = set(map(type, block.data))
+        rest: Iterator[Any] = self._rest
+        self.values = rest if bytes not in kinds else map(pickle.loads if len(kinds) == 1 else _value, rest)
         self._left: list[Any] = []  # what was not given any more
 
     @property
@@ -36,6 +38,10 @@ class QuickValues:
         """Give no more; returns the place of the first that was not given."""
         self._left.extend(self._rest)  # in one step: the thread that takes values may do so at any time
         return self.place
+
+
+def _value(data: Any) -> Any:
+    return pickle.loads(data) if type(data) is bytes else data
 
 
 NO_VALUES = QuickValues(Values("", [], [], [], 0), 0)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Iterable
 from typing import Any, Callable
 
 from . import forks
 from .environment import Environment
-from .mapped import Mapped, call
+from .mapped import Mapped, call, call_alone
 from .memory import Unfit
 from .outcome import Packed, pack_failure
 from .parted import arrived
@@ -51,6 +52,15 @@ class Contexts:
         if arguments or starred:
             return function(*task, *arguments) if starred else function(task, *arguments)
         return function(task)
+
+    def call_of(self, context: int) -> Callable[[Any], object]:
+        """What is called with each task of the context, which is `ready`: as `call`, in less time."""
+        mapped, alone = self._mapped.get(context), not self._cached[context]
+        if alone and mapped is None:
+            return call_alone
+        if alone and mapped is not None and not mapped.starred:
+            return mapped.function
+        return functools.partial(self.call, context)
 
     def arguments(self, context: int) -> tuple[object, ...]:
         """Setup's result as arguments: a tuple unpacked, None as none, anything else as one.  Raises `SetupFailed`."""

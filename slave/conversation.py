@@ -76,6 +76,9 @@ class _Results(Protocol):
     def post(self, outcome: OutcomeMessage) -> None:
         """Post one way."""
 
+    def post_values(self, message: bytes) -> None:
+        """Post values one way: see `RunnerSession.values`."""
+
     def post_and_wait(self, outcome: OutcomeMessage) -> None:
         """Post, and wait for the answer."""
 
@@ -184,7 +187,10 @@ class Conversation:
                 if not self._tasks.join(session.join_request(self._link.count)):
                     raise AnotherMaster("the master has given this slave up, or another one answers at its address")
                 for unanswered in session.unanswered:
-                    self._results.post(unanswered)
+                    if type(unanswered) is bytes:
+                        self._results.post_values(unanswered)
+                    else:
+                        self._results.post(unanswered)  # type: ignore[arg-type]
                 session.joined()
                 self._status[STAGE] = max(JOINED, self._status[STAGE])
             except BROKEN:

@@ -67,34 +67,46 @@ def data_of(memory: SharedMemory) -> memoryview:
 
 
 class Gatherer:
-    """The runner's side.  ``ask`` wakes the agent."""
+    """The runner's side.  ``ask`` wakes the agent.  All times are nanoseconds.
+
+    ``used``, ``since``, ``last``: bytes of all pieces, when the first one of them was put in, and when the last task
+    ended.  A loop that puts pieces in itself (stretch.py) has them meanwhile, and gives them back.
+    """
 
     def __init__(self, memory: SharedMemory, ask: Callable[[], None]) -> None:
-        self._cells, self._head, self._data = _parts(memory)
+        self.cells, self._head, self.data = _parts(memory)
         self._ask = ask
-        self.lease = self.context = 0  # of the tasks whose values it has
-        self._room = len(self._data)
-        self._used = self._first = 0  # bytes of all pieces, and of the first
-        self._since = 0  # when the first piece was put in
-        self._last = 0  # when the last task ended
+        self._lease = self._context = 0  # of the tasks whose values it has
+        self.room = len(self.data)
+        self.used = self.since = self.last = 0
+        self._first = 0  # bytes of the first piece
         self._asked_at = 0
+
+    def is_of(self, lease: int, context: int) -> bool:
+        """Whether values of that context and lease can be put in now."""
+        return self._lease == lease and self._context == context
 
     def begin(self, lease: int, context: int, head: bytes) -> None:
         """The head of the rounds from now on, and what it says.  Nothing is gathered."""
         self._head[: len(head)] = head
-        self._cells[HEAD] = len(head)
-        self.lease, self.context = lease, context
+        self.cells[HEAD] = len(head)
+        self._lease, self._context = lease, context
+
+    def begin_round(self, now: int, end: int) -> int:
+        """The first piece, which was not put in yet, will end there; returns ``now``."""
+        self.cells[SINCE] = self.since = now
+        self._first = end
+        return now
 
     def put(self, piece: bytes, now: int) -> bool:
-        """Put a piece in; False if there is no room.  All times are nanoseconds."""
-        end = self._used + len(piece)
-        if end > self._room:
+        """Put a piece in; False if there is no room."""
+        end = self.used + len(piece)
+        if end > self.room:
             return False
-        if not self._used:
-            self._cells[SINCE] = self._since = now
-            self._first = end
-        self._data[self._used : end] = piece
-        self._cells[USED] = self._used = end
+        if not self.used:
+            self.begin_round(now, end)
+        self.data[self.used : end] = piece
+        self.cells[USED] = self.used = end
         return True
 
     def may_wait(self, now: int, last: bool = False) -> bool:
@@ -102,33 +114,37 @@ class Gatherer:
 
         ``last``: it is of the last task of a lease, and goes with the question for the next one in any case.
         """
-        short, self._last = now - self._last < SHORT, now
+        short, self.last = now - self.last < SHORT, now
         if last or not short:
             return False
-        if self._cells[WATCHED]:
-            return now - self._since < GATHER
+        if self.cells[WATCHED]:
+            return now - self.since < GATHER
         if now - self._asked_at > _ASK_AGAIN:
             self._asked_at = now
-            self._cells[ASKED] += 1
+            self.cells[ASKED] += 1
             self._ask()
         return False
 
     @property
     def empty(self) -> bool:
         """Whether nothing is to be sent."""
-        return not self._used
+        return not self.used
 
     @property
     def pieces(self) -> bytes:
         """All that is to be sent, with its head; empty if that is nothing.  Then `clear`."""
-        return bytes(self._head[: self._cells[HEAD]]) + self._data[: self._used] if self._used else b""
+        return self.pieces_from(0)
+
+    def pieces_from(self, begin: int) -> bytes:
+        """The same of what was put in behind so many bytes."""
+        return bytes(self._head[: self.cells[HEAD]]) + self.data[begin : self.used] if self.used > begin else b""
 
     def clear(self) -> None:
         """It was sent, or will be once more on another connection."""
-        if self._used > self._first:
-            self._cells[GATHERED] += 1
-        self._cells[USED] = self._used = 0
-        self._cells[ROUND] += 1
+        if self.used > self._first:
+            self.cells[GATHERED] += 1
+        self.cells[USED] = self.used = 0
+        self.cells[ROUND] += 1
 
 
 class Watch:

@@ -174,11 +174,16 @@ class Link:
 
     def send_gathered(self) -> None:
         """Send what was gathered; otherwise the same."""
-        connection, gathered = self.connection, self.gathered
+        gathered = self.gathered
         assert gathered is not None
+        self.send_frame(wire.frame_of_pieces(gathered.pieces))
+        gathered.clear()
+
+    def send_frame(self, frame: bytes) -> None:
+        """Send a message that is a frame already; otherwise the same."""
+        connection = self.connection
         try:
-            connection.send_frame(wire.frame_of_pieces(gathered.pieces))
-            gathered.clear()
+            connection.send_frame(frame)
         except BaseException:
             self.drop()
             raise
@@ -283,6 +288,10 @@ class ResultQueueProxy(ServiceProxy):
         """One task's outcome, one way: the next call's answer says that it arrived."""
         self._send("post", outcome)
 
+    def post_values(self, message: bytes) -> None:
+        """The same for values of many tasks; ``message`` is made in pieces (pieces.py), and whole but for its end."""
+        self._link.send_frame(wire.frame_of_pieces(message))
+
     def gather(self, outcome: OutcomeMessage, now: int, last: bool) -> None:
         """The same, but it may wait a little, so that others go with it: see gathering.py.
 
@@ -292,7 +301,7 @@ class ResultQueueProxy(ServiceProxy):
         slave, lease, context, task, _, data, _ = outcome
         assert gathered is not None
         may_wait = gathered.may_wait(now, last)
-        if gathered.lease != lease or gathered.context != context:
+        if not gathered.is_of(lease, context):
             if not gathered.empty:
                 self._link.send_gathered()
             gathered.begin(lease, context, head(slave, lease, context))

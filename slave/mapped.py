@@ -19,6 +19,14 @@ class Mapped(NamedTuple):
     base: int
 
 
+def call_alone(task: Any) -> object:
+    """The same without any of setup's."""
+    if type(task) is tuple:
+        (args, named), function = task
+        return function(*args, **named)
+    return task()
+
+
 def call(task: Any, arguments: Sequence[object]) -> object:
     """What a task returns: a callable, or one with arguments of its own, which come before setup's ``arguments``."""
     if type(task) is tuple:

@@ -23,7 +23,7 @@ from .errors import ProtocolError
 from .named import NamedTuple
 
 RELEASE = "0.1.0"  # of this project
-VERSION = 6  # of the protocol; see handshake.py for what happens when two differ
+VERSION = 7  # of the protocol; see handshake.py for what happens when two differ
 
 Buffer = Union[bytes, bytearray, memoryview, mmap.mmap, pickle.PickleBuffer]
 
@@ -135,6 +135,17 @@ class Parted:
         return self.pickled, [pickle.PickleBuffer(part) for part in self.parts]
 
 
+# What is an input of a map, or what a call returned: if it is one of these, it stands for itself, anywhere between the
+# user's list and the user's loop; everything else is bytes, its pickle (or an input in parts).
+ATOMS = frozenset((int, float, bool, type(None)))
+Atom = Union[int, float, bool, None]
+
+
+def as_pickle(value: bytes | Atom) -> bytes:
+    """Its pickle."""
+    return pickle.dumps(value, 5) if type(value) in ATOMS else value  # type: ignore[return-value]
+
+
 Payload = Union[bytes, Parted]  # of a task, in the master
 Setup = Union[bytes, mmap.mmap]  # the same of a setup
 TaskEntry = tuple[int, int, Any]  # task, context, pickled callable (parted.py)
@@ -148,11 +159,16 @@ def task_entry(task: int, context: int, payload: Any) -> TaskEntry:
 def unpack_entries(packed: Sequence[Any]) -> list[TaskEntry]:
     """The tasks of a lease as it comes over the wire: [context, [task, payload, task, payload ...], context ...].
 
-    Such lists are quicker to pickle, to look through and to rebuild than a tuple for each task.
+    Tasks that follow one another may be told as (first task, [payload, payload ...]) in place of such a list.  Both are
+    quicker to pickle, to look through and to rebuild than a tuple for each task.
     """
     entries: list[TaskEntry] = []
     for context, run in zip(packed[::2], packed[1::2]):
-        entries += zip(run[::2], itertools.repeat(context), run[1::2])
+        if type(run) is tuple:
+            first, payloads = run
+            entries += zip(itertools.count(first), itertools.repeat(context), payloads)
+        else:
+            entries += zip(run[::2], itertools.repeat(context), run[1::2])
     return entries
 
 
@@ -252,8 +268,8 @@ _POSTED = VALUE, FAILURE
 _ARRIVED = bytes, bytearray, memoryview, mmap.mmap  # what a payload is when it has come
 
 OutcomeMessage = tuple[int, int, int, int, int, Any, Sequence[Any]]
-ValuesMessage = tuple[int, int, int, "list[Any]"]  # slave, lease, context, [task, data, task, data ...]: see pieces.py
-_NUMBERS, _PICKLES = {int}, {bytes}
+ValuesMessage = tuple[int, int, int, "list[Any]"]  # slave, lease, context, [task, value, task, value ...]: pieces.py
+_NUMBERS, _VALUES = {int}, {*ATOMS, bytes}
 
 
 def outcome_message(
@@ -285,10 +301,19 @@ def checked_values(parts: Any) -> ValuesMessage:
     except (TypeError, ValueError):
         raise ProtocolError("values have four parts") from None
     paired = type(values) is list and not len(values) % 2
-    right = paired and set(map(type, values[::2])) <= _NUMBERS and set(map(type, values[1::2])) <= _PICKLES
+    right = paired and set(map(type, values[::2])) <= _NUMBERS and set(map(type, values[1::2])) <= _VALUES
     if right and type(slave) is int and type(lease) is int and type(context) is int:
         return parts  # type: ignore[no-any-return]
     raise ProtocolError("values have numbers, tasks and data that they cannot have")
+
+
+def outcomes_of(message: ValuesMessage) -> list[OutcomeMessage]:
+    """The same, each as it would have been posted alone."""
+    slave, lease, context, values = message
+    return [
+        outcome_message(slave, lease, context, task, VALUE, as_pickle(value), ())
+        for task, value in zip(values[::2], values[1::2])
+    ]
 
 
 class SetupFailure(NamedTuple):

@@ -41,6 +41,7 @@ from .parted import Arrived, missing, pieces_of
 from .private_files import open_output
 from .protocol import (
     ARCHIVE,
+    ATOMS,
     MODULES,
     RUNNER,
     VALUE,
@@ -68,6 +69,7 @@ from .shared_status import (
     WORKED,
     SharedStatus,
 )
+from .stretch import Stretch
 from .voice import Speaker, Voice
 
 _LONGEST_LIMIT = 1e9  # seconds; what is longer is no limit
@@ -116,6 +118,8 @@ class NotRebuilt(Exception):
 class Runner:
     """The loop of one runner process."""
 
+    _may_be_fast = True  # tasks may run in a `Stretch`
+
     def __init__(self, config: RunnerConfig, status: SharedStatus, memory: SharedMemory, waker: socket.socket) -> None:
         self._status, self._waker, self._memory = status, waker, memory
         self._gathered = Gatherer(memory, self._wake_agent)
@@ -141,6 +145,7 @@ class Runner:
         self._results = self._link.proxy(ResultQueueProxy)
         self._talk = Conversation(self._session, self._link, self._tasks, self._results, self._status)
         self._service = self._link.proxy(ModuleServiceProxy)
+        self._stretch = Stretch(self._session, self._status, self._gathered, self)
 
     def work(self) -> None:
         """Run tasks until the master is done or the agent asks us to leave; for one master after the other, if so.
@@ -224,6 +229,7 @@ class Runner:
         if limits:
             self._announce(min(limits.values()))
         current, count, began = 0, 0, 0.0
+        fast = self._may_be_fast and not limits and not lease.most
         if lease.entries:
             status[STAGE] = WORKED
             if status[NAPS]:
@@ -241,8 +247,13 @@ class Runner:
                 if not self._contexts.ready(context) and not self._set_up(context):
                     continue
                 current, began = context, time.perf_counter()
+            if fast:
+                ran = self._stretch.run(self._contexts.call_of(context), self._environment.loads)
+                count += ran
+                if ran:
+                    continue
             try:
-                self._post(self._outcome_of(context, payload, limits.get(task)))
+                self.post(self._outcome_of(context, payload, limits.get(task)))
                 count += 1
                 if lease.most and self._has_run_enough(context, lease.most):
                     break
@@ -288,9 +299,12 @@ class Runner:
             self._status[DEADLINE] = time.monotonic_ns() + int(min(limit, _LONGEST_LIMIT) * _NANO)
         rebuilt = False
         try:
-            if type(payload) is not bytes and missing(payload):
+            if type(payload) in ATOMS:
+                task = payload
+            elif type(payload) is not bytes and missing(payload):
                 raise MemoryError(f"no memory here for {missing(payload)} bytes of the task")
-            task = self._environment.loads(payload)
+            else:
+                task = self._environment.loads(payload)
             if forks.came_back:
                 forks.leave(None)
             rebuilt = True
@@ -353,7 +367,7 @@ class Runner:
                 print(f"slave: a large setup cannot be kept for the other slaves here: {error}", file=sys.stderr)
         return self._get(functools.partial(self._tasks.setup_of, self._session.slave, context))
 
-    def _post(self, packed: Packed) -> None:
+    def post(self, packed: Packed) -> None:
         """Post an outcome before the next task begins, or where the agent will see it if that runs on."""
         message, one_way = self._session.outcome(*packed)
         if not one_way:
@@ -368,6 +382,14 @@ class Runner:
             self._talk.drop(error)
             self._talk.ensure_connected()  # and that posts it again
 
+    def send_gathered(self) -> None:
+        """Send what was gathered; on a new connection, if need be."""
+        try:
+            self._link.send_gathered()
+        except BROKEN as error:
+            self._talk.drop(error)
+            self._talk.ensure_connected()
+
     def _get(self, question: Callable[[], T]) -> T:
         """What the master has to send, and may be large.  Raises `NotThrough`."""
         return self._talk.ask(question, MOST_BREAKS)
@@ -379,6 +401,8 @@ class Runner:
 class TracedRunner(Runner):
     """One that also tells when it does what: see traced.py."""
 
+    _may_be_fast = False
+
     def __init__(self, config: RunnerConfig, status: SharedStatus, memory: SharedMemory, waker: socket.socket) -> None:
         super().__init__(config, status, memory, waker)
         from .traced import Notes, TracedContexts, TracedTaskQueue
@@ -389,12 +413,14 @@ class TracedRunner(Runner):
         self._tasks, self._contexts = tasks, contexts
 
     def _outcome_of(self, context: int, payload: Arrived, limit: float | None) -> Packed:
-        size = missing(payload) + sum(len(memoryview(piece)) for piece in pieces_of(payload))
+        pieces = [] if type(payload) in ATOMS else pieces_of(payload)
+        size = missing(payload) + sum(len(memoryview(piece)) for piece in pieces)
         self._notes.begins(self._status[TASK], context, size)
         return super()._outcome_of(context, payload, limit)
 
-    def _post(self, packed: Packed) -> None:
-        super()._post(packed)
+    def post(self, packed: Packed) -> None:
+        """See `Runner.post`."""
+        super().post(packed)
         self._notes.posted(packed)
 
 

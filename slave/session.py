@@ -18,11 +18,13 @@ An agent has two connections; they break, and come back, together.
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections import deque
 from collections.abc import Collection, Iterator, Sequence
 
 from .errors import MasterFinished, MasterGone
+from .pieces import outcomes
 from .protocol import (
     NO_LEASE,
     RELEASE,
@@ -48,6 +50,7 @@ ANY_LEASE = (1 << 64) - 1  # in a recall: whichever lease the slave holds or is 
 
 KEEP_UNASKED = 256 * 1024  # bytes of an outcome from which it is not kept for a second try but posted with an answer
 MOST_UNANSWERED = 1 << 20  # bytes of outcomes posted one way, after which one is posted with an answer
+MOST_PIECES = 1 << 16  # bytes of values that travel together
 _DIAL_AGAIN = 0.05, 2.0  # seconds between two tries of a runner to connect: at first, at most
 
 BEATS_PER_LEASE = 6
@@ -82,8 +85,9 @@ class RunnerSession:
         # tasks of the lease, in the order in which to run them, of which neither the outcome is known nor the master
         # told that they are not run here; so the first one may be running
         self.unstarted: deque[TaskEntry] = deque()
-        # outcomes of tasks of the lease that were posted one way and may not have arrived, in the order of posting
-        self.unanswered: list[OutcomeMessage] = []
+        # outcomes of tasks of the lease that were posted one way and may not have arrived, in the order of posting;
+        # bytes are values that were made in pieces (pieces.py)
+        self.unanswered: list[OutcomeMessage | bytes] = []
         self.unanswered_bytes = 0
         # what to say of the last lease with the next fetch
         self.statistics: list[Ran] = []
@@ -94,14 +98,13 @@ class RunnerSession:
 
     def check(self) -> None:
         """Raise AssertionError if the fields do not fit together."""
-        assert self.unanswered_bytes == sum(_size(data, buffers) for *_, data, buffers in self.unanswered)
-        assert self.unanswered_bytes <= MOST_UNANSWERED
-        assert all(_size(data, buffers) < KEEP_UNASKED for *_, data, buffers in self.unanswered)
-        assert {lease for _, lease, *_ in self.unanswered} <= {self.lease}, (
-            "outcomes of an earlier lease are unanswered"
-        )
-        assert {slave for slave, *_ in self.unanswered} <= {self.slave}
-        known = [task for _, _, _, task, *_ in self.unanswered] + [task for task, _, _ in self.unstarted]
+        sizes = [len(one) if type(one) is bytes else _size(one[5], one[6]) for one in self.unanswered]  # type: ignore[arg-type]
+        assert self.unanswered_bytes == sum(sizes) <= MOST_UNANSWERED
+        assert all(size < KEEP_UNASKED for size in sizes)
+        unanswered = self._outcomes()
+        assert {lease for _, lease, *_ in unanswered} <= {self.lease}, "outcomes of an earlier lease are unanswered"
+        assert {slave for slave, *_ in unanswered} <= {self.slave}
+        known = [task for _, _, _, task, *_ in unanswered] + [task for task, _, _ in self.unstarted]
         assert len(known) == len(set(known)), "a task is held twice"
         assert self.lease != NO_LEASE or not known, "a task without a lease"
         assert not (self.over and known), "done, and yet holds tasks"
@@ -131,8 +134,16 @@ class RunnerSession:
     def say_less(self) -> list[OutcomeMessage]:
         """Connections break over what is said: leave out what can be, and return what is to be posted one by one."""
         self.statistics = []
-        outcomes, self.unanswered, self.unanswered_bytes = self.unanswered, [], 0
+        outcomes = self._outcomes()
+        self.answered()
         return outcomes
+
+    def _outcomes(self) -> list[OutcomeMessage]:
+        """Those that are unanswered."""
+        found: list[OutcomeMessage] = []
+        for one in self.unanswered:
+            found += outcomes(one) if type(one) is bytes else (one,)  # type: ignore[arg-type]
+        return found
 
     # -- leases
 
@@ -207,6 +218,20 @@ class RunnerSession:
         self.unanswered_bytes += size
         self.unanswered.append(message)
         return message, True
+
+    def values(self, count: int, message: bytes) -> None:
+        """So many of the first unstarted tasks have returned; their values are on their way, posted one way.
+
+        ``message``: these, as pieces.py makes it, and no larger than `MOST_PIECES`.  Only as long as it `keeps` them.
+        """
+        deque(itertools.starmap(self.unstarted.popleft, itertools.repeat((), count)), 0)  # a loop in compiled code
+        self.unanswered_bytes += len(message)
+        self.unanswered.append(message)
+
+    @property
+    def keeps(self) -> bool:
+        """Whether one more message of `values` may be unanswered."""
+        return self.unanswered_bytes + MOST_PIECES <= MOST_UNANSWERED
 
 
 def _size(data: Buffer, buffers: Sequence[Buffer]) -> int:

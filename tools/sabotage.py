@@ -198,13 +198,18 @@ def _sabotage_fetching(strike: Callable[[], None]) -> None:
 
 
 def _sabotage_posting(strike: Callable[[], None]) -> None:
-    post = runner.Runner._post
+    post, send_gathered = runner.Runner.post, runner.Runner.send_gathered
 
     def post_and_fail(self: runner.Runner, packed: Any) -> None:
         post(self, packed)
         strike()
 
-    runner.Runner._post = post_and_fail  # type: ignore[method-assign]
+    def send_and_fail(self: runner.Runner) -> None:
+        send_gathered(self)
+        strike()
+
+    runner.Runner.post = post_and_fail  # type: ignore[method-assign]
+    runner.Runner.send_gathered = send_and_fail  # type: ignore[method-assign]
 
 
 def _strike_when_told(path: str, strike: Callable[[], None]) -> None:

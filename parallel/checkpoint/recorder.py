@@ -13,7 +13,7 @@ from typing import Any, Callable, NamedTuple, Protocol
 
 from slave.protocol import Buffer, Setup
 
-from ..core.chunk import Inputs
+from ..core.chunk import NO_TASK, Inputs
 from ..core.effects import Outcome
 from .batch import Name
 from .identity import SMALL
@@ -45,7 +45,7 @@ class Place(Protocol):
     def add_for(self, addressee: Any, payload: Buffer, timeout: float | None, retries: int, id: int = 0) -> int:
         """The same for somebody of its own."""
 
-    def add_input(self, inputs: Inputs, payload: bytes | None) -> None:
+    def add_input(self, inputs: Inputs, payload: Any) -> None:
         """One more input of a map; None: there is no such task."""
 
     def add_known(self, outcome: Outcome) -> None:
@@ -228,7 +228,7 @@ class Recorder:
             self._count_known(1)
             known = self._naming.make_known(self._mailbox.new_id(), place, named, payload, name, index)
             known.timeout, known.retries = inputs.timeout, inputs.retries
-            self._mailbox.add_input(inputs, None)
+            self._mailbox.add_input(inputs, NO_TASK)
             self._mailbox.add_known(known)  # type: ignore[arg-type]  # see `Reader.front`
         else:
             self._names[index] = named

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from slave.protocol import VALUE
+from slave.protocol import VALUE, as_pickle
 
 from ..core.effects import Outcome, Values
 from .batch import Batch, Name
@@ -50,16 +50,17 @@ class Writer:
             return False
         tasks, kinds, _, data, buffers, sizes, _, _, tags = zip(*outcomes)
         names = list(map(self.names.get, tags if self.by_input else tasks))
+        pickles = list(map(as_pickle, data))
         if (
             set(kinds) != _VALUES
             or any(buffers)
             or set(map(type, names)) != _BYTES
-            or set(map(type, data)) != _BYTES
-            or max(map(len, data)) > SMALL
+            or set(map(type, pickles)) != _BYTES
+            or max(map(len, pickles)) > SMALL
         ):
             return False
         batch.size += sum(sizes)
-        batch.add_small(self._naming.origin, names, data)  # type: ignore[arg-type]
+        batch.add_small(self._naming.origin, names, pickles)  # type: ignore[arg-type]
         return True
 
     def _record_each(self, outcomes: Sequence[Any], batch: Batch) -> None:
@@ -70,7 +71,7 @@ class Writer:
                 self._record_values(outcome, batch)
             elif outcome.kind == VALUE:
                 named = names.get(outcome.tag if by_input else outcome.task)
-                data = outcome.data
+                data = as_pickle(outcome.data)
                 if type(named) is bytes and type(data) is bytes and len(data) <= SMALL and not outcome.buffers:
                     batch.add_small(origin, (named,), (data,))
                 elif named is not None:
@@ -79,9 +80,10 @@ class Writer:
     def _record_values(self, values: Values, batch: Batch) -> None:
         names = self.names
         try:
-            batch.add_all([names[index] for index in values.indices], self._naming.origin, values.data)
+            pickles = list(map(as_pickle, values.data))
+            batch.add_all([names[index] for index in values.indices], self._naming.origin, pickles)
         except KeyError:  # some have been cancelled
             for index, data in zip(values.indices, values.data):
                 named = names.get(index)
                 if named is not None:
-                    batch.add(named, self._naming.origin, data, ())
+                    batch.add(named, self._naming.origin, as_pickle(data), ())

@@ -1,24 +1,22 @@
 """Backlog: every unsettled task, by context, and those that wait in the order in which they are granted.
 
 Tasks are granted in the order in which they were added, over all contexts; one that comes back goes to the front.
-Inputs of maps stand here in chunks (chunk.py), which are cut here, and only here, as leases and outcomes need it.
+Inputs of maps stand here in chunks (chunk.py), which are split here, and only here, as leases and outcomes need it.
 
 Nothing here walks what is over or what is another context's: turns.py tells whose turn is next.
 """
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Collection, Sequence
 
-from .chunk import Chunk, ids_of
+from .chunk import Chunk, count_of, ids_of
 from .leases import Lease
-from .pacing import LEASE_BYTES, LEAST_SECONDS, Pacing
+from .pacing import LEASE_BYTES, LEAST_SECONDS, MOST_TASKS, Pacing
 from .task import MOVES, Move, State, Task
 from .turns import ContextTasks, Line, Turns
 
 _GRANTED = MOVES[State.WAITING, Move.GRANT]
-_LEASES_AHEAD = 32  # for so many the front of a long chunk is cut off: a dict finds its first key by all that were
 
 
 class Backlog:
@@ -36,7 +34,7 @@ class Backlog:
         context = self.contexts.get(task.context)
         if context is None:
             context = self.contexts[task.context] = ContextTasks(task.context)
-        context.tasks[task.id] = task
+        context.tasks.parts[task.id] = task
         context.queue.append(task)
         self.waiting += 1
         if not context.turn:
@@ -47,9 +45,9 @@ class Backlog:
         context = self.contexts.get(chunk.context)
         if context is None:
             context = self.contexts[chunk.context] = ContextTasks(chunk.context)
-        context.tasks.update(dict.fromkeys(chunk.inputs, chunk))
+        context.tasks.add(chunk)
         context.queue.append(chunk)
-        self.waiting += len(chunk.inputs)
+        self.waiting += len(chunk)
         if not context.turn:
             self._turns.line_up(context)
 
@@ -57,7 +55,7 @@ class Backlog:
         """Tasks that were leased wait again: at the front of their queues, in their order."""
         for task in reversed(tasks):
             self._turns.line_of(task).queue.appendleft(task)
-            self.waiting += len(ids_of(task))
+            self.waiting += count_of(task)
         for line in {id(line): line for line in map(self._turns.line_of, tasks)}.values():
             self._turns.line_up(line)
 
@@ -71,13 +69,14 @@ class Backlog:
 
     def remove(self, task: Task | Chunk, waited: bool) -> None:
         """A task, or a chunk of them, has left for good.  ``waited``: for a slave, else one held it."""
-        ids = task.inputs if type(task) is Chunk else (task.id,)  # no call of `ids_of`: each task comes here
         if waited:
-            self.waiting -= len(ids)  # it stays in its queue until its turn comes, and is passed over then
+            self.waiting -= count_of(task)  # it stays in its queue until its turn comes, and is passed over then
         context = self.contexts[task.context]
-        for id in ids:
-            del context.tasks[id]
-        if not context.tasks:
+        if type(task) is Chunk:
+            context.tasks.remove(task)
+        else:
+            del context.tasks.parts[task.id]
+        if not context.tasks.parts:
             self._turns.leave(context)
             del self.contexts[task.context]
         elif waited and task.id == (line := self._turns.line_of(task)).turn:
@@ -90,7 +89,7 @@ class Backlog:
             return []
         for line in found.lines:
             line.turn = 0  # no use to find its next turn after each of them
-        return list({id(task): task for task in found.tasks.values()}.values())
+        return list(found.tasks.parts.values())
 
     # -- what is there
 
@@ -140,15 +139,15 @@ class Backlog:
         aside: list[tuple[int, int]] = []
         whole = seconds = pace.lease_seconds
         size = LEASE_BYTES
-        while seconds > 0 and size > 0:
+        while seconds > 0 and size > 0 and len(tasks) < MOST_TASKS:
             line = turns.first(slave, excluded, aside)
             if line is None:
                 break
             spent = whole - seconds
             in_no_time = pace.fits(line.id, LEAST_SECONDS - spent) if spent < LEAST_SECONDS else 0
-            room = min(max(share - len(tasks), in_no_time), pace.fits(line.id, seconds))
+            room = min(max(share - len(tasks), in_no_time), pace.fits(line.id, seconds), MOST_TASKS - len(tasks))
             if room < 1:
-                if tasks:
+                if tasks.parts:
                     break
                 room = 1
             before = len(tasks)
@@ -159,7 +158,7 @@ class Backlog:
 
     def _take(self, line: Line, lease: Lease, room: int, bound: float, size: int) -> int:
         """Move up to ``room`` tasks from the queue into the lease; returns how much of ``size`` bytes is left."""
-        queue = line.queue
+        queue, tasks = line.queue, lease.tasks
         while room > 0 and size > 0 and queue:
             task = queue[0]
             if task.state is not State.WAITING:
@@ -168,16 +167,19 @@ class Backlog:
             if task.id >= bound:
                 break
             if type(task) is Chunk:
-                task = self._front_of(task, room, size, bound)
-                size -= sum(map(len, task.inputs.values()))
-                count = len(task.inputs)
-                lease.tasks.update(dict.fromkeys(task.inputs, task))
+                end = min(task.within(size), task.first + room)
+                if end > bound:
+                    end = int(bound)
+                if end < task.end:
+                    self.split(task, end)
+                size -= task.size
+                count = len(task)
+                tasks.add(task)
             else:
                 size -= len(task.payload)
                 count = 1
-                lease.tasks[task.id] = task
-            if task is queue[0]:
-                queue.popleft()
+                tasks.parts[task.id] = task
+            queue.popleft()
             task.state = _GRANTED
             task.attempt += 1
             task.holder = lease.slave
@@ -186,50 +188,29 @@ class Backlog:
         self._turns.line_up(line)
         return size
 
-    # -- chunks are cut
+    # -- chunks are split
 
-    def _front_of(self, chunk: Chunk, room: int, size: int, bound: float) -> Chunk:
-        """As much of a chunk as is to be granted: itself, or its first tasks as one of their own."""
-        inputs = chunk.inputs
-        if len(inputs) <= room and max(inputs) < bound and sum(map(len, inputs.values())) <= size:
-            return chunk
-        if len(inputs) > 2 * _LEASES_AHEAD * room:
-            chunk = self.cut(chunk, list(itertools.islice(inputs, _LEASES_AHEAD * room)))
-            self.contexts[chunk.context].queue.appendleft(chunk)
-            inputs = chunk.inputs
-        ids: list[int] = []
-        for id in itertools.islice(inputs, room):
-            if id >= bound or size <= 0:
-                break
-            size -= len(inputs[id])
-            ids.append(id)
-        return chunk if len(ids) == len(inputs) else self.cut(chunk, ids)
+    def split(self, chunk: Chunk, at: int) -> Chunk:
+        """Take the task ``at``, which is not its first one, and all behind it out of a chunk; returns these.
 
-    def cut(self, chunk: Chunk, ids: list[int]) -> Chunk:
-        """Take a part of a chunk out of it, as a chunk that stands in no queue, nor, if it is held, in the lease."""
-        part = chunk.cut(ids)
-        self.contexts[chunk.context].tasks.update(dict.fromkeys(ids, part))
-        return part
-
-    def single(self, chunk: Chunk, id: int) -> Task:
-        """Take a task out of a chunk; it stands in its place of the queue, or the chunk's, but not in a lease."""
+        They stand behind it in the queue, but not in a lease.
+        """
         context = self.contexts[chunk.context]
+        rest = chunk.split(at)
+        context.tasks.add_behind(chunk, rest)
         if chunk.state is State.WAITING:
             queue = context.queue
-            place = queue.index(chunk)
-            before = list(itertools.takewhile(lambda one: one != id, chunk.inputs))
-            task = chunk.single(id)
-            if not chunk.inputs:
-                queue[place] = task
-            elif not before:
-                queue.insert(place, task)
-            else:
-                if len(before) < len(chunk.inputs):
-                    queue.insert(place, self.cut(chunk, before))
-                queue.insert(place + 1, task)
-        else:
-            task = chunk.single(id)
-        context.tasks[id] = task
+            queue.insert(queue.index(chunk) + 1, rest)
+        return rest
+
+    def single(self, chunk: Chunk) -> Task:
+        """Make a task of a chunk of one; it stands in its place, but not in a lease."""
+        context = self.contexts[chunk.context]
+        task = chunk.single()
+        context.tasks.replace(chunk, task)
+        if chunk.state is State.WAITING:
+            queue = context.queue
+            queue[queue.index(chunk)] = task
         return task
 
     def check(self) -> None:
@@ -237,6 +218,7 @@ class Backlog:
         count = sum(len(ids_of(task)) for task in self.in_line())
         assert count == self.waiting, f"{count} tasks wait, {self.waiting} are counted"
         for context in self.contexts.values():
+            context.tasks.check()
             assert context.tasks, f"context {context.id} has no tasks and is kept"
             assert all(task.context == context.id for task in context.queue), f"context {context.id} queues another's"
             self._turns.check(context)

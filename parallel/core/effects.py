@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Any, Union
 
 from slave.named import NamedTuple
-from slave.protocol import Buffer, Payload
+from slave.protocol import Atom, Buffer, Payload
 
 from .leases import Lease
 
@@ -19,7 +19,10 @@ Call = Any
 
 
 class Outcome(NamedTuple):
-    """What came of a task, on its way to the user.  ``kind``, ``data``, ``buffers``: see slave/protocol.py."""
+    """What came of a task, on its way to the user.  ``kind``, ``data``, ``buffers``: see slave/protocol.py.
+
+    A value may be one of its `ATOMS`, too.
+    """
 
     task: int
     kind: int
@@ -35,13 +38,14 @@ class Outcome(NamedTuple):
 class Values(NamedTuple):
     """What inputs of a map that stood in chunks have returned, as far as it came together.
 
-    ``indices``: of the inputs; ``data``: the pickled value of each; ``size``: bytes of memory of all, about.
+    ``indices``: of the inputs; ``data``: the value of each, as protocol.py says at `ATOMS`; ``size``: bytes of memory
+    of all, about.
     """
 
     slave: str
     tasks: Sequence[int]
     indices: Sequence[int]
-    data: Sequence[bytes]
+    data: Sequence[bytes | Atom]
     size: int
 
 

@@ -9,14 +9,12 @@ The table holds no tasks itself: it moves them between the backlog and the lease
 
 from __future__ import annotations
 
-import itertools
-from collections import deque
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from slave.named import NamedTuple
 
 from .backlog import Backlog
-from .chunk import Chunk, ids_of
+from .chunk import Chunk, count_of, ids_of
 from .leases import Lease, Leases
 from .pacing import Pacing
 from .races import Races
@@ -30,6 +28,17 @@ class GivenUp(NamedTuple):
 
     task: Task
     ends: list[str]
+
+
+class Settled(NamedTuple):
+    """Tasks of a message that have their outcome now.
+
+    ``tasks``: where in the message each stands, and the task.  ``runs``: of those that stood in chunks: where the first
+    one stands, how many follow one another, itself included, and which input of the map it is.
+    """
+
+    tasks: list[tuple[int, Task]]
+    runs: list[tuple[int, int, int]]
 
 
 class LeaseTable:
@@ -53,12 +62,12 @@ class LeaseTable:
         """By slave: the lease under which it holds tasks of the context, and their ids."""
         ids: dict[int, list[int]] = {}
         found = self.backlog.contexts.get(context)
-        for id, task in found.tasks.items() if found is not None else ():
+        for task in found.tasks.parts.values() if found is not None else ():
             if task.state is State.LEASED:
-                ids.setdefault(task.holder, []).append(id)
+                ids.setdefault(task.holder, []).extend(ids_of(task))
             elif task.state is State.COPIED:
-                for slave in (task.holder, self.races.second[id]):
-                    ids.setdefault(slave, []).append(id)
+                for slave in (task.holder, self.races.second[task.id]):
+                    ids.setdefault(slave, []).append(task.id)
         return {slave: (self.leases.by_slave[slave].id, some) for slave, some in ids.items()}
 
     def held_by(self, task: Task) -> dict[int, int]:
@@ -72,7 +81,7 @@ class LeaseTable:
         """A lease for a slave that holds none, as `Backlog.fill` says; None if nothing waits that it may run."""
         lease = self.leases.new(slave, now)
         self.backlog.fill(lease, excluded, share, pace)
-        if not lease.tasks:
+        if not lease.tasks.parts:
             return None
         self.leases.begin(lease)
         return lease
@@ -93,43 +102,51 @@ class LeaseTable:
             self._leave(task, Move.SETTLE)
         return task
 
-    def settle_all(self, context: int, ids: Mapping[int, object]) -> tuple[list[Task], list[int], list[int]]:
-        """Outcomes of several tasks came.  Of those of which these are the first: the tasks; and the ids and
-        indices of those that stood in chunks.
-        """
+    def settle_all(self, context: int, ids: Sequence[int]) -> Settled:
+        """Outcomes of several tasks came, each of one.  Of those of which these are the first, see `Settled`."""
         found = self.backlog.contexts.get(context)
-        settled: list[Task] = []
-        numbers: list[int] = []
-        indices: list[int] = []
+        settled = Settled([], [])
         if found is None:
-            return settled, numbers, indices
+            return settled
         tasks, leases = found.tasks, self.leases.by_slave
-        chunk = tasks.get(next(iter(ids), 0))
-        if type(chunk) is Chunk and _settle_part(chunk, tasks, leases, ids):
-            return settled, list(ids), [id + chunk.offset for id in ids]
-        for id in ids:
-            task = tasks.get(id)
+        parts, at, end = tasks.parts, 0, len(ids)
+        while at < end:
+            id = ids[at]
+            task = parts.get(id)
+            if task is None or task.id != id:
+                task = tasks.get(id)
+            if type(task) is Chunk and task.state is State.LEASED:
+                count = _together(ids, at, min(end - at, task.end - id))
+                settled.runs.append((at, count, id + task.offset))
+                self._settle_run(task, id, count)
+                at += count
+                continue
+            at += 1
             if task is None:
                 continue
-            if task.state is not State.LEASED or len(tasks) == 1:
-                settled.append(self.settle(context, id))  # type: ignore[arg-type]  # it is there
+            if task.state is not State.LEASED or len(parts) == 1:
+                settled.tasks.append((at - 1, self.settle(context, id)))  # type: ignore[arg-type]  # it is there
                 continue
             # as `_leave` has it, in fewer lines: this runs for each task
-            del tasks[id]
-            held = leases[task.holder].tasks
+            del parts[id]
+            held = leases[task.holder].tasks.parts
             del held[id]
             if not held:
                 del leases[task.holder]
-            if type(task) is Chunk:
-                del task.inputs[id]
-                numbers.append(id)
-                indices.append(id + task.offset)
-                if task.inputs:
-                    continue
-            else:
-                settled.append(task)  # type: ignore[arg-type]  # it is no chunk
+            settled.tasks.append((at - 1, task))  # type: ignore[arg-type]  # it is no chunk
             task.state, task.holder = _SETTLED, -1
-        return settled, numbers, indices
+        return settled
+
+    def _settle_run(self, chunk: Chunk, id: int, count: int) -> None:
+        """So many tasks of a leased chunk, from this one on, have their outcomes."""
+        if id > chunk.first:
+            chunk = self._split(chunk, id)
+        if count == len(chunk):
+            self._leave(chunk, Move.SETTLE)
+            return
+        chunk.first += count
+        self.backlog.contexts[chunk.context].tasks.shorten(count)
+        self.leases.by_slave[chunk.holder].tasks.shorten(count)
 
     def drop(self, context: int) -> int:
         """Forget all tasks of a context that nobody asks for any more; returns how many there were."""
@@ -190,8 +207,8 @@ class LeaseTable:
         lease = self.leases.by_slave.get(slave)
         if lease is None:
             return 0
-        named = None if ids is None else set(ids)
-        return self._to_front(lease, [id for id in lease.tasks if named is None or id in named])
+        parts = list(lease.tasks.parts.values())
+        return self._to_front(slave, parts if ids is None else self._named(parts, set(ids)))
 
     def give_back_after(self, slave: int, lease_id: int, running: int) -> int:
         """The lease was recalled while task ``running`` ran: what stands behind it was not started.
@@ -201,10 +218,13 @@ class LeaseTable:
         lease = self.leases.by_slave.get(slave)
         if lease is None or lease_id not in (0, lease.id) or not running:
             return 0
-        behind = list(lease.tasks)
-        if running in lease.tasks:
-            behind = behind[behind.index(running) + 1 :]
-        return self.give_back(slave, behind)
+        task = lease.tasks.get(running)
+        if type(task) is Chunk and running + 1 < task.end:
+            self._split(task, running + 1)
+        behind = list(lease.tasks.parts.values())
+        if task is not None:
+            behind = behind[behind.index(task) + 1 :]
+        return self._to_front(slave, behind)
 
     def lose(self, slave: int, running: int, end: str) -> GivenUp | None:
         """The slave is lost.  All its tasks come back; the blame, told by ``end``, falls on the one that was running.
@@ -222,7 +242,7 @@ class LeaseTable:
             if len(blamed.ends) >= self.max_attempts:
                 self._leave(blamed, Move.SETTLE)
                 given_up = GivenUp(blamed, blamed.ends)
-        self._to_front(lease, [id for id in lease.tasks if blamed is None or id != running])
+        self._to_front(slave, [part for part in lease.tasks.parts.values() if part is not blamed])
         if blamed is not None and given_up is None:
             self._back(slave, [blamed], Move.LOSE)
         return given_up
@@ -230,11 +250,40 @@ class LeaseTable:
     # -- within
 
     def _single(self, chunk: Chunk, id: int) -> Task:
-        """Take a task out of a chunk; it stands in its place, or the chunk's."""
-        task = self.backlog.single(chunk, id)
+        """Take a task out of a chunk; it stands in its place."""
+        if id > chunk.first:
+            chunk = self._split(chunk, id)
+        if len(chunk) > 1:
+            self._split(chunk, id + 1)
+        task = self.backlog.single(chunk)
         if task.state is State.LEASED:
-            self.leases.by_slave[task.holder].tasks[id] = task
+            self.leases.by_slave[task.holder].tasks.replace(chunk, task)
         return task
+
+    def _split(self, chunk: Chunk, at: int) -> Chunk:
+        """As `Backlog.split`, also where the chunk is held."""
+        rest = self.backlog.split(chunk, at)
+        if chunk.state is State.LEASED:
+            self.leases.by_slave[chunk.holder].tasks.add_behind(chunk, rest)
+        return rest
+
+    def _named(self, parts: Iterable[Task | Chunk], ids: Collection[int]) -> list[Task | Chunk]:
+        """Of these parts of a lease those whose tasks are named; a chunk of which only some are is split."""
+        found: list[Task | Chunk] = []
+        for part in parts:
+            if type(part) is not Chunk:
+                found += (part,) if part.id in ids else ()
+                continue
+            rest: Chunk | None = part
+            while rest is not None:
+                first = next((id for id in rest.ids if id in ids), None)
+                if first is None:
+                    break
+                chunk = self._split(rest, first) if first > rest.first else rest
+                behind = next((id for id in chunk.ids if id not in ids), None)
+                rest = None if behind is None else self._split(chunk, behind)
+                found.append(chunk)
+        return found
 
     def _leave(self, task: Task | Chunk, move: Move) -> None:
         """A task, or a chunk of them, leaves the table for good."""
@@ -246,17 +295,11 @@ class LeaseTable:
             self.leases.release(task)
         self.backlog.remove(task, state is State.WAITING)
 
-    def _to_front(self, lease: Lease, ids: list[int]) -> int:
-        """Leased tasks that were not started go back to the front of their queues, in their order."""
-        parts: list[Task | Chunk] = []
-        for task, group in itertools.groupby(ids, lease.tasks.__getitem__):
-            some = list(group)
-            if type(task) is Chunk and len(some) < len(task.inputs):
-                task = self.backlog.cut(task, some)
-                lease.tasks.update(dict.fromkeys(some, task))
-            parts.append(task)
-        self._back(lease.slave, parts, Move.GIVE_BACK)
-        return len(ids)
+    def _to_front(self, slave: int, parts: Sequence[Task | Chunk]) -> int:
+        """Leased tasks that were not started go back to the front of their queues, in their order; returns how many."""
+        count = sum(map(count_of, parts))
+        self._back(slave, parts, Move.GIVE_BACK)
+        return count
 
     def _back(self, slave: int, tasks: Sequence[Task | Chunk], move: Move) -> None:
         if self.races.second:
@@ -291,12 +334,12 @@ class LeaseTable:
             assert len(task.ends or ()) < self.max_attempts, f"{task!r} should have been given up"
 
 
-def _settle_part(
-    chunk: Chunk, tasks: dict[int, Task | Chunk], leases: Mapping[int, Lease], ids: Mapping[int, object]
-) -> bool:
-    """Settle a part of a leased chunk, as nearly always it is; False if it is something else."""
-    if chunk.state is not State.LEASED or len(ids) >= len(chunk.inputs) or not chunk.inputs.keys() >= ids.keys():
-        return False
-    for where in (tasks, leases[chunk.holder].tasks, chunk.inputs):
-        deque(map(where.__delitem__, ids), 0)  # a loop in compiled code
-    return True
+def _together(ids: Sequence[int], at: int, most: int) -> int:
+    """How many ids follow one another from the one at ``at`` on; ``most`` at the most, as nearly always."""
+    first = ids[at]
+    if ids[at + most - 1] == first + most - 1 and list(ids[at : at + most]) == list(range(first, first + most)):
+        return most
+    count = 1
+    while count < most and ids[at + count] == first + count:
+        count += 1
+    return count

@@ -11,6 +11,7 @@ import math
 from .chunk import Chunk, ids_of
 from .moves import IllegalMove
 from .task import State, Task
+from .task_map import TaskMap
 
 
 class Lease:
@@ -20,7 +21,7 @@ class Lease:
 
     def __init__(self, id: int, slave: int, now: float, deadline: float) -> None:
         self.id, self.slave, self.granted, self.deadline = id, slave, now, deadline
-        self.tasks: dict[int, Task | Chunk] = {}  # a chunk stands there for each of its tasks
+        self.tasks = TaskMap(ordered=True)
         self.contexts: set[int] = set()  # of which it was granted tasks
         self.recalled = False  # the slave was asked to give back what it has not started
 
@@ -52,19 +53,18 @@ class Leases:
         """Its holder holds the task, or the tasks of a chunk, no more, and nobody does."""
         held = self.by_slave[task.holder].tasks
         if type(task) is Chunk:
-            for id in task.inputs:
-                del held[id]
+            held.remove(task)
         else:
-            del held[task.id]
-        if not held:
+            del held.parts[task.id]
+        if not held.parts:
             del self.by_slave[task.holder]
         task.holder = -1
 
     def take_from(self, slave: int, id: int) -> None:
         """One of the two slaves that hold the task does so no more."""
         held = self.by_slave[slave].tasks
-        del held[id]
-        if not held:
+        del held.parts[id]
+        if not held.parts:
             del self.by_slave[slave]
 
     # -- their time
@@ -112,6 +112,7 @@ class Leases:
         for slave, lease in self.by_slave.items():
             assert lease.slave == slave and lease.tasks, f"the lease of slave {slave} is empty or another's"
             assert lease.id <= self._last, f"the lease of slave {slave} has a number that is still to come"
+            lease.tasks.check()
             for id, task in lease.tasks.items():
                 assert id in ids_of(task), f"{task!r} stands for {id} in the lease of slave {slave}"
                 assert task.state in (State.LEASED, State.COPIED) and task.attempt > 0, f"{task!r} is in a lease"

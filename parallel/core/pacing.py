@@ -14,7 +14,7 @@ import math
 LEASE_SECONDS = 0.1
 LEAST_SECONDS = 0.0005  # of work are granted in one lease, though many slaves share what waits: nobody would notice
 LEASE_BYTES = 4 << 20  # payload bytes after which a lease takes no further task
-MOST_TASKS = 10_000  # in one lease
+MOST_TASKS = 20_000  # in one lease
 
 MOST_LEASE_SECONDS = 0.4
 _PER_TURN = 25  # a lease is so many times as long as the master takes for a turn
@@ -52,9 +52,9 @@ class Pacing:
         """The context is gone."""
         self._seconds.pop(context, None)
 
-    def fits(self, context: int, seconds: float) -> int:
+    def fits(self, context: int, seconds: float, most: int = MOST_TASKS) -> int:
         """How many of the context's tasks fit into ``seconds`` of work; 0 as long as nothing is known of them."""
         known = self._seconds.get(context)
         if known is None:
             return 0
-        return MOST_TASKS if known * MOST_TASKS <= seconds else int(seconds / known)
+        return most if known * most <= seconds else int(seconds / known)

@@ -36,7 +36,7 @@ class Races:
         """Under this new lease a slave gets the task that another one holds."""
         task.move(Move.COPY)
         task.attempt += 1
-        lease.tasks[task.id] = task
+        lease.tasks.parts[task.id] = task
         lease.contexts.add(task.context)
         self.second[task.id] = lease.slave
 

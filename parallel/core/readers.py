@@ -149,7 +149,7 @@ class Readers:
         if not isinstance(verdict, (NoSlaves, SetupFailed, Closed)):
             return
         state.take_in()
-        tasks = state.backlog.contexts[context.id].tasks.values()
+        tasks = state.backlog.contexts[context.id].tasks.parts.values()
         tags = {task.id: task.tag for task in tasks if task.tag is not None and type(task.tag) is not Label}
         for id in tags:
             state.table.drop_task(context.id, id)

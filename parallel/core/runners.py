@@ -12,6 +12,7 @@ from typing import Any
 
 from slave.named import NamedTuple
 from slave.protocol import (
+    ATOMS,
     FAILURE,
     IDLE_SECONDS,
     VALUE,
@@ -236,23 +237,27 @@ class Runners:
         state = self._state
         if len(values) > 2:
             state.came_together = state.now
-        data = dict(zip(values[::2], values[1::2]))
-        settled, numbers, indices = state.table.settle_all(context, data)
-        if not settled and not numbers:
+        data = values[1::2]
+        settled, runs = state.table.settle_all(context, values[::2])
+        count = len(settled) + sum(number for _, number, _ in runs)
+        if not count:
             return
-        slave, name = self._worked(number, context, len(settled) + len(numbers))
-        if numbers:
-            some = [data[id] for id in numbers]
-            size = _OVERHEAD * len(some) + sum(map(len, some))
-            state.deliver_values(context, Values(name, numbers, indices, some, size), slave)
+        slave, name = self._worked(number, context, count)
+        for at, several, index in runs:
+            some = data[at : at + several]
+            size = _OVERHEAD * several
+            if not ATOMS.issuperset(map(type, some)):
+                size += sum(len(one) for one in some if type(one) not in ATOMS)
+            first = values[2 * at]
+            tasks, indices = range(first, first + several), range(index, index + several)
+            state.deliver_values(context, Values(name, tasks, indices, some, size), slave)
         if not settled:
             return
         outcomes = []
-        for task in settled:
-            found = data[task.id]
-            outcomes.append(
-                Outcome(task.id, VALUE, name, found, (), _OVERHEAD + len(found), 1 + task.failures, b"", task.tag)
-            )
+        for at, task in settled:
+            found = data[at]
+            size = _OVERHEAD if type(found) in ATOMS else _OVERHEAD + len(found)
+            outcomes.append(Outcome(task.id, VALUE, name, found, (), size, 1 + task.failures, b"", task.tag))
         state.deliver(context, outcomes, slave)
 
     def _worked(self, number: int, context: int, count: int) -> tuple[SlaveRecord | None, str]:

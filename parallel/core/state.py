@@ -13,7 +13,7 @@ from operator import attrgetter
 from typing import Any, Callable
 
 from slave.named import NamedTuple
-from slave.protocol import FAILURE, GIVEN_UP, IDLE_SECONDS, VALUE, Command, Setup, StopTasks
+from slave.protocol import FAILURE, GIVEN_UP, IDLE_SECONDS, VALUE, Command, Setup, StopTasks, as_pickle
 
 from . import events as ev
 from .chunk import Inputs
@@ -226,7 +226,7 @@ class State:
             tasks = self.backlog.contexts.get(id)
             found.append(context.setup)
             if tasks is not None:
-                found += [task.payload for task in itertools.islice(tasks.tasks.values(), 1)]
+                found += [task.payload for task in itertools.islice(tasks.tasks.parts.values(), 1)]
         if self.incoming:
             found.append(self.incoming[0].payload)
         return [bytes(one) for one in found if isinstance(one, (bytes, bytearray)) and len(one) <= _SMALL]
@@ -347,7 +347,7 @@ class State:
             if context is not None:
                 self.backlog.add_chunk(chunk)
                 if self.watched:
-                    entered.setdefault(context.id, []).extend(chunk.inputs)
+                    entered.setdefault(context.id, []).extend(chunk.ids)
 
     def with_tasks(self) -> Iterator[Tally]:
         """The tallies of contexts that have tasks and may be done; of very many, not of all."""
@@ -383,13 +383,13 @@ class State:
         return lease
 
     def _note_granted(self, slave: SlaveRecord, lease: Lease) -> None:
-        first = next(iter(lease.tasks.values()))
+        first = lease.tasks.first()
         slave.first, slave.label = first.id, first.tag if type(first.tag) is Label else ""
         for number in lease.contexts:
             if number not in slave.knows:
                 self._make_known(slave, self.contexts[number])
         if self.watched:
-            labels = {id: task.tag for id, task in lease.tasks.items() if type(task.tag) is Label}
+            labels = {task.id: task.tag for task in lease.tasks.parts.values() if type(task.tag) is Label}
             self.tell(ev.TasksLeased(self.now, first.context, slave.number, lease.id, list(lease.tasks), labels))
 
     def _share(self) -> int:
@@ -510,7 +510,7 @@ class State:
         if self.watched:
             number = -1 if slave is None else slave.number
             for task, data in zip(values.tasks, values.data):
-                self.tell(ev.TaskDone(self.now, context_id, task, number, VALUE, len(data)))
+                self.tell(ev.TaskDone(self.now, context_id, task, number, VALUE, len(as_pickle(data))))
 
     def has_outcomes(self, context: int) -> bool:
         """Whether outcomes of the context have not been handed over yet."""

@@ -14,6 +14,7 @@ from collections.abc import Collection, Mapping
 
 from .chunk import Chunk
 from .task import NOBODY, State, Task
+from .task_map import TaskMap
 
 Entry = tuple[int, int]  # oldest waiting task, line
 
@@ -37,7 +38,7 @@ class ContextTasks(Line):
 
     def __init__(self, id: int) -> None:
         super().__init__(id, id, NOBODY)
-        self.tasks: dict[int, Task | Chunk] = {}  # a chunk stands there for each of its tasks
+        self.tasks = TaskMap(ordered=False)
         self.others: dict[frozenset[int], Line] = {}  # by who could not rebuild them
 
     @property

@@ -19,6 +19,7 @@ from .state import NO_RULES, ContextRecord, ContextRules, State, Wait
 from .tally import Tally
 from .task import State as TaskState
 
+_LEASES_AHEAD = 4  # so many for each slave are to be filled by the tasks that there are
 _LEAST_EACH = 2  # tasks for each slave: the one that runs, and the next
 _EVER = 1e9  # seconds
 
@@ -167,7 +168,7 @@ class Users:
         state.take_in()
         found = state.backlog.contexts.get(id)
         tasks = {} if found is None else found.tasks
-        waiting = [id for id, task in tasks.items() if task.state is TaskState.WAITING]
+        waiting = sorted(id for id, task in tasks.items() if task.state is TaskState.WAITING)
         del waiting[: len(state.roster.slaves) - len(state.roster.connected)]
         dropped = [state.table.drop_task(id, one) for one in waiting]
         self.readers.judge(state.contexts[id])
@@ -197,7 +198,8 @@ class Users:
     def tasks_wanted_at_first(self, id: int, seconds: float) -> int:
         """The same of a context that has none.  Only looks: may be called by any thread."""
         state = self._state
-        each = min(MOST_TASKS, max(_LEAST_EACH, state.pace.fits(id, max(seconds, 4 * state.pace.lease_seconds))))
+        pace, most = state.pace, _LEASES_AHEAD * MOST_TASKS
+        each = max(_LEAST_EACH, pace.fits(id, max(seconds, _LEASES_AHEAD * pace.lease_seconds), most))
         return each * max(1, len(state.roster.slaves))
 
     def no_more_tasks(self, id: int, now: float) -> None:

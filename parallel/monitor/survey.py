@@ -86,7 +86,7 @@ class _Survey:
         incoming = self._state.incoming
         # of a million that are on their way nobody counts whose they are: the last one stands for all
         self._incoming = (incoming[-1].context, len(incoming)) if incoming else (0, 0)
-        self._running = {slave: _first(lease.tasks) for slave, lease in self._state.leases.by_slave.items()}
+        self._running = {slave: lease.tasks.first() for slave, lease in self._state.leases.by_slave.items()}
         self._runs_of = Counter(task.context for task in set(self._running.values()))  # two may run the same
         self._maps: dict[int, list[ContextRecord]] = {}
         for record in self._state.contexts.values():
@@ -131,7 +131,7 @@ class _Survey:
             if rules.label or rules.name:
                 return rules.label or rules.name
         tasks = self._state.backlog.contexts.get(id)
-        name = "" if tasks is None else self._name_in(_first(tasks.tasks))
+        name = "" if tasks is None else self._name_in(tasks.tasks.first())
         if name:
             self._dispatcher.scheduler.users.name_context(records[0], name)
         return name or f"context {id}"
@@ -307,10 +307,6 @@ class _Survey:
             return "no slave is connected yet: " + "; ".join(grouped(expected))
         by_hand = "; slaves may join by hand" if self._state.may_join else ""
         return f"no slave is connected{by_hand}"
-
-
-def _first(tasks: dict[int, Task | Chunk]) -> Task | Chunk:
-    return next(iter(tasks.values()))
 
 
 _name_in = functools.lru_cache(maxsize=2000)(name_in)

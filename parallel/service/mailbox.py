@@ -154,8 +154,8 @@ class Mailbox:
         """For the inputs of a map: see `add_input`."""
         return Inputs(self.id, timeout, retries)
 
-    def add_input(self, inputs: Inputs, payload: Payload | None) -> None:
-        """One more input, in as little time as can be; None: there is no such task.  Raises `ManagerClosed`."""
+    def add_input(self, inputs: Inputs, payload: Any) -> None:
+        """One more input, in as little time as can be; NO_TASK: there is no such task.  Raises `ManagerClosed`."""
         state = self._state
         if state.closing:
             raise ManagerClosed("the manager was shut down: no tasks can be added")
@@ -171,14 +171,14 @@ class Mailbox:
                 if state.idle:
                     self._dispatcher.wake()
 
-    def add_inputs(self, inputs: Inputs, payloads: Sequence[Payload]) -> None:
-        """The same for several, which come in one step."""
+    def add_inputs(self, inputs: Inputs, payloads: list[Any]) -> None:
+        """The same for several, which come in one step; the list is not the caller's any more."""
         state = self._state
         if state.closing:
             raise ManagerClosed("the manager was shut down: no tasks can be added")
         count = len(payloads)
         try:
-            inputs.payloads.extend(payloads)
+            inputs.payloads.append(payloads)
         finally:
             try:
                 if not inputs.listed:
@@ -268,7 +268,7 @@ class Mailbox:
 
     def _addressees(self, now: float) -> list[object]:
         found = self._state.backlog.contexts.get(self.id)
-        tasks = [*(() if found is None else found.tasks.values()), *self._state.incoming]
+        tasks = [*(() if found is None else found.tasks.parts.values()), *self._state.incoming]
         tags = [task.tag for task in tasks if task.context == self.id and task.tag is not None]
         return [tag for tag in tags if type(tag) is not Label]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from typing import Any
 
 from slave.protocol import TASK_QUEUE, JoinRequest, LeaseMessage, Payload, Times
@@ -60,12 +59,8 @@ class TaskQueue:
         return lease_message(granted, self._state.environment.get("number", 0))
 
 
-def _paired(ids: Sequence[int], payloads: Iterable[Payload]) -> list[Any]:
-    """[id, payload, id, payload ...]"""
-    paired: list[Any] = [None] * (2 * len(ids))
-    paired[::2] = ids
-    paired[1::2] = [payload if len(payload) < OUT_OF_BAND else opaque(payload) for payload in payloads]
-    return paired
+def _packed(payload: Payload) -> Any:
+    return payload if len(payload) < OUT_OF_BAND else opaque(payload)
 
 
 def lease_message(granted: Granted | None, environment: int) -> tuple[Any, ...] | None:
@@ -77,14 +72,14 @@ def lease_message(granted: Granted | None, environment: int) -> tuple[Any, ...] 
         return tuple(LeaseMessage(0, (), {}, list(forget), 0, {}))
     limits: dict[int, float] = {}
     entries: list[Any] = []
-    for task in dict.fromkeys(lease.tasks.values()):  # a chunk stands there for each of its tasks
+    for task in lease.tasks.parts.values():
         if task.timeout is not None:
             limits.update(dict.fromkeys(ids_of(task), task.timeout))
-        if not entries or entries[-2] != task.context:
-            entries += (task.context, [])
         if type(task) is Chunk:
-            entries[-1] += _paired(list(task.inputs), task.inputs.values())
-        else:
-            payload = task.payload
-            entries[-1] += (task.id, payload if len(payload) < OUT_OF_BAND else opaque(payload))
+            payloads = task.inputs if task.plain else list(map(_packed, task.inputs))
+            entries += (task.context, (task.first, payloads))
+            continue
+        if not entries or entries[-2] != task.context or type(entries[-1]) is not list:
+            entries += (task.context, [])
+        entries[-1] += (task.id, _packed(task.payload))
     return lease.id, entries, limits, list(forget), environment, dict(most)  # a `LeaseMessage`

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import itertools
-import sys
+import weakref
 
 import pytest
 
-from parallel.core.chunk import Chunk, Inputs
+from parallel.core.chunk import NO_TASK, Chunk, Inputs
 from parallel.core.effects import Deliver, Values
 from parallel.core.moves import IllegalMove
 from parallel.core.pacing import MOST_TASKS
@@ -25,16 +25,16 @@ def several(env: Env, count: int) -> list[int]:
 def test_inputs_become_chunks_with_their_indices_and_none_of_what_cannot_be_pickled() -> None:
     inputs, ids = Inputs(3, 1.5, 2), itertools.count(10)
     inputs.listed = True
-    inputs.payloads.extend([b"0", b"1", None, b"3", None])
+    inputs.payloads.extend([b"0", b"1", NO_TASK, b"3", NO_TASK])
     first, second = inputs.take(ids)
     assert not inputs.listed and not inputs.payloads
-    assert first.inputs == {10: b"0", 11: b"1"} and [id + first.offset for id in first.inputs] == [0, 1]
-    assert second.inputs == {12: b"3"} and 12 + second.offset == 3
+    assert (first.inputs, first.ids) == ([b"0", b"1"], range(10, 12)) and first.offset == -10
+    assert (second.inputs, second.ids) == ([b"3"], range(12, 13)) and 12 + second.offset == 3
     assert (first.context, first.timeout, first.retries) == (3, 1.5, 2)
-    inputs.payloads.extend([None, b"6"])
+    inputs.payloads.extend([NO_TASK, b"6"])
     (third,) = inputs.take(ids)
-    assert third.inputs == {13: b"6"} and 13 + third.offset == 6, "indices go on"
-    inputs.payloads.append(None)
+    assert (third.inputs, third.ids) == ([b"6"], range(13, 14)) and 13 + third.offset == 6, "indices go on"
+    inputs.payloads.append(NO_TASK)
     assert inputs.take(ids) == [] == inputs.take(ids)
 
 
@@ -54,14 +54,14 @@ def test_what_is_put_in_while_it_is_taken_out_is_listed_anew() -> None:
 
     inputs = Interrupting(1, None, 0)
     inputs.payloads.clear()
-    assert [list(chunk.inputs.values()) for chunk in inputs.take(itertools.count(1))] == [[b"late"]]
+    assert [chunk.inputs for chunk in inputs.take(itertools.count(1))] == [[b"late"]]
 
 
 def test_a_chunk_is_no_longer_than_a_lease() -> None:
     inputs = Inputs(3, None, 0)
     inputs.payloads.extend([b""] * (MOST_TASKS + 2))
     first, second = inputs.take(itertools.count(1))
-    assert len(first.inputs) == MOST_TASKS and list(second.inputs) == [MOST_TASKS + 1, MOST_TASKS + 2]
+    assert len(first.inputs) == MOST_TASKS and list(second.ids) == [MOST_TASKS + 1, MOST_TASKS + 2]
     assert second.id + second.offset == MOST_TASKS
 
 
@@ -77,19 +77,19 @@ def test_what_is_given_back_waits_in_the_leases_order(env: Env, as_inputs: bool)
     assert env.fetched(other)[:3] == ids[:3]
 
 
-def test_single_inputs_are_not_taken_from_the_front_of_a_long_chunk(env: Env) -> None:
-    """A dictionary remembers where keys were that are gone, and finds its first one by passing all of these."""
-    number = env.slave()
-    env.state.pace.learn(1, 1, 1.0)
-    ids = env.add(MOST_TASKS, as_inputs=True)
-    long = 0
-    for id in ids[:200]:
-        front = env.state.backlog.contexts[1].queue[0] if id > 1 else None
-        long += isinstance(front, Chunk) and sys.getsizeof(front.inputs) > 10_000
-        assert env.fetched(number) == [id]
-        env.post(number, id)
-        env.effects.clear()
-    assert long < 10
+def test_the_front_of_a_long_chunk_is_taken_without_a_copy_of_the_rest_which_does_not_keep_it() -> None:
+    class Payload:
+        def __len__(self) -> int:
+            return 10
+
+    chunk = Chunk(1, 1, [Payload() for _ in range(1000)], False, 0, None, 0)
+    first = weakref.ref(chunk.inputs[0])
+    inputs = chunk._inputs
+    rest = chunk.split(4).split(10)
+    assert rest._inputs is inputs and (rest.ids, len(rest.inputs), rest.size) == (range(10, 1001), 991, 9910)
+    assert (chunk.ids, len(chunk.inputs), chunk.within(11), chunk.within(1)) == (range(1, 4), 3, 3, 2)
+    del chunk
+    assert first() is None
 
 
 def test_thousands_of_inputs_are_a_few_objects(env: Env) -> None:
@@ -113,7 +113,7 @@ def test_values_come_together_with_their_indices(env: Env) -> None:
     effects, _ = env.scheduler.take(env.now)
     ((found,),) = [effect.outcomes for effect in effects if isinstance(effect, Deliver)]
     assert isinstance(found, Values)
-    assert found.tasks == ids[1:3] == found.indices and found.data == [b"%d" % id for id in ids[1:3]]
+    assert list(found.tasks) == ids[1:3] == list(found.indices) and found.data == [b"%d" % id for id in ids[1:3]]
     assert env.state.contexts[1].tally.done == 2
 
 
@@ -189,6 +189,6 @@ def test_a_cancelled_map_stops_what_runs_of_it(env: Env) -> None:
 
 
 def test_a_move_that_the_table_does_not_have_changes_nothing() -> None:
-    chunk = Chunk(1, {1: b""}, 0, None, 0)
+    chunk = Chunk(1, 1, [b""], False, 0, None, 0)
     with pytest.raises(IllegalMove, match="LOSE of <Chunk of 1 inputs of context 1, attempt 0>, which is WAITING"):
         chunk.move(Move.LOSE)

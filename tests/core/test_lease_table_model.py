@@ -73,7 +73,7 @@ class TableMachine(RuleBasedStateMachine):
     def add_inputs(self, context: int, count: int, size: int, retries: int) -> None:
         """In a chunk, which makes no difference."""
         ids = range(self.next_id, self.next_id + count)
-        self.table.backlog.add_chunk(Chunk(context, dict.fromkeys(ids, _Sized(size)), 0, None, retries))
+        self.table.backlog.add_chunk(Chunk(context, ids[0], [_Sized(size)] * count, False, 0, None, retries))
         for id in ids:
             self.retries[id], self.context_of[id] = retries, context
             self.waiting.append(id)
@@ -86,15 +86,18 @@ class TableMachine(RuleBasedStateMachine):
         others=st.lists(st.integers(1, 30), max_size=2),
     )
     def settle_several(self, slave: int, first: int, count: int, others: list[int]) -> None:
-        """What a slave has gathered; perhaps with some that are nobody's, or another's."""
+        """What a slave has gathered; perhaps with some that are nobody's, or another's, or there twice."""
         held = self.held.get(slave, [])
         context = self.context_of[held[0]] if held else 1
         some = [id for id in held[first : first + count] if self.context_of[id] == context]
-        ids = list(dict.fromkeys([*some, *(id for id in others if self.context_of.get(id) == context)]))
-        tasks, numbers, indices = self.table.settle_all(context, dict.fromkeys(ids))
-        assert indices == numbers, "the offset is 0"
-        found = sorted([*(task.id for task in tasks), *numbers])
-        assert found == sorted(id for id in ids if id not in self.finished), "the first outcome of each, and no other"
+        ids = [*some, *(id for id in others if self.context_of.get(id) == context)]
+        tasks, runs = self.table.settle_all(context, ids)
+        assert all(ids[at] == task.id for at, task in tasks)
+        assert all(ids[at] == index for at, _, index in runs), "the offset is 0"
+        found = sorted(
+            [*(task.id for _, task in tasks), *(index + n for _, count, index in runs for n in range(count))]
+        )
+        assert found == sorted({*ids} - {*self.finished}), "the first outcome of each, and no other"
         for id in found:
             self._finish(id)
 

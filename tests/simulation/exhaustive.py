@@ -272,7 +272,12 @@ def _runner(runner: Runner) -> tuple[Any, ...]:
         tuple(runner.status),
         session.lease,
         tuple(task for task, _, _ in session.unstarted),
-        tuple(message[3] for message in session.unanswered),
+        tuple(
+            one[3]
+            for message in session.unanswered
+            for one in (runner.messages(message) if isinstance(message, bytes) else [message])
+        ),
+        runner.untold,
         session.over,
         runner._asked,
         _lines(runner._steps) if runner.alive else (),

@@ -315,12 +315,15 @@ def _(real: Any, self: Watch) -> bytes:
     return b""
 
 
-@bug("what a runner has gathered before its connection broke is said to have arrived", RunnerSession, "outcome")
-def _(real: Any, self: RunnerSession, kind: int, data: Any, buffers: Any) -> tuple[OutcomeMessage, bool]:
-    message, one_way = real(self, kind, data, buffers)
-    if one_way:
-        self.answered()
-    return message, one_way
+@bug("what a runner has gathered before its connection broke is said to have arrived", RunnerSession, "values")
+def _(real: Any, self: RunnerSession, count: int, message: bytes) -> None:
+    real(self, count, message)
+    self.answered()
+
+
+@bug("the last value that a runner has gathered is run again", RunnerSession, "values")
+def _(real: Any, self: RunnerSession, count: int, message: bytes) -> None:
+    real(self, count - 1, message)
 
 
 @bug("an order is carried out again and again", AgentSession, "carried_out")

@@ -6,10 +6,12 @@ by `Runner` in simulated time.  When the master was killed it rests, and may go 
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
 
 from slave.gathering import Gatherer, Watch
+from slave.pieces import END, INT, head
 from slave.protocol import FAILURE, RUNNER, VALUE, LeaseMessage, Role, ValuesMessage
 from slave.session import RunnerSession
 from slave.shared_status import (
@@ -38,14 +40,14 @@ if TYPE_CHECKING:
     from .agent import Agent, Slave
 
 # what a runner does next
-DIAL, ASK, POST, GATHER, PAUSE = "dial", "ask", "post", "gather", "pause"
+DIAL, ASK, POST, GATHER, PUT, TELL, PAUSE = "dial", "ask", "post", "gather", "put", "tell", "pause"
 RUN, SET_UP, WAKE_AGENT = "run", "set up", "wake agent"
 REST, CHANGE = "rest", "change"
 LINE, BEGINS = ("line",), ("line", "a task is announced")
 Steps = Generator[tuple[Any, ...], Any, Any]
 _LINE = 2e-6  # seconds between two lines of a program
 _LOOK = 0.1  # between two looks whether there is another master
-_PIECE, _MEMORY = 8, 4096  # bytes of a piece, and of the memory that the agent sees
+_MEMORY, _LARGE = 4096, 4096  # bytes of the memory that the agent sees; of a value that is posted alone
 _NANO = 1_000_000_000
 
 
@@ -156,6 +158,11 @@ class Conversation:
                     continue
                 current = context
                 began = yield LINE
+            if not limits:
+                ran = yield from self._stretch(context)
+                count += ran
+                if ran:
+                    continue
             packed = yield RUN, task, payload, limits.get(task)
             if packed is None:
                 told = self.session.rebuild_failed(b"no such module", "numpy", "")
@@ -167,6 +174,37 @@ class Conversation:
         yield LINE
         status[TASK] = 0
         session.ran(current, count, (yield LINE) - began)
+
+    def _stretch(self, context: int) -> Steps:
+        """As slave/stretch.py: the session learns of values when they are sent, or at the end; returns how many ran."""
+        session, status, ran = self.session, self.status, 0
+        tasks = list(session.unstarted)
+        for task, other, payload in tasks:
+            if other != context:
+                break
+            if ran:
+                status[TASK] = task
+                yield BEGINS
+                if status[RECALL] and session.recalled(status[RECALL]):
+                    break
+            packed = yield RUN, task, payload, None
+            if packed is None:
+                break
+            ran += 1
+            kind, data = packed
+            if kind == VALUE and len(data) < _LARGE and session.keeps:
+                try:
+                    put = yield PUT, context, task, data, ran == len(tasks)
+                except Broken:
+                    self.connected = False
+                    yield from self._ensure_connected()
+                    continue
+                if put:
+                    continue
+            yield (TELL,)
+            yield from self._post(packed)
+        yield (TELL,)
+        return ran
 
     def _set_up(self, context: int) -> Steps:
         self.status[SETUP] = context
@@ -252,7 +290,8 @@ class Runner(Process):
         self.status = [0] * 16  # cells as of shared_status.py, and some
         memory = bytearray(_MEMORY)
         self.gatherer, self.watch = Gatherer(memory, agent.wake), Watch(memory)
-        self.pieces: list[tuple[Any, ...]] = []  # outcomes that it has gathered; a piece is the number of one
+        self.data: list[Data] = []  # of outcomes that it has gathered; a piece has the number of one in its place
+        self.untold = self._told = 0  # values that its session does not know; those before them, in bytes of the memory
         self.session = RunnerSession(slave.number, pid, agent.run)
         self._conversation = Conversation(self.session, self.status)
         self._steps = self._conversation.work()
@@ -286,6 +325,11 @@ class Runner(Process):
             self._send("post", step[1])
         elif kind == GATHER:
             self._gather(step[1], step[2])
+        elif kind == PUT:
+            self._put(*step[1:])
+        elif kind == TELL:
+            self._tell()
+            self._go_on(None)
         elif kind == ASK:
             self._ask(step[1], step[2])
         elif kind == RUN:
@@ -309,23 +353,25 @@ class Runner(Process):
         if self.alive:
             self.session.check()
 
-    def _send(self, method: str, arguments: tuple[Any, ...]) -> None:
+    def _send(self, method: str, arguments: tuple[Any, ...] | bytes) -> None:
         try:
             self._send_gathered()
+            if isinstance(arguments, bytes):
+                method, arguments = "values", joined(self.messages(arguments))
             self._link().send(method, *arguments)
         except Broken as error:
             self.later(_LINE, self._go_on, None, error)
         else:
-            self._has_posted(arguments[3], "posts")
+            self._has_posted(arguments[3] if method == "post" else 0, "posts")
 
-    def _has_posted(self, task: int, how: str) -> None:
-        self.world.tell(f"{self.name} {how} task {task}")
+    def _has_posted(self, task: int, how: str, value: object = None) -> None:
+        self.world.tell(f"{self.name} {how} task {task}" if task else f"{self.name} {how} values again")
         if task == self.task:
             self.task = 0  # from here on it has not died of it
         if self.dies_when_posted:
             self.die("is killed", -9)
         else:
-            self.later(_LINE, self._go_on, None)
+            self.later(_LINE, self._go_on, value)
 
     def _link(self) -> Connection:
         if self._connection is None:
@@ -335,17 +381,13 @@ class Runner(Process):
     # -- as link.py and gathering.py do
 
     def _gather(self, message: tuple[Any, ...], last: bool) -> None:
-        """As `ResultQueueProxy.gather`; a piece is a number by which the message is known."""
+        """As `ResultQueueProxy.gather`; a piece has a number by which the data are known."""
         now, gatherer = int(self.world.now * _NANO), self.gatherer
         try:
             self._link()
             may_wait = gatherer.may_wait(now)
-            self.pieces.append(message)
-            _, lease, context, *_ = message
-            if (gatherer.lease, gatherer.context) != (lease, context):
-                self._send_gathered()
-                gatherer.begin(lease, context, b"")
-            if not gatherer.put((len(self.pieces) - 1).to_bytes(_PIECE, "little"), now):
+            self._begin(message[2])
+            if not gatherer.put(self._piece(message[3], message[5]), now):
                 self._link().send("post", *message)
             elif not (last or may_wait):
                 self._send_gathered()
@@ -354,16 +396,54 @@ class Runner(Process):
         else:
             self._has_posted(message[3], "gathers")
 
+    def _put(self, context: int, task: int, data: Data, last: bool) -> None:
+        """As `Stretch.run` does it, which goes on with whether there was room."""
+        now, gatherer = int(self.world.now * _NANO), self.gatherer
+        try:
+            self._begin(context)
+            if not self.untold:
+                self._told = gatherer.used
+            if not gatherer.put(self._piece(task, data), now):
+                self._go_on(False)
+                return
+            self.untold += 1
+            if not gatherer.may_wait(now, last) and not last:
+                self._tell()
+                self._send_gathered()
+        except Broken as error:
+            self.later(_LINE, self._go_on, None, error)
+        else:
+            self._has_posted(task, "gathers", True)
+
+    def _begin(self, context: int) -> None:
+        session, gatherer = self.session, self.gatherer
+        if not gatherer.is_of(session.lease, context):
+            self._send_gathered()
+            gatherer.begin(session.lease, context, head(session.slave, session.lease, context))
+
+    def _piece(self, task: int, data: Data) -> bytes:
+        self.data.append(data)
+        return INT.pack(b"J", task, b"J", len(self.data) - 1)
+
+    def _tell(self) -> None:
+        """As `Stretch._tell`."""
+        if self.untold:
+            self.session.values(self.untold, self.gatherer.pieces_from(self._told))
+        self.untold = 0
+
     def _send_gathered(self) -> None:
         gathered = self.messages(self.gatherer.pieces)
         if gathered:
             self._link().send("values", *joined(gathered))
             self.gatherer.clear()
 
-    def messages(self, pieces: bytes) -> list[tuple[Any, ...]]:
-        """What these pieces are of."""
-        numbers = range(0, len(pieces), _PIECE)
-        return [self.pieces[int.from_bytes(pieces[at : at + _PIECE], "little")] for at in numbers]
+    def messages(self, message: bytes) -> list[tuple[Any, ...]]:
+        """What these pieces, with their head, are of."""
+        if not message:
+            return []
+        _, _, (slave, lease, context, values), _ = pickle.loads(message + END)
+        pairs = zip(values[::2], values[1::2])
+        return [(slave, lease, context, task, VALUE, self.data[number], ()) for task, number in pairs]
 
     def _ask(self, method: str, arguments: tuple[Any, ...]) -> None:
         try:
@@ -432,7 +512,7 @@ class Runner(Process):
         self.has_kept = {self.users.setup_of(context) for context, returned in set_up.items() if returned} - {b""}
         self.name, self.users, self.serves = f"slave {self.slave.number}", self.agent.users, self.agent.serves
         self.users.ledger.runners[self.pid] = self
-        self._dials, self.pieces = 0, []
+        self._dials, self.data, self.untold = 0, [], 0
         self.session = RunnerSession(self.slave.number, self.pid, self.agent.run)
         self.world.tell(f"process {self.pid} goes on as {self.name}")
         self.later(_LINE, self._go_on, (self.session, self.program))

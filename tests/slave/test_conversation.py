@@ -15,6 +15,7 @@ from slave.conversation import Conversation, NotThrough
 from slave.gathering import new_shared_memory
 from slave.link import CallFailed, Link, ResultQueueProxy, TaskQueueProxy
 from slave.outcome import pack_failure, pack_value, unpack_failure
+from slave.pieces import outcomes
 from slave.protocol import (
     VALUE,
     GiveBack,
@@ -60,6 +61,9 @@ class Path:
 
     def post(self, outcome: OutcomeMessage) -> None:
         self._waiting.append(outcome)
+
+    def post_values(self, message: bytes) -> None:
+        self._waiting.extend(outcomes(message))
 
     def ask(self, method: str, word: Any) -> None:
         calls: list[tuple[str, Any]] = [*(("post", one) for one in self._waiting), (method, word)]

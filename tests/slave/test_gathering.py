@@ -202,7 +202,7 @@ def test_what_a_dead_runner_had_gathered_is_sent_once(pair: Pair) -> None:
     assert pair.look() == b"one,"
     pair.gatherer.put(b"two,", pair.now)
     pair.gatherer.put(b"three", pair.now)
-    pair.gatherer._data[pair.gatherer._used :][:4] = b"half"  # it died in the middle of the fourth
+    pair.gatherer.data[pair.gatherer.used :][:4] = b"half"  # it died in the middle of the fourth
     assert pair.watch.rest() == b"two,three"
     assert pair.watch.rest() == b""
 
@@ -229,7 +229,7 @@ def test_the_agent_looks_as_long_as_something_is_gathered(pair: Pair) -> None:
         pair.task(b"one"), pair.task(b"two")
         pair.send()
         pair.look()
-        assert pair.gatherer._cells[WATCHED]
+        assert pair.gatherer.cells[WATCHED]
 
 
 class Intervening:
@@ -260,7 +260,7 @@ def test_what_is_put_in_as_the_agent_stops_to_look_is_sent_all_the_same(pair: Pa
 
 def test_it_asks_again_while_the_agent_is_about_to_stop(pair: Pair) -> None:
     pair.watched()
-    while pair.gatherer._cells[WATCHED]:
+    while pair.gatherer.cells[WATCHED]:
         pair.look()
     assert pair.watch.on
     pair.now += _ASK_AGAIN

@@ -151,8 +151,8 @@ def test_values_are_gathered_by_lease_and_context_and_what_is_too_large_goes_alo
     master.link.gathered = gatherer = Gatherer(new_shared_memory(fork=True), lambda: None)
 
     def gather(context: int, task: int, data: bytes, last: bool = False) -> None:
-        gatherer._cells[WATCHED] = 1
-        gatherer._last = 0  # the one before was short
+        gatherer.cells[WATCHED] = 1
+        gatherer.last = 0  # the one before was short
         proxy.gather(p.outcome_message(1, 2, context, task, p.VALUE, data, ()), 1, last)
 
     gather(3, 4, b"four")

@@ -67,6 +67,13 @@ class Sized(bytes):
         return self.size
 
 
+def posted_one_by_one(session: RunnerSession) -> list[OutcomeMessage]:
+    """The outcomes that are unanswered; none was posted with others."""
+    found = [one for one in session.unanswered if isinstance(one, tuple)]
+    assert len(found) == len(session.unanswered)
+    return found
+
+
 def lease(number: int, *contexts: int, first: int = 1) -> LeaseMessage:
     """A lease of tasks ``first`` ..., one of each of these contexts."""
     return LeaseMessage(number, [task_entry(first + at, of, b"p") for at, of in enumerate(contexts)], {}, [])
@@ -87,7 +94,16 @@ def test_the_sessions_neither_wait_nor_look_at_a_clock() -> None:
     source = ast.parse(Path(session_module.__file__).read_text())
     found = {name.name for node in ast.walk(source) if isinstance(node, ast.Import) for name in node.names}
     found |= {node.module or "" for node in ast.walk(source) if isinstance(node, ast.ImportFrom)}
-    assert found == {"__future__", "collections", "collections.abc", "random", "errors", "protocol"}
+    assert found == {
+        "__future__",
+        "collections",
+        "collections.abc",
+        "itertools",
+        "random",
+        "errors",
+        "pieces",
+        "protocol",
+    }
 
 
 # -- a runner, move by move
@@ -408,7 +424,7 @@ class RunnerMachine(RuleBasedStateMachine):
             self.connections += 1
             self.connected = True
             self.master.join(self.session.join_request(self.connections), set(self.ran))
-            self.on_the_way = list(self.session.unanswered)
+            self.on_the_way = posted_one_by_one(self.session)
             self.session.joined()
 
     def ask(self, question: Callable[[], Any], put: Callable[[Any], Any], faults: Sequence[tuple[str, int]]) -> Any:
@@ -447,9 +463,9 @@ class RunnerMachine(RuleBasedStateMachine):
         assert len(self.ran) == len(set(self.ran)), "a task was run twice"
         assert self.master.settled == self.ran[: len(self.master.settled)], "outcomes overtook each other"
         unsettled = self.ran[len(self.master.settled) :]
-        kept = [task for _, _, _, task, *_ in self.session.unanswered]
-        assert set(unsettled) <= set(kept), "an outcome is nowhere any more"
-        assert sum(len(data) for *_, data, _ in self.session.unanswered) <= MOST_UNANSWERED
+        kept = posted_one_by_one(self.session)
+        assert set(unsettled) <= {message[3] for message in kept}, "an outcome is nowhere any more"
+        assert sum(len(message[5]) for message in kept) <= MOST_UNANSWERED
 
     def teardown(self) -> None:
         assert self.session.leaves(self.recall) is (self.recall == ANY_LEASE)

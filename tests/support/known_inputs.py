@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
+from typing import Any
 
 from parallel.core.chunk import Chunk, Inputs
 from parallel.core.effects import Deliver, Outcome, Values
@@ -25,8 +26,15 @@ class KnownInputs(Inputs):
     def take(self, ids: Iterator[int]) -> list[Chunk]:
         """As `Inputs.take`."""
         self.listed = False
-        inputs = {self.ids.popleft(): self.payloads.popleft() or b"" for _ in range(len(self.payloads))}
-        return [Chunk(self.context, inputs, 0, self.timeout, self.retries)] if inputs else []
+        found: list[Chunk] = []
+        while self.payloads:
+            first = self.ids[0]
+            inputs: list[Any] = []
+            while self.payloads and self.ids[0] == first + len(inputs):
+                self.ids.popleft()
+                inputs.append(self.payloads.popleft())
+            found.append(Chunk(self.context, first, inputs, False, 0, self.timeout, self.retries))
+        return found
 
 
 def outcomes_of(effect: Deliver) -> list[Outcome]:
