@@ -20,6 +20,7 @@ from slave.signals import came_from_handler
 from . import at_hand
 from .checks import check_count, check_key
 from .core.chunk import NO_TASK
+from .core.users import MOST_AT_HAND, MOST_EACH
 from .errors import CheckpointError, InputError, InputTypeError
 from .service.mailbox import Mailbox, still_in
 
@@ -128,7 +129,9 @@ class MapInputs:
             self._left_at, self._quickly = 0.0, 0
         began = time.monotonic()
         if self._taken or self._mailbox.recorder is not None:
-            wanted = self._mailbox.wanted(min(_LONGEST_AHEAD, 2 * self._away))
+            quick = self._at_hand and self._mailbox.recorder is None
+            most = MOST_AT_HAND if quick else MOST_EACH
+            wanted = self._mailbox.wanted(min(_LONGEST_AHEAD, 2 * self._away), most)
         else:  # a short map is over before the dispatcher is asked anything
             wanted = self._mailbox.wanted_at_first()
             self._mailbox.wants_tasks = True

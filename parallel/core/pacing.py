@@ -14,7 +14,7 @@ import math
 LEASE_SECONDS = 0.1
 LEAST_SECONDS = 0.0005  # of work are granted in one lease, though many slaves share what waits: nobody would notice
 LEASE_BYTES = 4 << 20  # payload bytes after which a lease takes no further task
-MOST_TASKS = 20_000  # in one lease
+MOST_TASKS = 40_000  # in one lease
 
 MOST_LEASE_SECONDS = 0.4
 _PER_TURN = 25  # a lease is so many times as long as the master takes for a turn

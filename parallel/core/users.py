@@ -20,6 +20,8 @@ from .tally import Tally
 from .task import State as TaskState
 
 _LEASES_AHEAD = 4  # so many for each slave are to be filled by the tasks that there are
+MOST_EACH = 10_000  # tasks for each slave that are wanted at a time: while they are made, no result is given
+MOST_AT_HAND = _LEASES_AHEAD * MOST_TASKS  # the same of inputs that take next to no time
 _LEAST_EACH = 2  # tasks for each slave: the one that runs, and the next
 _EVER = 1e9  # seconds
 
@@ -186,20 +188,20 @@ class Users:
 
     # -- adding tasks as they are needed
 
-    def tasks_wanted(self, id: int, seconds: float, now: float) -> int:
-        """How many tasks are to be added so that the slaves have work for ``seconds``."""
+    def tasks_wanted(self, id: int, seconds: float, now: float, most: int = MOST_EACH) -> int:
+        """How many tasks are to be added so that the slaves have work for ``seconds``; ``most`` for each slave."""
         state = self._state
         context = state.contexts[id]
         state.take_in()
-        target = self.tasks_wanted_at_first(id, seconds)
+        target = self.tasks_wanted_at_first(id, seconds, most)
         context.low_water, context.wants_tasks = max(1, target // 2), False
         return max(0, target - state.backlog.left(id))
 
-    def tasks_wanted_at_first(self, id: int, seconds: float) -> int:
+    def tasks_wanted_at_first(self, id: int, seconds: float, most: int = MOST_EACH) -> int:
         """The same of a context that has none.  Only looks: may be called by any thread."""
         state = self._state
-        pace, most = state.pace, _LEASES_AHEAD * MOST_TASKS
-        each = max(_LEAST_EACH, pace.fits(id, max(seconds, _LEASES_AHEAD * pace.lease_seconds), most))
+        ahead = max(seconds, _LEASES_AHEAD * state.pace.lease_seconds)
+        each = max(_LEAST_EACH, state.pace.fits(id, ahead, most))
         return each * max(1, len(state.roster.slaves))
 
     def no_more_tasks(self, id: int, now: float) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import operator
 from collections import deque
@@ -16,6 +17,7 @@ from ..core.chunk import Inputs
 from ..core.effects import AllDone, Closed, Forsaken, News, NoSlaves, Outcome, SetupFailed, TasksWanted, Values, Verdict
 from ..core.state import ContextRules
 from ..core.task import Label, Task
+from ..core.users import MOST_EACH
 from ..errors import ManagerClosed, NoMoreSlavesError, RemoteError, as_broken_pool
 from .dispatcher import Dispatcher, Waiter
 from .messages import how_all_ended
@@ -386,10 +388,11 @@ class Mailbox:
         self._untold -= outcome.size
         self.ready.appendleft(outcome)
 
-    def wanted(self, seconds: float) -> int:
-        """How many tasks are to be added so that the slaves have work for ``seconds``."""
+    def wanted(self, seconds: float, most: int = MOST_EACH) -> int:
+        """How many tasks are to be added so that the slaves have work for ``seconds``; ``most`` for each slave."""
         self.wants_tasks = False
-        count: int = self._dispatcher.call(self._users.tasks_wanted, self.id, seconds)
+        question = functools.partial(self._users.tasks_wanted, most=most)
+        count: int = self._dispatcher.call(question, self.id, seconds)
         return count if self.recorder is None else max(count, self.recorder.more())
 
     def wanted_at_first(self) -> int:

@@ -45,7 +45,7 @@ class Box:
     def wanted_at_first(self) -> int:
         return 1 << 20
 
-    def wanted(self, seconds: float) -> int:
+    def wanted(self, seconds: float, most: int = 0) -> int:
         return 1 << 20
 
     def no_more_tasks(self) -> None:

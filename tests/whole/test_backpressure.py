@@ -13,7 +13,7 @@ import pytest
 
 import parallel
 from parallel import feeder as feeder_module
-from parallel.core.pacing import MOST_TASKS
+from parallel.core.users import MOST_EACH
 from tests.conftest import Make
 from tests.support import tasks
 from tests.support.inside import inside
@@ -135,7 +135,7 @@ def test_an_endless_generator_is_asked_as_slaves_need_tasks(make: Make) -> None:
     seen = list(itertools.islice(context.get_results_unordered(), 3000))
     assert len(set(seen)) == 3000
     asked = next(made)
-    assert asked <= sum(info.tasks_done for info in manager.slaves) + 2 * MOST_TASKS + 1
+    assert asked <= sum(info.tasks_done for info in manager.slaves) + 2 * MOST_EACH + 1
     assert threads == {threading.get_ident()}, "a generator of the user's runs in the user's thread"
     context.cancel()
     list(context.get_results_unordered())
