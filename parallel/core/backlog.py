@@ -16,7 +16,8 @@ from .pacing import LEASE_BYTES, LEAST_SECONDS, MOST_TASKS, Pacing
 from .task import MOVES, Move, State, Task
 from .turns import ContextTasks, Line, Turns
 
-_GRANTED = MOVES[State.WAITING, Move.GRANT]
+_WAITING = State.WAITING
+_GRANTED = MOVES[_WAITING, Move.GRANT]
 
 
 class Backlog:
@@ -158,33 +159,33 @@ class Backlog:
 
     def _take(self, line: Line, lease: Lease, room: int, bound: float, size: int) -> int:
         """Move up to ``room`` tasks from the queue into the lease; returns how much of ``size`` bytes is left."""
-        queue, tasks = line.queue, lease.tasks
-        while room > 0 and size > 0 and queue:
+        queue, tasks, slave, granted = line.queue, lease.tasks, lease.slave, 0
+        parts = tasks.parts
+        while granted < room and size > 0 and queue:
             task = queue[0]
-            if task.state is not State.WAITING:
+            if task.state is not _WAITING:
                 queue.popleft()
                 continue
             if task.id >= bound:
                 break
             if type(task) is Chunk:
-                end = min(task.within(size), task.first + room)
+                end = min(task.within(size), task.first + room - granted)
                 if end > bound:
                     end = int(bound)
                 if end < task.end:
                     self.split(task, end)
                 size -= task.size
-                count = len(task)
+                granted += len(task)
                 tasks.add(task)
             else:
                 size -= len(task.payload)
-                count = 1
-                tasks.parts[task.id] = task
+                granted += 1
+                parts[task.id] = task
             queue.popleft()
             task.state = _GRANTED
             task.attempt += 1
-            task.holder = lease.slave
-            self.waiting -= count
-            room -= count
+            task.holder = slave
+        self.waiting -= granted
         self._turns.line_up(line)
         return size
 

@@ -20,7 +20,8 @@ from .pacing import Pacing
 from .races import Races
 from .task import MOVES, Move, State, Task
 
-_SETTLED = MOVES[State.LEASED, Move.SETTLE]
+_LEASED = State.LEASED
+_SETTLED = MOVES[_LEASED, Move.SETTLE]
 
 
 class GivenUp(NamedTuple):
@@ -113,18 +114,18 @@ class LeaseTable:
         while at < end:
             id = ids[at]
             task = parts.get(id)
-            if task is None or task.id != id:
+            if type(task) is not Task:  # a chunk, or nothing
                 task = tasks.get(id)
-            if type(task) is Chunk and task.state is State.LEASED:
-                count = _together(ids, at, min(end - at, task.end - id))
-                settled.runs.append((at, count, id + task.offset))
-                self._settle_run(task, id, count)
-                at += count
-                continue
+                if type(task) is Chunk and task.state is _LEASED:
+                    count = _together(ids, at, min(end - at, task.end - id))
+                    settled.runs.append((at, count, id + task.offset))
+                    self._settle_run(task, id, count)
+                    at += count
+                    continue
             at += 1
             if task is None:
                 continue
-            if task.state is not State.LEASED or len(parts) == 1:
+            if task.state is not _LEASED or len(parts) == 1:
                 settled.tasks.append((at - 1, self.settle(context, id)))  # type: ignore[arg-type]  # it is there
                 continue
             # as `_leave` has it, in fewer lines: this runs for each task
