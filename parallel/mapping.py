@@ -108,7 +108,11 @@ class MapResults(Iterator[Result], Generic[Result]):
 
     def __next__(self) -> Result:
         quick = self._quick
-        if quick is not NO_VALUES and quick.thread == threading.get_ident() and not self._mailbox.wants_tasks:
+        if (
+            quick is not NO_VALUES
+            and quick.thread == threading.get_ident()
+            and not (self._mailbox.wants_tasks and self._inputs.come_first())
+        ):
             try:
                 for value in quick.values:
                     return value  # type: ignore[no-any-return]  # it is what a call returned

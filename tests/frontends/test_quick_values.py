@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import pickle
 import signal
 import threading
@@ -11,13 +13,14 @@ from typing import Any
 
 import pytest
 
-from parallel import at_hand
+from parallel import at_hand, mapping
 from parallel.core.chunk import Inputs
 from parallel.core.effects import Values
 from parallel.errors import RemoteError
 from parallel.map_inputs import MapInputs
 from parallel.mapping import MapResults
 from parallel.program import Program
+from parallel.quick_values import QuickValues
 from parallel.service.mailbox import Mailbox
 
 
@@ -26,7 +29,7 @@ class Box:
 
     recorder, wants_tasks, coming, read, label = None, False, 0.0, False, ""
 
-    def __init__(self, blocks: Sequence[Sequence[bytes]]) -> None:
+    def __init__(self, blocks: Sequence[Sequence[Any]]) -> None:
         self.ready: deque[Values] = deque()
         self.added: list[bytes] = []
         for block in blocks:
@@ -113,6 +116,29 @@ def interrupted_once() -> str:
 
 def test_blocks_are_given_one_after_the_other() -> None:
     assert list(results_of(Box([pickles(1, 2, 3), pickles(4), pickles(*range(5, 100))]))) == list(range(1, 100))
+
+
+def test_values_that_stand_for_themselves_are_given_among_others() -> None:
+    block: list[Any] = [1, *pickles("two"), None, 4.5, True, *pickles([6])]
+    assert list(results_of(Box([block, [7, 8]]))) == [1, "two", None, 4.5, True, [6], 7, 8]
+
+
+def test_while_tasks_are_wanted_a_block_is_not_begun_anew_for_each_value(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which took 30 us for each, since what is left of the block is copied: as long as the last inputs had taken."""
+    begun = []
+
+    class Counted(QuickValues):
+        def __init__(self, block: Values, first: int) -> None:
+            begun.append(first)
+            super().__init__(block, first)
+
+    monkeypatch.setattr(mapping, "QuickValues", Counted)
+    box = Box([list(range(1000))])
+    results = results_of(box, itertools.repeat(1))
+    box.wants_tasks = True
+    results._inputs._rests_until = math.inf
+    assert list(itertools.islice(results, 1000)) == list(range(1000))
+    assert len(begun) <= 1
 
 
 def test_what_cannot_be_rebuilt_is_an_error_in_its_place_and_the_others_are_given() -> None:
