@@ -19,7 +19,7 @@ leases, tells the master how a runner ended, and starts a new one.
     contexts.py       setup results, by context id       shared_status.py  the memory that agent and runner share
     environment.py    the master's surroundings here     outcome.py        a value or a failure, as data
     main_module.py    the master's __main__ here         pickling.py       why not, and what a pickle refers to
-    search_path.py    the master's sys.path here
+    search_path.py    the master's sys.path here         stretch.py        tasks of one context, in a tight loop
     keys.py           where the key is found             errors.py         every way this fails, with its exit code
     introduction.py   the handshake on a socket          transport.py      a stream of bytes
     tls.py sealed.py  the same, with TLS or only MACs    records.py        what these two have in common
