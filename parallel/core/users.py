@@ -9,6 +9,7 @@ from slave.named import NamedTuple
 from slave.protocol import Drain, Setup, StopTasks
 
 from . import events as ev
+from .chunk import ids_of
 from .durations import Durations
 from .effects import Call, Closed
 from .pacing import MOST_TASKS
@@ -169,8 +170,8 @@ class Users:
         state.now = now
         state.take_in()
         found = state.backlog.contexts.get(id)
-        tasks = {} if found is None else found.tasks
-        waiting = sorted(id for id, task in tasks.items() if task.state is TaskState.WAITING)
+        parts = [] if found is None else found.tasks.parts.values()
+        waiting = sorted(id for part in parts if part.state is TaskState.WAITING for id in ids_of(part))
         del waiting[: len(state.roster.slaves) - len(state.roster.connected)]
         dropped = [state.table.drop_task(id, one) for one in waiting]
         self.readers.judge(state.contexts[id])
