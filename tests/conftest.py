@@ -86,18 +86,26 @@ def own_folder(tmp_path: Path, temporary_folder: Path, monkeypatch: pytest.Monke
 
 def children() -> list[str]:
     """Command lines of this process's children."""
-    found = []
-    for task in Path("/proc/self/task").iterdir():
+    found: dict[str, str] = {}
+    for pid in _pids_of_children():
         try:
-            pids = (task / "children").read_text().split()
+            found[pid] = f"{pid}: " + Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
         except OSError:
-            continue  # the thread has just ended
-        for pid in pids:
-            try:
-                found.append(f"{pid}: " + Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " "))
-            except OSError:
-                continue  # it has just ended
-    return found
+            continue  # it has just ended
+    return list(found.values())
+
+
+def _pids_of_children() -> list[str]:
+    """Each is listed by the thread that started it, and when that has ended by another one: then all are asked anew."""
+    while os.path.exists(f"/proc/self/task/{os.getpid()}/children"):
+        found = []
+        try:
+            for task in Path("/proc/self/task").iterdir():
+                found += (task / "children").read_text().split()
+        except OSError:
+            continue
+        return found
+    return []  # this system does not tell
 
 
 def ours() -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -96,3 +97,4 @@ class Story(RuleBasedStateMachine):
 
 Story.TestCase.settings = settings(deadline=None)
 TestStory: Any = Story.TestCase
+pytest.mark.slow(TestStory)  # it tells the same stories on every Python

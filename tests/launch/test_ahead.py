@@ -65,7 +65,7 @@ def test_what_the_agent_says_stands_in_the_first_slaves_output(tmp_path: Path) -
         "resource.setrlimit(resource.RLIMIT_NOFILE, (200, 200))",
         "os.nice(1)",
         "sys.warnoptions.append('error::UserWarning')",
-        "os.kill(int(ahead[0]), 9)",
+        "os.kill(int(ahead[0]), 9); os.waitid(os.P_PID, int(ahead[0]), os.WEXITED | os.WNOWAIT)",
     ],
 )
 def test_another_one_takes_its_place_if_it_is_not_what_would_be_started_now(tmp_path: Path, change: str) -> None:
