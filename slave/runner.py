@@ -248,9 +248,9 @@ class Runner:
                     continue
                 current, began = context, time.perf_counter()
             if fast:
-                ran = self._stretch.run(self._contexts.call_of(context), self._environment.loads)
+                ran, went_on = self._run_stretch(context)
                 count += ran
-                if ran:
+                if went_on:
                     continue
             try:
                 self.post(self._outcome_of(context, payload, limits.get(task)))
@@ -262,6 +262,15 @@ class Runner:
         status[UNHEARD] = bool(session.unanswered)
         status[TASK] = 0
         session.ran(current, count, time.perf_counter() - began)
+
+    def _run_stretch(self, context: int) -> tuple[int, bool]:
+        """Run tasks of the context in a stretch: how many ran, and whether the first unstarted one is another now."""
+        stretch = self._stretch
+        ran = stretch.run(self._contexts.call_of(context), self._environment.loads)
+        error, stretch.error = stretch.error, None
+        if error is not None:
+            self._tell_not_rebuilt(error)
+        return ran, bool(ran) or error is not None
 
     def _has_run_enough(self, context: int, most: Mapping[int, int]) -> bool:
         """Whether this process is to leave for a fresh one; then the rest of the lease has been given back."""

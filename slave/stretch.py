@@ -37,6 +37,7 @@ class Stretch:
 
     def __init__(self, session: RunnerSession, status: SharedStatus, gathered: Gatherer, host: Host) -> None:
         self._session, self._status, self._gathered, self._host = session, status, gathered, host
+        self.error: BaseException | None = None  # why the task that was left cannot be rebuilt; for whoever tells that
 
     def run(self, call: Callable[[Any], object], loads: Callable[[Any], Any]) -> int:
         """Run the first unstarted tasks, as long as they are of one context; returns how many.
@@ -72,7 +73,8 @@ class Stretch:
                 except BaseException as error:
                     if forks.came_back:
                         forks.leave(error)
-                    break  # this is found once more, and told, where such things are
+                    self.error = error
+                    break
             packed: Packed | None = None
             try:
                 value = call(payload)

@@ -50,14 +50,10 @@ class Writer:
             return False
         tasks, kinds, _, data, buffers, sizes, _, _, tags = zip(*outcomes)
         names = list(map(self.names.get, tags if self.by_input else tasks))
+        if set(kinds) != _VALUES or any(buffers) or set(map(type, names)) != _BYTES:
+            return False
         pickles = list(map(as_pickle, data))
-        if (
-            set(kinds) != _VALUES
-            or any(buffers)
-            or set(map(type, names)) != _BYTES
-            or set(map(type, pickles)) != _BYTES
-            or max(map(len, pickles)) > SMALL
-        ):
+        if set(map(type, pickles)) != _BYTES or max(map(len, pickles)) > SMALL:
             return False
         batch.size += sum(sizes)
         batch.add_small(self._naming.origin, names, pickles)  # type: ignore[arg-type]

@@ -169,9 +169,7 @@ class Backlog:
             if task.id >= bound:
                 break
             if type(task) is Chunk:
-                end = min(task.within(size), task.first + room - granted)
-                if end > bound:
-                    end = int(bound)
+                end = task.within(size, int(min(task.end, task.first + room - granted, bound)))
                 if end < task.end:
                     self.split(task, end)
                 size -= task.size

@@ -86,15 +86,16 @@ class Chunk:
         """Bytes of all inputs, about."""
         return PLAIN_SIZE * len(self) if self.plain else sum(map(len, self.inputs))
 
-    def within(self, size: int) -> int:
-        """The id behind those whose inputs take ``size`` bytes, about; one at least."""
+    def within(self, size: int, end: int) -> int:
+        """The id behind those before ``end`` whose inputs take ``size`` bytes, about; one at least."""
         if self.plain:
-            return min(self.end, self.first + max(1, size // PLAIN_SIZE))
-        for id, payload in zip(self.ids, self.inputs):
-            size -= len(payload)
+            return min(end, self.first + max(1, size // PLAIN_SIZE))
+        inputs, base = self._inputs, self._base
+        for id in range(self.first, end):
+            size -= len(inputs[id - base])
             if size <= 0:
                 return id + 1
-        return self.end
+        return end
 
     def split(self, at: int) -> Chunk:
         """Take the task ``at``, which is not its first one, and all behind it out of it: a chunk of their own."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import subprocess
 import time
+from collections.abc import Sequence
 from typing import IO, Any
 
 from ..errors import InputError
@@ -36,14 +37,7 @@ class Ahead:
         try:
             command = slave_command(None, root)
             inherited, said = _inherited(command), file_in_memory()
-            process = subprocess.Popen(
-                command,
-                stdin=subprocess.PIPE,
-                stdout=said,
-                stderr=subprocess.STDOUT,
-                env=environment(),
-                start_new_session=True,
-            )
+            process = begin_agent(command, said, subprocess.STDOUT)
         except (OSError, InputError):  # the start of the slaves tells, if it still is so
             return None
         return cls(process, said, inherited)
@@ -75,6 +69,16 @@ class Ahead:
         ends(process, _DEATH_SECONDS)
         hang_up(process)
         self.said.close()
+
+
+def begin_agent(
+    command: Sequence[str], stdout: IO[bytes] | int | None, stderr: IO[bytes] | int | None
+) -> subprocess.Popen[bytes]:
+    """Start an agent, which waits for its orders on stdin.  Raises OSError."""
+    # a session of its own: Ctrl-C in the terminal is for the master, which then ends its slaves in good order
+    return subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=stdout, stderr=stderr, env=environment(), start_new_session=True
+    )
 
 
 def ends(process: subprocess.Popen[bytes], seconds: float) -> bool:

@@ -23,11 +23,11 @@ from slave.signals import came_from_handler
 
 from ..errors import LaunchError
 from ..exits import could_not_start, describe_slave_exit, last_lines, tails
-from .ahead import Ahead, ends, hang_up
+from .ahead import Ahead, begin_agent, ends, hang_up
 from .base import Slave
 from .config import LaunchConfig
 from .job import Job, as_line
-from .run_command import environment, temporary_file
+from .run_command import temporary_file
 from .slave_service import ExpectedSlave, SlaveService, SlaveView
 
 log = logging.getLogger("parallel")
@@ -70,7 +70,8 @@ class LocalAgent:
             if self._ahead is not None and (job.output is None or os.path.isfile(job.output)):
                 self._process = self._ahead.take(job.command)
             if self._process is None:
-                self._process = self._begin(job, output)
+                streams = (_inherited(1), _inherited(2)) if self._inherits else (output, subprocess.STDOUT)
+                self._process = begin_agent(job.command, *streams)
             elif self._ahead is not None and job.output is None:
                 output.close()
                 output = self._ahead.said
@@ -92,18 +93,6 @@ class LocalAgent:
             if self._process is not None:
                 hang_up(self._process)
             raise
-
-    def _begin(self, job: Job, output: IO[bytes]) -> subprocess.Popen[bytes]:
-        streams = (_inherited(1), _inherited(2)) if self._inherits else (output, subprocess.STDOUT)
-        # a session of its own: Ctrl-C in the terminal is for the master, which then ends its slaves in good order
-        return subprocess.Popen(
-            job.command,
-            stdin=subprocess.PIPE,
-            stdout=streams[0],
-            stderr=streams[1],
-            env=environment(),
-            start_new_session=True,
-        )
 
     def _watch(self, process: subprocess.Popen[bytes], output: IO[bytes], path: str | None) -> None:
         self.code = process.wait()

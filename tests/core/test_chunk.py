@@ -87,7 +87,7 @@ def test_the_front_of_a_long_chunk_is_taken_without_a_copy_of_the_rest_which_doe
     inputs = chunk._inputs
     rest = chunk.split(4).split(10)
     assert rest._inputs is inputs and (rest.ids, len(rest.inputs), rest.size) == (range(10, 1001), 991, 9910)
-    assert (chunk.ids, len(chunk.inputs), chunk.within(11), chunk.within(1)) == (range(1, 4), 3, 3, 2)
+    assert (chunk.ids, len(chunk.inputs), chunk.within(11, 4), chunk.within(1, 4)) == (range(1, 4), 3, 3, 2)
     del chunk
     assert first() is None
 

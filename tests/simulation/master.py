@@ -20,16 +20,15 @@ from slave.protocol import (
     COMMANDS,
     REPORTS,
     RUNNER,
-    VALUE,
     CommandsReply,
     End,
     LeaseMessage,
     OutcomeMessage,
     ValuesMessage,
     encode_command,
-    outcome_message,
     unpack_entries,
 )
+from slave.protocol import outcomes_of as posted_alone
 from tests.support.known_inputs import outcomes_of
 
 from .ledger import Ledger
@@ -407,12 +406,7 @@ def _key(connection: Connection) -> tuple[int, int, int]:
 
 def _outcomes_of(message: OutcomeMessage | ValuesMessage) -> list[OutcomeMessage]:
     """The outcomes that a message has."""
-    if len(message) != 4:
-        return [message]
-    slave, lease, context, values = message
-    return [
-        outcome_message(slave, lease, context, task, VALUE, data, ()) for task, data in zip(values[::2], values[1::2])
-    ]
+    return posted_alone(message) if len(message) == 4 else [message]
 
 
 def _lease_message(granted: Granted | None) -> LeaseMessage | None:

@@ -215,6 +215,17 @@ def test_what_cannot_be_rebuilt_or_came_in_parts_is_left(payload: object) -> Non
     assert machine.run(lambda item: item) == 0, "its first one is, too"
 
 
+def test_what_cannot_be_rebuilt_is_tried_once_and_why_is_kept() -> None:
+    machine, tried = Machine([1, b"no pickle", 3]), []
+
+    def loads(payload: bytes) -> object:
+        tried.append(payload)
+        raise ModuleNotFoundError("No module named 'absent'")
+
+    assert machine.run(lambda item: item, loads) == 1 and tried == [b"no pickle"]
+    assert isinstance(machine.stretch.error, ModuleNotFoundError)
+
+
 def test_very_large_numbers_of_tasks_are_left() -> None:
     machine = Machine([1, 2])
     machine.session.unstarted[1] = (1 << 31, MAP, 2)
